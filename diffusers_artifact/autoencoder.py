@@ -1,0 +1,136 @@
+"""A stride-8 autoencoder whose encoder is a linear projection on the principal components of image patches."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.models.modeling_utils import ModelMixin
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions around a skip; the second starts at zero, so a fresh block is the identity."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states + self.conv2(nn.functional.silu(self.conv1(nn.functional.silu(hidden_states))))
+
+
+class AutoencoderPCA(ModelMixin, ConfigMixin):
+    r"""
+    Autoencoder of the embedded default model, with the interface of [`~diffusers.AutoencoderKL`].
+
+    The encoder is one strided convolution (the leading principal components of `patch_size`×`patch_size` RGB patches,
+    partly whitened): it sees nothing outside a patch, so latents of two photographs can be mixed patch by patch. The
+    decoder inverts that projection and adds a learned correction, trained on mixed latents, that hides the borders
+    between patches. Both the latent distribution and decoding are deterministic.
+
+    Args:
+        latent_channels (`int`, *optional*, defaults to 32): Principal components kept.
+        patch_size (`int`, *optional*, defaults to 8): Side of a patch, and the stride, in pixels.
+        block_out_channels (`tuple[int]`, *optional*, defaults to `(24, 24, 24, 144)`):
+            The first entry is the width of the full-resolution refiner, the last that of the residual blocks at
+            1/8 resolution. Pipelines read the stride off this tuple's length, `2 ** (len - 1)`.
+        layers_per_block (`int`, *optional*, defaults to 4): Residual blocks at 1/8 resolution.
+        scaling_factor (`float`, *optional*, defaults to 1.0): As in `AutoencoderKL`; the whitening is in the weights.
+        shift_factor (`float`, *optional*, defaults to 0.0): As in `AutoencoderKL`.
+        sample_size (`int`, *optional*, defaults to 256): Side in pixels of the images the model was trained on.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 32,
+        patch_size: int = 8,
+        block_out_channels: tuple[int, ...] = (24, 24, 24, 144),
+        layers_per_block: int = 4,
+        scaling_factor: float = 1.0,
+        shift_factor: float = 0.0,
+        sample_size: int = 256,
+    ):
+        super().__init__()
+        if patch_size != 2 ** (len(block_out_channels) - 1):
+            raise ValueError(
+                f"`patch_size` must be 2 ** (len(block_out_channels) - 1), got {patch_size} for "
+                f"{len(block_out_channels)} entries in `block_out_channels`"
+            )
+        refiner, width = block_out_channels[0], block_out_channels[-1]
+        self.encoder = nn.Conv2d(3, latent_channels, patch_size, stride=patch_size)
+        self.inverse = nn.ConvTranspose2d(latent_channels, 3, patch_size, stride=patch_size)
+        self.conv_in = nn.Conv2d(latent_channels, width, 3, padding=1)
+        self.blocks = nn.Sequential(*[ResidualBlock(width) for _ in range(layers_per_block)])
+        self.conv_out = nn.ConvTranspose2d(width, 3, patch_size, stride=patch_size)
+        self.refiner = nn.Sequential(
+            nn.Conv2d(3, refiner, 5, padding=2),
+            nn.SiLU(),
+            nn.Conv2d(refiner, refiner, 5, padding=2),
+            nn.SiLU(),
+            nn.Conv2d(refiner, 3, 5, padding=2),
+        )
+        for layer in (self.conv_out, self.refiner[-1]):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    @torch.no_grad()
+    def set_principal_components(self, mean: torch.Tensor, components: torch.Tensor, scale: torch.Tensor) -> None:
+        r"""
+        Sets the encoder, and the decoder's linear part to its pseudo-inverse.
+
+        Args:
+            mean (`torch.Tensor` of shape `(3, patch_size, patch_size)`): Mean patch, of pixels in [-1, 1].
+            components (`torch.Tensor` of shape `(latent_channels, 3, patch_size, patch_size)`): Orthonormal.
+            scale (`torch.Tensor` of shape `(latent_channels,)`): Factor of each latent channel (whitening).
+        """
+        self.encoder.weight.copy_(components * scale[:, None, None, None])
+        self.encoder.bias.copy_(-(components * mean).sum((1, 2, 3)) * scale)
+        self.inverse.weight.copy_(components / scale[:, None, None, None])
+        # Photographs have no preferred place in a patch: its mean is one colour but for noise, which a bias can hold.
+        self.inverse.bias.copy_(mean.mean((1, 2)))
+
+    def encode(
+        self, x: torch.Tensor, return_dict: bool = True
+    ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
+        r"""
+        Args:
+            x (`torch.Tensor` of shape `(batch, 3, height, width)`): Images in [-1, 1].
+            return_dict (`bool`, *optional*, defaults to `True`): As everywhere in diffusers.
+
+        Returns:
+            [`~diffusers.models.modeling_outputs.AutoencoderKLOutput`] or `tuple`: a distribution of zero variance over
+            latents of shape `(batch, latent_channels, height / 8, width / 8)`.
+        """
+        mean = self.encoder(x)
+        posterior = DiagonalGaussianDistribution(
+            torch.cat([mean, torch.full_like(mean, -30.0)], dim=1), deterministic=True
+        )
+        return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
+
+    def decode(
+        self, z: torch.Tensor, return_dict: bool = True, generator: torch.Generator | None = None
+    ) -> DecoderOutput | tuple[torch.Tensor]:
+        r"""
+        Args:
+            z (`torch.Tensor` of shape `(batch, latent_channels, height, width)`): Latents.
+            return_dict (`bool`, *optional*, defaults to `True`): As everywhere in diffusers.
+            generator (`torch.Generator`, *optional*): Accepted for `AutoencoderKL`'s interface; decoding is exact.
+
+        Returns:
+            [`~diffusers.models.autoencoders.vae.DecoderOutput`] or `tuple`: images of shape
+            `(batch, 3, 8 * height, 8 * width)`, about in [-1, 1], not clamped.
+        """
+        sample = self.inverse(z) + self.conv_out(self.blocks(self.conv_in(z)))
+        sample = sample + self.refiner(sample)
+        return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+    def forward(self, sample: torch.Tensor, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
+        """Encodes and decodes `sample`, images of shape `(batch, 3, height, width)` in [-1, 1]."""
+        return self.decode(self.encode(sample).latent_dist.mode(), return_dict=return_dict)

@@ -1,0 +1,165 @@
+"""FLUX.1: positions enter through rotary embeddings in every block, text tokens come first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import FluxPipeline
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+from .family import Conditioning, TransformerFamily, block_names
+from .injection import InjectionState, rotate
+
+
+class FluxInjectionAttnProcessor:
+    """
+    Joint attention of FLUX's double- and single-stream blocks, with values and positions taken from `state`.
+
+    Args:
+        state (`InjectionState`): Shared by all processors of a call.
+        block (`int`): Index of the block, double-stream blocks first.
+    """
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __init__(self, state: InjectionState, block: int):
+        self.state = state
+        self.block = block
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        query, key, value = self._project(attn, hidden_states)
+        # Single-stream blocks get text and image tokens in one sequence.
+        text_length = hidden_states.shape[1] - self.state.num_tokens
+        if text_length > 0:
+            image_value = self.state.values(self.block, "attn", value[:, text_length:])
+            value = torch.cat([value[:, :text_length], image_value], dim=1)
+        else:
+            value = self.state.values(self.block, "attn", value)
+        query, key = attn.norm_q(query), attn.norm_k(key)
+
+        if attn.added_kv_proj_dim is not None:
+            text_query, text_key, text_value = self._project(attn, encoder_hidden_states, of_text=True)
+            query = torch.cat([attn.norm_added_q(text_query), query], dim=1)
+            key = torch.cat([attn.norm_added_k(text_key), key], dim=1)
+            value = torch.cat([text_value, value], dim=1)
+
+        if (rotary := self.state.rotary(self.block, image_rotary_emb)) is not None:
+            query, key = rotate(query, *rotary), rotate(key, *rotary)
+        else:
+            query = apply_rotary_emb(query, image_rotary_emb, sequence_dim=1)
+            key = apply_rotary_emb(key, image_rotary_emb, sequence_dim=1)
+
+        output = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        output = output.flatten(2, 3).to(query.dtype)
+        if encoder_hidden_states is None:
+            return output
+        text_length = encoder_hidden_states.shape[1]
+        text, image = output[:, :text_length].contiguous(), output[:, text_length:].contiguous()
+        return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
+
+    @staticmethod
+    def _project(attn: Any, hidden_states: torch.Tensor, of_text: bool = False) -> tuple[torch.Tensor, ...]:
+        """Queries, keys and values of shape `(rows, tokens, heads, head_dim)`."""
+        if attn.fused_projections:
+            states = (attn.to_added_qkv if of_text else attn.to_qkv)(hidden_states).chunk(3, dim=-1)
+        elif of_text:
+            states = tuple(project(hidden_states) for project in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
+        else:
+            states = tuple(project(hidden_states) for project in (attn.to_q, attn.to_k, attn.to_v))
+        return tuple(state.unflatten(-1, (-1, attn.head_dim)) for state in states)
+
+
+class FluxFamily(TransformerFamily):
+    """
+    FLUX.1 checkpoints (ArtiAgent §4.2). Checkpoints without text encoders, such as the embedded default, are conditioned
+    on a single zero token.
+    """
+
+    transformer_class = "FluxTransformer2DModel"
+
+    @property
+    def num_blocks(self) -> int:
+        return self.transformer.config.num_layers + self.transformer.config.num_single_layers
+
+    @property
+    def token_side(self) -> int:
+        return 2
+
+    @property
+    def has_guidance(self) -> bool:
+        return self.transformer.config.guidance_embeds
+
+    def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
+        config = self.transformer.config
+        if self.components["text_encoder"] is None:
+            if prompt:
+                raise ValueError(f"`prompt` must be empty for a checkpoint without text encoders, got {prompt!r}")
+            return Conditioning(
+                torch.zeros(1, 1, config.joint_attention_dim, device=device),
+                torch.zeros(1, config.pooled_projection_dim, device=device),
+            )
+        names = ("scheduler", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer")
+        stock = FluxPipeline(**{name: self.components[name] for name in names})
+        prompt_embeds, pooled, _ = stock.encode_prompt(
+            prompt, device=device, max_sequence_length=max_sequence_length or 512
+        )
+        return Conditioning(prompt_embeds, pooled)
+
+    def timestep_arguments(self, num_inference_steps: int, num_tokens: int, scheduler: Any) -> dict[str, Any]:
+        config = scheduler.config
+        sigmas = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps)
+        if not config.use_dynamic_shifting:
+            return {"sigmas": sigmas}
+        mu = calculate_shift(
+            num_tokens,
+            config.base_image_seq_len,
+            config.max_image_seq_len,
+            config.base_shift,
+            config.max_shift,
+        )
+        return {"sigmas": sigmas, "mu": mu}
+
+    def velocity(
+        self,
+        tokens: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Conditioning,
+        guidance: torch.Tensor | None,
+        grid: tuple[int, int],
+    ) -> torch.Tensor:
+        batch, dtype, device = len(tokens), self.transformer.dtype, tokens.device
+        rows, columns = torch.meshgrid(*(torch.arange(side, device=device) for side in grid), indexing="ij")
+        image_ids = torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).view(-1, 3).to(dtype)
+        return self.transformer(
+            hidden_states=tokens.to(dtype),
+            timestep=(timestep / 1000).expand(batch).to(dtype),
+            guidance=guidance if self.has_guidance else None,
+            pooled_projections=conditioning.pooled.to(dtype).expand(batch, -1),
+            encoder_hidden_states=conditioning.prompt_embeds.to(dtype).expand(batch, -1, -1),
+            txt_ids=torch.zeros(conditioning.prompt_embeds.shape[1], 3, device=device, dtype=dtype),
+            img_ids=image_ids,
+            return_dict=False,
+        )[0]
+
+    def make_processors(self, state: InjectionState) -> dict[str, FluxInjectionAttnProcessor]:
+        blocks = block_names(self.transformer.attn_processors, ("transformer_blocks", "single_transformer_blocks"))
+        return {name: FluxInjectionAttnProcessor(state, block) for name, block in blocks.items()}

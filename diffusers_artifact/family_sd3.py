@@ -1,0 +1,148 @@
+"""Stable Diffusion 3 and 3.5: positions are a table added once at the patch embedding, image tokens come first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+from .family import Conditioning, TransformerFamily, block_names
+from .injection import InjectionState
+
+
+class SD3InjectionAttnProcessor:
+    """
+    Joint attention of SD3's blocks, and the image-only second attention of SD3.5's, with values taken from `state`.
+
+    Args:
+        state (`InjectionState`): Shared by all processors of a call.
+        block (`int`): Index of the block.
+        name (`str`): `"attn"` or `"attn2"`.
+    """
+
+    def __init__(self, state: InjectionState, block: int, name: str):
+        self.state = state
+        self.block = block
+        self.name = name
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        query, key, value = self._split_heads(attn, attn.to_q, attn.to_k, attn.to_v, hidden_states)
+        value = self.state.values(self.block, self.name, value.transpose(1, 2)).transpose(1, 2)
+        if attn.norm_q is not None:
+            query, key = attn.norm_q(query), attn.norm_k(key)
+
+        if encoder_hidden_states is not None:
+            text_query, text_key, text_value = self._split_heads(
+                attn, attn.add_q_proj, attn.add_k_proj, attn.add_v_proj, encoder_hidden_states
+            )
+            if attn.norm_added_q is not None:
+                text_query, text_key = attn.norm_added_q(text_query), attn.norm_added_k(text_key)
+            query = torch.cat([query, text_query], dim=2)
+            key = torch.cat([key, text_key], dim=2)
+            value = torch.cat([value, text_value], dim=2)
+
+        output = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+        output = output.transpose(1, 2).flatten(2).to(query.dtype)
+        image = attn.to_out[1](attn.to_out[0](output[:, : hidden_states.shape[1]]))
+        if encoder_hidden_states is None:
+            return image
+        text = output[:, hidden_states.shape[1] :]
+        return image, text if attn.context_pre_only else attn.to_add_out(text)
+
+    @staticmethod
+    def _split_heads(
+        attn: Any, to_q: torch.nn.Module, to_k: torch.nn.Module, to_v: torch.nn.Module, hidden_states: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Queries, keys and values of shape `(rows, heads, tokens, head_dim)`."""
+        return tuple(
+            project(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for project in (to_q, to_k, to_v)
+        )
+
+
+class SD3Family(TransformerFamily):
+    """
+    Stable Diffusion 3 and 3.5. Position injection swaps rows of the sin-cos table at the input, for the steps asked for.
+    That is *not* the intervention made on FLUX: the table enters the residual stream, so values and MLPs see it as well,
+    in every block.
+    """
+
+    transformer_class = "SD3Transformer2DModel"
+    position_blocks_reason = "its positions are added once at the patch embedding and enter every block"
+    has_true_guidance = True
+
+    @property
+    def num_blocks(self) -> int:
+        return self.transformer.config.num_layers
+
+    @property
+    def token_side(self) -> int:
+        return self.transformer.config.patch_size
+
+    @property
+    def has_guidance(self) -> bool:
+        return True
+
+    def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
+        names = ("transformer", "scheduler", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+        names += ("text_encoder_3", "tokenizer_3")
+        stock = StableDiffusion3Pipeline(**{name: self.components[name] for name in names})
+        prompt_embeds, _, pooled, _ = stock.encode_prompt(
+            prompt,
+            prompt_2=None,
+            prompt_3=None,
+            device=device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=max_sequence_length or 256,
+        )
+        return Conditioning(prompt_embeds, pooled)
+
+    def timestep_arguments(self, num_inference_steps: int, num_tokens: int, scheduler: Any) -> dict[str, Any]:
+        return {"num_inference_steps": num_inference_steps}
+
+    def velocity(
+        self,
+        tokens: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Conditioning,
+        guidance: torch.Tensor | None,
+        grid: tuple[int, int],
+    ) -> torch.Tensor:
+        batch, dtype = len(tokens), self.transformer.dtype
+        velocity = self.transformer(
+            hidden_states=self.unpack(tokens, grid).to(dtype),
+            timestep=timestep.expand(batch),
+            encoder_hidden_states=conditioning.prompt_embeds.to(dtype).expand(batch, -1, -1),
+            pooled_projections=conditioning.pooled.to(dtype).expand(batch, -1),
+            return_dict=False,
+        )[0]
+        return self.pack(velocity)
+
+    def make_processors(self, state: InjectionState) -> dict[str, SD3InjectionAttnProcessor]:
+        blocks = block_names(self.transformer.attn_processors, ("transformer_blocks",))
+        return {
+            name: SD3InjectionAttnProcessor(state, block, name.split(".")[2]) for name, block in blocks.items()
+        }
+
+    @contextmanager
+    def injecting(self, state: InjectionState) -> Iterator[None]:
+        def swap_positions(embedder: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+            if state.positions is None:
+                return output
+            table = embedder.cropped_pos_embed(*inputs[0].shape[-2:])[0].to(output.dtype)
+            return output + (table[state.positions] - table)
+
+        handle = self.transformer.pos_embed.register_forward_hook(swap_positions)
+        try:
+            with super().injecting(state):
+                yield
+        finally:
+            handle.remove()
