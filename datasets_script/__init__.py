@@ -1,0 +1,1 @@
+"""The data engine: photographs to perceived parts, to injected flaws, to a data set of curated pairs."""

@@ -1,0 +1,19 @@
+"""Perception: the entities of an image, their parts, and which of them can carry an artifact."""
+
+from .annotations import AnnotationError, AnnotationPerception, NoAnnotation
+from .base import Entity, Part, PartLevel, Perception, PerceptionAgent
+from .filters import apply_to_perception, filter_perception
+
+
+__all__ = [
+    "AnnotationError",
+    "AnnotationPerception",
+    "Entity",
+    "NoAnnotation",
+    "Part",
+    "PartLevel",
+    "Perception",
+    "PerceptionAgent",
+    "apply_to_perception",
+    "filter_perception",
+]

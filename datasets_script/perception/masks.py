@@ -1,0 +1,132 @@
+"""Pixel masks: from COCO segmentations and keypoints to `bool` arrays, and from those to boxes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+
+Box = tuple[float, float, float, float]
+
+
+def mask_bbox(mask: np.ndarray) -> Box:
+    """
+    The box around a mask.
+
+    Args:
+        mask (`np.ndarray` of shape `(height, width)`, `bool`): The mask.
+
+    Returns:
+        `tuple[float, float, float, float]`: `(x_min, y_min, x_max, y_max)`, exclusive maxima, pixels.
+
+    Raises:
+        ValueError: an empty mask.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        raise ValueError(f"`mask` must have pixels, got an empty one of shape {mask.shape}")
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def disc(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
+    """
+    A filled disc.
+
+    Args:
+        shape (`tuple[int, int]`): `(height, width)` of the mask.
+        centre (`tuple[float, float]`): `(x, y)` in pixels, where the first pixel spans 0 to 1.
+        radius (`float`): Pixels.
+
+    Returns:
+        `np.ndarray` of shape `(height, width)`, `bool`.
+    """
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    return (columns + 0.5 - centre[0]) ** 2 + (rows + 0.5 - centre[1]) ** 2 <= radius**2
+
+
+def decode_segmentation(segmentation: Any, shape: tuple[int, int]) -> np.ndarray:
+    """
+    The pixels of a COCO `segmentation`.
+
+    Args:
+        segmentation (`list[list[float]]` or `dict`): Polygons `[[x, y, x, y, …], …]`, whose union is meant, or
+            run-length encoding `{"size": [height, width], "counts": …}` with the counts as a list (uncompressed) or a
+            string (compressed).
+        shape (`tuple[int, int]`): `(height, width)` of the image.
+
+    Returns:
+        `np.ndarray` of shape `(height, width)`, `bool`.
+
+    Raises:
+        ValueError: anything else; the message tells what was expected and what came.
+    """
+    if isinstance(segmentation, dict):
+        return _decode_rle(segmentation, shape)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError(f"`segmentation` must be a list of polygons or an RLE object, got {shorten(segmentation)}")
+    for polygon in segmentation:
+        _check_polygon(polygon)
+    union = coco_mask.merge(coco_mask.frPyObjects(segmentation, *shape))
+    return _decode_rle({"size": list(shape), "counts": union["counts"].decode("ascii")}, shape)
+
+
+def shorten(value: Any, length: int = 60) -> str:
+    """`value` as an error message quotes it."""
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value`, read from JSON, is a finite number (`true` and `NaN` are not)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _check_polygon(polygon: Any) -> None:
+    if not isinstance(polygon, list) or not all(is_number(value) for value in polygon):
+        raise ValueError(f"a polygon must be a list of numbers [x, y, x, y, …], got {shorten(polygon)}")
+    # pycocotools takes a list of four numbers for a box, so a polygon of two corners must not reach it.
+    if len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError(
+            f"a polygon must have 3 corners or more, two numbers each, got {len(polygon)}: {shorten(polygon)}"
+        )
+
+
+def _decode_rle(rle: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:
+    """Decoded here and not by pycocotools, which leaves the rest of a mask uninitialised when the runs end early."""
+    if rle.get("size") != list(shape):
+        raise ValueError(f"RLE `size` must be [height, width], {list(shape)}, got {shorten(rle.get('size'))}")
+    counts = rle.get("counts")
+    if isinstance(counts, str):
+        counts = _decompress_counts(counts)
+    if not isinstance(counts, list) or not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise ValueError(f"RLE `counts` must be a compressed string or whole numbers from 0, got {shorten(counts)}")
+    if sum(counts) != shape[0] * shape[1]:
+        raise ValueError(f"RLE `counts` must add up to {shape[0] * shape[1]} pixels, got {sum(counts)}")
+    runs = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return np.ascontiguousarray(runs.reshape(shape, order="F"))
+
+
+def _decompress_counts(text: str) -> list[int]:
+    """
+    Run lengths from COCO's string: 5 bits a character, offset 48, bit 6 set where more follow, the last group's
+    top bit the sign; from the fourth run on each is the difference to the one two before.
+    """
+    counts: list[int] = []
+    value = position = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            raise ValueError(f"RLE `counts` must hold characters from '0' to 'o', got {character!r}")
+        value |= (code & 31) << (5 * position)
+        position += 1
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << (5 * position)
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = position = 0
+    if position:
+        raise ValueError("RLE `counts` must be a whole string, got one that is cut off")
+    return counts

@@ -1,0 +1,255 @@
+"""Source photographs: listing and opening them, and the crop and resize that fits them to a model."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from struct import error as StructError
+from typing import Any
+from zlib import error as ZlibError
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+
+Box = tuple[float, float, float, float]
+Size = tuple[int, int]
+
+# A photograph of an iPhone, or one with an HDR gain map, is a "multi-picture" JPEG whose first picture is the photo.
+_STILL_FORMATS_OF_SEVERAL_FRAMES = ("MPO",)
+
+
+class SourceError(ValueError):
+    """A file that cannot be used as a source; the message is the reason, in words for its owner."""
+
+
+def list_sources(folder: str | os.PathLike[str]) -> list[str]:
+    """
+    All files below a folder, images or not: what a file is turns out on opening, so that none is passed over in
+    silence. Hidden files and folders (a leading dot) are left out.
+
+    Args:
+        folder (`str` or `os.PathLike`): The folder.
+
+    Returns:
+        `list[str]`: Paths relative to `folder`, with forward slashes, sorted.
+
+    Raises:
+        NotADirectoryError: `folder` is no folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise NotADirectoryError(f"`folder` must be an existing folder, got {str(folder)!r}")
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+
+
+def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image:
+    """
+    A photograph, upright and in 8-bit RGB: turned as its EXIF orientation says, 16-bit grey scaled (not clipped) to
+    8 bits, CMYK and palettes converted, transparency laid on white.
+
+    Args:
+        path (`str` or `os.PathLike`): The file.
+        min_side (`int`, defaults to 64): Least width and height in pixels.
+
+    Returns:
+        `PIL.Image.Image`: RGB, fully read, without metadata.
+
+    Raises:
+        SourceError: not an image, broken or truncated, animated or of several pages, smaller than `min_side`, larger
+            than `PIL.Image.MAX_IMAGE_PIXELS`, or of a pixel format that has no defined 8-bit range.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as image:
+                _check_still(image)
+                _check_size(image, min_side)
+                return _to_rgb(ImageOps.exif_transpose(image))
+        except SourceError:
+            raise
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise SourceError(f"too large: over {Image.MAX_IMAGE_PIXELS} pixels") from error
+        except UnidentifiedImageError as error:
+            raise SourceError("not an image in a format that can be read") from error
+        except (OSError, SyntaxError, ValueError, EOFError, StructError, ZlibError) as error:
+            raise SourceError(f"broken or truncated image: {error}") from error
+
+
+@dataclass(frozen=True)
+class SourceTransform:
+    """
+    A crop, then a Lanczos resize: how the image a model sees came from its source. A point `(x, y)` of the source is
+    at `((x - crop[0]) * output_width / crop_width, (y - crop[1]) * output_height / crop_height)` of the output.
+
+    Args:
+        source_size (`tuple[int, int]`): `(width, height)` of the source, upright, pixels.
+        crop (`tuple[int, int, int, int]`): `(x_min, y_min, x_max, y_max)` in the source, exclusive maxima.
+        output_size (`tuple[int, int]`): `(width, height)` after resizing.
+
+    Raises:
+        ValueError: a crop that is empty or leaves the source, an output without pixels.
+    """
+
+    source_size: Size
+    crop: tuple[int, int, int, int]
+    output_size: Size
+
+    def __post_init__(self) -> None:
+        x_min, y_min, x_max, y_max = self.crop
+        if not (0 <= x_min < x_max <= self.source_size[0] and 0 <= y_min < y_max <= self.source_size[1]):
+            raise ValueError(f"`crop` must be a box within the source of size {self.source_size}, got {self.crop}")
+        if min(self.output_size) < 1:
+            raise ValueError(f"`output_size` must be positive, got {self.output_size}")
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Output pixels per source pixel, horizontally and vertically; equal but for the rounding of the crop."""
+        x_min, y_min, x_max, y_max = self.crop
+        return self.output_size[0] / (x_max - x_min), self.output_size[1] / (y_max - y_min)
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """
+        The image a model sees.
+
+        Raises:
+            ValueError: `image` has another size than the source.
+        """
+        self._check_source(image.size)
+        return image.crop(self.crop).resize(self.output_size, Image.Resampling.LANCZOS)
+
+    def apply_mask(self, mask: np.ndarray) -> np.ndarray:
+        """
+        A mask of the source in the pixels of the output: a pixel is in where at least half of its area is.
+
+        Args:
+            mask (`np.ndarray` of shape `(height, width)`, `bool`): Mask of the source.
+
+        Returns:
+            `np.ndarray` of shape `(output_height, output_width)`, `bool`.
+
+        Raises:
+            ValueError: `mask` has another size than the source.
+        """
+        self._check_source((mask.shape[1], mask.shape[0]))
+        x_min, y_min, x_max, y_max = self.crop
+        cropped = Image.fromarray(mask[y_min:y_max, x_min:x_max].astype(np.float32))
+        return np.asarray(cropped.resize(self.output_size, Image.Resampling.BOX)) >= 0.5
+
+    def apply_box(self, box: Box) -> Box | None:
+        """A box `(x_min, y_min, x_max, y_max)` of the source in the output, clipped; `None` if nothing is left."""
+        (width, height), (x_scale, y_scale) = self.output_size, self.scale
+        x_min, x_max = (min(max((x - self.crop[0]) * x_scale, 0.0), float(width)) for x in (box[0], box[2]))
+        y_min, y_max = (min(max((y - self.crop[1]) * y_scale, 0.0), float(height)) for y in (box[1], box[3]))
+        return (x_min, y_min, x_max, y_max) if x_min < x_max and y_min < y_max else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The transform as it is recorded with a pair, JSON-serialisable."""
+        return {
+            "source_size": list(self.source_size),
+            "crop": list(self.crop),
+            "output_size": list(self.output_size),
+        }
+
+    def _check_source(self, size: Size) -> None:
+        if size != self.source_size:
+            raise ValueError(f"expected an image or mask of the source's size {self.source_size}, got {size}")
+
+
+def fit(size: Size, output_size: Size, focus: Box | None = None) -> SourceTransform:
+    """
+    The largest crop of the output's shape, for a model of one size.
+
+    Args:
+        size (`tuple[int, int]`): `(width, height)` of the source.
+        output_size (`tuple[int, int]`): `(width, height)` the model takes, e.g. `(256, 256)`.
+        focus (`tuple[float, float, float, float]`, *optional*): Box the crop is centred on as far as the source
+            reaches; by default its centre.
+
+    Returns:
+        `SourceTransform`: Never stretches by more than the rounding of the crop to whole pixels.
+    """
+    (width, height), (output_width, output_height) = size, output_size
+    if width * output_height <= height * output_width:
+        crop_size = (width, max(1, round(Fraction(width * output_height, output_width))))
+    else:
+        crop_size = (max(1, round(Fraction(height * output_width, output_height))), height)
+    return SourceTransform(size, _place(size, crop_size, focus), output_size)
+
+
+def fit_multiple(
+    size: Size,
+    multiple: int = 16,
+    min_short_side: int = 480,
+    max_long_side: int | None = None,
+    focus: Box | None = None,
+) -> SourceTransform:
+    """
+    The least change that gives sides a model of any size can take (spec §1.6): enlarged where the short side is under
+    `min_short_side`, reduced where the long one is over `max_long_side`, then cropped to a multiple. Where a narrow
+    image cannot meet both bounds, the short side is kept and the long one cropped.
+
+    Args:
+        size (`tuple[int, int]`): `(width, height)` of the source.
+        multiple (`int`, defaults to 16): What both output sides are multiples of.
+        min_short_side (`int`, defaults to 480): Least short side of the output, pixels.
+        max_long_side (`int`, *optional*): Greatest long side of the output, pixels; by default unbounded.
+        focus (`tuple[float, float, float, float]`, *optional*): As for [`fit`].
+
+    Returns:
+        `SourceTransform`: With a crop of the source alone where no resizing is needed.
+
+    Raises:
+        ValueError: `min_short_side` is no multiple of `multiple`, or `max_long_side` is under `min_short_side`.
+    """
+    if min_short_side < multiple or min_short_side % multiple:
+        raise ValueError(f"`min_short_side` must be a multiple of {multiple}, got {min_short_side}")
+    if max_long_side is not None and max_long_side < min_short_side:
+        raise ValueError(f"`max_long_side` must be at least `min_short_side`, {min_short_side}, got {max_long_side}")
+    longest = Fraction(max_long_side or max(size))
+    scale = max(min(Fraction(1), longest / max(size)), Fraction(min_short_side, min(size)))
+    limit = max_long_side or max(size) * scale
+    width, height = (int(min(side * scale, Fraction(limit))) // multiple * multiple for side in size)
+    crop_size = (min(round(width / scale), size[0]), min(round(height / scale), size[1]))
+    return SourceTransform(size, _place(size, crop_size, focus), (width, height))
+
+
+def _place(size: Size, crop_size: Size, focus: Box | None) -> tuple[int, int, int, int]:
+    """A crop of `crop_size` within `size`, its centre as near to that of `focus` as possible."""
+    x_min, y_min, x_max, y_max = focus or (0, 0, *size)
+    left = min(max(round((x_min + x_max - crop_size[0]) / 2), 0), size[0] - crop_size[0])
+    top = min(max(round((y_min + y_max - crop_size[1]) / 2), 0), size[1] - crop_size[1])
+    return left, top, left + crop_size[0], top + crop_size[1]
+
+
+def _check_still(image: Image.Image) -> None:
+    frames = getattr(image, "n_frames", 1)  # only formats that can hold several have it
+    if frames > 1 and image.format not in _STILL_FORMATS_OF_SEVERAL_FRAMES:
+        raise SourceError(f"animated or of several pages: {frames} frames, only still images can be used")
+
+
+def _check_size(image: Image.Image, min_side: int) -> None:
+    if min(image.size) < min_side:
+        raise SourceError(f"too small: {image.width}x{image.height} px, both sides must be at least {min_side} px")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        image = _sixteen_to_eight_bits(image)
+    if image.mode == "F":
+        raise SourceError("floating-point pixels have no defined range; save it as an 8-bit image")
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    # A fresh array, for metadata must not travel on: a CMYK profile would be written into an RGB file.
+    return Image.fromarray(np.asarray(image.convert("RGB")))
+
+
+def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise SourceError(f"32-bit pixels from {values.min()} to {values.max()} have no defined range; save 8 bits")
+    return Image.fromarray(np.round(values / 257).astype(np.uint8))
