@@ -85,7 +85,8 @@ class FlowMatchSolverScheduler(FlowMatchEulerDiscreteScheduler, ABC):
         Args:
             num_inference_steps (`int`, *optional*): Number of steps; may be left out if `sigmas` are given.
             device (`str` or `torch.device`, *optional*): Where `timesteps` and `sigmas` are placed.
-            sigmas (`Sequence[float]` or `np.ndarray`, *optional*): Falling noise levels before shifting, without the final 0.
+            sigmas (`Sequence[float]` or `np.ndarray`, *optional*): Falling noise levels before shifting, without the
+                final 0.
             mu (`float`, *optional*): Shift that belongs to the image's size, for dynamic shifting.
             inverse (`bool`, *optional*, defaults to `False`): Walk the same grid from data (sigma 0) to noise.
 

@@ -1,0 +1,370 @@
+"""
+A Hub on localhost: enough of the Hub's HTTP interface for the real clients to create, push, download and load models,
+data sets and Spaces. Everything is kept in memory.
+
+    with LocalHub() as hub:
+        subprocess.run([sys.executable, "push.py"], env={**os.environ, **hub.environment(tmp_path)})
+
+`huggingface_hub` reads its endpoint when imported, hence the subprocess.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+import urllib.parse
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+USER = "tester"
+
+# As in the Hub's default .gitattributes. A client deletes its copy of such a file once it is "uploaded as LFS", so
+# answering "regular" for them loses data.
+LFS_SUFFIXES = (".parquet", ".safetensors", ".bin", ".tar", ".arrow", ".pt", ".msgpack", ".onnx")
+
+REPO_ID = r"(?P<repo_id>[^/]+/[^/]+?)"
+KIND = r"(?P<kind>model|dataset|space)s"
+API = f"/api/{KIND}/{REPO_ID}"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A state of a repository: its hash, and the content of every file by path."""
+
+    sha: str
+    files: dict[str, bytes]
+
+
+class HubError(Exception):
+    """A refusal, in the form that `huggingface_hub` turns into its own exceptions."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None):
+        super().__init__(message)
+        self.status = status
+        self.headers = {"X-Error-Code": code, "X-Error-Message": message, **(headers or {})}
+
+
+class LocalHub:
+    """
+    Serves while its `with` block lasts.
+
+    Attributes:
+        url (`str`): Endpoint to give to clients.
+        requests (`list[str]`): Method and path of every request so far.
+        repositories (`dict[tuple[str, str], list[Commit]]`):
+            History by kind (`"model"`, `"dataset"` or `"space"`) and id.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.repositories: dict[tuple[str, str], list[Commit]] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.lock = threading.Lock()
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> LocalHub:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """Variables that point a client process at this hub, with its caches in `home`."""
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_TOKEN": "token-of-the-local-hub",
+        }
+
+    def files(self, kind: str, repo_id: str, revision: str = "main") -> dict[str, bytes]:
+        """Content of every file of a repository at `revision`."""
+        return self.find_commit(kind, repo_id, revision).files
+
+    def create_repository(self, kind: str, repo_id: str) -> None:
+        self.repositories[kind, repo_id] = [Commit(_sha1(f"{kind}s/{repo_id}".encode()), {})]
+
+    def commit(self, kind: str, repo_id: str, added: dict[str, bytes], deleted: Collection[str]) -> Commit:
+        parent = self.repositories[kind, repo_id][-1]
+        kept = {
+            path: content
+            for path, content in parent.files.items()
+            if not any(path == gone or path.startswith(gone.rstrip("/") + "/") for gone in deleted)
+        }
+        files = {**kept, **added}
+        digest = parent.sha + "".join(f"{path}{_sha1(files[path])}" for path in sorted(files))
+        self.repositories[kind, repo_id].append(Commit(_sha1(digest.encode()), files))
+        return self.repositories[kind, repo_id][-1]
+
+    def find_commit(self, kind: str, repo_id: str, revision: str) -> Commit:
+        if (kind, repo_id) not in self.repositories:
+            raise HubError(404, "RepoNotFound", f"Repository {kind}s/{repo_id} not found")
+        history = self.repositories[kind, repo_id]
+        if revision in ("main", "HEAD"):
+            return history[-1]
+        for commit in history:
+            if commit.sha == revision:
+                return commit
+        raise HubError(404, "RevisionNotFound", f"Revision {revision} not found")
+
+
+@dataclass(frozen=True)
+class _Route:
+    methods: tuple[str, ...]
+    pattern: re.Pattern[str]
+    name: str
+
+
+_ROUTES: list[_Route] = []
+
+
+def _route(methods: str, pattern: str) -> Callable[[Any], Any]:
+    """Registers a method of `_Handler` for requests whose whole path matches `pattern`; groups become arguments."""
+
+    def register(function: Any) -> Any:
+        _ROUTES.append(_Route(tuple(methods.split()), re.compile(pattern), function.__name__))
+        return function
+
+    return register
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: LocalHub
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """The tests' output is not a server's log."""
+
+    def _dispatch(self) -> None:
+        parts = urllib.parse.urlsplit(self.path)
+        path = urllib.parse.unquote(parts.path)
+        self.query = urllib.parse.parse_qs(parts.query)
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        with self.hub.lock:
+            self.hub.requests.append(f"{self.command} {path}")
+            try:
+                self._answer(path)
+            except HubError as error:
+                self._send(error.status, {"error": str(error)}, error.headers)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _dispatch
+
+    def _answer(self, path: str) -> None:
+        for route in _ROUTES:
+            if self.command in route.methods and (match := route.pattern.fullmatch(path)):
+                return getattr(self, route.name)(**match.groupdict())
+        raise HubError(404, "EntryNotFound", f"This hub has no route {self.command} {path}")
+
+    def _send(
+        self, status: int, body: Any, headers: dict[str, str] | None = None, content_type: str = "application/json"
+    ) -> None:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Content-Type": content_type, "Content-Length": str(len(content)), **(headers or {})}
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    # Accounts and repositories
+
+    @_route("GET", "/api/whoami-v2")
+    def who_am_i(self) -> None:
+        token = {"displayName": "token", "role": "write"}
+        self._send(
+            200,
+            {
+                "type": "user",
+                "id": "1",
+                "name": USER,
+                "fullname": USER,
+                "email": "tester@localhost",
+                "emailVerified": True,
+                "canPay": False,
+                "isPro": False,
+                "periodEnd": 0,
+                "avatarUrl": "",
+                "orgs": [],
+                "auth": {"type": "access_token", "accessToken": token},
+            },
+        )
+
+    @_route("POST", "/api/validate-yaml")
+    def validate_card(self) -> None:
+        self._send(200, {"errors": [], "warnings": []})
+
+    @_route("POST", "/api/repos/create")
+    def create_repository(self) -> None:
+        kind, repo_id = self._named_repository()
+        answer = {"url": f"{self.hub.url}/{_url_path(kind, repo_id)}", "name": repo_id, "id": repo_id}
+        if (kind, repo_id) in self.hub.repositories:
+            return self._send(409, {**answer, "error": "You already created this repo"})
+        self.hub.create_repository(kind, repo_id)
+        self._send(200, answer)
+
+    @_route("DELETE", "/api/repos/delete")
+    def delete_repository(self) -> None:
+        self.hub.repositories.pop(self._named_repository(), None)
+        self._send(200, {})
+
+    def _named_repository(self) -> tuple[str, str]:
+        request = json.loads(self.body)
+        return request.get("type") or "model", f"{request.get('organization') or USER}/{request['name']}"
+
+    @_route("PUT", f"{API}/settings")
+    def change_settings(self, kind: str, repo_id: str) -> None:
+        self._send(200, {})
+
+    @_route("GET", f"{API}/refs")
+    def list_refs(self, kind: str, repo_id: str) -> None:
+        commit = self.hub.find_commit(kind, repo_id, "main")
+        main = {"name": "main", "ref": "refs/heads/main", "targetCommit": commit.sha}
+        self._send(200, {"branches": [main], "converts": [], "tags": []})
+
+    @_route("GET", f"{API}(?:/revision/(?P<revision>.+))?")
+    def repository_info(self, kind: str, repo_id: str, revision: str | None) -> None:
+        commit = self.hub.find_commit(kind, repo_id, revision or "main")
+        date = "2026-01-01T00:00:00.000Z"
+        self._send(
+            200,
+            {
+                "_id": "1",
+                "id": repo_id,
+                "modelId": repo_id,
+                "author": repo_id.partition("/")[0],
+                "sha": commit.sha,
+                "private": False,
+                "gated": False,
+                "disabled": False,
+                "tags": [],
+                "downloads": 0,
+                "likes": 0,
+                "lastModified": date,
+                "createdAt": date,
+                "siblings": [{"rfilename": path} for path in sorted(commit.files)],
+            },
+        )
+
+    # Uploads: the client asks how to send each file, sends the large ones as blobs, then commits.
+
+    @_route("POST", f"{API}/preupload/.+")
+    def choose_upload_modes(self, kind: str, repo_id: str) -> None:
+        paths = [file["path"] for file in json.loads(self.body)["files"]]
+        modes = {path: "lfs" if path.endswith(LFS_SUFFIXES) else "regular" for path in paths}
+        self._send(
+            200, {"files": [{"path": path, "uploadMode": modes[path], "shouldIgnore": False} for path in paths]}
+        )
+
+    @_route("POST", rf"/(?:(?:datasets|spaces)/)?{REPO_ID}(?:\.git)?/info/lfs/objects/batch")
+    def list_blob_uploads(self, repo_id: str) -> None:
+        objects = [{"oid": blob["oid"], "size": blob["size"]} for blob in json.loads(self.body)["objects"]]
+        for blob in objects:
+            if blob["oid"] not in self.hub.blobs:
+                blob["actions"] = {"upload": {"href": f"{self.hub.url}/blobs/{blob['oid']}", "header": {}}}
+        self._send(200, {"transfer": "basic", "objects": objects}, content_type="application/vnd.git-lfs+json")
+
+    @_route("PUT", "/blobs/(?P<oid>[0-9a-f]+)")
+    def receive_blob(self, oid: str) -> None:
+        self.hub.blobs[oid] = self.body
+        self._send(200, b"")
+
+    @_route("POST", f"{API}/commit/.+")
+    def commit(self, kind: str, repo_id: str) -> None:
+        added: dict[str, bytes] = {}
+        deleted: list[str] = []
+        for operation in map(json.loads, filter(None, self.body.splitlines())):
+            value = operation["value"]
+            match operation["key"]:
+                case "file":
+                    added[value["path"]] = base64.b64decode(value["content"])
+                case "lfsFile":
+                    added[value["path"]] = self.hub.blobs[value["oid"]]
+                case "deletedFile" | "deletedFolder":
+                    deleted.append(value["path"])
+        commit = self.hub.commit(kind, repo_id, added, deleted)
+        url = f"{self.hub.url}/{_url_path(kind, repo_id)}/commit/{commit.sha}"
+        self._send(
+            200,
+            {"success": True, "commitOid": commit.sha, "commitUrl": url, "hookOutput": "", "pullRequestUrl": None},
+        )
+
+    # Downloads
+
+    @_route("GET", f"{API}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?")
+    def list_tree(self, kind: str, repo_id: str, revision: str, folder: str | None) -> None:
+        files = self.hub.find_commit(kind, repo_id, revision).files
+        prefix = f"{folder}/" if folder else ""
+        below = {path: content for path, content in files.items() if path.startswith(prefix)}
+        if folder and not below:
+            raise HubError(404, "EntryNotFound", f"{folder} not found")
+        recursive = self.query.get("recursive", ["false"])[0].lower() in ("true", "1")
+        folders = {str(parent) for path in below for parent in Path(path).parents} - {".", folder}
+        nodes = [_folder_node(path) for path in folders if path.startswith(prefix)]
+        nodes += [_file_node(path, content) for path, content in below.items()]
+        nodes = [node for node in nodes if recursive or "/" not in node["path"].removeprefix(prefix)]
+        self._send(200, sorted(nodes, key=lambda node: node["path"]))
+
+    @_route("POST", f"{API}/paths-info/(?P<revision>.+)")
+    def describe_paths(self, kind: str, repo_id: str, revision: str) -> None:
+        files = self.hub.find_commit(kind, repo_id, revision).files
+        nodes = []
+        for path in self._listed_paths():
+            if path in files:
+                nodes.append(_file_node(path, files[path]))
+            elif any(file.startswith(f"{path}/") for file in files):
+                nodes.append(_folder_node(path))
+        self._send(200, nodes)
+
+    def _listed_paths(self) -> list[str]:
+        if "json" in self.headers.get("Content-Type", ""):
+            return json.loads(self.body)["paths"]
+        return urllib.parse.parse_qs(self.body.decode()).get("paths", [])
+
+    @_route(
+        "GET HEAD",
+        rf"/(?:api/resolve-cache/)?(?:{KIND}/)?{REPO_ID}/(?:resolve|raw)/(?P<revision>[^/]+)/(?P<path>.+)",
+    )
+    def download(self, kind: str | None, repo_id: str, revision: str, path: str) -> None:
+        commit = self.hub.find_commit(kind or "model", repo_id, revision)
+        if path not in commit.files:
+            raise HubError(404, "EntryNotFound", f"{path} not found", {"X-Repo-Commit": commit.sha})
+        content = commit.files[path]
+        headers = {"X-Repo-Commit": commit.sha, "ETag": f'"{_sha1(content)}"', "Accept-Ranges": "bytes"}
+        asked = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if asked is None or self.command == "HEAD":
+            return self._send(200, content, headers, "application/octet-stream")
+        first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+        headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+        self._send(206, content[first : last + 1], headers, "application/octet-stream")
+
+
+def _url_path(kind: str, repo_id: str) -> str:
+    return repo_id if kind == "model" else f"{kind}s/{repo_id}"
+
+
+def _file_node(path: str, content: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": path, "oid": _sha1(content), "size": len(content)}
+
+
+def _folder_node(path: str) -> dict[str, Any]:
+    return {"type": "directory", "path": path, "oid": _sha1(path.encode()), "size": 0}
+
+
+def _sha1(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
