@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import diffusers
+from diffusers import ModelMixin  # diffusers looks the base of a component's class up in the component's library
 
 from .autoencoder import AutoencoderPCA
 from .mapping import ARTIFACT_TYPES, ArtifactType, NotApplicable, PatchMapping
@@ -24,6 +25,7 @@ __all__ = [
     "ArtifactInjectionPipeline",
     "ArtifactType",
     "AutoencoderPCA",
+    "ModelMixin",
     "NotApplicable",
     "PatchMapping",
 ]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+
+def zero_(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 class ResidualBlock(nn.Module):
@@ -18,8 +22,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        zero_(self.conv2)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return hidden_states + self.conv2(nn.functional.silu(self.conv1(nn.functional.silu(hidden_states))))
@@ -76,9 +79,8 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
             nn.SiLU(),
             nn.Conv2d(refiner, 3, 5, padding=2),
         )
-        for layer in (self.conv_out, self.refiner[-1]):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        zero_(self.conv_out)
+        zero_(self.refiner[-1])
 
     @torch.no_grad()
     def set_principal_components(self, mean: torch.Tensor, components: torch.Tensor, scale: torch.Tensor) -> None:
@@ -91,10 +93,10 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
             scale (`torch.Tensor` of shape `(latent_channels,)`): Factor of each latent channel (whitening).
         """
         self.encoder.weight.copy_(components * scale[:, None, None, None])
-        self.encoder.bias.copy_(-(components * mean).sum((1, 2, 3)) * scale)
+        self.encoder.get_parameter("bias").copy_(-(components * mean).sum((1, 2, 3)) * scale)
         self.inverse.weight.copy_(components / scale[:, None, None, None])
         # Photographs have no preferred place in a patch: its mean is one colour but for noise, which a bias can hold.
-        self.inverse.bias.copy_(mean.mean((1, 2)))
+        self.inverse.get_parameter("bias").copy_(mean.mean((1, 2)))
 
     def encode(
         self, x: torch.Tensor, return_dict: bool = True
@@ -133,4 +135,4 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
 
     def forward(self, sample: torch.Tensor, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
         """Encodes and decodes `sample`, images of shape `(batch, 3, height, width)` in [-1, 1]."""
-        return self.decode(self.encode(sample).latent_dist.mode(), return_dict=return_dict)
+        return self.decode(self.encode(sample, return_dict=False)[0].mode(), return_dict=return_dict)

@@ -54,9 +54,7 @@ class TransformerFamily(ABC):
         """Whether a guidance scale other than 1 has an effect."""
 
     @abstractmethod
-    def encode_prompt(
-        self, prompt: str, device: torch.device, max_sequence_length: int | None
-    ) -> Conditioning:
+    def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
         """Encodes one prompt as the family's stock pipeline does."""
 
     @property
@@ -110,6 +108,8 @@ class TransformerFamily(ABC):
 
 def block_names(processors: Sequence[str] | dict[str, Any], prefixes: Sequence[str]) -> dict[str, int]:
     """Block index of every processor name, counting the lists of blocks named in `prefixes` one after the other."""
-    lengths = [1 + max((int(n.split(".")[1]) for n in processors if n.startswith(p + ".")), default=-1) for p in prefixes]
+    lengths = [
+        1 + max((int(n.split(".")[1]) for n in processors if n.startswith(p + ".")), default=-1) for p in prefixes
+    ]
     starts = {prefix: sum(lengths[:i]) for i, prefix in enumerate(prefixes)}
     return {name: starts[name.split(".")[0]] + int(name.split(".")[1]) for name in processors}

@@ -35,9 +35,9 @@ class FluxInjectionAttnProcessor:
         self,
         attn: Any,
         hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+        encoder_hidden_states: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         query, key, value = self._project(attn, hidden_states)
         # Single-stream blocks get text and image tokens in one sequence.
@@ -49,7 +49,7 @@ class FluxInjectionAttnProcessor:
             value = self.state.values(self.block, "attn", value)
         query, key = attn.norm_q(query), attn.norm_k(key)
 
-        if attn.added_kv_proj_dim is not None:
+        if encoder_hidden_states is not None:
             text_query, text_key, text_value = self._project(attn, encoder_hidden_states, of_text=True)
             query = torch.cat([attn.norm_added_q(text_query), query], dim=1)
             key = torch.cat([attn.norm_added_k(text_key), key], dim=1)
@@ -90,8 +90,8 @@ class FluxInjectionAttnProcessor:
 
 class FluxFamily(TransformerFamily):
     """
-    FLUX.1 checkpoints (ArtiAgent §4.2). Checkpoints without text encoders, such as the embedded default, are conditioned
-    on a single zero token.
+    FLUX.1 checkpoints (ArtiAgent §4.2). Checkpoints without text encoders, such as the embedded default, are
+    conditioned on a single zero token.
     """
 
     transformer_class = "FluxTransformer2DModel"

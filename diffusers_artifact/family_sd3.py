@@ -70,9 +70,9 @@ class SD3InjectionAttnProcessor:
 
 class SD3Family(TransformerFamily):
     """
-    Stable Diffusion 3 and 3.5. Position injection swaps rows of the sin-cos table at the input, for the steps asked for.
-    That is *not* the intervention made on FLUX: the table enters the residual stream, so values and MLPs see it as well,
-    in every block.
+    Stable Diffusion 3 and 3.5. Position injection swaps rows of the sin-cos table at the input, for the steps asked
+    for. That is *not* the intervention made on FLUX: the table enters the residual stream, so values and MLPs see it
+    as well, in every block.
     """
 
     transformer_class = "SD3Transformer2DModel"
@@ -92,9 +92,7 @@ class SD3Family(TransformerFamily):
         return True
 
     def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
-        names = ("transformer", "scheduler", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
-        names += ("text_encoder_3", "tokenizer_3")
-        stock = StableDiffusion3Pipeline(**{name: self.components[name] for name in names})
+        stock = StableDiffusion3Pipeline(**self.components)
         prompt_embeds, _, pooled, _ = stock.encode_prompt(
             prompt,
             prompt_2=None,
@@ -128,9 +126,7 @@ class SD3Family(TransformerFamily):
 
     def make_processors(self, state: InjectionState) -> dict[str, SD3InjectionAttnProcessor]:
         blocks = block_names(self.transformer.attn_processors, ("transformer_blocks",))
-        return {
-            name: SD3InjectionAttnProcessor(state, block, name.split(".")[2]) for name, block in blocks.items()
-        }
+        return {name: SD3InjectionAttnProcessor(state, block, name.split(".")[2]) for name, block in blocks.items()}
 
     @contextmanager
     def injecting(self, state: InjectionState) -> Iterator[None]:

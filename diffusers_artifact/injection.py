@@ -23,6 +23,7 @@ POSITION_STEP_SHARE: dict[ArtifactType, float] = {
     "fusion": 20 / 25,
 }
 VALUE_STEP_SHARE = 15 / 25
+UNTYPED: tuple[ArtifactType, ...] = ("duplication",)
 SPLIT_DEPTH_SHARE = 38 / 57
 
 
@@ -40,8 +41,8 @@ class InjectionState:
     r"""
     Answers, for the model evaluation under way, which position and which value every token takes.
 
-    A batch has one row for each image's reconstruction, then one for each flawed variant. Rows whose mapping is empty are
-    left alone.
+    A batch has one row for each image's reconstruction, then one for each flawed variant. Rows whose mapping is empty
+    are left alone.
 
     Args:
         mappings (`Sequence[PatchMapping]`): One for each variant.
@@ -53,8 +54,8 @@ class InjectionState:
         position_steps (`int`, *optional*): First steps with position injection; by default a share by artifact type.
         value_steps (`int`, *optional*): First steps with value injection; by default 15/25 of them.
         value_source (`str`, *optional*, defaults to `"reconstruction"`): Where values come from. `"reconstruction"`
-            reads the reconstruction's row of the same evaluation and needs no memory. `"inversion"` is the paper's: the
-            values that the inversion had over the same interval of the sigma grid, read from a cache.
+            reads the reconstruction's row of the same evaluation and needs no memory. `"inversion"` is the paper's:
+            the values that the inversion had over the same interval of the sigma grid, read from a cache.
         device (`torch.device`, *optional*): Device of the index tensors.
     """
 
@@ -79,7 +80,7 @@ class InjectionState:
         self._position_until = [
             [
                 round(POSITION_STEP_SHARE[kind] * num_inference_steps) if position_steps is None else position_steps
-                for kind in mapping.types or ("duplication",) * len(mapping)
+                for kind in mapping.types or UNTYPED * len(mapping)
             ]
             for mapping in mappings
         ]

@@ -65,9 +65,9 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
     r"""
     Injects structural flaws into photographs (ArtiAgent, arXiv 2602.20951, §4.2).
 
-    A photograph is inverted to noise along the model's flow and denoised again in one batch: once as it is, which gives
-    the clean half of a pair, and once for every mapping. While denoising, each target token takes the *position* and the
-    *value* of its reference, and all other tokens of a flawed row keep the clean image's values.
+    A photograph is inverted to noise along the model's flow and denoised again in one batch: once as it is, which
+    gives the clean half of a pair, and once for every mapping. While denoising, each target token takes the
+    *position* and the *value* of its reference, and all other tokens of a flawed row keep the clean image's values.
 
     Works with FLUX.1 and Stable Diffusion 3 / 3.5 checkpoints, and with the embedded default of the package.
 
@@ -181,8 +181,8 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             solver (`str`, *optional*, defaults to `"fireflow"`):
                 `"euler"`, `"midpoint"` (or `"rf_solver"`, the same), `"fireflow"` or `"uni_inv"`.
             guidance_scale (`float`, *optional*):
-                Guidance of the flawed variants while denoising. Defaults to the paper's 5 for guidance-distilled models
-                (FLUX.1-dev) and to 1 for all others.
+                Guidance of the flawed variants while denoising. Defaults to the paper's 5 for guidance-distilled
+                models (FLUX.1-dev) and to 1 for all others.
             inversion_guidance_scale (`float`, *optional*, defaults to 1.0): Guidance of the inversion and the
                 reconstruction.
             position_steps (`int`, *optional*):
@@ -425,7 +425,9 @@ class Evaluations:
     def walk(
         self, scheduler: FlowMatchSolverScheduler, sample: torch.Tensor, inverting: bool, progress: Any
     ) -> torch.Tensor:
-        """Follows the flow through all of the scheduler's timesteps, from `sample` of shape `(rows, tokens, channels)`."""
+        """
+        Follows the flow through all of the scheduler's timesteps, from `sample` of shape `(rows, tokens, channels)`.
+        """
         for index, timestep in enumerate(scheduler.timesteps):
             step, updates = scheduler.step_of_evaluation[index], scheduler.updates_solution[index]
             velocity = self._velocity(sample, timestep, step, updates, inverting)

@@ -1,0 +1,90 @@
+"""`add`: a part appears a second time beside itself (duplication)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from ..mapping import NotApplicable, PatchMapping
+from .geometry import choose_best, is_on_grid, l1_distance, shift, token_indices
+
+
+DISTANCE_PENALTY = 0.05
+
+
+def add(
+    part: np.ndarray,
+    entity: np.ndarray,
+    *,
+    same_parts: np.ndarray | None = None,
+    occupied: np.ndarray | None = None,
+    radius: int = 2,
+    generator: torch.Generator,
+) -> PatchMapping | NotApplicable:
+    r"""
+    Copies a part to the best place in a band around it (ArtiAgent §4.1).
+
+    A shift Δ of the part scores $(3 - r_{self} - r_{entity} - r_{same}) / (1 + 0.05 \lVert Δ \rVert_1)$, where the
+    ratios are the shares of the copy that fall on the part itself, on the rest of its entity and on other instances
+    of the same part. Everything is computed for what remains of the copy on the grid. Ruled out are copies that
+
+    - do not touch the rest of the entity, by overlap or a common edge (the part itself, where nothing else is seen of
+      the entity): a copy beside the part would nearly always touch the part;
+    - lose more than half of their patches at the border of the image;
+    - lie on the part itself with more than half of their patches: that would show as a distortion;
+    - meet `occupied`.
+
+    Of equal scores the copy with most patches wins, then chance.
+
+    Args:
+        part (`np.ndarray` of shape `grid`, `bool`): Patches of the part; the references.
+        entity (`np.ndarray` of shape `grid`, `bool`): Patches of the entity it belongs to.
+        same_parts (`np.ndarray` of shape `grid`, `bool`, *optional*): Patches of other instances of the same part.
+        occupied (`np.ndarray` of shape `grid`, `bool`, *optional*): Patches that other artifacts of the image use.
+        radius (`int`, defaults to 2): Width of the band. With the part's centre *k* patches from its outline, the
+            copy's centre lies more than *k* and at most *k* + `radius` patches (L1) from the part.
+        generator (`torch.Generator`): Breaks ties.
+
+    Returns:
+        [`PatchMapping`] of type `"duplication"`, or [`NotApplicable`].
+    """
+    same_parts = np.zeros_like(part) if same_parts is None else same_parts
+    occupied = np.zeros_like(part) if occupied is None else occupied
+    if not part.any():
+        return NotApplicable("the part covers no patch")
+    if (part & occupied).any():
+        return NotApplicable("another artifact uses patches of the part")
+    rest = entity & ~part
+    within_reach = l1_distance(rest if rest.any() else part) <= 1
+
+    offsets, keys = [], []
+    for offset in _candidate_offsets(part, radius, generator):
+        copy = shift(part, offset)
+        size, on_part = int(copy.sum()), int((copy & part).sum())
+        if 2 * size < part.sum() or 2 * on_part > size or (copy & occupied).any() or not (copy & within_reach).any():
+            continue
+        overlap = on_part + int((copy & rest).sum()) + int((copy & same_parts).sum())
+        distance = abs(offset[0]) + abs(offset[1])
+        offsets.append(offset)
+        keys.append(((3 - overlap / size) / (1 + DISTANCE_PENALTY * distance), size))
+    if not offsets:
+        return NotApplicable("no free place beside the part where a copy would touch the entity")
+
+    references = np.argwhere(part)
+    targets = references + offsets[choose_best(keys, generator)]
+    kept = is_on_grid(targets, part.shape)
+    pairs = zip(token_indices(targets[kept], part.shape), token_indices(references[kept], part.shape), strict=True)
+    return PatchMapping.from_pairs(pairs, part.shape, "duplication")
+
+
+def _candidate_offsets(part: np.ndarray, radius: int, generator: torch.Generator) -> Iterator[tuple[int, int]]:
+    points = np.argwhere(part)
+    centre = points[choose_best((-np.abs(points - points.mean(axis=0)).sum(axis=1)).tolist(), generator)]
+    # Beyond the border of the image there is no part, so a part that the border cuts has its outline there.
+    outside = ~np.pad(part, 1)
+    inner_radius = l1_distance(outside)[tuple(centre + 1)] - 1
+    distance = l1_distance(part)
+    for row, column in np.argwhere((distance > inner_radius) & (distance <= inner_radius + radius)) - centre:
+        yield int(row), int(column)
