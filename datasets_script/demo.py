@@ -1,0 +1,22 @@
+"""The demo: photographs from installed packages, annotated by hand, through the whole of the synthesis."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from .demo_photos import write_demo_photos
+from .engine import RunSettings
+
+
+DEMO_OUT = Path("runs/demo")
+
+# Small shards, so that Ctrl-C loses little; AlexNet's weights are not to be had offline.
+DEMO_SETTINGS = RunSettings(pairs_per_image=3, max_artifacts=2, shard_size=4, perceptual_metric="stlpips")
+
+
+def prepare_demo(photos: Path) -> list[str]:
+    """Writes the demo's photographs and their annotations; returns the names of the photographs, sorted."""
+    names = sorted(path.name for path in write_demo_photos(photos))
+    shutil.copyfile(Path(__file__).with_name("demo_annotations.json"), photos / "annotations.json")
+    return names

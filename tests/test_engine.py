@@ -1,0 +1,192 @@
+"""The engine and the command line, with the embedded model at two steps on the demo's photographs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+from PIL import Image
+
+from datasets_script.cli import main
+from datasets_script.curation.filters import CurationSettings
+from datasets_script.demo import prepare_demo
+from datasets_script.engine import Run, RunMismatchError, RunSettings, Synthesizer, derive_seed, read_pairs
+from datasets_script.injector import InjectionSettings, Injector
+from datasets_script.perception import AnnotationPerception, Perception
+from datasets_script.show import read_rejected
+
+
+KEEP_ALL = CurationSettings(stlpips_band=(-10.0, 10.0), min_change_inside=0.0, require_closer=False)
+SETTINGS = RunSettings(
+    pairs_per_image=2,
+    max_artifacts=2,
+    shard_size=1,
+    injection=InjectionSettings(num_inference_steps=2),
+    curation=KEEP_ALL,
+)
+SOURCES = ["astronaut_face.png", "motorcycle_front.png"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    everything, folder = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("photos")
+    prepare_demo(everything)
+    for name in [*SOURCES, "annotations.json"]:
+        shutil.copyfile(everything / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def injector() -> Injector:
+    return Injector(SETTINGS.model, SETTINGS.injection, device="cpu")
+
+
+def make_run(photos, injector, out, settings=SETTINGS, sources=SOURCES, perception=None) -> Run:
+    perception = perception or AnnotationPerception(photos / "annotations.json")
+    return Run(out, sources, Synthesizer(photos, perception, injector, settings))
+
+
+@pytest.fixture(scope="module")
+def finished(photos, injector, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "out"
+    make_run(photos, injector, out).execute()
+    return out
+
+
+class InterruptedPerception(AnnotationPerception):
+    """The user presses Ctrl-C at the second photograph."""
+
+    def perceive(self, image: Image.Image, source_id: str) -> Perception:
+        if source_id == SOURCES[1]:
+            raise KeyboardInterrupt
+        return super().perceive(image, source_id)
+
+
+def same_rows(first: Path, second: Path) -> bool:
+    rows = [list(load_dataset(str(out), split="train", streaming=True)) for out in (first, second)]
+    as_arrays = [
+        [{k: np.asarray(v).tolist() if isinstance(v, Image.Image) else str(v) for k, v in row.items()} for row in some]
+        for some in rows
+    ]
+    return as_arrays[0] == as_arrays[1]
+
+
+def test_the_output_is_a_data_set(finished):
+    table = load_dataset(str(finished), split="train")
+    assert len(table) == 4 and len(list(load_dataset(str(finished), split="train", streaming=True))) == 4
+    row = table[0]
+    assert row["clean"].size == row["flawed"].size == row["source"].size == (256, 256)
+    assert row["grid"] == [16, 16] and row["explanation_source"] == "template" and row["explanation"]
+    artifact = row["artifacts"][0]
+    mask = np.asarray(artifact["mask"]) > 0
+    x_min, y_min, x_max, y_max = (int(v) for v in artifact["bbox"])
+    assert mask.any() and mask[y_min:y_max, x_min:x_max].sum() == mask.sum()
+    targets = np.zeros(256, dtype=bool)
+    targets[artifact["target_patches"]] = True
+    assert not mask[~targets.reshape(16, 16).repeat(16, 0).repeat(16, 1)].any()
+    run = json.loads((finished / "run.json").read_text())
+    assert run["status"] == "complete" and run["pairs"] == 4 and run["model_revision"].startswith("sha256:")
+    assert {"README.md", "run.json", "rejected.jsonl", "contact_sheet.png"} <= {p.name for p in finished.iterdir()}
+    assert not list(finished.rglob("*.incomplete"))
+
+
+def test_clean_half_is_shared_and_flaws_are_where_they_are_said_to_be(finished):
+    pairs = list(read_pairs(finished))
+    assert np.array_equal(np.asarray(pairs[0].clean), np.asarray(pairs[1].clean))
+    for pair in pairs:
+        change = np.abs(np.asarray(pair.flawed, dtype=float) - np.asarray(pair.clean)).mean(-1)
+        targets = np.any([a.mapping.target_patches() for a in pair.artifacts], axis=0).repeat(16, 0).repeat(16, 1)
+        assert change[targets].mean() > 3 * change[~targets].mean()
+
+
+def test_an_interrupted_run_continues_to_the_same_rows(photos, injector, finished, tmp_path):
+    interrupted = InterruptedPerception(photos / "annotations.json")
+    with pytest.raises(KeyboardInterrupt):
+        make_run(photos, injector, tmp_path, perception=interrupted).execute()
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["pairs-00000.parquet"]
+    first = (tmp_path / "data" / "pairs-00000.parquet").stat().st_mtime_ns
+    make_run(photos, injector, tmp_path).execute()
+    assert (tmp_path / "data" / "pairs-00000.parquet").stat().st_mtime_ns == first
+    assert same_rows(tmp_path, finished)
+
+
+def test_another_setting_is_refused_and_named(photos, injector, finished):
+    with pytest.raises(RunMismatchError, match="another settings.max_artifacts, settings.seed"):
+        make_run(photos, injector, finished, replace(SETTINGS, seed=1, max_artifacts=1))
+    with pytest.raises(RunMismatchError, match="another sources.count, sources.sha256"):
+        make_run(photos, injector, finished, sources=SOURCES[:1])
+
+
+def test_a_rejected_artifact_is_not_left_in_the_image(photos, injector, tmp_path):
+    no_distortion = replace(KEEP_ALL, stlpips_band=(5.0, 6.0))
+    settings = replace(SETTINGS, curation=no_distortion, tools=("add", "distort"), max_artifacts=3, pairs_per_image=3)
+    make_run(photos, injector, tmp_path, settings).execute()
+    rejected = [r for r in read_rejected(tmp_path) if r["stage"] == "curation"]
+    survivors = {pair.pair_id: pair for pair in read_pairs(tmp_path)}
+    assert rejected and {r["type"] for r in rejected} == {"distortion"}
+    assert all(a.type == "duplication" for pair in survivors.values() for a in pair.artifacts)
+    remade = [survivors[r["pair_id"]] for r in rejected if r["pair_id"] in survivors]
+    assert remade
+    for pair in remade:
+        change = np.abs(np.asarray(pair.flawed, dtype=float) - np.asarray(pair.clean)).mean(-1)
+        targets = np.any([a.mapping.target_patches() for a in pair.artifacts], axis=0).repeat(16, 0).repeat(16, 1)
+        assert change[targets].mean() > 3 * change[~targets].mean()
+
+
+def test_unusable_files_are_rejected_by_name_and_the_rest_is_finished(photos, injector, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "broken.jpg").write_bytes((folder / SOURCES[0]).read_bytes()[:500])
+    (folder / "notes.txt").write_text("no image")
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    Image.new("RGB", (200, 200)).save(folder / "unknown.png")
+    sources = ["broken.jpg", "dot.png", "notes.txt", "unknown.png", SOURCES[0]]
+    run = make_run(folder, injector, tmp_path / "out", sources=sources).execute()
+    rejected = {r["source_id"]: r["reason"] for r in read_rejected(tmp_path / "out") if r["stage"] != "synthesis"}
+    assert run["pairs"] == 2
+    assert set(rejected) >= set(sources[:4]) and "too small" in rejected["dot.png"]
+
+
+def test_a_run_in_which_nothing_is_made_still_opens(photos, injector, tmp_path):
+    never = replace(KEEP_ALL, min_change_inside=2.0, stlpips_band=(5.0, 6.0))
+    run = make_run(photos, injector, tmp_path, replace(SETTINGS, curation=never)).execute()
+    assert run["pairs"] == 0 and not list(read_pairs(tmp_path))
+    assert len(load_dataset(str(tmp_path), split="train")) == 0
+
+
+def test_seeds_depend_on_run_and_sample():
+    seeds = {derive_seed(run, name) for run in (0, 1) for name in ("a.png", "b.png")}
+    assert len(seeds) == 4 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_command_line_makes_and_shows(photos, tmp_path, capsys):
+    arguments = [str(photos), str(tmp_path / "out"), "--num-inference-steps", "2", "--limit", "1", "--tools", "add"]
+    assert main(["synthesize", *arguments]) in (0, 1)
+    assert "duplication" in capsys.readouterr().out
+    status = main(["show", str(tmp_path / "out")])
+    assert status == 0 and "contact_sheet.png" in capsys.readouterr().out
+    assert main(["synthesize", *arguments, "--seed", "1"]) == 2
+    assert "holds a run with another settings.seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["synthesize", "nowhere", "out"], "SOURCE must be a folder of photographs, got 'nowhere'"),
+        (["synthesize", "{photos}", "out", "--tools", "melt"], "--tools must be among add, remove, distort, fuse"),
+        (["synthesize", "{photos}", "out", "--max-artifacts", "0"], "--max-artifacts must be at least 1, got 0"),
+        (["synthesize", "{photos}", "out", "--annotations", "none.json"], "--annotations must be a file"),
+        (["synthesize", "{empty}", "out"], "Tell what is in the photographs with a COCO-format file"),
+        (["show", "{empty}"], "found no run.json"),
+    ],
+)
+def test_mistakes_get_one_clear_line(arguments, message, photos, tmp_path, capsys):
+    filled = [argument.format(photos=photos, empty=tmp_path) for argument in arguments]
+    assert main(filled) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
