@@ -6,8 +6,9 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON := $(shell for python in $(CANDIDATES); do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 
-# Two processes with one thread each: torch's threads do not help at the size of the tests' models.
-TEST_OPTIONS := -n 2 --dist worksteal
+# Two processes with one thread each: torch's threads do not help at the size of the tests' models. A file stays in one
+# process, so what its tests share is made once.
+TEST_OPTIONS := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-latest quality style clean python

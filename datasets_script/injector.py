@@ -41,7 +41,8 @@ class InjectionPreset:
 # elsewhere. Chosen by eye and by the change outside the target; the table is in the model's card.
 PRESETS = {
     "paper": InjectionPreset(),
-    "embedded": InjectionPreset(transfer_noise=True, position_share=0.4, value_share=1.0, value_in_all_blocks=True),
+    "transfer_noise": InjectionPreset(transfer_noise=True),
+    "embedded": InjectionPreset(transfer_noise=True, position_share=0.5, value_share=1.0, value_in_all_blocks=True),
 }
 
 

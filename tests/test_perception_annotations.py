@@ -18,8 +18,9 @@ from datasets_script.perception import (
     filter_perception,
 )
 from datasets_script.perception.annotations import part_level
-from datasets_script.perception.masks import decode_segmentation, disc, mask_bbox
+from datasets_script.perception.masks import decode_segmentation, disc
 from datasets_script.sources import SourceTransform
+from diffusers_artifact.tools import bbox_of_mask
 
 
 WIDTH, HEIGHT = 120, 100
@@ -400,8 +401,8 @@ def test_images_are_found_by_path_then_by_unambiguous_name(tmp_path):
 
 def region(kind, identifier, mask, parts=()):
     if kind is Entity:
-        return Entity("dog", identifier, mask_bbox(mask), mask, 1.0, tuple(parts))
-    return Part("ear", identifier, mask_bbox(mask), mask, 1.0, parent=1, level="peripheral")
+        return Entity("dog", identifier, bbox_of_mask(mask), mask, 1.0, tuple(parts))
+    return Part("ear", identifier, bbox_of_mask(mask), mask, 1.0, parent=1, level="peripheral")
 
 
 def block(x_min, y_min, x_max, y_max):
@@ -454,4 +455,4 @@ def test_transform_moves_masks_and_boxes_and_drops_what_vanishes():
 
 def test_box_of_an_empty_mask_is_refused():
     with pytest.raises(ValueError, match=r"empty one of shape \(100, 120\)"):
-        mask_bbox(np.zeros(SHAPE, bool))
+        bbox_of_mask(np.zeros(SHAPE, bool))

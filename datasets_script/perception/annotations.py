@@ -14,8 +14,10 @@ from typing import Any, get_args
 import numpy as np
 from PIL import Image
 
+from diffusers_artifact.tools import bbox_of_mask
+
 from .base import Entity, Part, PartLevel, Perception
-from .masks import decode_segmentation, disc, is_number, mask_bbox, shorten
+from .masks import decode_segmentation, disc, is_number, shorten
 
 
 # Last words of the names of distal parts with a clear contour (ArtiAgent §3); every other part is "intermediate".
@@ -364,7 +366,7 @@ def _containing(part: _Region, drafts: Iterable[_Draft]) -> _Draft | None:
 def _finish(draft: _Draft, new_id: count[int]) -> Entity:
     """The entity with its parts and, as further parts, its keypoints."""
     mask = draft.mask()
-    bbox = mask_bbox(mask)
+    bbox = bbox_of_mask(mask)
     parts = [_part(part.part_name, part.id, part.mask, draft.id, part.level) for part in draft.parts]
     radius = _KEYPOINT_RADIUS * float(np.sqrt((bbox[2] - bbox[0]) * (bbox[3] - bbox[1])))
     annotated = {part.name for part in parts}
@@ -376,7 +378,7 @@ def _finish(draft: _Draft, new_id: count[int]) -> Entity:
 
 
 def _part(name: str, identifier: int, mask: np.ndarray, parent: int, level: PartLevel) -> Part:
-    return Part(name, identifier, mask_bbox(mask), mask, score=1.0, parent=parent, level=level)
+    return Part(name, identifier, bbox_of_mask(mask), mask, score=1.0, parent=parent, level=level)
 
 
 def _visible_keypoints(region: _Region) -> Iterable[tuple[str, tuple[float, float]]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
+from diffusers_artifact.tools import bbox_of_mask
+
 from ..sources import SourceTransform
 from .base import Entity, Part, Perception
-from .masks import mask_bbox
 
 
 Region = TypeVar("Region", Part, Entity)
@@ -84,4 +85,4 @@ def _part_reason(part: Part, patch_size: int, min_pixels: int, max_share: float,
 
 def _move(region: Region, transform: SourceTransform) -> Region | None:
     mask = transform.apply_mask(region.mask)
-    return replace(region, mask=mask, bbox=mask_bbox(mask)) if mask.any() else None
+    return replace(region, mask=mask, bbox=bbox_of_mask(mask)) if mask.any() else None

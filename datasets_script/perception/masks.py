@@ -11,25 +11,6 @@ from pycocotools import mask as coco_mask
 Box = tuple[float, float, float, float]
 
 
-def mask_bbox(mask: np.ndarray) -> Box:
-    """
-    The box around a mask.
-
-    Args:
-        mask (`np.ndarray` of shape `(height, width)`, `bool`): The mask.
-
-    Returns:
-        `tuple[float, float, float, float]`: `(x_min, y_min, x_max, y_max)`, exclusive maxima, pixels.
-
-    Raises:
-        ValueError: an empty mask.
-    """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        raise ValueError(f"`mask` must have pixels, got an empty one of shape {mask.shape}")
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
-
-
 def disc(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
     """
     A filled disc.

@@ -12,6 +12,7 @@ from .geometry import choose_best, is_on_grid, l1_distance, shift, token_indices
 
 
 DISTANCE_PENALTY = 0.05
+MAX_SELF_OVERLAP = 0.25
 
 
 def add(
@@ -33,10 +34,12 @@ def add(
     - do not touch the rest of the entity, by overlap or a common edge (the part itself, where nothing else is seen of
       the entity): a copy beside the part would nearly always touch the part;
     - lose more than half of their patches at the border of the image;
-    - lie on the part itself with more than half of their patches: that would show as a distortion;
+    - lie on the part itself with more than a quarter of their patches. Inside an entity the score alone prefers them,
+      as whatever misses the part falls on the rest of the entity and costs the same, but they show as a smear and not
+      as a second instance;
     - meet `occupied`.
 
-    Of equal scores the copy with most patches wins, then chance.
+    Of equal scores the copy with most patches beside the part wins, then chance.
 
     Args:
         part (`np.ndarray` of shape `grid`, `bool`): Patches of the part; the references.
@@ -63,12 +66,14 @@ def add(
     for offset in _candidate_offsets(part, radius, generator):
         copy = shift(part, offset)
         size, on_part = int(copy.sum()), int((copy & part).sum())
-        if 2 * size < part.sum() or 2 * on_part > size or (copy & occupied).any() or not (copy & within_reach).any():
+        if 2 * size < part.sum() or on_part > MAX_SELF_OVERLAP * size:
+            continue
+        if (copy & occupied).any() or not (copy & within_reach).any():
             continue
         overlap = on_part + int((copy & rest).sum()) + int((copy & same_parts).sum())
         distance = abs(offset[0]) + abs(offset[1])
         offsets.append(offset)
-        keys.append(((3 - overlap / size) / (1 + DISTANCE_PENALTY * distance), size))
+        keys.append(((3 - overlap / size) / (1 + DISTANCE_PENALTY * distance), size - on_part))
     if not offsets:
         return NotApplicable("no free place beside the part where a copy would touch the entity")
 

@@ -15,13 +15,14 @@ import json
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from datasets_script.demo import DEMO_SETTINGS, prepare_demo
 from datasets_script.engine import Run, Synthesizer, read_pairs
-from datasets_script.injector import Injector
+from datasets_script.injector import PRESETS, Injector
 from datasets_script.perception import AnnotationPerception
 from datasets_script.show import read_rejected
 
@@ -44,15 +45,17 @@ def bare_forward_seconds(injector: Injector, batch: int, repeats: int = 20) -> f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--preset", choices=PRESETS, default="embedded", help="default: %(default)s")
     args = parser.parse_args()
+    settings = replace(DEMO_SETTINGS, injection=replace(DEMO_SETTINGS.injection, preset=args.preset))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         sources = prepare_demo(out / "photos")
-        injector = Injector(DEMO_SETTINGS.model, DEMO_SETTINGS.injection)
+        injector = Injector(settings.model, settings.injection)
         perception = AnnotationPerception(out / "photos" / "annotations.json")
-        run = Run(out, sources, Synthesizer(out / "photos", perception, injector, DEMO_SETTINGS)).execute()
+        run = Run(out, sources, Synthesizer(out / "photos", perception, injector, settings)).execute()
         pairs, rejected = list(read_pairs(out)), read_rejected(out)
-        bare = bare_forward_seconds(injector, 1 + DEMO_SETTINGS.pairs_per_image)
+        bare = bare_forward_seconds(injector, 1 + settings.pairs_per_image)
     artifacts = [artifact for pair in pairs for artifact in pair.artifacts]
     closer = [a.scores["closer_to_reference"] for a in artifacts if a.type == "duplication"]
     closer += [r["scores"]["closer_to_reference"] for r in rejected if "closer_to_reference" in r["scores"]]

@@ -1,0 +1,104 @@
+"""The embedded default model: its autoencoder, its layout, and that it inverts photographs faithfully."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline, FluxPipeline
+from PIL import Image
+from skimage import data
+
+from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionPipeline, AutoencoderPCA, PatchMapping
+
+
+@pytest.fixture(scope="module")
+def pipe() -> ArtifactInjectionPipeline:
+    pipeline = ArtifactInjectionPipeline.from_pretrained(EMBEDDED_MODEL)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def photo() -> torch.Tensor:
+    image = Image.fromarray(data.astronaut()).resize((256, 256), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+
+
+def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
+    return float(-10 * torch.log10((first.clamp(0, 1) - second.clamp(0, 1)).pow(2).mean()))
+
+
+@torch.no_grad()
+def round_trip(pipe: ArtifactInjectionPipeline, photo: torch.Tensor) -> torch.Tensor:
+    return (pipe.vae(2 * photo - 1).sample + 1) / 2
+
+
+def test_autoencoder_has_the_interface_of_autoencoder_kl(pipe, photo):
+    with torch.no_grad():
+        posterior = pipe.vae.encode(2 * photo - 1).latent_dist
+        latents = posterior.mode()
+        assert latents.shape == (1, 32, 32, 32)
+        assert torch.equal(posterior.sample(), latents)
+        decoded = pipe.vae.decode(latents).sample
+        assert decoded.shape == photo.shape
+        assert torch.equal(pipe.vae.decode(latents, return_dict=False)[0], decoded)
+        assert torch.equal(pipe.vae.encode(2 * photo - 1, return_dict=False)[0].mode(), latents)
+
+
+def test_autoencoder_reconstructs_an_unseen_photograph(pipe, photo):
+    assert psnr(round_trip(pipe, photo), photo) > 29  # a finely textured one; the mean over photographs is in the card
+
+
+def test_latents_of_a_patch_depend_on_that_patch_alone(pipe, photo):
+    other = photo.clone()
+    other[..., :8, :8] = 0
+    with torch.no_grad():
+        change = pipe.vae.encode(photo).latent_dist.mode() - pipe.vae.encode(other).latent_dist.mode()
+    assert change[..., 0, 0].abs().max() > 0
+    change[..., 0, 0] = 0
+    assert not change.any()
+
+
+@pytest.mark.parametrize("steps, least", [(10, 28), (25, 40)])
+def test_inversion_and_denoising_return_the_round_trip(pipe, photo, steps, least):
+    nothing = PatchMapping.empty((16, 16))
+    output = pipe(photo, nothing, num_inference_steps=steps, solver="fireflow", output_type="pt")
+    assert psnr(output.reconstructions, round_trip(pipe, photo)) >= least
+
+
+def test_it_is_an_ordinary_checkpoint(photo):
+    stock = DiffusionPipeline.from_pretrained(EMBEDDED_MODEL)
+    stock.set_progress_bar_config(disable=True)
+    assert type(stock) is FluxPipeline and isinstance(stock.vae, AutoencoderPCA)
+    image = stock(
+        prompt_embeds=torch.zeros(1, 1, 64),
+        pooled_prompt_embeds=torch.zeros(1, 64),
+        height=256,
+        width=256,
+        num_inference_steps=2,
+        guidance_scale=1.0,
+        generator=torch.Generator().manual_seed(0),
+        output_type="pt",
+    ).images
+    assert image.shape == photo.shape and image.std() > 0.05
+
+
+def test_a_prompt_is_refused_without_text_encoders(pipe, photo):
+    with pytest.raises(ValueError, match="`prompt` must be empty for a checkpoint without text encoders, got 'a cat'"):
+        pipe(photo, PatchMapping.empty((16, 16)), prompt="a cat", num_inference_steps=1)
+
+
+def test_a_fresh_autoencoder_inverts_its_own_principal_components():
+    generator = torch.Generator().manual_seed(0)
+    model = AutoencoderPCA(latent_channels=192, block_out_channels=(4, 4, 4, 8), layers_per_block=1)
+    basis = torch.linalg.qr(torch.randn(192, 192, generator=generator)).Q.view(192, 3, 8, 8)
+    model.set_principal_components(torch.full((3, 8, 8), 0.25), basis, torch.rand(192, generator=generator) + 0.5)
+    images = torch.rand(2, 3, 32, 32, generator=generator)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images).sample, images, rtol=1e-3, atol=1e-3)
+
+
+def test_a_stride_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="`patch_size` must be 2"):
+        AutoencoderPCA(patch_size=16)

@@ -1,0 +1,64 @@
+"""Puts the trained parts together as the embedded default model, bfloat16, in diffusers' folder layout.
+
+python training/export_embedded.py --vae work/vae --transformer work/transformer --out diffusers_artifact/embedded
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from diffusers_artifact.autoencoder import AutoencoderPCA  # noqa: E402
+
+
+# At 256 tokens, as FLUX.1-dev's: mu is 0.5.
+SCHEDULER = {
+    "use_dynamic_shifting": True,
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 4096,
+    "shift": 3.0,
+}
+MODEL_INDEX = {
+    "_class_name": "FluxPipeline",
+    "_diffusers_version": "0.38.0",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "text_encoder": [None, None],
+    "text_encoder_2": [None, None],
+    "tokenizer": [None, None],
+    "tokenizer_2": [None, None],
+    "transformer": ["diffusers", "FluxTransformer2DModel"],
+    "vae": ["diffusers_artifact", "AutoencoderPCA"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--transformer", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    AutoencoderPCA.from_pretrained(args.vae).to(torch.bfloat16).save_pretrained(args.out / "vae")
+    transformer = FluxTransformer2DModel.from_pretrained(args.transformer).to(torch.bfloat16)
+    transformer.save_pretrained(args.out / "transformer")
+    FlowMatchEulerDiscreteScheduler(**SCHEDULER).save_pretrained(args.out / "scheduler")
+    (args.out / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
+    for config in args.out.glob("*/config.json"):  # the folder trained from is of no use to others
+        content = json.loads(config.read_text())
+        content.pop("_name_or_path", None)
+        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
+    print(f"{args.out}: {size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
