@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from .files import replacing
 from .injector import EMBEDDED, PRESETS, InjectionSettings, Injector
 from .perception.annotations import AnnotationError, AnnotationPerception
 from .perception.base import PerceptionAgent
+from .records import Pair
 from .show import contact_sheet, read_rejected, summary_table
 from .sources import list_sources
 
@@ -94,6 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="contact sheet and table of a data set")
     show.add_argument("out", type=Path, help="folder written by `artiagent synthesize`")
     show.add_argument("--max-pairs", type=int, default=64, help="most pairs on the sheet (default: 64)")
+    show.add_argument("--pairs", help="comma-separated pair ids to show instead, e.g. astronaut.png:0,cat.png:1")
+    show.add_argument("--sheet", type=Path, help="picture to write (default: contact_sheet.png in OUT)")
     show.set_defaults(run=command_show)
 
     demo = commands.add_parser("demo", help="the whole of it on photographs from scikit-image, offline")
@@ -159,12 +162,19 @@ def command_show(args: argparse.Namespace) -> int:
         raise UserError(f"OUT must be a folder written by `artiagent synthesize`, found no run.json in '{args.out}'")
     if not any((args.out / "data").glob("*.parquet")):
         raise UserError(f"'{args.out}' holds no pairs yet")
-    with replacing(args.out / "contact_sheet.png") as temporary:
-        contact_sheet(read_pairs(args.out), max_pairs=at_least_one("--max-pairs", args.max_pairs)).save(
-            temporary, format="PNG"
-        )
+    sheet = args.sheet or args.out / "contact_sheet.png"
+    pairs: Iterable[Pair] = read_pairs(args.out)
+    if args.pairs:
+        wanted = args.pairs.split(",")
+        found = {pair.pair_id: pair for pair in pairs if pair.pair_id in wanted}
+        missing = [pair_id for pair_id in wanted if pair_id not in found]
+        if missing:
+            raise UserError(f"--pairs must be ids of pairs in '{args.out}', got '{missing[0]}'")
+        pairs = [found[pair_id] for pair_id in wanted]
+    with replacing(sheet) as temporary:
+        contact_sheet(pairs, max_pairs=at_least_one("--max-pairs", args.max_pairs)).save(temporary, format="PNG")
     print(summary_table(read_pairs(args.out), read_rejected(args.out)))
-    print(f"pictures in {args.out / 'contact_sheet.png'}")
+    print(f"pictures in {sheet}")
     return 0
 
 

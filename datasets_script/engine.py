@@ -68,7 +68,7 @@ class RunSettings:
 
     tools: tuple[str, ...] = tuple(ARTIFACT_TYPE_OF_TOOL)
     max_artifacts: int = 3
-    max_target_share: float = 0.18
+    max_target_share: float = 0.13
     pairs_per_image: int = 1
     seed: int = 0
     shard_size: int = 32

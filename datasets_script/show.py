@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -232,8 +231,14 @@ def _fit_tile(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _wrapped(text: str) -> list[str]:
-    average = _TEXT_FONT.getlength("the quick brown fox jumps over it") / 33
-    return textwrap.wrap(text, width=int((_BLOCK_WIDTH - 22) / average))
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _TEXT_FONT.getlength(longer) > _BLOCK_WIDTH - 22:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _tinted(image: Image.Image, mask: np.ndarray, color: Color, opacity: float = 0.32) -> Image.Image:
