@@ -301,7 +301,7 @@ def test_errors_name_what_is_wrong():
         FireFlowSolverScheduler(use_dynamic_shifting=True).set_timesteps(3)
 
 
-@pytest.mark.parametrize("scheduler_class", set(SOLVERS.values()))
+@pytest.mark.parametrize("scheduler_class", dict.fromkeys(SOLVERS.values()))
 def test_configuration_round_trips(scheduler_class, tmp_path):
     stock = FlowMatchEulerDiscreteScheduler(shift=2.5, use_dynamic_shifting=True, max_shift=1.3)
     scheduler = scheduler_class.from_config(stock.config)

@@ -29,7 +29,7 @@ SCHEDULER = {
     "shift": 3.0,
 }
 MODEL_INDEX = {
-    "_class_name": "FluxPipeline",
+    "_class_name": "ArtifactInjectionPipeline",
     "_diffusers_version": "0.38.0",
     "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
     "text_encoder": [None, None],
