@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from diffusers.utils import logging as diffusers_logging
+from PIL import Image
 
 from diffusers_artifact import SOLVERS
 from diffusers_artifact.injection import VALUE_SOURCES
@@ -163,6 +164,9 @@ def command_show(args: argparse.Namespace) -> int:
     if not any((args.out / "data").glob("*.parquet")):
         raise UserError(f"'{args.out}' holds no pairs yet")
     sheet = args.sheet or args.out / "contact_sheet.png"
+    formats = Image.registered_extensions()
+    if sheet.suffix.lower() not in formats:
+        raise UserError(f"--sheet must end as a picture's name does (.png, .jpg, .webp), got '{sheet}'")
     pairs: Iterable[Pair] = read_pairs(args.out)
     if args.pairs:
         wanted = args.pairs.split(",")
@@ -172,7 +176,8 @@ def command_show(args: argparse.Namespace) -> int:
             raise UserError(f"--pairs must be ids of pairs in '{args.out}', got '{missing[0]}'")
         pairs = [found[pair_id] for pair_id in wanted]
     with replacing(sheet) as temporary:
-        contact_sheet(pairs, max_pairs=at_least_one("--max-pairs", args.max_pairs)).save(temporary, format="PNG")
+        picture = contact_sheet(pairs, max_pairs=at_least_one("--max-pairs", args.max_pairs))
+        picture.save(temporary, format=formats[sheet.suffix.lower()])
     print(summary_table(read_pairs(args.out), read_rejected(args.out)))
     print(f"pictures in {sheet}")
     return 0
