@@ -111,7 +111,7 @@ class InjectionState:
 
     def end(self) -> None:
         """Between evaluations, and for evaluations without injection: every token is its own."""
-        self._step, self._pass, self._recording, self._injecting = 0, "", False, False
+        self._step, self._branch, self._recording, self._injecting = 0, "", False, False
         self.positions: torch.Tensor | None = None
 
     def begin_inversion(self, step: int, branch: str, updates: bool) -> None:
@@ -125,13 +125,13 @@ class InjectionState:
                 there is one value for each interval whatever the solver.
         """
         self.end()
-        self._step, self._pass = step, branch
+        self._step, self._branch = step, branch
         self._recording = updates and self.value_source == "inversion" and step < self.value_steps
 
     def begin_denoising(self, step: int, branch: str) -> None:
         """Prepares for an evaluation of denoising step `step`, 0-based; see `begin_inversion`."""
         self.end()
-        self._step, self._pass, self._injecting = step, branch, step < self.value_steps
+        self._step, self._branch, self._injecting = step, branch, step < self.value_steps
         self.positions = self._positions_at(step)
 
     def _positions_at(self, step: int) -> torch.Tensor | None:
@@ -163,7 +163,7 @@ class InjectionState:
         """
         if block not in self.value_blocks:
             return value
-        key = (self._step, block, name, self._pass)
+        key = (self._step, block, name, self._branch)
         if self._recording:
             self._cache[key] = value
         if not self._injecting:

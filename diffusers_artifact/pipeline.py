@@ -231,7 +231,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             raise ValueError(f"`prompt` must be a string or one for each image, got {len(prompts)} for {len(photos)}")
         if guidance_scale is None:
             guidance_scale = 5.0 if family.has_guidance and not family.has_true_guidance else 1.0
-        self._check_settings(family, num_inference_steps, solver, value_source, position_steps, value_steps)
+        self._check_settings(num_inference_steps, solver, value_source, position_steps, value_steps)
         self._check_guidance(family, guidance_scale, inversion_guidance_scale)
         state = InjectionState(
             mappings,
@@ -338,7 +338,6 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
 
     @staticmethod
     def _check_settings(
-        family: TransformerFamily,
         num_inference_steps: int,
         solver: str,
         value_source: str,

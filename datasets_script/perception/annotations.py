@@ -237,7 +237,7 @@ class AnnotationPerception:
         if not entries:
             raise NoAnnotation(
                 source_id,
-                f"no entry in {self.path}; add an image entry with this `file_name`, and annotations with "
+                f"no entry in {self.path.name}; add an image entry with this `file_name`, and annotations with "
                 "`segmentation` for its entities and, with `parent_id`, for their parts",
             )
         if len(entries) > 1:
