@@ -68,6 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     synthesize.add_argument(
         "--pairs-per-image", type=int, default=1, help="flawed variants of each photograph (default: 1)"
     )
+    synthesize.add_argument(
+        "--max-long-side", type=int, default=1024, help="shrink longer photographs, px (default: 1024; embedded: 256)"
+    )
     synthesize.add_argument("--num-inference-steps", type=int, default=25, help="default: 25")
     synthesize.add_argument("--solver", default="fireflow", choices=sorted(SOLVERS), help="default: fireflow")
     synthesize.add_argument(
@@ -117,15 +120,16 @@ def command_synthesize(args: argparse.Namespace) -> int:
         raise UserError(ANNOTATIONS_HELP.format(source=args.source, out=args.out, demo=DEMO_OUT))
     settings = RunSettings(
         tools=parse_tools(args.tools),
-        max_artifacts=at_least_one("--max-artifacts", args.max_artifacts),
-        pairs_per_image=at_least_one("--pairs-per-image", args.pairs_per_image),
+        max_artifacts=at_least("--max-artifacts", args.max_artifacts),
+        pairs_per_image=at_least("--pairs-per-image", args.pairs_per_image),
+        max_long_side=at_least("--max-long-side", args.max_long_side, 480),
         seed=args.seed,
-        shard_size=at_least_one("--shard-size", args.shard_size),
+        shard_size=at_least("--shard-size", args.shard_size),
         perceptual_metric=args.perceptual_metric,
         model=args.model,
         revision=args.revision,
         injection=InjectionSettings(
-            num_inference_steps=at_least_one("--num-inference-steps", args.num_inference_steps),
+            num_inference_steps=at_least("--num-inference-steps", args.num_inference_steps),
             solver=args.solver,
             value_source=args.value_source,
             preset=args.preset,
@@ -134,7 +138,7 @@ def command_synthesize(args: argparse.Namespace) -> int:
     )
     sources = [name for name in list_sources(args.source) if args.source / name != annotations]
     if args.limit is not None:
-        sources = sources[: at_least_one("--limit", args.limit)]
+        sources = sources[: at_least("--limit", args.limit)]
     if not sources:
         raise UserError(f"SOURCE must hold photographs, found no file in '{args.source}'")
     return synthesize(args.source, args.out, sources, AnnotationPerception(annotations), settings, args.device)
@@ -176,7 +180,7 @@ def command_show(args: argparse.Namespace) -> int:
             raise UserError(f"--pairs must be ids of pairs in '{args.out}', got '{missing[0]}'")
         pairs = [found[pair_id] for pair_id in wanted]
     with replacing(sheet) as temporary:
-        picture = contact_sheet(pairs, max_pairs=at_least_one("--max-pairs", args.max_pairs))
+        picture = contact_sheet(pairs, max_pairs=at_least("--max-pairs", args.max_pairs))
         picture.save(temporary, format=formats[sheet.suffix.lower()])
     print(summary_table(read_pairs(args.out), read_rejected(args.out)))
     print(f"pictures in {sheet}")
@@ -198,9 +202,9 @@ def parse_tools(text: str) -> tuple[str, ...]:
     return tools
 
 
-def at_least_one(name: str, number: int) -> int:
-    if number < 1:
-        raise UserError(f"{name} must be at least 1, got {number}")
+def at_least(name: str, number: int, least: int = 1) -> int:
+    if number < least:
+        raise UserError(f"{name} must be at least {least}, got {number}")
     return number
 
 

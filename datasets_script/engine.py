@@ -58,6 +58,8 @@ class RunSettings:
         max_artifacts (`int`): Most artifacts in one flawed image; each gets one to that many.
         max_target_share (`float`): Largest share of the image that one flaw may take; large ones fall apart.
         pairs_per_image (`int`): Flawed variants of each photograph; they share one inversion and the clean half.
+        max_long_side (`int`): Photographs longer than this are shrunk, in pixels; FLUX.1 and SD3.5 were trained at
+            about 1024. The embedded model takes 256×256 px alone.
         seed (`int`): Every sample's randomness derives from it and from the sample's id.
         shard_size (`int`): Source images a shard. Shards are what a resumed run keeps.
         perceptual_metric (`str`): `"lpips"` or `"stlpips"`.
@@ -70,6 +72,7 @@ class RunSettings:
     max_artifacts: int = 3
     max_target_share: float = 0.13
     pairs_per_image: int = 1
+    max_long_side: int = 1024
     seed: int = 0
     shard_size: int = 32
     perceptual_metric: str = "stlpips"
@@ -168,7 +171,8 @@ class Synthesizer:
         focus = (min(left), min(top), max(right), max(bottom))
         if self.injector.sample_size:
             return fit(image.size, (self.injector.sample_size, self.injector.sample_size), focus)
-        return fit_multiple(image.size, self.injector.pipeline.patch_size, focus=focus)
+        patch_size, longest = self.injector.pipeline.patch_size, self.settings.max_long_side
+        return fit_multiple(image.size, patch_size, max_long_side=longest, focus=focus)
 
     def _plan(
         self, scene: Scene, made: Counter[ArtifactType], generator: torch.Generator

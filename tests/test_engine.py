@@ -21,6 +21,8 @@ from datasets_script.injector import InjectionSettings, Injector
 from datasets_script.perception import AnnotationPerception, Perception
 from datasets_script.show import read_rejected
 
+from .tiny_pipelines import tiny_flux
+
 
 KEEP_ALL = CurationSettings(stlpips_band=(-10.0, 10.0), min_change_inside=0.0, require_closer=False)
 SETTINGS = RunSettings(
@@ -163,6 +165,18 @@ def test_a_run_in_which_nothing_is_made_says_so(photos, injector, tmp_path):
     assert run["pairs"] == 0 and run["rejected"] >= 4 and not list(read_pairs(tmp_path))
 
 
+def test_a_checkpoint_with_text_encoders_takes_the_caption_and_its_own_size(photos, tmp_path):
+    tiny_flux().save_pretrained(tmp_path / "model")
+    settings = replace(
+        SETTINGS, model=str(tmp_path / "model"), max_long_side=480, injection=InjectionSettings(num_inference_steps=1)
+    )
+    injector = Injector(settings.model, settings.injection, device="cpu")
+    make_run(photos, injector, tmp_path / "out", settings, SOURCES[:1]).execute()
+    pairs = list(read_pairs(tmp_path / "out"))
+    assert pairs and injector.preset.transfer_noise is False
+    assert pairs[0].flawed.size == (480, 480) and pairs[0].grid == (30, 30) and pairs[0].caption
+
+
 def test_seeds_depend_on_run_and_sample():
     seeds = {derive_seed(run, name) for run in (0, 1) for name in ("a.png", "b.png")}
     assert len(seeds) == 4 and all(0 <= seed < 2**63 for seed in seeds)
@@ -184,6 +198,7 @@ def test_command_line_makes_and_shows(photos, tmp_path, capsys):
         (["synthesize", "nowhere", "out"], "SOURCE must be a folder of photographs, got 'nowhere'"),
         (["synthesize", "{photos}", "out", "--tools", "melt"], "--tools must be among add, remove, distort, fuse"),
         (["synthesize", "{photos}", "out", "--max-artifacts", "0"], "--max-artifacts must be at least 1, got 0"),
+        (["synthesize", "{photos}", "out", "--max-long-side", "64"], "--max-long-side must be at least 480, got 64"),
         (["synthesize", "{photos}", "out", "--annotations", "none.json"], "--annotations must be a file"),
         (["synthesize", "{empty}", "out"], "Tell what is in the photographs with a COCO-format file"),
         (["show", "{empty}"], "found no run.json"),
