@@ -20,7 +20,7 @@ from .curation.perceptual import PerceptualMetricUnavailable
 from .demo import DEMO_OUT, DEMO_SETTINGS, prepare_demo
 from .engine import Run, RunMismatchError, RunSettings, Synthesizer, read_pairs
 from .files import replacing
-from .injector import EMBEDDED, PRESETS, InjectionSettings, Injector
+from .injector import EMBEDDED, PRESETS, InjectionSettings, Injector, ModelLoadError
 from .perception.annotations import AnnotationError, AnnotationPerception
 from .perception.base import PerceptionAgent
 from .records import Pair
@@ -103,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--sheet", type=Path, help="picture to write (default: contact_sheet.png in OUT)")
     show.set_defaults(run=command_show)
 
-    demo = commands.add_parser("demo", help="the whole of it on photographs from scikit-image, offline")
+    demo = commands.add_parser("demo", help="the whole of it on photographs from installed packages, offline")
     demo.add_argument("--out", type=Path, default=DEMO_OUT, help="default: %(default)s")
     demo.add_argument("--seed", type=int, default=0, help="default: 0")
     demo.set_defaults(run=command_demo)
@@ -217,7 +217,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. Finished shards are kept; the same command again continues.", file=sys.stderr)
         return 130
-    except (UserError, RunMismatchError, AnnotationError, PerceptualMetricUnavailable, ImportError) as error:
+    except (
+        UserError,
+        RunMismatchError,
+        AnnotationError,
+        ModelLoadError,
+        PerceptualMetricUnavailable,
+        ImportError,
+    ) as error:
         print(f"artiagent: {error}", file=sys.stderr)
         return 2
 

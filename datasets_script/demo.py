@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from .demo_photos import write_demo_photos
+from .demo_photos import ANNOTATIONS, write_demo_photos
 from .engine import RunSettings
 
 
@@ -18,5 +18,5 @@ DEMO_SETTINGS = RunSettings(pairs_per_image=3, max_artifacts=1, shard_size=4)
 def prepare_demo(photos: Path) -> list[str]:
     """Writes the demo's photographs and their annotations; returns the names of the photographs, sorted."""
     names = sorted(path.name for path in write_demo_photos(photos))
-    shutil.copyfile(Path(__file__).with_name("demo_annotations.json"), photos / "annotations.json")
+    shutil.copyfile(ANNOTATIONS, photos / "annotations.json")
     return names

@@ -26,8 +26,9 @@ class InjectionPreset:
 
     Attributes:
         transfer_noise (`bool`): Start targets from the inverted noise of their reference.
-        position_share (`float`, *optional*): Share of the steps with position injection; default: the paper's, by
-        type. value_share (`float`, *optional*): Share of the steps with value injection; default: the paper's.
+        position_share (`float`, *optional*): Share of the steps with position injection; by default the
+            paper's, by type.
+        value_share (`float`, *optional*): Share of the steps with value injection; by default the paper's.
         value_in_all_blocks (`bool`): Inject values in every block, not only in the last third.
     """
 
@@ -59,6 +60,10 @@ class InjectionSettings:
     preset: str = "auto"
 
 
+class ModelLoadError(OSError):
+    """The model named by the user could not be loaded."""
+
+
 class Injector:
     """
     A loaded pipeline with its settings.
@@ -68,6 +73,9 @@ class Injector:
         settings (`InjectionSettings`): Used for every image.
         revision (`str`, *optional*): Branch, tag or commit of a Hub repository.
         device (`str`, *optional*): Defaults to CUDA where there is one, with bfloat16 for all but the embedded model.
+
+    Raises:
+        ModelLoadError: there is no such checkpoint, or it cannot be had.
     """
 
     def __init__(
@@ -76,14 +84,21 @@ class Injector:
         self.model = model
         embedded = model == EMBEDDED
         folder = EMBEDDED_MODEL if embedded else Path(model)
-        if not folder.is_dir():
-            folder = Path(DiffusionPipeline.download(model, revision=revision))
-            self.revision = folder.name  # a snapshot's folder is named by its commit
-        else:
-            self.revision = fingerprint(folder)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if embedded or device == "cpu" else torch.bfloat16
-        self.pipeline = ArtifactInjectionPipeline.from_pretrained(folder, dtype=dtype).to(device)
+        try:
+            if folder.is_dir():
+                self.revision = fingerprint(folder)
+            else:
+                folder = Path(DiffusionPipeline.download(model, revision=revision))
+                self.revision = folder.name  # a snapshot's folder is named by its commit
+            pipeline = ArtifactInjectionPipeline.from_pretrained(folder, dtype=dtype)
+        except OSError as error:
+            raise ModelLoadError(
+                "`model` must be 'embedded', a folder of a checkpoint or the id of one on the Hub, "
+                f"got {model!r}: {error}"
+            ) from error
+        self.pipeline = pipeline.to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.settings = settings
         default = EMBEDDED if embedded else "paper"

@@ -89,6 +89,7 @@ class InjectionState:
         self._cache: dict[tuple[int, int, str, str], torch.Tensor] = {}
         self._rotary: tuple[torch.Tensor, torch.Tensor] | None = None
         self._window: tuple[int, ...] | None = None
+        self._window_positions: torch.Tensor | None = None
         self.end()
 
     def _index_values(self, variant_image: Sequence[int], num_rows: int) -> torch.Tensor:
@@ -135,19 +136,23 @@ class InjectionState:
         self.positions = self._positions_at(step)
 
     def _positions_at(self, step: int) -> torch.Tensor | None:
+        # How many pairs of each mapping are still active tells which: pairs only ever become inactive.
         window = tuple(sum(until > step for until in pairs) for pairs in self._position_until)
         if window != self._window:
             self._window, self._rotary = window, None
-        if not any(window):
-            return None
-        index = torch.arange(self.num_tokens, device=self._device).repeat(self._num_images + len(self._mappings), 1)
+            self._window_positions = self._index_positions(step) if any(window) else None
+        return self._window_positions
+
+    def _index_positions(self, step: int) -> torch.Tensor:
+        """For every token of every row, the token whose position it takes at `step`."""
+        index = torch.arange(self.num_tokens).repeat(self._num_images + len(self._mappings), 1)
         for row, (mapping, pairs) in enumerate(
             zip(self._mappings, self._position_until, strict=True), self._num_images
         ):
             for target, reference, until in zip(mapping.targets, mapping.references, pairs, strict=True):
                 if until > step:
                     index[row, target] = reference
-        return index
+        return index.to(self._device)
 
     def values(self, block: int, name: str, value: torch.Tensor) -> torch.Tensor:
         r"""

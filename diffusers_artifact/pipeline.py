@@ -232,7 +232,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         if guidance_scale is None:
             guidance_scale = 5.0 if family.has_guidance and not family.has_true_guidance else 1.0
         self._check_settings(num_inference_steps, solver, value_source, position_steps, value_steps)
-        self._check_guidance(family, guidance_scale, inversion_guidance_scale)
+        self._check_guidance(family, guidance_scale, inversion_guidance_scale, value_source)
         state = InjectionState(
             mappings,
             image_indices,
@@ -355,10 +355,20 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
                 raise ValueError(f"`{name}` must be from 0 to {num_inference_steps}, got {steps}")
 
     @staticmethod
-    def _check_guidance(family: TransformerFamily, *scales: float) -> None:
+    def _check_guidance(
+        family: TransformerFamily, guidance_scale: float, inversion_guidance_scale: float, value_source: str
+    ) -> None:
+        scales = (guidance_scale, inversion_guidance_scale)
         if not family.has_guidance and any(scale != 1 for scale in scales):
             raise ValueError(
                 f"`guidance_scale` must be 1 for a checkpoint without guidance embedding, got {max(scales)}"
+            )
+        # The negative prompt's values are cached only where the inversion evaluates it.
+        unseen = family.has_true_guidance and guidance_scale != 1 and inversion_guidance_scale == 1
+        if unseen and value_source == "inversion":
+            raise ValueError(
+                "`inversion_guidance_scale` must not be 1 for `value_source='inversion'` with true guidance, got 1 "
+                f"and a `guidance_scale` of {guidance_scale}"
             )
 
     @staticmethod

@@ -199,6 +199,8 @@ def test_command_line_makes_and_shows(photos, tmp_path, capsys):
         (["synthesize", "{photos}", "out", "--tools", "melt"], "--tools must be among add, remove, distort, fuse"),
         (["synthesize", "{photos}", "out", "--max-artifacts", "0"], "--max-artifacts must be at least 1, got 0"),
         (["synthesize", "{photos}", "out", "--max-long-side", "64"], "--max-long-side must be at least 480, got 64"),
+        (["synthesize", "{photos}", "out", "--model", "no/such-model"], "`model` must be 'embedded', a folder of"),
+        (["synthesize", "{photos}", "out", "--model", "{empty}"], "`model` must be 'embedded', a folder of"),
         (["synthesize", "{photos}", "out", "--annotations", "none.json"], "--annotations must be a file"),
         (["synthesize", "{empty}", "out"], "Tell what is in the photographs with a COCO-format file"),
         (["show", "{empty}"], "found no run.json"),

@@ -200,6 +200,16 @@ def test_position_blocks_are_refused_where_positions_enter_everywhere(photo):
         run(pipe, photo, position_blocks=[0])
 
 
+def test_cached_values_need_the_negative_prompt_in_the_inversion(photo):
+    stock = tiny_sd3()
+    pipe = ArtifactInjectionPipeline(**{k: v for k, v in stock.components.items() if v is not None})
+    pipe.set_progress_bar_config(disable=True)
+    with pytest.raises(ValueError, match="`inversion_guidance_scale` must not be 1"):
+        run(pipe, photo, value_source="inversion", guidance_scale=4.0)
+    output = run(pipe, photo, value_source="inversion", guidance_scale=4.0, inversion_guidance_scale=2.0)
+    assert difference_by_token(output, pipe)[list(MAPPING.targets)].min() > 0
+
+
 def test_guidance_is_refused_without_guidance_embedding(photo):
     stock = tiny_flux(guidance=False)
     pipe = ArtifactInjectionPipeline(**{k: v for k, v in stock.components.items() if v is not None})

@@ -1,4 +1,4 @@
-"""Images the embedded default model is trained on: random crops of photographs, half of them with emoji renders
+"""Images the embedded default model is trained on: random crops of photographs, some of them with emoji renders
 pasted in.
 
     python training/embedded_data.py --photos PHOTOS --renders RENDERS --out work/crops.npy --num-crops 12000

@@ -87,6 +87,13 @@ def psnr(model: AutoencoderPCA, images: torch.Tensor) -> float:
     return float(-10 * torch.log10(error.pow(2).mean((1, 2, 3))).mean())
 
 
+def save_record(args: argparse.Namespace, steps: int, curve: list[dict[str, float]]) -> None:
+    """Writes `training.json` beside the weights: settings without paths, torch's version, steps, loss curve."""
+    settings = {key: str(value) for key, value in vars(args).items() if not isinstance(value, Path)}
+    record = {"settings": settings, "torch": torch.__version__, "steps": steps, "curve": curve}
+    (args.out / "training.json").write_text(json.dumps(record, indent=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--crops", type=Path, required=True, help=".npy file made by embedded_data.py")
@@ -137,13 +144,7 @@ def main() -> None:
             print(curve[-1], flush=True)
             model.save_pretrained(args.out)
     model.save_pretrained(args.out)
-    record = {
-        "settings": {key: str(value) for key, value in vars(args).items() if key not in ("crops", "out")},
-        "torch": torch.__version__,
-        "steps": step,
-        "curve": curve,
-    }
-    (args.out / "training.json").write_text(json.dumps(record, indent=1))
+    save_record(args, step, curve)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Trains the embedded model's transformer: a rectified flow on the autoencoder's latents with a small FLUX.
 
-    python training/train_embedded_transformer.py --crops work/crops.npy --vae work/vae --out work/transformer
-    --minutes 80
+    python training/train_embedded_transformer.py --crops work/crops.npy --vae work/vae --out work/transformer \\
+        --minutes 80
 
 There is no text: one zero token stands where FLUX has its prompt. Weights are an exponential moving average. The
 learning rate follows the share of `--minutes` that has passed, so the run ends on time on any machine; the record
@@ -11,7 +11,6 @@ beside the weights says how many steps that was.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -27,7 +26,7 @@ from diffusers import FluxTransformer2DModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffusers_artifact.autoencoder import AutoencoderPCA  # noqa: E402
-from training.train_embedded_autoencoder import to_tensor  # noqa: E402
+from training.train_embedded_autoencoder import save_record, to_tensor  # noqa: E402
 
 
 GRID = 16  # tokens a side
@@ -134,13 +133,7 @@ def main() -> None:
         if step % 500 == 0:
             save(model, average, args.out)
     save(model, average, args.out)
-    record = {
-        "settings": {key: str(value) for key, value in vars(args).items() if key not in ("crops", "vae", "out")},
-        "torch": torch.__version__,
-        "steps": step,
-        "curve": curve,
-    }
-    (args.out / "training.json").write_text(json.dumps(record, indent=1))
+    save_record(args, step, curve)
 
 
 if __name__ == "__main__":
