@@ -2,23 +2,74 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import PurePath
+from typing import Any, Literal
 
 import torch
 
 from .injection import InjectionState
 
 
+GuidanceKind = Literal["none", "distilled", "true"]
+
+# Names of few-step checkpoints, where their configurations do not tell. FLUX.2 klein has an undistilled "base".
+FEW_STEP_NAMES = re.compile(r"schnell|turbo|lightning|hyper|lcm|klein(?!.*base)", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class Conditioning:
-    """Text conditioning of one image: `prompt_embeds` `(1, sequence, channels)`, `pooled` `(1, channels)`."""
+    r"""
+    Text conditioning of one or several rows of a batch.
+
+    Attributes:
+        prompt_embeds (`torch.Tensor` of shape `(rows, sequence, channels)`): Text tokens.
+        pooled (`torch.Tensor` of shape `(rows, channels)`, *optional*): Pooled text, for families that take one.
+        mask (`torch.Tensor` of shape `(rows, sequence)`, *optional*): Boolean, `True` where a text token counts.
+            `None`: all of them do.
+    """
 
     prompt_embeds: torch.Tensor
-    pooled: torch.Tensor
+    pooled: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+
+    @classmethod
+    def stack(cls, conditions: Sequence[Conditioning]) -> Conditioning:
+        """The rows of all of `conditions`; shorter texts are padded with zeros, which a mask then leaves out."""
+        length = max(condition.prompt_embeds.shape[1] for condition in conditions)
+        padded = [condition._pad(length) for condition in conditions]
+        masks = [part.mask for part in padded if part.mask is not None]
+        if masks and len(masks) < len(padded):
+            masks = [part._full_mask() if part.mask is None else part.mask for part in padded]
+        pooled = [part.pooled for part in padded if part.pooled is not None]
+        return cls(
+            torch.cat([part.prompt_embeds for part in padded]),
+            torch.cat(pooled) if pooled else None,
+            torch.cat(masks) if masks else None,
+        )
+
+    def expand(self, rows: int) -> Conditioning:
+        """The one row repeated `rows` times, without copying."""
+        parts = (self.prompt_embeds, self.pooled, self.mask)
+        return Conditioning(*(None if part is None else part.expand(rows, *part.shape[1:]) for part in parts))
+
+    def _pad(self, length: int) -> Conditioning:
+        missing = length - self.prompt_embeds.shape[1]
+        if not missing:
+            return self
+        mask = self._full_mask() if self.mask is None else self.mask
+        return Conditioning(
+            torch.nn.functional.pad(self.prompt_embeds, (0, 0, 0, missing)),
+            self.pooled,
+            torch.nn.functional.pad(mask, (0, missing)),
+        )
+
+    def _full_mask(self) -> torch.Tensor:
+        return torch.ones(self.prompt_embeds.shape[:2], dtype=torch.bool, device=self.prompt_embeds.device)
 
 
 class TransformerFamily(ABC):
@@ -27,7 +78,7 @@ class TransformerFamily(ABC):
 
     Args:
         transformer (`~diffusers.ModelMixin`): The diffusion transformer.
-        components (`dict[str, Any]`): All components of the pipeline by name, for encoding prompts.
+        components (`dict[str, Any]`): All components of the pipeline by name.
     """
 
     transformer_class: str
@@ -36,8 +87,8 @@ class TransformerFamily(ABC):
     position_blocks_reason: str | None = None
     """Why positions cannot be restricted to some blocks, where they cannot."""
 
-    has_true_guidance: bool = False
-    """Whether guidance takes a second evaluation with the negative prompt."""
+    token_side: int = 2
+    """Latent pixels to a side of a token."""
 
     def __init__(self, transformer: Any, components: dict[str, Any]):
         self.transformer = transformer
@@ -50,17 +101,74 @@ class TransformerFamily(ABC):
 
     @property
     @abstractmethod
-    def has_guidance(self) -> bool:
-        """Whether a guidance scale other than 1 has an effect."""
-
-    @abstractmethod
-    def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
-        """Encodes one prompt as the family's stock pipeline does."""
+    def guidance_kind(self) -> GuidanceKind:
+        """
+        `"distilled"`: the transformer takes the scale as an input. `"true"`: a second evaluation with the negative
+        prompt. `"none"`: no scale but 1 has an effect.
+        """
 
     @property
-    @abstractmethod
-    def token_side(self) -> int:
-        """Latent pixels to a side of a token."""
+    def default_guidance_scale(self) -> float:
+        """Guidance of flawed rows where the user gives none."""
+        return 1.0
+
+    def guide(self, conditional: torch.Tensor, unconditional: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """Velocity of true classifier-free guidance; `scales` of shape `(rows, 1, 1)`."""
+        return unconditional + scales * (conditional - unconditional)
+
+    def distillation(self, name: str) -> str | None:
+        """
+        Why the checkpoint is taken for a few-step distilled one, which does not invert well; `None` if it is not.
+
+        Args:
+            name (`str`): Id or folder it was loaded from, as far as known.
+        """
+        parts = PurePath(name).parts
+        if "snapshots" in parts:  # of the Hub's cache, where the folder above has the repository's name
+            parts = parts[: parts.index("snapshots")]
+        match = FEW_STEP_NAMES.search(parts[-1]) if parts else None
+        return match and f"its name has {match[0]!r} in it"
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of the transformer's input if it takes noisy latents and nothing else."""
+        return self.vae.config.latent_channels * self.token_side**2
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: the transformer takes more than noisy latents, as those for filling in or editing do.
+        """
+        if (channels := self.transformer.config.in_channels) != self.input_channels:
+            raise ValueError(
+                f"`transformer` must take noisy latents alone, which have {self.input_channels} channels, got "
+                f"{channels}: checkpoints for filling in, depth or edges take further inputs"
+            )
+
+    # Autoencoder
+
+    @property
+    def vae(self) -> Any:
+        return self.components["vae"]
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a token in pixels."""
+        return self.token_side * 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def encode_images(self, images: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """
+        Latents of `(batch, channels, height, width)`, normalised as the transformer takes them, of images of shape
+        `(batch, 3, height, width)` in [-1, 1]; sampled from the posterior if there is a `generator`, else its mode.
+        """
+        posterior = self.vae.encode(images.to(self.vae.dtype)).latent_dist
+        latents = posterior.mode() if generator is None else posterior.sample(generator)
+        return (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """The inverse of `encode_images`."""
+        latents = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
+        return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0]
 
     def pack(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents `(batch, channels, height, width)` to tokens."""
@@ -76,6 +184,12 @@ class TransformerFamily(ABC):
         latents = tokens.view(batch, *grid, channels // side**2, side, side).permute(0, 3, 1, 4, 2, 5)
         return latents.reshape(batch, channels // side**2, side * grid[0], side * grid[1])
 
+    # Transformer
+
+    @abstractmethod
+    def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
+        """Encodes one prompt as the family's stock pipeline does."""
+
     @abstractmethod
     def timestep_arguments(self, num_inference_steps: int, num_tokens: int, scheduler: Any) -> dict[str, Any]:
         """Arguments of `set_timesteps` that give the stock pipeline's sigma grid."""
@@ -86,10 +200,22 @@ class TransformerFamily(ABC):
         tokens: torch.Tensor,
         timestep: torch.Tensor,
         conditioning: Conditioning,
-        guidance: torch.Tensor | None,
+        guidance: torch.Tensor,
         grid: tuple[int, int],
     ) -> torch.Tensor:
-        """The model's velocity for `tokens` at `timestep` (0 to 1000, scalar); `guidance` of shape `(batch,)`."""
+        r"""
+        The model's velocity.
+
+        Args:
+            tokens (`torch.Tensor` of shape `(rows, tokens, channels)`): Noisy latents in float32.
+            timestep (`torch.Tensor`): 0 to 1000, scalar.
+            conditioning (`Conditioning`): Of as many rows.
+            guidance (`torch.Tensor` of shape `(rows,)`): Scales, for guidance-distilled transformers.
+            grid (`tuple[int, int]`): Rows and columns of tokens.
+
+        Returns:
+            `torch.Tensor` of the shape of `tokens`.
+        """
 
     @abstractmethod
     def make_processors(self, state: InjectionState) -> dict[str, Any]:
@@ -99,8 +225,13 @@ class TransformerFamily(ABC):
     def injecting(self, state: InjectionState) -> Iterator[None]:
         """Swaps the attention processors for injecting ones, and back however the block ends."""
         originals = dict(self.transformer.attn_processors)
+        processors = self.make_processors(state)
+        for name, processor in processors.items():
+            # A backend chosen with `set_attention_backend` is kept on the processor.
+            processor._attention_backend = getattr(originals[name], "_attention_backend", None)
+            processor._parallel_config = getattr(originals[name], "_parallel_config", None)
         try:
-            self.transformer.set_attn_processor(self.make_processors(state))
+            self.transformer.set_attn_processor(processors)
             yield
         finally:
             self.transformer.set_attn_processor(originals)
@@ -113,3 +244,11 @@ def block_names(processors: Sequence[str] | dict[str, Any], prefixes: Sequence[s
     ]
     starts = {prefix: sum(lengths[:i]) for i, prefix in enumerate(prefixes)}
     return {name: starts[name.split(".")[0]] + int(name.split(".")[1]) for name in processors}
+
+
+def project(attn: Any, hidden_states: torch.Tensor, of_text: bool = False) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values of shape `(rows, tokens, heads * head_dim)`, by fused projections where there are."""
+    if attn.fused_projections:
+        return (attn.to_added_qkv if of_text else attn.to_qkv)(hidden_states).chunk(3, dim=-1)
+    names = ("add_q_proj", "add_k_proj", "add_v_proj") if of_text else ("to_q", "to_k", "to_v")
+    return tuple(getattr(attn, name)(hidden_states) for name in names)

@@ -11,8 +11,8 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from .family import Conditioning, TransformerFamily, block_names
-from .injection import InjectionState, rotate
+from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, project
+from .injection import InjectionState
 
 
 class FluxInjectionAttnProcessor:
@@ -39,27 +39,27 @@ class FluxInjectionAttnProcessor:
         attention_mask: torch.Tensor | None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        query, key, value = self._project(attn, hidden_states)
+        query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in project(attn, hidden_states))
         # Single-stream blocks get text and image tokens in one sequence.
-        text_length = hidden_states.shape[1] - self.state.num_tokens
-        if text_length > 0:
-            image_value = self.state.values(self.block, "attn", value[:, text_length:])
-            value = torch.cat([value[:, :text_length], image_value], dim=1)
-        else:
-            value = self.state.values(self.block, "attn", value)
+        text_length = image_rotary_emb[0].shape[0] - self.state.num_tokens
+        start = 0 if encoder_hidden_states is not None else text_length
+        self.state.inject_values(self.block, "attn", value[:, start:])
         query, key = attn.norm_q(query), attn.norm_k(key)
 
         if encoder_hidden_states is not None:
-            text_query, text_key, text_value = self._project(attn, encoder_hidden_states, of_text=True)
+            text_query, text_key, text_value = (
+                part.unflatten(-1, (-1, attn.head_dim)) for part in project(attn, encoder_hidden_states, of_text=True)
+            )
             query = torch.cat([attn.norm_added_q(text_query), query], dim=1)
             key = torch.cat([attn.norm_added_k(text_key), key], dim=1)
             value = torch.cat([text_value, value], dim=1)
 
-        if (rotary := self.state.rotary(self.block, image_rotary_emb)) is not None:
-            query, key = rotate(query, *rotary), rotate(key, *rotary)
-        else:
-            query = apply_rotary_emb(query, image_rotary_emb, sequence_dim=1)
-            key = apply_rotary_emb(key, image_rotary_emb, sequence_dim=1)
+        def turn(states: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
+            table = image_rotary_emb if index is None else tuple(part[index] for part in image_rotary_emb)
+            return apply_rotary_emb(states, table, sequence_dim=1)
+
+        query = self.state.rotate(self.block, query, turn, text_length)
+        key = self.state.rotate(self.block, key, turn, text_length)
 
         output = dispatch_attention_fn(
             query,
@@ -76,17 +76,6 @@ class FluxInjectionAttnProcessor:
         text, image = output[:, :text_length].contiguous(), output[:, text_length:].contiguous()
         return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
 
-    @staticmethod
-    def _project(attn: Any, hidden_states: torch.Tensor, of_text: bool = False) -> tuple[torch.Tensor, ...]:
-        """Queries, keys and values of shape `(rows, tokens, heads, head_dim)`."""
-        if attn.fused_projections:
-            states = (attn.to_added_qkv if of_text else attn.to_qkv)(hidden_states).chunk(3, dim=-1)
-        elif of_text:
-            states = tuple(project(hidden_states) for project in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
-        else:
-            states = tuple(project(hidden_states) for project in (attn.to_q, attn.to_k, attn.to_v))
-        return tuple(state.unflatten(-1, (-1, attn.head_dim)) for state in states)
-
 
 class FluxFamily(TransformerFamily):
     """
@@ -101,12 +90,18 @@ class FluxFamily(TransformerFamily):
         return self.transformer.config.num_layers + self.transformer.config.num_single_layers
 
     @property
-    def token_side(self) -> int:
-        return 2
+    def guidance_kind(self) -> GuidanceKind:
+        return "distilled" if self.transformer.config.guidance_embeds else "none"
 
     @property
-    def has_guidance(self) -> bool:
-        return self.transformer.config.guidance_embeds
+    def default_guidance_scale(self) -> float:
+        return 5.0 if self.transformer.config.guidance_embeds else 1.0  # ArtiAgent §4.2
+
+    def distillation(self, name: str) -> str | None:
+        config = self.components["scheduler"].config
+        if not self.transformer.config.guidance_embeds and not config.use_dynamic_shifting:
+            return "it has FLUX.1-schnell's configuration: no guidance embedding and a fixed schedule"
+        return super().distillation(name)
 
     def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
         config = self.transformer.config
@@ -143,7 +138,7 @@ class FluxFamily(TransformerFamily):
         tokens: torch.Tensor,
         timestep: torch.Tensor,
         conditioning: Conditioning,
-        guidance: torch.Tensor | None,
+        guidance: torch.Tensor,
         grid: tuple[int, int],
     ) -> torch.Tensor:
         batch, dtype, device = len(tokens), self.transformer.dtype, tokens.device
@@ -152,9 +147,9 @@ class FluxFamily(TransformerFamily):
         return self.transformer(
             hidden_states=tokens.to(dtype),
             timestep=(timestep / 1000).expand(batch).to(dtype),
-            guidance=guidance if self.has_guidance else None,
-            pooled_projections=conditioning.pooled.to(dtype).expand(batch, -1),
-            encoder_hidden_states=conditioning.prompt_embeds.to(dtype).expand(batch, -1, -1),
+            guidance=guidance if self.guidance_kind == "distilled" else None,
+            pooled_projections=conditioning.pooled.to(dtype),
+            encoder_hidden_states=conditioning.prompt_embeds.to(dtype),
             txt_ids=torch.zeros(conditioning.prompt_embeds.shape[1], 3, device=device, dtype=dtype),
             img_ids=image_ids,
             return_dict=False,

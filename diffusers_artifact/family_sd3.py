@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusion3Pipeline
 
-from .family import Conditioning, TransformerFamily, block_names
+from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, project
 from .injection import InjectionState
 
 
@@ -35,15 +35,13 @@ class SD3InjectionAttnProcessor:
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        query, key, value = self._split_heads(attn, attn.to_q, attn.to_k, attn.to_v, hidden_states)
-        value = self.state.values(self.block, self.name, value.transpose(1, 2)).transpose(1, 2)
+        query, key, value = self._project(attn, hidden_states)
+        self.state.inject_values(self.block, self.name, value.transpose(1, 2))
         if attn.norm_q is not None:
             query, key = attn.norm_q(query), attn.norm_k(key)
 
         if encoder_hidden_states is not None:
-            text_query, text_key, text_value = self._split_heads(
-                attn, attn.add_q_proj, attn.add_k_proj, attn.add_v_proj, encoder_hidden_states
-            )
+            text_query, text_key, text_value = self._project(attn, encoder_hidden_states, of_text=True)
             if attn.norm_added_q is not None:
                 text_query, text_key = attn.norm_added_q(text_query), attn.norm_added_k(text_key)
             query = torch.cat([query, text_query], dim=2)
@@ -59,13 +57,10 @@ class SD3InjectionAttnProcessor:
         return image, text if attn.context_pre_only else attn.to_add_out(text)
 
     @staticmethod
-    def _split_heads(
-        attn: Any, to_q: torch.nn.Module, to_k: torch.nn.Module, to_v: torch.nn.Module, hidden_states: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
+    def _project(attn: Any, hidden_states: torch.Tensor, of_text: bool = False) -> tuple[torch.Tensor, ...]:
         """Queries, keys and values of shape `(rows, heads, tokens, head_dim)`."""
-        return tuple(
-            project(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for project in (to_q, to_k, to_v)
-        )
+        parts = project(attn, hidden_states, of_text)
+        return tuple(part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in parts)
 
 
 class SD3Family(TransformerFamily):
@@ -77,19 +72,18 @@ class SD3Family(TransformerFamily):
 
     transformer_class = "SD3Transformer2DModel"
     position_blocks_reason = "its positions are added once at the patch embedding and enter every block"
-    has_true_guidance = True
 
     @property
     def num_blocks(self) -> int:
         return self.transformer.config.num_layers
 
     @property
-    def token_side(self) -> int:
-        return self.transformer.config.patch_size
+    def input_channels(self) -> int:
+        return self.vae.config.latent_channels
 
     @property
-    def has_guidance(self) -> bool:
-        return True
+    def guidance_kind(self) -> GuidanceKind:
+        return "true"
 
     def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
         stock = StableDiffusion3Pipeline(**self.components)
@@ -111,15 +105,15 @@ class SD3Family(TransformerFamily):
         tokens: torch.Tensor,
         timestep: torch.Tensor,
         conditioning: Conditioning,
-        guidance: torch.Tensor | None,
+        guidance: torch.Tensor,
         grid: tuple[int, int],
     ) -> torch.Tensor:
         batch, dtype = len(tokens), self.transformer.dtype
         velocity = self.transformer(
             hidden_states=self.unpack(tokens, grid).to(dtype),
             timestep=timestep.expand(batch),
-            encoder_hidden_states=conditioning.prompt_embeds.to(dtype).expand(batch, -1, -1),
-            pooled_projections=conditioning.pooled.to(dtype).expand(batch, -1),
+            encoder_hidden_states=conditioning.prompt_embeds.to(dtype),
+            pooled_projections=conditioning.pooled.to(dtype),
             return_dict=False,
         )[0]
         return self.pack(velocity)
@@ -131,10 +125,12 @@ class SD3Family(TransformerFamily):
     @contextmanager
     def injecting(self, state: InjectionState) -> Iterator[None]:
         def swap_positions(embedder: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-            if state.positions is None:
+            if state.moved is None:
                 return output
-            table = embedder.cropped_pos_embed(*inputs[0].shape[-2:])[0].to(output.dtype)
-            return output + (table[state.positions] - table)
+            rows, targets, references = state.moved
+            table = embedder.cropped_pos_embed(*inputs[0].shape[-2:])[0].to(output)
+            output[rows, targets] += table[references] - table[targets]
+            return output
 
         handle = self.transformer.pos_embed.register_forward_hook(swap_positions)
         try:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
 
 from .mapping import ArtifactType, PatchMapping
+from .value_cache import CacheDevice, ValueCache
 
 
 ValueSource = Literal["reconstruction", "inversion"]
 VALUE_SOURCES: tuple[ValueSource, ...] = get_args(ValueSource)
+
+Turn = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 # Shares of the denoising steps and of the depth, from the paper's settings for 25 steps and FLUX's 19 + 38 blocks
 # (ArtiAgent §4.2.2): position 20 steps, 24 for omission; value 15 steps; position in the first 38 blocks, value in the
@@ -41,79 +44,85 @@ class InjectionState:
     r"""
     Answers, for the model evaluation under way, which position and which value every token takes.
 
-    A batch has one row for each image's reconstruction, then one for each flawed variant. Rows whose mapping is empty
-    are left alone.
+    Every row of a batch has a mapping and a source; rows whose mapping is empty are left alone. All tensors that
+    processors read are made between evaluations, so that a compiled transformer meets no Python that changes.
 
     Args:
-        mappings (`Sequence[PatchMapping]`): One for each variant.
-        variant_image (`Sequence[int]`): Index of the image each variant is made from.
-        num_images (`int`): Number of images, and of reconstruction rows.
+        mappings (`Sequence[PatchMapping]`): One for each row.
+        sources (`Sequence[int]`): For each row, where the clean image's values are: the row of its reconstruction, or
+            with `value_source="inversion"` the row of the inversion's batch.
         num_inference_steps (`int`): Denoising steps.
         position_blocks (`Sequence[int]`): Blocks in which target tokens take the position of their reference.
-        value_blocks (`Sequence[int]`): Blocks in which variants take the clean image's values.
+        value_blocks (`Sequence[int]`): Blocks in which flawed rows take the clean image's values.
         position_steps (`int`, *optional*): First steps with position injection; by default a share by artifact type.
         value_steps (`int`, *optional*): First steps with value injection; by default 15/25 of them.
         value_source (`str`, *optional*, defaults to `"reconstruction"`): Where values come from. `"reconstruction"`
             reads the reconstruction's row of the same evaluation and needs no memory. `"inversion"` is the paper's:
             the values that the inversion had over the same interval of the sigma grid, read from a cache.
+        cache_device (`str`, *optional*, defaults to `"model"`): Where cached values wait; see [`ValueCache`].
         device (`torch.device`, *optional*): Device of the index tensors.
+
+    Attributes:
+        moved (`tuple[torch.Tensor, torch.Tensor, torch.Tensor]`, *optional*): Row, target and reference of every pair
+            whose position is injected in the evaluation under way; `None` if there is none.
     """
 
     def __init__(
         self,
         mappings: Sequence[PatchMapping],
-        variant_image: Sequence[int],
-        num_images: int,
+        sources: Sequence[int],
         num_inference_steps: int,
         position_blocks: Sequence[int],
         value_blocks: Sequence[int],
         position_steps: int | None = None,
         value_steps: int | None = None,
         value_source: ValueSource = "reconstruction",
+        cache_device: CacheDevice = "model",
         device: torch.device | str = "cpu",
     ):
         self.position_blocks, self.value_blocks = frozenset(position_blocks), frozenset(value_blocks)
         self.num_tokens = mappings[0].grid[0] * mappings[0].grid[1]
-        self.value_source = value_source
-        self.value_steps = round(VALUE_STEP_SHARE * num_inference_steps) if value_steps is None else value_steps
-        self._mappings = mappings
-        self._position_until = [
-            [
-                round(POSITION_STEP_SHARE[kind] * num_inference_steps) if position_steps is None else position_steps
-                for kind in mapping.types or UNTYPED * len(mapping)
-            ]
-            for mapping in mappings
+        self._reads_inversion = value_source == "inversion"
+        self._value_steps = round(VALUE_STEP_SHARE * num_inference_steps) if value_steps is None else value_steps
+        self._pairs = [
+            (row, target, reference, position_until(kind, num_inference_steps, position_steps))
+            for row, mapping in enumerate(mappings)
+            for target, reference, kind in zip(
+                mapping.targets, mapping.references, mapping.types or UNTYPED * len(mapping), strict=True
+            )
         ]
-        self._num_images, self._device = num_images, device
-        self._value_rows = self._index_values(variant_image, num_images + len(mappings))
-        self._cache: dict[tuple[int, int, str, str], torch.Tensor] = {}
-        self._rotary: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._window: tuple[int, ...] | None = None
-        self._window_positions: torch.Tensor | None = None
+        self._device = device
+        self._index_values(mappings, sources)
+        self._cache = ValueCache(cache_device)
+        self._num_moved = 0
+        self._moved: tuple[torch.Tensor, ...] | None = None
         self.end()
 
-    def _index_values(self, variant_image: Sequence[int], num_rows: int) -> torch.Tensor:
-        """Index into the flattened `(row, token)` values, to which a cache is appended if there is one."""
-        tokens = self.num_tokens
-        index = torch.arange(num_rows * tokens, device=self._device).view(num_rows, tokens)
-        bank = num_rows * tokens if self.value_source == "inversion" else 0
-        for row, (mapping, image) in enumerate(zip(self._mappings, variant_image, strict=True), self._num_images):
-            if len(mapping):
-                index[row] = torch.arange(tokens, device=self._device) + bank + image * tokens
-                index[row, list(mapping.targets)] = (
-                    torch.tensor(mapping.references, device=self._device) + bank + image * tokens
-                )
-        return index.flatten()
+    def _index_values(self, mappings: Sequence[PatchMapping], sources: Sequence[int]) -> None:
+        """Lays out which token of which row gives every token of the flawed rows its value."""
+        flawed = [row for row, mapping in enumerate(mappings) if len(mapping)]
+        tokens = torch.arange(self.num_tokens).repeat(len(flawed), 1)
+        for given, row in zip(tokens, flawed, strict=True):
+            given[list(mappings[row].targets)] = torch.tensor(mappings[row].references)
+        rows = torch.tensor([sources[row] for row in flawed], dtype=torch.long)[:, None].expand_as(tokens)
+        if self._reads_inversion:
+            # Only what will be read is kept, once: a cache holds the union of the tokens that all flawed rows take.
+            read, place = (rows * self.num_tokens + tokens).unique(return_inverse=True)
+            self._place_in_cache = place.to(self._device)  # (flawed rows, tokens)
+            rows, tokens = read // self.num_tokens, read % self.num_tokens
+        self._flawed_rows = torch.tensor(flawed, dtype=torch.long, device=self._device)
+        self._given_by = (rows.to(self._device), tokens.to(self._device))
 
     @property
     def cache_bytes(self) -> int:
         """Memory held by cached values, in bytes."""
-        return sum(value.numel() * value.element_size() for value in self._cache.values())
+        return self._cache.num_bytes
 
     def end(self) -> None:
         """Between evaluations, and for evaluations without injection: every token is its own."""
-        self._step, self._branch, self._recording, self._injecting = 0, "", False, False
-        self.positions: torch.Tensor | None = None
+        self._step, self._branch = 0, ""
+        self._recording = self._injecting = False
+        self.moved: tuple[torch.Tensor, ...] | None = None
 
     def begin_inversion(self, step: int, branch: str, updates: bool) -> None:
         """
@@ -127,92 +136,71 @@ class InjectionState:
         """
         self.end()
         self._step, self._branch = step, branch
-        self._recording = updates and self.value_source == "inversion" and step < self.value_steps
+        self._recording = updates and self._reads_inversion and step < self._value_steps
 
     def begin_denoising(self, step: int, branch: str) -> None:
         """Prepares for an evaluation of denoising step `step`, 0-based; see `begin_inversion`."""
         self.end()
-        self._step, self._branch, self._injecting = step, branch, step < self.value_steps
-        self.positions = self._positions_at(step)
+        self._step, self._branch = step, branch
+        self._injecting = step < self._value_steps and len(self._flawed_rows) > 0
+        # Pairs only ever become inactive, so their number tells whether these are the ones of the last evaluation.
+        active = [pair[:3] for pair in self._pairs if pair[3] > step]
+        if len(active) != self._num_moved:
+            self._num_moved = len(active)
+            self._moved = tuple(torch.tensor(active, device=self._device).unbind(1)) if active else None
+        self.moved = self._moved
 
-    def _positions_at(self, step: int) -> torch.Tensor | None:
-        # How many pairs of each mapping are still active tells which: pairs only ever become inactive.
-        window = tuple(sum(until > step for until in pairs) for pairs in self._position_until)
-        if window != self._window:
-            self._window, self._rotary = window, None
-            self._window_positions = self._index_positions(step) if any(window) else None
-        return self._window_positions
-
-    def _index_positions(self, step: int) -> torch.Tensor:
-        """For every token of every row, the token whose position it takes at `step`."""
-        index = torch.arange(self.num_tokens).repeat(self._num_images + len(self._mappings), 1)
-        for row, (mapping, pairs) in enumerate(
-            zip(self._mappings, self._position_until, strict=True), self._num_images
-        ):
-            for target, reference, until in zip(mapping.targets, mapping.references, pairs, strict=True):
-                if until > step:
-                    index[row, target] = reference
-        return index.to(self._device)
-
-    def values(self, block: int, name: str, value: torch.Tensor) -> torch.Tensor:
+    def inject_values(self, block: int, name: str, value: torch.Tensor) -> None:
         r"""
-        The values of image tokens, after injection.
+        Gives the image tokens of flawed rows the values of the clean image, in place.
 
         Args:
             block (`int`): Index of the transformer block.
             name (`str`): Which attention of the block, for blocks that have two.
             value (`torch.Tensor` of shape `(rows, tokens, heads, head_dim)`): The model's own values.
-
-        Returns:
-            `torch.Tensor` of the same shape.
         """
         if block not in self.value_blocks:
-            return value
-        key = (self._step, block, name, self._branch)
+            return
         if self._recording:
-            self._cache[key] = value
-        if not self._injecting:
-            return value
-        flat = value.flatten(0, 1)
-        if self.value_source == "inversion":
-            flat = torch.cat([flat, self._cache[key].flatten(0, 1)])
-        return flat[self._value_rows].view_as(value)
+            self._record(block, name, value)
+        elif self._injecting:
+            if self._reads_inversion:
+                value[self._flawed_rows] = self._recorded(block, name, value.device)
+            else:
+                value[self._flawed_rows] = value[self._given_by]
 
-    def rotary(
-        self, block: int, rotary_embedding: tuple[torch.Tensor, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+    # A compiled transformer steps out for the cache, whose keys change with every evaluation.
+    @torch.compiler.disable
+    def _record(self, block: int, name: str, value: torch.Tensor) -> None:
+        self._cache.store((self._step, block, name, self._branch), value[self._given_by])
+
+    @torch.compiler.disable
+    def _recorded(self, block: int, name: str, device: torch.device) -> torch.Tensor:
+        return self._cache.load((self._step, block, name, self._branch), device)[self._place_in_cache]
+
+    def rotate(self, block: int, states: torch.Tensor, turn: Turn, text_length: int = 0) -> torch.Tensor:
         r"""
-        The rotary embedding of each row, or `None` where all rows keep the one they share.
+        Queries or keys, rotated by the position of each token, or of its reference.
 
         Args:
             block (`int`): Index of the transformer block.
-            rotary_embedding (`tuple[torch.Tensor, torch.Tensor]`): Cosines and sines of shape `(sequence, head_dim)`,
-                text tokens first.
+            states (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`): Queries or keys, `text_length` tokens
+                of text first.
+            turn (`Callable`): The family's own rotation: `turn(states, None)` by all positions of the sequence,
+                `turn(states, index)` by those at `index`, of shape `(sequence,)`.
 
         Returns:
-            `tuple[torch.Tensor, torch.Tensor]`: the same, of shape `(rows, sequence, head_dim)`.
+            `torch.Tensor` of the shape of `states`.
         """
-        if self.positions is None or block not in self.position_blocks:
-            return None
-        if self._rotary is None:
-            text_length = len(rotary_embedding[0]) - self.num_tokens
-            text = torch.arange(text_length, device=self.positions.device).expand(len(self.positions), -1)
-            index = torch.cat([text, self.positions + text_length], dim=1)
-            self._rotary = (rotary_embedding[0][index], rotary_embedding[1][index])
-        return self._rotary
+        rotated = turn(states, None)
+        if self.moved is None or block not in self.position_blocks:
+            return rotated
+        rows, targets, references = self.moved
+        of_targets = states[rows, targets + text_length]
+        rotated[rows, targets + text_length] = turn(of_targets[None], references + text_length)[0]
+        return rotated
 
 
-def rotate(states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-    r"""
-    Applies a rotary embedding that differs from row to row, else as diffusers' `apply_rotary_emb`.
-
-    Args:
-        states (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`): Queries or keys.
-        cosines, sines (`torch.Tensor` of shape `(rows, sequence, head_dim)`): Of adjacent pairs of channels.
-
-    Returns:
-        `torch.Tensor` of the shape and dtype of `states`.
-    """
-    real, imaginary = states.unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([-imaginary, real], dim=-1).flatten(3)
-    return (states.float() * cosines[:, :, None] + turned.float() * sines[:, :, None]).to(states.dtype)
+def position_until(kind: ArtifactType, num_inference_steps: int, position_steps: int | None) -> int:
+    """Number of first denoising steps with position injection, for a pair of an artifact of type `kind`."""
+    return round(POSITION_STEP_SHARE[kind] * num_inference_steps) if position_steps is None else position_steps

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import re
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
-from PIL import Image
+from diffusers.utils.torch_utils import unwrap_module
 
+from .confinement import CONFINEMENTS, Confinement, confine_pixels, confine_tokens, dilated_targets
 from .family import Conditioning, TransformerFamily
 from .family_flux import FluxFamily
 from .family_sd3 import SD3Family
@@ -25,14 +31,17 @@ from .injection import (
     default_position_blocks,
     default_value_blocks,
 )
+from .inputs import ImageInput, MappingInput, arrange_mappings, one_of, preprocess_images
 from .mapping import PatchMapping
-from .schedulers import SOLVERS, FlowMatchSolverScheduler
+from .schedulers import SOLVERS
+from .value_cache import CACHE_DEVICES, CacheDevice
+from .walk import Walk
 
 
 FAMILIES: tuple[type[TransformerFamily], ...] = (FluxFamily, SD3Family)
 
-ImageInput = Image.Image | np.ndarray | torch.Tensor | Sequence[Image.Image]
-MappingInput = PatchMapping | Sequence[PatchMapping] | Sequence[Sequence[PatchMapping]]
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+StepCallback = Callable[[Any, int, torch.Tensor, dict[str, Any]], dict[str, Any]]
 
 
 @dataclass
@@ -78,6 +87,8 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         text_encoder, tokenizer, text_encoder_2, tokenizer_2, text_encoder_3, tokenizer_3 (*optional*): As in the
             checkpoint's stock pipeline. All absent: the model is unconditional and `prompt` must be empty.
         image_encoder, feature_extractor (*optional*): Loaded where a checkpoint has them, unused.
+        is_distilled (`bool`, *optional*): Whether the model was distilled to few steps, as some checkpoints say of
+            themselves. `None`: judged by name and configuration.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->transformer->vae"
@@ -91,6 +102,8 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         "image_encoder",
         "feature_extractor",
     ]
+
+    _callback_tensor_inputs = ["latents"]
 
     mapping_class = PatchMapping
     """The mapping type, within reach of those who load this file without installing the package."""
@@ -108,6 +121,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         tokenizer_3: Any = None,
         image_encoder: Any = None,
         feature_extractor: Any = None,
+        is_distilled: bool | None = None,
     ):
         super().__init__()
         self.register_modules(
@@ -123,13 +137,18 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             image_encoder=image_encoder,
             feature_extractor=feature_extractor,
         )
-        self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+        self.register_to_config(is_distilled=is_distilled)
+        self.image_processor = VaeImageProcessor()
 
     @property
     def family(self) -> TransformerFamily:
-        """Adapter of the loaded transformer's family."""
-        name = type(self.transformer).__name__
+        """
+        Adapter of the loaded transformer's family.
+
+        Raises:
+            ValueError: no family knows the transformer's class.
+        """
+        name = type(unwrap_module(self.transformer)).__name__
         for family in FAMILIES:
             if family.transformer_class == name:
                 return family(self.transformer, self.components)
@@ -139,7 +158,17 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
     @property
     def patch_size(self) -> int:
         """Side of a token in pixels."""
-        return self.vae_scale_factor * self.family.token_side
+        return self.family.patch_size
+
+    @property
+    def num_timesteps(self) -> int:
+        """Evaluations of the last call, of inversion and denoising together."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Set `pipe._interrupt = True` in a callback to skip the rest of the evaluations, as in stock pipelines."""
+        return self._interrupt
 
     @torch.no_grad()
     def __call__(
@@ -157,11 +186,16 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         position_blocks: Sequence[int] | None = None,
         value_blocks: Sequence[int] | None = None,
         value_source: ValueSource = "reconstruction",
+        cache_device: CacheDevice = "model",
         transfer_noise: bool = False,
+        confine: Confinement = "none",
+        allow_distilled: bool = False,
         generator: torch.Generator | None = None,
         max_sequence_length: int | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        callback_on_step_end: StepCallback | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ArtifactInjectionOutput | tuple[Any, Any]:
         r"""
         Makes the clean half and the flawed variants of one or several photographs.
@@ -195,14 +229,28 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             value_source (`str`, *optional*, defaults to `"reconstruction"`):
                 Where injected values come from: the reconstruction's row at the same evaluation, or, as in the paper,
                 a cache of the `"inversion"`.
+            cache_device (`str`, *optional*, defaults to `"model"`):
+                Where cached values wait: on the model's device, or in host memory (`"cpu"`).
             transfer_noise (`bool`, *optional*, defaults to `False`):
                 Start each target from the inverted noise of its reference as well. Ours, not the paper's: copies of
                 a part come out sharper.
+            confine (`str`, *optional*, defaults to `"none"`):
+                What outside the target is guaranteed to be the clean image's. `"latent"`: every token that does not
+                touch the target, at every step; the decoder still blends across their border. `"pixel"`: every pixel
+                one patch and more from the target, into which the flawed image fades.
+            allow_distilled (`bool`, *optional*, defaults to `False`):
+                Run checkpoints that were distilled to few steps, which are refused because they do not invert well.
             generator (`torch.Generator`, *optional*):
                 Samples the autoencoder's posterior. Without it the posterior's mode is used, and nothing is random.
             max_sequence_length (`int`, *optional*): Text tokens; defaults to that of the family's stock pipeline.
             output_type (`str`, *optional*, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"` or `"latent"`.
             return_dict (`bool`, *optional*, defaults to `True`): Whether to return an output object.
+            callback_on_step_end (`Callable`, *optional*):
+                Called after every evaluation of the transformer as `callback(pipe, index, timestep, callback_kwargs)`,
+                as in stock pipelines; `index` goes on from the inversion to the denoising. It returns a dictionary,
+                whose `latents` replace the packed ones.
+            callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*, defaults to `("latents",)`):
+                What the callback gets.
 
         Returns:
             [`ArtifactInjectionOutput`], or the tuple `(images, reconstructions)` if `return_dict` is `False`.
@@ -223,59 +271,102 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             >>> out.reconstructions[0], out.images[0]  # the clean and the flawed half  # doctest: +SKIP
         """
         family, device = self.family, self._execution_device
-        photos = self._preprocess(image)
-        grid = (photos.shape[-2] // self.patch_size, photos.shape[-1] // self.patch_size)
-        mappings, image_indices = self._arrange_mappings(mapping, len(photos), grid)
+        photos = preprocess_images(image, family.patch_size)
+        grid = (photos.shape[-2] // family.patch_size, photos.shape[-1] // family.patch_size)
+        mappings, image_indices = arrange_mappings(mapping, len(photos), grid)
         prompts = [prompt] * len(photos) if isinstance(prompt, str) else list(prompt)
-        if len(prompts) != len(photos):
-            raise ValueError(f"`prompt` must be a string or one for each image, got {len(prompts)} for {len(photos)}")
         if guidance_scale is None:
-            guidance_scale = 5.0 if family.has_guidance and not family.has_true_guidance else 1.0
-        self._check_settings(num_inference_steps, solver, value_source, position_steps, value_steps)
-        self._check_guidance(family, guidance_scale, inversion_guidance_scale, value_source)
+            guidance_scale = family.default_guidance_scale
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        one_of("solver", solver, tuple(SOLVERS))
+        one_of("value_source", value_source, VALUE_SOURCES)
+        one_of("cache_device", cache_device, CACHE_DEVICES)
+        one_of("confine", confine, CONFINEMENTS)
+        one_of("output_type", output_type, OUTPUT_TYPES)
+        self.check_inputs(
+            num_images=len(photos),
+            prompts=prompts,
+            num_inference_steps=num_inference_steps,
+            position_steps=position_steps,
+            value_steps=value_steps,
+            position_blocks=position_blocks,
+            value_blocks=value_blocks,
+            guidance_scale=guidance_scale,
+            inversion_guidance_scale=inversion_guidance_scale,
+            value_source=value_source,
+            confine=confine,
+            output_type=output_type,
+            allow_distilled=allow_distilled,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+        )
+        rows = [*range(len(photos)), *image_indices]
         state = InjectionState(
-            mappings,
-            image_indices,
-            len(photos),
+            [PatchMapping.empty(grid)] * len(photos) + mappings,
+            rows,
             num_inference_steps,
-            self._check_blocks(family, "position_blocks", position_blocks),
-            self._check_blocks(family, "value_blocks", value_blocks),
+            default_position_blocks(family.num_blocks) if position_blocks is None else position_blocks,
+            default_value_blocks(family.num_blocks) if value_blocks is None else value_blocks,
             position_steps,
             value_steps,
             value_source,
+            cache_device,
             device,
         )
         timings: dict[str, float] = {}
-        evaluations = Evaluations(family, state, grid)
 
         with self._timed(timings, "encode"):
             conditions = [family.encode_prompt(text, device, max_sequence_length) for text in prompts]
             negative = family.encode_prompt(negative_prompt, device, max_sequence_length)
-            clean = family.pack(self._encode(photos.to(device), generator)).float()
-        rows = [*range(len(photos)), *image_indices]
+            clean = family.pack(family.encode_images(photos.to(device), generator)).float()
         timestep_arguments = family.timestep_arguments(num_inference_steps, clean.shape[1], self.scheduler)
         inversion, denoising = (SOLVERS[solver].from_config(self.scheduler.config) for _ in range(2))
         inversion.set_timesteps(**timestep_arguments, device=device, inverse=True)
         denoising.set_timesteps(**timestep_arguments, device=device)
 
-        with (
-            family.injecting(state),
-            self.progress_bar(total=len(inversion.timesteps) + len(denoising.timesteps)) as progress,
-        ):
+        self._interrupt = False
+        self._num_timesteps = len(inversion.timesteps) + len(denoising.timesteps)
+        walk = Walk(family, state, grid, negative, interrupted=lambda: self.interrupt)
+        inside = dilated_targets(mappings, device)
+        sources = torch.tensor(image_indices, device=device)
+        guidance = torch.tensor(
+            [inversion_guidance_scale] * len(photos) + [guidance_scale] * len(mappings), device=device
+        )
+        with family.injecting(state), self.progress_bar(total=self.num_timesteps) as progress:
+
+            def end_step(timestep: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+                if confine == "latent" and len(tokens) == len(rows):
+                    tokens = confine_tokens(tokens, sources, inside)
+                if callback_on_step_end is not None:
+                    given = {"latents": tokens} if "latents" in callback_on_step_end_tensor_inputs else {}
+                    tokens = callback_on_step_end(self, progress.n, timestep, given).pop("latents", tokens)
+                progress.update()
+                return tokens
+
             with self._timed(timings, "invert"):
-                scales = [inversion_guidance_scale] * len(photos)
-                evaluations.set_conditions(stack(conditions), negative, scales, device)
-                inverted = evaluations.walk(inversion, clean, inverting=True, progress=progress)
+                inverted = walk.invert(
+                    inversion, clean, Conditioning.stack(conditions), guidance[: len(photos)], end_step
+                )
             with self._timed(timings, "denoise"):
-                scales += [guidance_scale] * len(mappings)
-                evaluations.set_conditions(stack([conditions[row] for row in rows]), negative, scales, device)
                 noise = self._start(inverted, rows, mappings, transfer_noise)
-                tokens = evaluations.walk(denoising, noise, inverting=False, progress=progress)
+                tokens = walk.denoise(
+                    denoising, noise, Conditioning.stack([conditions[row] for row in rows]), guidance, end_step
+                )
 
         with self._timed(timings, "decode"):
-            decoded = self._decode(family.unpack(tokens, grid), output_type)
+            latents = family.unpack(tokens, grid)
+            if output_type == "latent":
+                reconstructions, images = latents[: len(photos)], latents[len(photos) :]
+            else:
+                decoded = family.decode_latents(latents).float()
+                reconstructions, images = decoded[: len(photos)], decoded[len(photos) :]
+                if confine == "pixel":
+                    images = confine_pixels(images, reconstructions[sources], mappings, family.patch_size)
+                reconstructions, images = (
+                    self.image_processor.postprocess(part, output_type=output_type)
+                    for part in (reconstructions, images)
+                )
         self.maybe_free_model_hooks()
-        reconstructions, images = decoded[: len(photos)], decoded[len(photos) :]
         if not return_dict:
             return images, reconstructions
         return ArtifactInjectionOutput(
@@ -283,119 +374,100 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             reconstructions=reconstructions,
             image_indices=image_indices,
             inverted_latents=inverted,
-            num_function_evaluations=evaluations.count,
+            num_function_evaluations=walk.num_function_evaluations,
             cache_bytes=state.cache_bytes,
             timings=timings,
         )
 
-    def _preprocess(self, image: ImageInput) -> torch.Tensor:
-        """Photographs as float32 `(images, 3, height, width)` in [-1, 1]."""
-        sizes = {item.size for item in image} if isinstance(image, (list, tuple)) else set()
-        if len(sizes) > 1:
-            raise ValueError(f"`image` must hold photographs of one size, got {sorted(sizes)}")
-        tensor = self.image_processor.pil_to_numpy(image) if isinstance(image, Image.Image) or sizes else image
-        if isinstance(tensor, np.ndarray):
-            tensor = self.image_processor.numpy_to_pt(tensor)
-        if not isinstance(tensor, torch.Tensor) or tensor.ndim != 4 or tensor.shape[1] != 3:
-            shape = getattr(tensor, "shape", type(tensor).__name__)
-            raise ValueError(f"`image` must be RGB photographs, (batch, 3, height, width) as a tensor, got {shape}")
-        if tensor.min() < 0 or tensor.max() > 1:
-            raise ValueError(f"`image` must lie in [0, 1], got [{tensor.min():.3g}, {tensor.max():.3g}]")
-        for name, side in zip(("height", "width"), tensor.shape[-2:], strict=True):
-            if side % self.patch_size or side == 0:
-                below = side // self.patch_size * self.patch_size
-                nearest = [legal for legal in (below, below + self.patch_size) if legal]
-                raise ValueError(
-                    f"`image` must have sides that are multiples of {self.patch_size}, got {name} {side}; "
-                    f"the nearest legal {name}s are {' and '.join(map(str, nearest))}"
-                )
-        return 2 * tensor.float() - 1
-
-    def _arrange_mappings(
-        self, mapping: MappingInput, num_images: int, grid: tuple[int, int]
-    ) -> tuple[list[PatchMapping], list[int]]:
-        """One mapping for each variant, and the image each belongs to."""
-        nested: Any = [mapping] if hasattr(mapping, "targets") else mapping
-        if num_images == 1 and nested and hasattr(nested[0], "targets"):
-            nested = [nested]
-        if len(nested) != num_images or any(hasattr(variants, "targets") for variants in nested):
-            raise ValueError(
-                f"`mapping` must hold a list of mappings for each of {num_images} images, got {len(nested)} entries"
-            )
-        mappings, image_indices = [], []
-        for index, variants in enumerate(nested):
-            for variant in variants:
-                if tuple(variant.grid) != grid:
-                    raise ValueError(
-                        f"`mapping` must be on the image's grid of {grid[0]}x{grid[1]} patches, got {variant.grid}"
-                    )
-                # Rebuilt, because one made by another copy of this package is of another class, and to check it.
-                mappings.append(PatchMapping(variant.targets, variant.references, grid, variant.types))
-                image_indices.append(index)
-        if not mappings:
-            raise ValueError("`mapping` must hold at least one mapping, got none")
-        return mappings, image_indices
-
-    @staticmethod
-    def _check_settings(
+    def check_inputs(
+        self,
+        num_images: int,
+        prompts: Sequence[str],
         num_inference_steps: int,
-        solver: str,
-        value_source: str,
         position_steps: int | None,
         value_steps: int | None,
+        position_blocks: Sequence[int] | None,
+        value_blocks: Sequence[int] | None,
+        guidance_scale: float,
+        inversion_guidance_scale: float,
+        value_source: ValueSource,
+        confine: Confinement,
+        output_type: str,
+        allow_distilled: bool,
+        callback_on_step_end_tensor_inputs: Sequence[str],
     ) -> None:
+        """
+        Checks how the arguments of a call fit each other and the model; single ones are checked where they are read.
+
+        Raises:
+            ValueError: they do not; the message names the argument, what was expected and what came.
+        """
+        family = self.family
+        family.check()
+        if not allow_distilled and self.config.is_distilled is not False:
+            reason = "its configuration says `is_distilled`" if self.config.is_distilled else None
+            reason = reason or family.distillation(self.name_or_path or "")
+            if reason:
+                raise ValueError(
+                    "`transformer` must not be distilled to few steps, because such models do not invert well; this "
+                    f"one is taken for one because {reason}. `allow_distilled=True` runs it all the same."
+                )
+        if len(prompts) != num_images:
+            raise ValueError(f"`prompt` must be a string or one for each image, got {len(prompts)} for {num_images}")
         if num_inference_steps < 1:
             raise ValueError(f"`num_inference_steps` must be at least 1, got {num_inference_steps}")
-        if solver not in SOLVERS:
-            raise ValueError(f"`solver` must be one of {', '.join(SOLVERS)}, got {solver!r}")
-        if value_source not in VALUE_SOURCES:
-            raise ValueError(f"`value_source` must be one of {', '.join(VALUE_SOURCES)}, got {value_source!r}")
         for name, steps in (("position_steps", position_steps), ("value_steps", value_steps)):
             if steps is not None and not 0 <= steps <= num_inference_steps:
                 raise ValueError(f"`{name}` must be from 0 to {num_inference_steps}, got {steps}")
+        if position_blocks is not None and family.position_blocks_reason:
+            raise ValueError(
+                f"`position_blocks` must be left out for {family.transformer_class}: {family.position_blocks_reason}"
+            )
+        for name, blocks in (("position_blocks", position_blocks), ("value_blocks", value_blocks)):
+            outside = [block for block in blocks or () if not 0 <= block < family.num_blocks]
+            if outside:
+                raise ValueError(f"`{name}` must be from 0 to {family.num_blocks - 1}, got {outside[0]}")
+        if confine == "pixel" and output_type == "latent":
+            raise ValueError("`confine` must be 'none' or 'latent' for `output_type='latent'`, got 'pixel'")
+        unknown = sorted(set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs))
+        if unknown:
+            raise ValueError(
+                f"`callback_on_step_end_tensor_inputs` must be among {self._callback_tensor_inputs}, got {unknown}"
+            )
+        self._check_guidance(family, guidance_scale, inversion_guidance_scale, value_source)
 
     @staticmethod
     def _check_guidance(
-        family: TransformerFamily, guidance_scale: float, inversion_guidance_scale: float, value_source: str
+        family: TransformerFamily, guidance_scale: float, inversion_guidance_scale: float, value_source: ValueSource
     ) -> None:
-        scales = (guidance_scale, inversion_guidance_scale)
-        if not family.has_guidance and any(scale != 1 for scale in scales):
-            raise ValueError(
-                f"`guidance_scale` must be 1 for a checkpoint without guidance embedding, got {max(scales)}"
-            )
+        scales = {"guidance_scale": guidance_scale, "inversion_guidance_scale": inversion_guidance_scale}
+        for name, scale in scales.items():
+            if family.guidance_kind == "none" and scale != 1:
+                raise ValueError(f"`{name}` must be 1 for a checkpoint without guidance embedding, got {scale}")
         # The negative prompt's values are cached only where the inversion evaluates it.
-        unseen = family.has_true_guidance and guidance_scale != 1 and inversion_guidance_scale == 1
+        unseen = family.guidance_kind == "true" and guidance_scale != 1 and inversion_guidance_scale == 1
         if unseen and value_source == "inversion":
             raise ValueError(
                 "`inversion_guidance_scale` must not be 1 for `value_source='inversion'` with true guidance, got 1 "
                 f"and a `guidance_scale` of {guidance_scale}"
             )
 
-    @staticmethod
-    def _check_blocks(family: TransformerFamily, name: str, blocks: Sequence[int] | None) -> Sequence[int]:
-        if blocks is None:
-            default = default_position_blocks if name == "position_blocks" else default_value_blocks
-            return default(family.num_blocks)
-        if name == "position_blocks" and family.position_blocks_reason:
-            raise ValueError(
-                f"`position_blocks` must be left out for {family.transformer_class}: {family.position_blocks_reason}"
-            )
-        outside = [block for block in blocks if not 0 <= block < family.num_blocks]
-        if outside:
-            raise ValueError(f"`{name}` must be from 0 to {family.num_blocks - 1}, got {outside[0]}")
-        return blocks
-
-    def _encode(self, photos: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        posterior = self.vae.encode(photos.to(self.vae.dtype)).latent_dist
-        latents = posterior.mode() if generator is None else posterior.sample(generator)
-        return (latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor
-
-    def _decode(self, latents: torch.Tensor, output_type: str) -> Any:
-        if output_type == "latent":
-            return latents
-        latents = latents / self.vae.config.scaling_factor + self.vae.config.shift_factor
-        images = self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0]
-        return self.image_processor.postprocess(images.float(), output_type=output_type)
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """
+        Saves as all pipelines do. Where this file was loaded without installing the package, it and its siblings are
+        saved as well, and `DiffusionPipeline.from_pretrained(save_directory, trust_remote_code=True)` loads it again.
+        """
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if not type(self).__module__.startswith("diffusers_modules."):
+            return
+        source = Path(inspect.getfile(type(self)))
+        siblings = re.findall(r"^from \.(\w+) import", source.read_text(encoding="utf-8"), re.MULTILINE)
+        for name in (source.stem, *siblings):
+            shutil.copyfile(source.with_name(f"{name}.py"), Path(save_directory) / f"{name}.py")
+        index = Path(save_directory) / self.config_name
+        config = json.loads(index.read_text(encoding="utf-8"))
+        config["_class_name"] = [source.stem, type(self).__name__]
+        index.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @staticmethod
     def _start(
@@ -414,58 +486,3 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         if self._execution_device.type == "cuda":
             torch.cuda.synchronize(self._execution_device)
         timings[phase] = time.perf_counter() - start
-
-
-class Evaluations:
-    """Evaluates the transformer at the points a solver asks for, with guidance, and counts."""
-
-    def __init__(self, family: TransformerFamily, state: InjectionState, grid: tuple[int, int]):
-        self.family, self.state, self.grid = family, state, grid
-        self.count = 0
-
-    def set_conditions(
-        self, positive: Conditioning, negative: Conditioning, scales: list[float], device: torch.device
-    ) -> None:
-        """Conditioning and guidance scale of every row of the next walk."""
-        self.positive, self.negative = positive, negative
-        self.guidance = torch.tensor(scales, device=device)  # (rows,)
-        self.needs_negative = self.family.has_true_guidance and any(scale != 1 for scale in scales)
-
-    def walk(
-        self, scheduler: FlowMatchSolverScheduler, sample: torch.Tensor, inverting: bool, progress: Any
-    ) -> torch.Tensor:
-        """
-        Follows the flow through all of the scheduler's timesteps, from `sample` of shape `(rows, tokens, channels)`.
-        """
-        for index, timestep in enumerate(scheduler.timesteps):
-            step, updates = scheduler.step_of_evaluation[index], scheduler.updates_solution[index]
-            velocity = self._velocity(sample, timestep, step, updates, inverting)
-            sample = scheduler.step(velocity.float(), timestep, sample, return_dict=False)[0]
-            progress.update()
-        self.state.end()
-        return sample
-
-    def _velocity(
-        self, sample: torch.Tensor, timestep: torch.Tensor, step: int, updates: bool, inverting: bool
-    ) -> torch.Tensor:
-        def evaluate(branch: str, condition: Conditioning) -> torch.Tensor:
-            if inverting:
-                self.state.begin_inversion(step, branch, updates)
-            else:
-                self.state.begin_denoising(step, branch)
-            self.count += len(sample)
-            return self.family.velocity(sample, timestep, condition, self.guidance, self.grid)
-
-        conditional = evaluate("cond", self.positive)
-        if not self.needs_negative:
-            return conditional
-        unconditional = evaluate("uncond", self.negative)
-        return unconditional + self.guidance[:, None, None] * (conditional - unconditional)
-
-
-def stack(conditions: list[Conditioning]) -> Conditioning:
-    """Conditioning of several rows in one; all have the same number of text tokens."""
-    return Conditioning(
-        torch.cat([condition.prompt_embeds for condition in conditions]),
-        torch.cat([condition.pooled for condition in conditions]),
-    )

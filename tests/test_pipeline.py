@@ -141,7 +141,7 @@ def test_stock_processors_and_ours_agree_without_injection(pipe, photo):
     stock = pipe.family.velocity(tokens, torch.tensor(500.0), condition, guidance, GRID)
     from diffusers_artifact.injection import InjectionState
 
-    state = InjectionState([MAPPING], [0], 1, STEPS, range(4), range(4))
+    state = InjectionState([PatchMapping.empty(GRID), MAPPING], [0, 0], STEPS, range(4), range(4))
     with pipe.family.injecting(state):
         ours = pipe.family.velocity(tokens, torch.tensor(500.0), condition, guidance, GRID)
     assert torch.equal(stock, ours)
