@@ -12,6 +12,7 @@ from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 
 from diffusers_artifact import SOLVERS
+from diffusers_artifact.confinement import CONFINEMENTS
 from diffusers_artifact.injection import VALUE_SOURCES
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
@@ -71,13 +72,22 @@ def build_parser() -> argparse.ArgumentParser:
     synthesize.add_argument(
         "--max-long-side", type=int, default=1024, help="shrink longer photographs, px (default: 1024; embedded: 256)"
     )
-    synthesize.add_argument("--num-inference-steps", type=int, default=25, help="default: 25")
+    synthesize.add_argument(
+        "--num-inference-steps", type=int, help="default: the preset's, 8 for the embedded model and 25 for others"
+    )
     synthesize.add_argument("--solver", default="fireflow", choices=sorted(SOLVERS), help="default: fireflow")
     synthesize.add_argument(
         "--value-source",
         default="reconstruction",
         choices=VALUE_SOURCES,
         help="where injected values come from: the clean row of the batch (default), or the paper's cache",
+    )
+    synthesize.add_argument(
+        "--confine",
+        default="none",
+        choices=CONFINEMENTS,
+        help="guarantee the clean image outside the target and the patches around it: its tokens, or its pixels "
+        "(default: none)",
     )
     synthesize.add_argument(
         "--preset",
@@ -129,9 +139,12 @@ def command_synthesize(args: argparse.Namespace) -> int:
         model=args.model,
         revision=args.revision,
         injection=InjectionSettings(
-            num_inference_steps=at_least("--num-inference-steps", args.num_inference_steps),
+            num_inference_steps=(
+                None if (steps := args.num_inference_steps) is None else at_least("--num-inference-steps", steps)
+            ),
             solver=args.solver,
             value_source=args.value_source,
+            confine=args.confine,
             preset=args.preset,
         ),
         curation=CurationSettings(),

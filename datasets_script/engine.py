@@ -285,7 +285,7 @@ class Synthesizer:
             grid=scene.grid,
             seed=derive_seed(self.settings.seed, source_id),
             solver=self.settings.injection.solver,
-            num_inference_steps=self.settings.injection.num_inference_steps,
+            num_inference_steps=self.injector.num_inference_steps,
             model=self.injector.model,
             model_revision=self.injector.revision,
             transform=transform.as_dict(),

@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionOutput, ArtifactInjectionPipeline, PatchMapping
+from diffusers_artifact.confinement import Confinement
 from diffusers_artifact.injection import ValueSource
 
 
@@ -25,25 +26,37 @@ class InjectionPreset:
     How strongly a model is steered; see [`ArtifactInjectionPipeline.__call__`].
 
     Attributes:
+        num_inference_steps (`int`): Steps of inversion, and of denoising.
         transfer_noise (`bool`): Start targets from the inverted noise of their reference.
         position_share (`float`, *optional*): Share of the steps with position injection; by default the
             paper's, by type.
         value_share (`float`, *optional*): Share of the steps with value injection; by default the paper's.
         value_in_all_blocks (`bool`): Inject values in every block, not only in the last third.
+        hold_background (`bool`): Give what is no target the reconstruction's queries too, where values come from it.
     """
 
+    num_inference_steps: int = 25
     transfer_noise: bool = False
     position_share: float | None = None
     value_share: float | None = None
     value_in_all_blocks: bool = False
+    hold_background: bool = False
 
 
 # The embedded model is small: with the paper's settings its copies are smears, and a flaw tints what resembles it
-# elsewhere. Chosen by eye and by the change outside the target; the table is in the model's card.
+# elsewhere. Chosen by eye and by the change outside the target, steps by `tests/benchmarks/injection.py`; the tables
+# are in the model's card and in the benchmarks' README.
 PRESETS = {
     "paper": InjectionPreset(),
     "transfer_noise": InjectionPreset(transfer_noise=True),
-    "embedded": InjectionPreset(transfer_noise=True, position_share=0.5, value_share=1.0, value_in_all_blocks=True),
+    "embedded": InjectionPreset(
+        num_inference_steps=8,
+        transfer_noise=True,
+        position_share=0.5,
+        value_share=1.0,
+        value_in_all_blocks=True,
+        hold_background=True,
+    ),
 }
 
 
@@ -51,12 +64,13 @@ PRESETS = {
 class InjectionSettings:
     """
     How flaws are injected; see [`ArtifactInjectionPipeline.__call__`]. `preset="auto"` is `"embedded"` for the
-    embedded model and `"paper"` for all others.
+    embedded model and `"paper"` for all others; without `num_inference_steps` the preset's are taken.
     """
 
-    num_inference_steps: int = 25
+    num_inference_steps: int | None = None
     solver: str = "fireflow"
     value_source: ValueSource = "reconstruction"
+    confine: Confinement = "none"
     preset: str = "auto"
 
 
@@ -103,12 +117,13 @@ class Injector:
         self.settings = settings
         default = EMBEDDED if embedded else "paper"
         self.preset = PRESETS[default if settings.preset == "auto" else settings.preset]
+        self.num_inference_steps = settings.num_inference_steps or self.preset.num_inference_steps
         self.sample_size: int | None = self.pipeline.vae.config.sample_size if embedded else None
         """Side of the square the model was trained on, in pixels, if it takes no other size."""
 
     def inject(self, image: Image.Image, mappings: Sequence[PatchMapping], caption: str) -> ArtifactInjectionOutput:
         """Runs the pipeline for all variants of one image; the caption is dropped for models without text encoders."""
-        steps, preset = self.settings.num_inference_steps, self.preset
+        steps, preset = self.num_inference_steps, self.preset
         return self.pipeline(
             image,
             list(mappings),
@@ -120,6 +135,8 @@ class Injector:
             value_steps=None if preset.value_share is None else round(preset.value_share * steps),
             value_blocks=range(self.pipeline.family.num_blocks) if preset.value_in_all_blocks else None,
             transfer_noise=preset.transfer_noise,
+            hold_background=preset.hold_background and self.settings.value_source == "reconstruction",
+            confine=self.settings.confine,
         )
 
 

@@ -18,7 +18,7 @@ from .injection import InjectionState
 GuidanceKind = Literal["none", "distilled", "true"]
 
 # Names of few-step checkpoints, where their configurations do not tell. FLUX.2 klein has an undistilled "base".
-FEW_STEP_NAMES = re.compile(r"schnell|turbo|lightning|hyper|lcm|klein(?!.*base)", re.IGNORECASE)
+FEW_STEP_NAMES = re.compile(r"schnell|turbo|lightning|hyper|flash|lcm|klein(?!.*base)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Conditioning:
     Attributes:
         prompt_embeds (`torch.Tensor` of shape `(rows, sequence, channels)`): Text tokens.
         pooled (`torch.Tensor` of shape `(rows, channels)`, *optional*): Pooled text, for families that take one.
-        mask (`torch.Tensor` of shape `(rows, sequence)`, *optional*): Boolean, `True` where a text token counts.
-            `None`: all of them do.
+        mask (`torch.Tensor` of shape `(rows, sequence)`, *optional*): `True`, or 1 where the family's are numbers,
+            where a text token counts. `None`: all of them do.
     """
 
     prompt_embeds: torch.Tensor
@@ -54,8 +54,16 @@ class Conditioning:
 
     def expand(self, rows: int) -> Conditioning:
         """The one row repeated `rows` times, without copying."""
-        parts = (self.prompt_embeds, self.pooled, self.mask)
-        return Conditioning(*(None if part is None else part.expand(rows, *part.shape[1:]) for part in parts))
+        pooled, mask = (
+            None if part is None else part.expand(rows, *part.shape[1:]) for part in (self.pooled, self.mask)
+        )
+        return Conditioning(self.prompt_embeds.expand(rows, -1, -1), pooled, mask)
+
+    def to(self, dtype: torch.dtype) -> Conditioning:
+        """The same with embeddings of another dtype."""
+        return Conditioning(
+            self.prompt_embeds.to(dtype), None if self.pooled is None else self.pooled.to(dtype), self.mask
+        )
 
     def _pad(self, length: int) -> Conditioning:
         missing = length - self.prompt_embeds.shape[1]
@@ -246,9 +254,11 @@ def block_names(processors: Sequence[str] | dict[str, Any], prefixes: Sequence[s
     return {name: starts[name.split(".")[0]] + int(name.split(".")[1]) for name in processors}
 
 
-def project(attn: Any, hidden_states: torch.Tensor, of_text: bool = False) -> tuple[torch.Tensor, ...]:
-    """Queries, keys and values of shape `(rows, tokens, heads * head_dim)`, by fused projections where there are."""
-    if attn.fused_projections:
+def project(
+    attn: Any, hidden_states: torch.Tensor, of_text: bool = False, fused: bool | None = None
+) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values `(rows, tokens, heads * head_dim)`; `fused` defaults to what `attn` says of itself."""
+    if attn.fused_projections if fused is None else fused:
         return (attn.to_added_qkv if of_text else attn.to_qkv)(hidden_states).chunk(3, dim=-1)
     names = ("add_q_proj", "add_k_proj", "add_v_proj") if of_text else ("to_q", "to_k", "to_v")
     return tuple(getattr(attn, name)(hidden_states) for name in names)

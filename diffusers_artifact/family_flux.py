@@ -15,9 +15,9 @@ from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, 
 from .injection import InjectionState
 
 
-class FluxInjectionAttnProcessor:
+class RotaryInjectionAttnProcessor:
     """
-    Joint attention of FLUX's double- and single-stream blocks, with values and positions taken from `state`.
+    Base of the processors of FLUX and its kin, whose positions are a table of cosines and sines with text first.
 
     Args:
         state (`InjectionState`): Shared by all processors of a call.
@@ -31,6 +31,39 @@ class FluxInjectionAttnProcessor:
         self.state = state
         self.block = block
 
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
+        """Attention with queries and keys at the injected positions: `(rows, sequence, heads * head_dim)`."""
+
+        def turn(states: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
+            table = image_rotary_emb if index is None else tuple(part[index] for part in image_rotary_emb)
+            return apply_rotary_emb(states, table, sequence_dim=1)
+
+        text_length = self.text_length(image_rotary_emb)
+        output = dispatch_attention_fn(
+            self.state.rotate(self.block, query, turn, text_length),
+            self.state.rotate(self.block, key, turn, text_length),
+            value,
+            attn_mask=attention_mask,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        return output.flatten(2, 3).to(query.dtype)
+
+    def text_length(self, image_rotary_emb: tuple[torch.Tensor, torch.Tensor]) -> int:
+        """Tokens of text in the sequence, which a single-stream block is not told."""
+        return image_rotary_emb[0].shape[0] - self.state.num_tokens
+
+
+class FluxInjectionAttnProcessor(RotaryInjectionAttnProcessor):
+    """Joint attention of FLUX's double- and single-stream blocks, with values and positions taken from `state`."""
+
     def __call__(
         self,
         attn: Any,
@@ -41,9 +74,8 @@ class FluxInjectionAttnProcessor:
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in project(attn, hidden_states))
         # Single-stream blocks get text and image tokens in one sequence.
-        text_length = image_rotary_emb[0].shape[0] - self.state.num_tokens
-        start = 0 if encoder_hidden_states is not None else text_length
-        self.state.inject_values(self.block, "attn", value[:, start:])
+        start = 0 if encoder_hidden_states is not None else self.text_length(image_rotary_emb)
+        self.state.inject(self.block, "attn", query[:, start:], value[:, start:])
         query, key = attn.norm_q(query), attn.norm_k(key)
 
         if encoder_hidden_states is not None:
@@ -54,22 +86,7 @@ class FluxInjectionAttnProcessor:
             key = torch.cat([attn.norm_added_k(text_key), key], dim=1)
             value = torch.cat([text_value, value], dim=1)
 
-        def turn(states: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
-            table = image_rotary_emb if index is None else tuple(part[index] for part in image_rotary_emb)
-            return apply_rotary_emb(states, table, sequence_dim=1)
-
-        query = self.state.rotate(self.block, query, turn, text_length)
-        key = self.state.rotate(self.block, key, turn, text_length)
-
-        output = dispatch_attention_fn(
-            query,
-            key,
-            value,
-            attn_mask=attention_mask,
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config,
-        )
-        output = output.flatten(2, 3).to(query.dtype)
+        output = self.attend(query, key, value, attention_mask, image_rotary_emb)
         if encoder_hidden_states is None:
             return output
         text_length = encoder_hidden_states.shape[1]
@@ -95,11 +112,11 @@ class FluxFamily(TransformerFamily):
 
     @property
     def default_guidance_scale(self) -> float:
-        return 5.0 if self.transformer.config.guidance_embeds else 1.0  # ArtiAgent §4.2
+        return 5.0 if self.guidance_kind == "distilled" else 1.0  # ArtiAgent §4.2
 
     def distillation(self, name: str) -> str | None:
         config = self.components["scheduler"].config
-        if not self.transformer.config.guidance_embeds and not config.use_dynamic_shifting:
+        if self.guidance_kind == "none" and not config.use_dynamic_shifting:
             return "it has FLUX.1-schnell's configuration: no guidance embedding and a fixed schedule"
         return super().distillation(name)
 
@@ -142,18 +159,27 @@ class FluxFamily(TransformerFamily):
         grid: tuple[int, int],
     ) -> torch.Tensor:
         batch, dtype, device = len(tokens), self.transformer.dtype, tokens.device
+        conditioning = conditioning.to(dtype)
         rows, columns = torch.meshgrid(*(torch.arange(side, device=device) for side in grid), indexing="ij")
         image_ids = torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).view(-1, 3).to(dtype)
         return self.transformer(
             hidden_states=tokens.to(dtype),
             timestep=(timestep / 1000).expand(batch).to(dtype),
-            guidance=guidance if self.guidance_kind == "distilled" else None,
-            pooled_projections=conditioning.pooled.to(dtype),
-            encoder_hidden_states=conditioning.prompt_embeds.to(dtype),
+            encoder_hidden_states=conditioning.prompt_embeds,
             txt_ids=torch.zeros(conditioning.prompt_embeds.shape[1], 3, device=device, dtype=dtype),
             img_ids=image_ids,
             return_dict=False,
+            **self.conditioning_arguments(conditioning, guidance, tokens.shape[1]),
         )[0]
+
+    def conditioning_arguments(
+        self, conditioning: Conditioning, guidance: torch.Tensor, num_tokens: int
+    ) -> dict[str, Any]:
+        """Arguments of the transformer that vary among the relatives of FLUX.1; see `velocity`."""
+        return {
+            "guidance": guidance if self.guidance_kind == "distilled" else None,
+            "pooled_projections": conditioning.pooled,
+        }
 
     def make_processors(self, state: InjectionState) -> dict[str, FluxInjectionAttnProcessor]:
         blocks = block_names(self.transformer.attn_processors, ("transformer_blocks", "single_transformer_blocks"))

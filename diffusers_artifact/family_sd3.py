@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusion3Pipeline
+from diffusers.models.attention_processor import FusedJointAttnProcessor2_0
 
 from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, project
 from .injection import InjectionState
@@ -21,12 +22,15 @@ class SD3InjectionAttnProcessor:
         state (`InjectionState`): Shared by all processors of a call.
         block (`int`): Index of the block.
         name (`str`): `"attn"` or `"attn2"`.
+        fused (`bool`): Whether queries, keys and values come from one projection. `attn.fused_projections` does not
+            tell: `unfuse_qkv_projections` of this family leaves it set.
     """
 
-    def __init__(self, state: InjectionState, block: int, name: str):
+    def __init__(self, state: InjectionState, block: int, name: str, fused: bool):
         self.state = state
         self.block = block
         self.name = name
+        self.fused = fused
 
     def __call__(
         self,
@@ -36,7 +40,7 @@ class SD3InjectionAttnProcessor:
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         query, key, value = self._project(attn, hidden_states)
-        self.state.inject_values(self.block, self.name, value.transpose(1, 2))
+        self.state.inject(self.block, self.name, query.transpose(1, 2), value.transpose(1, 2))
         if attn.norm_q is not None:
             query, key = attn.norm_q(query), attn.norm_k(key)
 
@@ -56,10 +60,9 @@ class SD3InjectionAttnProcessor:
         text = output[:, hidden_states.shape[1] :]
         return image, text if attn.context_pre_only else attn.to_add_out(text)
 
-    @staticmethod
-    def _project(attn: Any, hidden_states: torch.Tensor, of_text: bool = False) -> tuple[torch.Tensor, ...]:
+    def _project(self, attn: Any, hidden_states: torch.Tensor, of_text: bool = False) -> tuple[torch.Tensor, ...]:
         """Queries, keys and values of shape `(rows, heads, tokens, head_dim)`."""
-        parts = project(attn, hidden_states, of_text)
+        parts = project(attn, hidden_states, of_text, self.fused)
         return tuple(part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in parts)
 
 
@@ -109,18 +112,24 @@ class SD3Family(TransformerFamily):
         grid: tuple[int, int],
     ) -> torch.Tensor:
         batch, dtype = len(tokens), self.transformer.dtype
+        conditioning = conditioning.to(dtype)
         velocity = self.transformer(
             hidden_states=self.unpack(tokens, grid).to(dtype),
             timestep=timestep.expand(batch),
-            encoder_hidden_states=conditioning.prompt_embeds.to(dtype),
-            pooled_projections=conditioning.pooled.to(dtype),
+            encoder_hidden_states=conditioning.prompt_embeds,
+            pooled_projections=conditioning.pooled,
             return_dict=False,
         )[0]
         return self.pack(velocity)
 
     def make_processors(self, state: InjectionState) -> dict[str, SD3InjectionAttnProcessor]:
-        blocks = block_names(self.transformer.attn_processors, ("transformer_blocks",))
-        return {name: SD3InjectionAttnProcessor(state, block, name.split(".")[2]) for name, block in blocks.items()}
+        originals = self.transformer.attn_processors
+        return {
+            name: SD3InjectionAttnProcessor(
+                state, block, name.split(".")[2], isinstance(originals[name], FusedJointAttnProcessor2_0)
+            )
+            for name, block in block_names(originals, ("transformer_blocks",)).items()
+        }
 
     @contextmanager
     def injecting(self, state: InjectionState) -> Iterator[None]:

@@ -56,6 +56,8 @@ class InjectionState:
         value_blocks (`Sequence[int]`): Blocks in which flawed rows take the clean image's values.
         position_steps (`int`, *optional*): First steps with position injection; by default a share by artifact type.
         value_steps (`int`, *optional*): First steps with value injection; by default 15/25 of them.
+        hold_background (`bool`, *optional*, defaults to `False`): Where values are injected, what is no target also
+            takes the reconstruction's queries; needs `value_source="reconstruction"`.
         value_source (`str`, *optional*, defaults to `"reconstruction"`): Where values come from. `"reconstruction"`
             reads the reconstruction's row of the same evaluation and needs no memory. `"inversion"` is the paper's:
             the values that the inversion had over the same interval of the sigma grid, read from a cache.
@@ -76,6 +78,7 @@ class InjectionState:
         value_blocks: Sequence[int],
         position_steps: int | None = None,
         value_steps: int | None = None,
+        hold_background: bool = False,
         value_source: ValueSource = "reconstruction",
         cache_device: CacheDevice = "model",
         device: torch.device | str = "cpu",
@@ -91,27 +94,32 @@ class InjectionState:
                 mapping.targets, mapping.references, mapping.types or UNTYPED * len(mapping), strict=True
             )
         ]
+        self._holds_background = hold_background
         self._device = device
-        self._index_values(mappings, sources)
+        self._index_sources(mappings, sources)
         self._cache = ValueCache(cache_device)
         self._num_moved = 0
         self._moved: tuple[torch.Tensor, ...] | None = None
         self.end()
 
-    def _index_values(self, mappings: Sequence[PatchMapping], sources: Sequence[int]) -> None:
-        """Lays out which token of which row gives every token of the flawed rows its value."""
+    def _index_sources(self, mappings: Sequence[PatchMapping], sources: Sequence[int]) -> None:
+        """Lays out which token of which row gives every token of the flawed rows its value, and its query."""
         flawed = [row for row, mapping in enumerate(mappings) if len(mapping)]
-        tokens = torch.arange(self.num_tokens).repeat(len(flawed), 1)
-        for given, row in zip(tokens, flawed, strict=True):
-            given[list(mappings[row].targets)] = torch.tensor(mappings[row].references)
-        rows = torch.tensor([sources[row] for row in flawed], dtype=torch.long)[:, None].expand_as(tokens)
+        own = torch.arange(self.num_tokens).repeat(len(flawed), 1)  # (flawed rows, tokens)
+        rows = torch.tensor([sources[row] for row in flawed], dtype=torch.long)[:, None].repeat(1, self.num_tokens)
+        tokens, query_rows = own.clone(), rows.clone()
+        for index, row in enumerate(flawed):
+            targets = list(mappings[row].targets)
+            tokens[index, targets] = torch.tensor(mappings[row].references)
+            query_rows[index, targets] = row
+        self._queries_given_by = (query_rows.to(self._device), own.to(self._device))
         if self._reads_inversion:
             # Only what will be read is kept, once: a cache holds the union of the tokens that all flawed rows take.
             read, place = (rows * self.num_tokens + tokens).unique(return_inverse=True)
             self._place_in_cache = place.to(self._device)  # (flawed rows, tokens)
             rows, tokens = read // self.num_tokens, read % self.num_tokens
         self._flawed_rows = torch.tensor(flawed, dtype=torch.long, device=self._device)
-        self._given_by = (rows.to(self._device), tokens.to(self._device))
+        self._values_given_by = (rows.to(self._device), tokens.to(self._device))
 
     @property
     def cache_bytes(self) -> int:
@@ -150,14 +158,15 @@ class InjectionState:
             self._moved = tuple(torch.tensor(active, device=self._device).unbind(1)) if active else None
         self.moved = self._moved
 
-    def inject_values(self, block: int, name: str, value: torch.Tensor) -> None:
+    def inject(self, block: int, name: str, query: torch.Tensor, value: torch.Tensor) -> None:
         r"""
-        Gives the image tokens of flawed rows the values of the clean image, in place.
+        Gives the image tokens of flawed rows the values of the clean image, in place, and its queries to those that
+        are no targets if the background is held.
 
         Args:
             block (`int`): Index of the transformer block.
             name (`str`): Which attention of the block, for blocks that have two.
-            value (`torch.Tensor` of shape `(rows, tokens, heads, head_dim)`): The model's own values.
+            query, value (`torch.Tensor` of shape `(rows, tokens, heads, head_dim)`): The model's own, before rotation.
         """
         if block not in self.value_blocks:
             return
@@ -167,12 +176,14 @@ class InjectionState:
             if self._reads_inversion:
                 value[self._flawed_rows] = self._recorded(block, name, value.device)
             else:
-                value[self._flawed_rows] = value[self._given_by]
+                value[self._flawed_rows] = value[self._values_given_by]
+            if self._holds_background:
+                query[self._flawed_rows] = query[self._queries_given_by]
 
     # A compiled transformer steps out for the cache, whose keys change with every evaluation.
     @torch.compiler.disable
     def _record(self, block: int, name: str, value: torch.Tensor) -> None:
-        self._cache.store((self._step, block, name, self._branch), value[self._given_by])
+        self._cache.store((self._step, block, name, self._branch), value[self._values_given_by])
 
     @torch.compiler.disable
     def _recorded(self, block: int, name: str, device: torch.device) -> torch.Tensor:

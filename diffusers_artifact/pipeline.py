@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import re
 import shutil
@@ -22,7 +23,10 @@ from diffusers.utils.torch_utils import unwrap_module
 
 from .confinement import CONFINEMENTS, Confinement, confine_pixels, confine_tokens, dilated_targets
 from .family import Conditioning, TransformerFamily
+from .family_chroma import ChromaFamily
 from .family_flux import FluxFamily
+from .family_flux2 import Flux2Family
+from .family_qwen import QwenImageFamily
 from .family_sd3 import SD3Family
 from .injection import (
     VALUE_SOURCES,
@@ -38,7 +42,7 @@ from .value_cache import CACHE_DEVICES, CacheDevice
 from .walk import Walk
 
 
-FAMILIES: tuple[type[TransformerFamily], ...] = (FluxFamily, SD3Family)
+FAMILIES: tuple[type[TransformerFamily], ...] = (FluxFamily, Flux2Family, ChromaFamily, SD3Family, QwenImageFamily)
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 StepCallback = Callable[[Any, int, torch.Tensor, dict[str, Any]], dict[str, Any]]
@@ -78,10 +82,12 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
     gives the clean half of a pair, and once for every mapping. While denoising, each target token takes the
     *position* and the *value* of its reference, and all other tokens of a flawed row keep the clean image's values.
 
-    Works with FLUX.1 and Stable Diffusion 3 / 3.5 checkpoints, and with the embedded default of the package.
+    Works with FLUX.1, FLUX.2, Chroma, Stable Diffusion 3 / 3.5 and Qwen-Image checkpoints, and with the embedded
+    default of the package.
 
     Args:
-        transformer (`FluxTransformer2DModel` or `SD3Transformer2DModel`): The diffusion transformer.
+        transformer (`FluxTransformer2DModel`, `Flux2Transformer2DModel`, `ChromaTransformer2DModel`,
+            `SD3Transformer2DModel` or `QwenImageTransformer2DModel`): The diffusion transformer.
         scheduler (`FlowMatchEulerDiscreteScheduler`): Its configuration gives the sigma grid of all solvers.
         vae (`AutoencoderKL` or a class of its interface): The autoencoder.
         text_encoder, tokenizer, text_encoder_2, tokenizer_2, text_encoder_3, tokenizer_3 (*optional*): As in the
@@ -177,7 +183,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         mapping: MappingInput,
         prompt: str | list[str] = "",
         negative_prompt: str = "",
-        num_inference_steps: int = 25,
+        num_inference_steps: int = 8,
         solver: str = "fireflow",
         guidance_scale: float | None = None,
         inversion_guidance_scale: float = 1.0,
@@ -188,6 +194,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         value_source: ValueSource = "reconstruction",
         cache_device: CacheDevice = "model",
         transfer_noise: bool = False,
+        hold_background: bool | None = None,
         confine: Confinement = "none",
         allow_distilled: bool = False,
         generator: torch.Generator | None = None,
@@ -210,13 +217,15 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             prompt (`str` or `list[str]`, *optional*, defaults to `""`):
                 Caption of the photograph, or one for each; used to invert and to denoise.
             negative_prompt (`str`, *optional*, defaults to `""`):
-                For families with true classifier-free guidance (SD3), where a guidance scale is not 1.
-            num_inference_steps (`int`, *optional*, defaults to 25): Steps of inversion, and of denoising.
+                For families with true classifier-free guidance (FLUX.2-klein, Chroma, SD3, Qwen-Image), where a
+                guidance scale is not 1.
+            num_inference_steps (`int`, *optional*, defaults to 8):
+                Steps of inversion, and of denoising. The default was chosen on the embedded model; the paper takes 25.
             solver (`str`, *optional*, defaults to `"fireflow"`):
                 `"euler"`, `"midpoint"` (or `"rf_solver"`, the same), `"fireflow"` or `"uni_inv"`.
             guidance_scale (`float`, *optional*):
-                Guidance of the flawed variants while denoising. Defaults to the paper's 5 for guidance-distilled
-                models (FLUX.1-dev) and to 1 for all others.
+                Guidance of the flawed variants while denoising. Defaults to the paper's 5 for FLUX.1-dev, to the stock
+                pipeline's 4 for FLUX.2-dev, which are guidance-distilled, and to 1 for all others.
             inversion_guidance_scale (`float`, *optional*, defaults to 1.0): Guidance of the inversion and the
                 reconstruction.
             position_steps (`int`, *optional*):
@@ -234,6 +243,11 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             transfer_noise (`bool`, *optional*, defaults to `False`):
                 Start each target from the inverted noise of its reference as well. Ours, not the paper's: copies of
                 a part come out sharper.
+            hold_background (`bool`, *optional*):
+                Where values are injected, give what is no target the reconstruction's queries as well, so that it
+                looks at the image as in the reconstruction, and sees nothing new but the targets. Ours, not the
+                paper's: far less changes outside the target. Needs, and defaults to whether,
+                `value_source="reconstruction"`.
             confine (`str`, *optional*, defaults to `"none"`):
                 What outside the target is guaranteed to be the clean image's. `"latent"`: every token that does not
                 touch the target, at every step; the decoder still blends across their border. `"pixel"`: every pixel
@@ -260,15 +274,15 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
 
         Example:
 
-            >>> import torch
-            >>> from diffusers import DiffusionPipeline
-            >>> pipe = DiffusionPipeline.from_pretrained(
-            ...     "black-forest-labs/FLUX.1-dev", custom_pipeline="ORG/artifact-injection",
-            ...     trust_remote_code=True, dtype=torch.bfloat16,
-            ... ).to("cuda")  # doctest: +SKIP
-            >>> third_eye = pipe.mapping_class(targets=(580, 581), references=(516, 517), grid=(32, 32))
-            >>> out = pipe(photo, third_eye, prompt="a portrait of a man")  # doctest: +SKIP
-            >>> out.reconstructions[0], out.images[0]  # the clean and the flawed half  # doctest: +SKIP
+            >>> from PIL import Image
+            >>> from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionPipeline, PatchMapping
+            >>> pipe = ArtifactInjectionPipeline.from_pretrained(EMBEDDED_MODEL)
+            >>> pipe.set_progress_bar_config(disable=True)
+            >>> photo = Image.radial_gradient("L").convert("RGB")
+            >>> patch = PatchMapping(targets=(34, 35), references=(119, 120), grid=(16, 16))
+            >>> out = pipe(photo, [patch, PatchMapping.empty((16, 16))], num_inference_steps=2)
+            >>> len(out.reconstructions), len(out.images), out.num_function_evaluations
+            (1, 2, 12)
         """
         family, device = self.family, self._execution_device
         photos = preprocess_images(image, family.patch_size)
@@ -277,6 +291,8 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         prompts = [prompt] * len(photos) if isinstance(prompt, str) else list(prompt)
         if guidance_scale is None:
             guidance_scale = family.default_guidance_scale
+        if hold_background is None:
+            hold_background = value_source == "reconstruction"
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         one_of("solver", solver, tuple(SOLVERS))
@@ -295,6 +311,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             guidance_scale=guidance_scale,
             inversion_guidance_scale=inversion_guidance_scale,
             value_source=value_source,
+            hold_background=hold_background,
             confine=confine,
             output_type=output_type,
             allow_distilled=allow_distilled,
@@ -309,6 +326,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             default_value_blocks(family.num_blocks) if value_blocks is None else value_blocks,
             position_steps,
             value_steps,
+            hold_background,
             value_source,
             cache_device,
             device,
@@ -332,6 +350,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         guidance = torch.tensor(
             [inversion_guidance_scale] * len(photos) + [guidance_scale] * len(mappings), device=device
         )
+        indices = itertools.count()
         with family.injecting(state), self.progress_bar(total=self.num_timesteps) as progress:
 
             def end_step(timestep: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -339,7 +358,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
                     tokens = confine_tokens(tokens, sources, inside)
                 if callback_on_step_end is not None:
                     given = {"latents": tokens} if "latents" in callback_on_step_end_tensor_inputs else {}
-                    tokens = callback_on_step_end(self, progress.n, timestep, given).pop("latents", tokens)
+                    tokens = callback_on_step_end(self, next(indices), timestep, given).pop("latents", tokens)
                 progress.update()
                 return tokens
 
@@ -391,6 +410,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         guidance_scale: float,
         inversion_guidance_scale: float,
         value_source: ValueSource,
+        hold_background: bool,
         confine: Confinement,
         output_type: str,
         allow_distilled: bool,
@@ -427,6 +447,11 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             outside = [block for block in blocks or () if not 0 <= block < family.num_blocks]
             if outside:
                 raise ValueError(f"`{name}` must be from 0 to {family.num_blocks - 1}, got {outside[0]}")
+        if hold_background and value_source != "reconstruction":
+            raise ValueError(
+                "`hold_background` must be False for values from the inversion, which has no queries at the same "
+                "evaluations, got True"
+            )
         if confine == "pixel" and output_type == "latent":
             raise ValueError("`confine` must be 'none' or 'latent' for `output_type='latent'`, got 'pixel'")
         unknown = sorted(set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs))

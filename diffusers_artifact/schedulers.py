@@ -91,13 +91,16 @@ class FlowMatchSolverScheduler(FlowMatchEulerDiscreteScheduler, ABC):
             inverse (`bool`, *optional*, defaults to `False`): Walk the same grid from data (sigma 0) to noise.
 
         Raises:
-            ValueError: neither or contradicting `num_inference_steps` and `sigmas`, `mu` missing, or the
-                configuration asks for stochastic sampling, which no ODE solver does.
+            ValueError: neither or contradicting `num_inference_steps` and `sigmas`, `mu` missing, a single step where
+                the configuration stretches the grid, or one that asks for stochastic sampling, which no ODE solver
+                does.
         """
         if self.config.stochastic_sampling:
             raise ValueError(f"`stochastic_sampling` must be False for {type(self).__name__}, got True")
         if num_inference_steps is None and sigmas is None:
             raise ValueError("`num_inference_steps` or `sigmas` must be given, got neither")
+        if self.config.shift_terminal and 1 in (num_inference_steps, None if sigmas is None else len(sigmas)):
+            raise ValueError("`num_inference_steps` must be at least 2 for a schedule with `shift_terminal`, got 1")
         super().set_timesteps(num_inference_steps, device=device, sigmas=sigmas, mu=mu)
         denoising_grid = self.sigmas.tolist()
         last = len(denoising_grid) - 2

@@ -1,4 +1,7 @@
-"""The ways to load the pipeline: installed, from its folder, from a Hub repository; each in a process of its own."""
+"""
+The ways to load the pipeline: installed, from its folder, from a Hub repository; each in a process of its own, in
+which it is also saved and loaded again.
+"""
 
 import json
 import os
@@ -10,15 +13,24 @@ from pathlib import Path
 import pytest
 
 from .local_hub import LocalHub
-from .tiny_pipelines import tiny_flux, tiny_sd3
+from .tiny_pipelines import tiny_chroma, tiny_flux, tiny_flux2, tiny_qwen_image, tiny_sd3
 
 
 ROOT = Path(__file__).parent.parent
-MODELS = {"flux": tiny_flux, "sd3": tiny_sd3}
+MODELS = {
+    "flux": tiny_flux,
+    "sd3": tiny_sd3,
+    "flux2": tiny_flux2,
+    "chroma": tiny_chroma,
+    "qwen-image": tiny_qwen_image,
+}
 REPO_ID = "tester/artifact-injection"
 
 INSTALLED = """
+from diffusers import DiffusionPipeline
 from diffusers_artifact import ArtifactInjectionPipeline
+
+RELOAD = {}
 
 
 def load(model):
@@ -39,6 +51,7 @@ class NotInstalled:
 
 
 sys.meta_path.insert(0, NotInstalled())
+RELOAD = {"trust_remote_code": True}
 
 
 def load(model):
@@ -63,7 +76,8 @@ from PIL import Image
 photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
 report = {}
 for family, model in json.loads(sys.argv[1]).items():
-    pipe = load(model)
+    load(model).save_pretrained(f"saved/{family}")
+    pipe = DiffusionPipeline.from_pretrained(f"saved/{family}", **RELOAD)
     mapping = pipe.mapping_class(targets=(5, 6), references=(9, 10), grid=(4, 4))
     output = pipe(photo, mapping, prompt="a cat", num_inference_steps=2, max_sequence_length=16)
     images = [*output.reconstructions, *output.images]

@@ -1,4 +1,4 @@
-"""The injection pipeline on tiny random FLUX and SD3 models."""
+"""The injection pipeline on a tiny random model of every family."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 from diffusers_artifact import ArtifactInjectionPipeline, PatchMapping
 from diffusers_artifact.family_flux import FluxInjectionAttnProcessor
 
-from .tiny_pipelines import tiny_flux, tiny_sd3
+from .tiny_pipelines import tiny_chroma, tiny_flux, tiny_flux2, tiny_flux2_klein, tiny_qwen_image, tiny_sd3
 
 
 GRID = (4, 6)
@@ -18,9 +18,11 @@ STEPS = 3
 MAPPING = PatchMapping(targets=(8, 9), references=(14, 15), grid=GRID, types=("duplication",) * 2)
 
 
-@pytest.fixture(scope="module", params=["flux", "sd3"])
+@pytest.fixture(
+    scope="module", params=[tiny_flux, tiny_sd3, tiny_flux2, tiny_flux2_klein, tiny_chroma, tiny_qwen_image]
+)
 def pipe(request) -> ArtifactInjectionPipeline:
-    stock = tiny_flux() if request.param == "flux" else tiny_sd3()
+    stock = request.param()
     pipeline = ArtifactInjectionPipeline(**{k: v for k, v in stock.components.items() if v is not None})
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

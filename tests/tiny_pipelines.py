@@ -1,21 +1,41 @@
-"""Tiny FLUX and SD3 pipelines with random weights, built from configurations alone: real classes, no download."""
+"""Tiny pipelines with random weights, built from configurations alone: real classes, no download."""
 
+import re
 import string
 
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
+from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    PixtralImageProcessor,
+    PixtralProcessor,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
@@ -24,6 +44,14 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 
 TEXT_DIM = 32
+_SMALL_LANGUAGE_MODEL = {
+    "vocab_size": 512,
+    "hidden_size": TEXT_DIM,
+    "intermediate_size": 37,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
 
 
 def tiny_flux(guidance: bool = True) -> FluxPipeline:
@@ -56,6 +84,80 @@ def tiny_flux(guidance: bool = True) -> FluxPipeline:
         tokenizer=tokenizer,
         text_encoder_2=text_encoder_2,
         tokenizer_2=tokenizer_2,
+        transformer=transformer.eval(),
+    )
+
+
+def tiny_flux2() -> Flux2Pipeline:
+    """FLUX.2-dev with two double- and two single-stream blocks; one token is 16×16 px."""
+    template = (
+        "{% for message in messages %}[INST]"
+        "{% for part in message.content %}{{ part.text }}{% endfor %}[/INST]{% endfor %}"
+    )
+    tokenizer = _byte_tokenizer(["[IMG]", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]"])
+    # A token for each word of the system's message, so that the prompt is within the length that diffusers cuts it to.
+    tokenizer.add_tokens(re.findall(r" ?\w+|\W", SYSTEM_MESSAGE))
+    processor = PixtralProcessor(PixtralImageProcessor(), tokenizer, chat_template=template)
+    text = {**_SMALL_LANGUAGE_MODEL, "model_type": "mistral", "num_hidden_layers": 30}
+    vision = {"model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    torch.manual_seed(0)
+    text_encoder = Mistral3ForConditionalGeneration(
+        Mistral3Config(text_config=text, vision_config={**vision, "num_attention_heads": 2, "head_dim": 8})
+    )
+    return Flux2Pipeline(
+        scheduler=_scheduler_of_flux2(),
+        vae=_vae_of_flux2(),
+        text_encoder=text_encoder.eval(),
+        tokenizer=processor,
+        transformer=_transformer_of_flux2(guidance_embeds=True),
+    )
+
+
+def tiny_flux2_klein(is_distilled: bool = False) -> Flux2KleinPipeline:
+    """
+    FLUX.2-klein, as `tiny_flux2` with another text encoder.
+
+    Args:
+        is_distilled (`bool`, *optional*, defaults to `False`):
+            Says that it was distilled to few steps; `False` is FLUX.2-klein-base.
+    """
+    tokenizer = _byte_tokenizer(["<|im_start|>", "<|im_end|>"])
+    tokenizer.chat_template = (
+        "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    )
+    torch.manual_seed(0)
+    text_encoder = Qwen3ForCausalLM(Qwen3Config(**_SMALL_LANGUAGE_MODEL, num_hidden_layers=27))
+    return Flux2KleinPipeline(
+        scheduler=_scheduler_of_flux2(),
+        vae=_vae_of_flux2(),
+        text_encoder=text_encoder.eval(),
+        tokenizer=tokenizer,
+        transformer=_transformer_of_flux2(guidance_embeds=False),
+        is_distilled=is_distilled,
+    )
+
+
+def tiny_chroma() -> ChromaPipeline:
+    """Chroma with two double- and two single-stream blocks; one token is 16×16 px."""
+    tokenizer = _t5_tokenizer()
+    torch.manual_seed(0)
+    transformer = ChromaTransformer2DModel(
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_DIM,
+        axes_dims_rope=(4, 6, 6),
+        approximator_num_channels=8,
+        approximator_hidden_dim=16,
+        approximator_layers=1,
+    )
+    return ChromaPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=_vae(),
+        text_encoder=_t5(tokenizer, TEXT_DIM),
+        tokenizer=tokenizer,
         transformer=transformer.eval(),
     )
 
@@ -99,6 +201,33 @@ def tiny_sd3(dual_attention: bool = True) -> StableDiffusion3Pipeline:
     )
 
 
+def tiny_qwen_image(**settings: bool | int) -> QwenImagePipeline:
+    """
+    Qwen-Image with three blocks; one token is 16×16 px.
+
+    Args:
+        settings (`bool` or `int`): Further settings of the transformer.
+    """
+    tokenizer = _byte_tokenizer(["<|im_start|>", "<|im_end|>"])
+    torch.manual_seed(0)
+    transformer = QwenImageTransformer2DModel(
+        num_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_DIM,
+        axes_dims_rope=(4, 6, 6),
+        **settings,
+    )
+    vae = AutoencoderKLQwenImage(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02, use_dynamic_shifting=True
+    )
+    pipeline = QwenImagePipeline(scheduler, vae.eval(), _qwen2_5_vl(), tokenizer, transformer.eval())
+    # A token for each word of the template, so that what the pipeline drops of it is what is dropped of the original.
+    tokenizer.add_tokens(re.findall(r"\n| ?\w+|[,:]", pipeline.prompt_template_encode))
+    return pipeline
+
+
 def _vae() -> AutoencoderKL:
     """A stride-8 autoencoder of 16 channels, with the scaling and shift of SD3's."""
     torch.manual_seed(0)
@@ -115,6 +244,48 @@ def _vae() -> AutoencoderKL:
         shift_factor=0.0609,
         scaling_factor=1.5035,
     ).eval()
+
+
+def _scheduler_of_flux2() -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+
+
+def _transformer_of_flux2(guidance_embeds: bool) -> Flux2Transformer2DModel:
+    torch.manual_seed(0)
+    return Flux2Transformer2DModel(
+        in_channels=64,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * TEXT_DIM,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=guidance_embeds,
+    ).eval()
+
+
+def _vae_of_flux2() -> AutoencoderKLFlux2:
+    """A stride-8 autoencoder of 16 channels, with statistics that differ by channel and by pixel of a token."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8,) * 4,
+        layers_per_block=1,
+        latent_channels=16,
+        norm_num_groups=1,
+        sample_size=32,
+    )
+    vae.bn.running_mean.normal_()
+    vae.bn.running_var.uniform_(0.5, 2.0)
+    return vae.eval()
+
+
+def _byte_tokenizer(special: list[str]) -> Qwen2Tokenizer:
+    """Byte-level BPE with no merges, so any text is tokenised without loss, and some tokens that are not text."""
+    symbols = bytes_to_unicode().values()
+    tokenizer = Qwen2Tokenizer(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[])
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    return tokenizer
 
 
 def _clip_tokenizer() -> CLIPTokenizer:
@@ -155,3 +326,16 @@ def _t5(tokenizer: T5TokenizerFast, dim: int) -> T5EncoderModel:
     return T5EncoderModel(
         T5Config(vocab_size=len(tokenizer), d_model=dim, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
     ).eval()
+
+
+def _qwen2_5_vl() -> Qwen2_5_VLForConditionalGeneration:
+    text = {
+        **_SMALL_LANGUAGE_MODEL,
+        "num_hidden_layers": 2,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+    }
+    vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": TEXT_DIM}
+    torch.manual_seed(0)
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)).eval()

@@ -19,11 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from diffusers_artifact.autoencoder import AutoencoderPCA  # noqa: E402
 
 
-# At 256 tokens, as FLUX.1-dev's: mu is 0.5.
+# exp(1.6094) shifts the grid by 5: of 1, 1.65 (FLUX.1-dev's at 256 tokens), 2.5, 3.5, 5 and 7 the one that inverts and
+# denoises photographs best in 8 and in 10 FireFlow steps. Without dynamic shifting it would look like FLUX.1-schnell.
 SCHEDULER = {
     "use_dynamic_shifting": True,
-    "base_shift": 0.5,
-    "max_shift": 1.15,
+    "base_shift": 1.6094,
+    "max_shift": 1.6094,
     "base_image_seq_len": 256,
     "max_image_seq_len": 4096,
     "shift": 3.0,
@@ -32,10 +33,6 @@ MODEL_INDEX = {
     "_class_name": "ArtifactInjectionPipeline",
     "_diffusers_version": "0.38.0",
     "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-    "text_encoder": [None, None],
-    "text_encoder_2": [None, None],
-    "tokenizer": [None, None],
-    "tokenizer_2": [None, None],
     "transformer": ["diffusers", "FluxTransformer2DModel"],
     "vae": ["diffusers_artifact", "AutoencoderPCA"],
 }

@@ -42,7 +42,7 @@ def forward_milliseconds(pipe: ArtifactInjectionPipeline, repeats: int = 50) -> 
     times = []
     for _ in range(repeats + 5):
         start = time.perf_counter()
-        pipe.family.velocity(tokens, torch.tensor(500.0), condition, None, grid)
+        pipe.family.velocity(tokens, torch.tensor(500.0), condition, torch.ones(len(tokens)), grid)
         times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times[5:])
 

@@ -33,11 +33,11 @@ def bare_forward_seconds(injector: Injector, batch: int, repeats: int = 20) -> f
     pipe = injector.pipeline
     side = injector.sample_size // pipe.patch_size
     tokens = torch.randn(batch, side * side, pipe.transformer.config.in_channels)
-    condition = pipe.family.encode_prompt("", torch.device("cpu"), None)
+    condition = pipe.family.encode_prompt("", torch.device("cpu"), None).expand(batch)
     times = []
     for _ in range(repeats + 3):
         start = time.perf_counter()
-        pipe.family.velocity(tokens, torch.tensor(500.0), condition, None, (side, side))
+        pipe.family.velocity(tokens, torch.tensor(500.0), condition, torch.ones(batch), (side, side))
         times.append(time.perf_counter() - start)
     return statistics.median(times[3:]) / batch
 

@@ -1,0 +1,183 @@
+"""Qwen-Image: double-stream blocks alone, rotations by complex numbers, an autoencoder of videos."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import QwenImagePipeline
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
+from diffusers.pipelines.qwenimage.pipeline_qwenimage import calculate_shift
+
+from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, project
+from .injection import InjectionState
+
+
+# Settings of the transformer that this family refuses, and why.
+UNSUPPORTED = {
+    "guidance_embeds": "diffusers' transformer fails on a guidance scale",
+    "use_additional_t_cond": "layered checkpoints denoise several layers of an image at once",
+    "use_layer3d_rope": "layered checkpoints denoise several layers of an image at once",
+}
+
+
+class QwenImageInjectionAttnProcessor:
+    """
+    Joint attention of Qwen-Image's blocks, with values and positions taken from `state`.
+
+    Args:
+        state (`InjectionState`): Shared by all processors of a call.
+        block (`int`): Index of the block.
+    """
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __init__(self, state: InjectionState, block: int):
+        self.state = state
+        self.block = block
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor],
+        encoder_hidden_states_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        # diffusers before 0.39 gives the joint mask instead of the text's.
+        if encoder_hidden_states_mask is not None:
+            image_mask = encoder_hidden_states_mask.new_ones(hidden_states.shape[:2])
+            attention_mask = torch.cat([encoder_hidden_states_mask, image_mask], dim=1)[:, None, None]
+
+        # Never fused: the stock processor knows no fused projections, whatever `attn` says of itself.
+        head_dim = attn.inner_dim // attn.heads
+        query, key, value = (part.unflatten(-1, (-1, head_dim)) for part in project(attn, hidden_states, fused=False))
+        text_query, text_key, text_value = (
+            part.unflatten(-1, (-1, head_dim))
+            for part in project(attn, encoder_hidden_states, of_text=True, fused=False)
+        )
+        self.state.inject(self.block, "attn", query, value)
+        image_frequencies, text_frequencies = image_rotary_emb
+
+        def turn(states: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
+            frequencies = image_frequencies if index is None else image_frequencies[index]
+            return apply_rotary_emb_qwen(states, frequencies, use_real=False)
+
+        query = self.state.rotate(self.block, attn.norm_q(query), turn)
+        key = self.state.rotate(self.block, attn.norm_k(key), turn)
+        text_query = apply_rotary_emb_qwen(attn.norm_added_q(text_query), text_frequencies, use_real=False)
+        text_key = apply_rotary_emb_qwen(attn.norm_added_k(text_key), text_frequencies, use_real=False)
+
+        output = dispatch_attention_fn(
+            torch.cat([text_query, query], dim=1),
+            torch.cat([text_key, key], dim=1),
+            torch.cat([text_value, value], dim=1),
+            attn_mask=attention_mask,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        output = output.flatten(2, 3).to(query.dtype)
+        text_length = encoder_hidden_states.shape[1]
+        text, image = output[:, :text_length].contiguous(), output[:, text_length:].contiguous()
+        return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
+
+
+class QwenImageFamily(TransformerFamily):
+    """
+    Qwen-Image checkpoints. Their autoencoder is one of videos: images are its videos of one frame, and latents are
+    normalised channel by channel.
+    """
+
+    transformer_class = "QwenImageTransformer2DModel"
+
+    @property
+    def num_blocks(self) -> int:
+        return self.transformer.config.num_layers
+
+    @property
+    def guidance_kind(self) -> GuidanceKind:
+        return "true"
+
+    def guide(self, conditional: torch.Tensor, unconditional: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """As `TransformerFamily.guide`, with every token's velocity as long as the conditional one."""
+        guided = super().guide(conditional, unconditional, scales)
+        return guided * (conditional.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: as `TransformerFamily.check`, or one of the transformer's settings is `UNSUPPORTED`.
+        """
+        super().check()
+        for setting, reason in UNSUPPORTED.items():
+            if self.transformer.config.get(setting):
+                raise ValueError(f"`transformer` must not have `{setting}=True`, got it: {reason}")
+
+    @property
+    def input_channels(self) -> int:
+        return self.vae.config.z_dim * self.token_side**2
+
+    @property
+    def patch_size(self) -> int:
+        return self.token_side * 2 ** len(self.vae.config.temperal_downsample)
+
+    def encode_images(self, images: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        posterior = self.vae.encode(images[:, :, None].to(self.vae.dtype)).latent_dist
+        latents = posterior.mode() if generator is None else posterior.sample(generator)
+        mean, std = self._statistics(latents)
+        return ((latents - mean) / std)[:, :, 0]  # (batch, channels, height, width)
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        latents = latents[:, :, None].to(self.vae.dtype)
+        mean, std = self._statistics(latents)
+        return self.vae.decode(latents * std + mean, return_dict=False)[0][:, :, 0]
+
+    def _statistics(self, latents: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Mean and standard deviation by channel, of shape `(1, channels, 1, 1, 1)`."""
+        config = self.vae.config
+        return tuple(
+            latents.new_tensor(part).view(1, -1, 1, 1, 1) for part in (config.latents_mean, config.latents_std)
+        )
+
+    def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
+        names = ("scheduler", "vae", "text_encoder", "tokenizer", "transformer")
+        stock = QwenImagePipeline(**{name: self.components[name] for name in names})
+        prompt_embeds, mask = stock.encode_prompt(prompt, device, max_sequence_length=max_sequence_length or 512)
+        return Conditioning(prompt_embeds, mask=mask)
+
+    def timestep_arguments(self, num_inference_steps: int, num_tokens: int, scheduler: Any) -> dict[str, Any]:
+        config = scheduler.config
+        mu = calculate_shift(
+            num_tokens,
+            config.base_image_seq_len,
+            config.max_image_seq_len,
+            config.base_shift,
+            config.max_shift,
+        )
+        return {"sigmas": np.linspace(1.0, 1 / num_inference_steps, num_inference_steps), "mu": mu}
+
+    def velocity(
+        self,
+        tokens: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Conditioning,
+        guidance: torch.Tensor,
+        grid: tuple[int, int],
+    ) -> torch.Tensor:
+        batch, dtype = len(tokens), self.transformer.dtype
+        return self.transformer(
+            hidden_states=tokens.to(dtype),
+            timestep=timestep.expand(batch).to(dtype) / 1000,
+            encoder_hidden_states=conditioning.prompt_embeds.to(dtype),
+            encoder_hidden_states_mask=conditioning.mask,
+            img_shapes=[[(1, *grid)]] * batch,
+            return_dict=False,
+        )[0]
+
+    def make_processors(self, state: InjectionState) -> dict[str, QwenImageInjectionAttnProcessor]:
+        blocks = block_names(self.transformer.attn_processors, ("transformer_blocks",))
+        return {name: QwenImageInjectionAttnProcessor(state, block) for name, block in blocks.items()}

@@ -1,0 +1,151 @@
+"""What is injected where: the state shared by the processors, and the cache of the inversion's values."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from diffusers_artifact import SOLVERS, PatchMapping
+from diffusers_artifact.injection import InjectionState, default_position_blocks, default_value_blocks
+
+
+GRID = (2, 3)
+EMPTY = PatchMapping.empty(GRID)
+FLAW = PatchMapping(targets=(1, 2), references=(4, 4), grid=GRID, types=("duplication", "omission"))
+
+
+def values(rows: int, offset: float = 0.0) -> torch.Tensor:
+    """Every token's value is a number of its own: 10 times the row, plus the token."""
+    numbers = 10.0 * torch.arange(rows)[:, None] + torch.arange(6) + offset
+    return numbers[..., None, None].repeat(1, 1, 2, 4)
+
+
+def injected(state: InjectionState, rows: int, block: int = 0) -> torch.Tensor:
+    value = values(rows)
+    state.inject(block, "attn", values(rows), value)
+    return value[..., 0, 0]
+
+
+def test_flawed_rows_take_the_values_of_their_reconstruction():
+    state = InjectionState([EMPTY, EMPTY, FLAW, FLAW], [0, 1, 0, 1], 10, (), (0,))
+    state.begin_denoising(0, "cond")
+    assert injected(state, 4).tolist() == [
+        [0, 1, 2, 3, 4, 5],
+        [10, 11, 12, 13, 14, 15],
+        [0, 4, 4, 3, 4, 5],
+        [10, 14, 14, 13, 14, 15],
+    ]
+
+
+def test_a_held_background_takes_the_queries_of_its_reconstruction():
+    state = InjectionState([EMPTY, EMPTY, FLAW], [0, 1, 1], 10, (), (0,), hold_background=True)
+    state.begin_denoising(0, "cond")
+    query = values(3)
+    state.inject(0, "attn", query, values(3))
+    assert query[..., 0, 0].tolist() == [[0, 1, 2, 3, 4, 5], [10, 11, 12, 13, 14, 15], [10, 21, 22, 13, 14, 15]]
+
+
+@pytest.mark.parametrize("step, block", [(6, 0), (0, 1)])
+def test_values_are_left_alone_after_their_steps_and_outside_their_blocks(step, block):
+    state = InjectionState([EMPTY, FLAW], [0, 0], 10, (), (0,))
+    state.begin_denoising(step, "cond")
+    assert torch.equal(injected(state, 2, block), values(2)[..., 0, 0])
+
+
+def test_positions_end_by_artifact_type():
+    """Of 25 steps, 20 for duplications and 24 for omissions (ArtiAgent §4.2.2)."""
+    state = InjectionState([EMPTY, FLAW], [0, 0], 25, (0,), ())
+    moved = []
+    for step in range(25):
+        state.begin_denoising(step, "cond")
+        moved.append(0 if state.moved is None else len(state.moved[0]))
+    assert moved == [2] * 20 + [1] * 4 + [0]
+    state.begin_denoising(22, "cond")
+    assert state.moved is not None and [part.tolist() for part in state.moved] == [[1], [2], [4]]
+
+
+def test_rotation_turns_targets_by_their_reference():
+    state = InjectionState([EMPTY, FLAW], [0, 0], 25, (0,), ())
+    table = torch.arange(8.0)  # two tokens of text, then six of the image
+
+    def turn(states: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
+        return states + (table if index is None else table[index])[None, :, None, None]
+
+    states = torch.zeros(2, 8, 1, 1)
+    state.begin_denoising(0, "cond")
+    assert state.rotate(0, states, turn, text_length=2)[..., 0, 0].tolist() == [
+        [0, 1, 2, 3, 4, 5, 6, 7],
+        [0, 1, 2, 6, 6, 5, 6, 7],
+    ]
+    assert torch.equal(state.rotate(1, states, turn, text_length=2), turn(states, None))
+
+
+def test_the_cache_keeps_only_what_is_read():
+    """Steps 0 to 5 of 10, one block of two, and no token but those that the flawed row takes: not 1 and 2 of row 0."""
+    state = InjectionState([EMPTY, EMPTY, FLAW], [0, 1, 0], 10, (), (1,), value_source="inversion")
+    for step in reversed(range(10)):
+        state.begin_inversion(step, "cond", updates=True)
+        for block in range(2):
+            state.inject(block, "attn", values(2), values(2, offset=0.01 * step))
+    assert state.cache_bytes == 6 * 4 * (2 * 4) * 4  # steps, tokens, heads and channels, bytes
+    state.begin_denoising(5, "cond")
+    torch.testing.assert_close(injected(state, 3, block=1)[2], torch.tensor([0, 4, 4, 3, 4, 5]) + 0.05)
+
+
+@pytest.mark.parametrize("cache_device", ["model", "cpu"])
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "fireflow", "uni_inv"])
+def test_cached_values_are_those_of_the_same_interval(solver, cache_device):
+    """The pairing rule: what an evaluation reads was recorded by the one that crossed the same interval inverting."""
+    config = FlowMatchEulerDiscreteScheduler(shift=3.0).config
+    inversion, denoising = (SOLVERS[solver].from_config(config) for _ in range(2))
+    inversion.set_timesteps(5, inverse=True)
+    denoising.set_timesteps(5)
+    state = InjectionState(
+        [FLAW], [0], 5, (), (0,), value_steps=5, value_source="inversion", cache_device=cache_device
+    )
+
+    def evaluation(scheduler, index):
+        sigma = torch.full((1, 6, 1, 1), float(scheduler.sigmas[index]))
+        return scheduler.step_of_evaluation[index], scheduler.updates_solution[index], sigma
+
+    recorded = {}
+    for index in range(len(inversion.timesteps)):
+        step, updates, sigma = evaluation(inversion, index)
+        state.begin_inversion(step, "cond", updates)
+        state.inject(0, "attn", sigma, sigma)
+        if updates:
+            recorded[step] = sigma[0, 0, 0, 0]
+    assert sorted(recorded) == list(range(5))
+    for index in range(len(denoising.timesteps)):
+        step, _, sigma = evaluation(denoising, index)
+        state.begin_denoising(step, "cond")
+        read = sigma.clone()
+        state.inject(0, "attn", sigma, read)
+        assert torch.equal(read, recorded[step].expand_as(read))
+        noisy, clean = denoising.sigma_grid[step : step + 2]
+        assert clean <= recorded[step] <= noisy and clean <= sigma.max() <= noisy
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="values leave the model's device only where there is one")
+def test_values_wait_in_host_memory():
+    state = InjectionState(
+        [FLAW], [0], 3, (), (0, 1), value_steps=3, value_source="inversion", cache_device="cpu", device="cuda"
+    )
+    for step in reversed(range(3)):
+        state.begin_inversion(step, "cond", updates=True)
+        for block in range(2):
+            state.inject(block, "attn", values(1), values(1, offset=step + 0.5 * block).cuda())
+    for step in range(3):
+        state.begin_denoising(step, "cond")
+        for block in range(2):
+            value = values(1).cuda()
+            state.inject(block, "attn", value, value)
+            expected = torch.tensor([0, 4, 4, 3, 4, 5]) + step + 0.5 * block
+            torch.testing.assert_close(value[0, :, 0, 0].cpu(), expected)
+
+
+@pytest.mark.parametrize("num_blocks, split", [(57, 38), (8, 5), (3, 2)])
+def test_default_blocks_are_the_papers_shares(num_blocks, split):
+    assert default_position_blocks(num_blocks) == range(split)
+    assert default_value_blocks(num_blocks) == range(split, num_blocks)
