@@ -74,8 +74,8 @@ class FluxInjectionAttnProcessor(RotaryInjectionAttnProcessor):
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in project(attn, hidden_states))
         # Single-stream blocks get text and image tokens in one sequence.
-        start = 0 if encoder_hidden_states is not None else self.text_length(image_rotary_emb)
-        self.state.inject(self.block, "attn", query[:, start:], value[:, start:])
+        text_length = 0 if encoder_hidden_states is not None else self.text_length(image_rotary_emb)
+        query, value = self.state.inject(self.block, "attn", query, value, text_length)
         query, key = attn.norm_q(query), attn.norm_k(key)
 
         if encoder_hidden_states is not None:

@@ -60,7 +60,7 @@ class QwenImageInjectionAttnProcessor:
             part.unflatten(-1, (-1, head_dim))
             for part in project(attn, encoder_hidden_states, of_text=True, fused=False)
         )
-        self.state.inject(self.block, "attn", query, value)
+        query, value = self.state.inject(self.block, "attn", query, value)
         image_frequencies, text_frequencies = image_rotary_emb
 
         def turn(states: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:

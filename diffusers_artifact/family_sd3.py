@@ -40,7 +40,10 @@ class SD3InjectionAttnProcessor:
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         query, key, value = self._project(attn, hidden_states)
-        self.state.inject(self.block, self.name, query.transpose(1, 2), value.transpose(1, 2))
+        query, value = (
+            part.transpose(1, 2)
+            for part in self.state.inject(self.block, self.name, query.transpose(1, 2), value.transpose(1, 2))
+        )
         if attn.norm_q is not None:
             query, key = attn.norm_q(query), attn.norm_k(key)
 

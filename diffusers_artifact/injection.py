@@ -103,23 +103,50 @@ class InjectionState:
         self.end()
 
     def _index_sources(self, mappings: Sequence[PatchMapping], sources: Sequence[int]) -> None:
-        """Lays out which token of which row gives every token of the flawed rows its value, and its query."""
-        flawed = [row for row, mapping in enumerate(mappings) if len(mapping)]
-        own = torch.arange(self.num_tokens).repeat(len(flawed), 1)  # (flawed rows, tokens)
-        rows = torch.tensor([sources[row] for row in flawed], dtype=torch.long)[:, None].repeat(1, self.num_tokens)
-        tokens, query_rows = own.clone(), rows.clone()
-        for index, row in enumerate(flawed):
-            targets = list(mappings[row].targets)
-            tokens[index, targets] = torch.tensor(mappings[row].references)
-            query_rows[index, targets] = row
-        self._queries_given_by = (query_rows.to(self._device), own.to(self._device))
+        """Lays out which token of which row gives every token its value, and its query, both `(rows, tokens)`."""
+        tokens = torch.arange(self.num_tokens).repeat(len(mappings), 1)
+        rows = torch.arange(len(mappings))[:, None].repeat(1, self.num_tokens)
+        value_tokens, value_rows, query_rows = tokens.clone(), rows.clone(), rows.clone()
+        flawed = torch.tensor([len(mapping) > 0 for mapping in mappings])
+        for row, (mapping, source) in enumerate(zip(mappings, sources, strict=True)):
+            if flawed[row]:
+                value_rows[row] = query_rows[row] = source
+                value_tokens[row, list(mapping.targets)] = torch.tensor(mapping.references)
+                query_rows[row, list(mapping.targets)] = row
+        self._sources = {"query": (query_rows, tokens), "value": (value_rows, value_tokens)}
         if self._reads_inversion:
-            # Only what will be read is kept, once: a cache holds the union of the tokens that all flawed rows take.
-            read, place = (rows * self.num_tokens + tokens).unique(return_inverse=True)
-            self._place_in_cache = place.to(self._device)  # (flawed rows, tokens)
-            rows, tokens = read // self.num_tokens, read % self.num_tokens
-        self._flawed_rows = torch.tensor(flawed, dtype=torch.long, device=self._device)
-        self._values_given_by = (rows.to(self._device), tokens.to(self._device))
+            # Only what will be read is kept, once: the union of the tokens that all flawed rows take. It follows the
+            # batch as one row more.
+            read = value_rows[flawed] * self.num_tokens + value_tokens[flawed]
+            kept, value_tokens[flawed] = read.unique(return_inverse=True)
+            value_rows[flawed] = len(mappings)
+            self._sources["record"] = (kept // self.num_tokens, kept % self.num_tokens)
+        self._any_flaw = bool(flawed.any())
+        self._indices: dict[tuple[str, int], torch.Tensor] = {}
+
+    def prepare(self, text_length: int) -> None:
+        """
+        Makes what `inject` needs for sequences with `text_length` tokens of text first. It would make them itself,
+        but within the graph of a compiled transformer, which would then be compiled again.
+        """
+        for kind in self._sources:
+            self._index(kind, 0)
+            self._index(kind, text_length)
+
+    def _index(self, kind: str, text_length: int) -> torch.Tensor:
+        """`_sources[kind]` as an index into sequences with `text_length` tokens of text first, rows end to end."""
+        if (kind, text_length) not in self._indices:
+            rows, tokens = self._sources[kind]
+            length = text_length + self.num_tokens
+            if kind == "record":
+                index = rows * length + text_length + tokens
+            else:
+                text = torch.arange(len(rows))[:, None] * length + torch.arange(text_length)
+                # Cached values have no text before them.
+                offset = torch.where(rows == len(rows), 0, text_length)
+                index = torch.cat([text, rows * length + offset + tokens], dim=1).flatten()
+            self._indices[kind, text_length] = index.to(self._device)
+        return self._indices[kind, text_length]
 
     @property
     def cache_bytes(self) -> int:
@@ -150,7 +177,7 @@ class InjectionState:
         """Prepares for an evaluation of denoising step `step`, 0-based; see `begin_inversion`."""
         self.end()
         self._step, self._branch = step, branch
-        self._injecting = step < self._value_steps and len(self._flawed_rows) > 0
+        self._injecting = step < self._value_steps and self._any_flaw
         # Pairs only ever become inactive, so their number tells whether these are the ones of the last evaluation.
         active = [pair[:3] for pair in self._pairs if pair[3] > step]
         if len(active) != self._num_moved:
@@ -158,36 +185,46 @@ class InjectionState:
             self._moved = tuple(torch.tensor(active, device=self._device).unbind(1)) if active else None
         self.moved = self._moved
 
-    def inject(self, block: int, name: str, query: torch.Tensor, value: torch.Tensor) -> None:
+    def inject(
+        self, block: int, name: str, query: torch.Tensor, value: torch.Tensor, text_length: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         r"""
-        Gives the image tokens of flawed rows the values of the clean image, in place, and its queries to those that
-        are no targets if the background is held.
+        Queries and values, of which the image tokens of flawed rows have the values of the clean image, and those that
+        are no targets its queries too if the background is held.
 
         Args:
             block (`int`): Index of the transformer block.
             name (`str`): Which attention of the block, for blocks that have two.
-            query, value (`torch.Tensor` of shape `(rows, tokens, heads, head_dim)`): The model's own, before rotation.
+            query, value (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`): The model's own, before
+                rotation, `text_length` tokens of text first.
+            text_length (`int`): Tokens of text in the sequence.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]` of the shapes of `query` and `value`.
         """
         if block not in self.value_blocks:
-            return
+            return query, value
         if self._recording:
-            self._record(block, name, value)
-        elif self._injecting:
-            if self._reads_inversion:
-                value[self._flawed_rows] = self._recorded(block, name, value.device)
-            else:
-                value[self._flawed_rows] = value[self._values_given_by]
-            if self._holds_background:
-                query[self._flawed_rows] = query[self._queries_given_by]
+            self._record(block, name, value, text_length)
+        if not self._injecting:
+            return query, value
+        given = value.flatten(0, 1)
+        if self._reads_inversion:
+            given = torch.cat([given, self._recorded(block, name, value.device)])
+        value = given.index_select(0, self._index("value", text_length)).view(value.shape)
+        if self._holds_background:
+            query = query.flatten(0, 1).index_select(0, self._index("query", text_length)).view(query.shape)
+        return query, value
 
     # A compiled transformer steps out for the cache, whose keys change with every evaluation.
     @torch.compiler.disable
-    def _record(self, block: int, name: str, value: torch.Tensor) -> None:
-        self._cache.store((self._step, block, name, self._branch), value[self._values_given_by])
+    def _record(self, block: int, name: str, value: torch.Tensor, text_length: int) -> None:
+        kept = value.flatten(0, 1).index_select(0, self._index("record", text_length))
+        self._cache.store((self._step, block, name, self._branch), kept)
 
     @torch.compiler.disable
     def _recorded(self, block: int, name: str, device: torch.device) -> torch.Tensor:
-        return self._cache.load((self._step, block, name, self._branch), device)[self._place_in_cache]
+        return self._cache.load((self._step, block, name, self._branch), device)
 
     def rotate(self, block: int, states: torch.Tensor, turn: Turn, text_length: int = 0) -> torch.Tensor:
         r"""

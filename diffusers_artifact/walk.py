@@ -95,6 +95,8 @@ class Walk:
             self.num_function_evaluations += len(sample)
             return self.family.velocity(sample, timestep, condition, guidance, self.grid).float()
 
+        for texts in (conditioning, self.negative):
+            self.state.prepare(texts.prompt_embeds.shape[1])
         for index, timestep in enumerate(scheduler.timesteps):
             if self.interrupted():
                 break

@@ -22,9 +22,7 @@ def values(rows: int, offset: float = 0.0) -> torch.Tensor:
 
 
 def injected(state: InjectionState, rows: int, block: int = 0) -> torch.Tensor:
-    value = values(rows)
-    state.inject(block, "attn", values(rows), value)
-    return value[..., 0, 0]
+    return state.inject(block, "attn", values(rows), values(rows))[1][..., 0, 0]
 
 
 def test_flawed_rows_take_the_values_of_their_reconstruction():
@@ -41,9 +39,26 @@ def test_flawed_rows_take_the_values_of_their_reconstruction():
 def test_a_held_background_takes_the_queries_of_its_reconstruction():
     state = InjectionState([EMPTY, EMPTY, FLAW], [0, 1, 1], 10, (), (0,), hold_background=True)
     state.begin_denoising(0, "cond")
-    query = values(3)
-    state.inject(0, "attn", query, values(3))
+    query, _ = state.inject(0, "attn", values(3), values(3))
     assert query[..., 0, 0].tolist() == [[0, 1, 2, 3, 4, 5], [10, 11, 12, 13, 14, 15], [10, 21, 22, 13, 14, 15]]
+
+
+@pytest.mark.parametrize("value_source", ["reconstruction", "inversion"])
+def test_text_before_the_image_is_left_alone(value_source):
+    """The same sequence with and without two tokens of text, of the row's own."""
+    both = []
+    for text_length in (0, 2):
+        state = InjectionState([EMPTY, FLAW], [0, 0], 10, (), (0,), value_source=value_source)
+        text = torch.full((2, text_length, 2, 4), 99.0)
+        if value_source == "inversion":
+            state.begin_inversion(0, "cond", updates=True)
+            recorded = torch.cat([text, values(2, offset=0.5)], dim=1)[:1]
+            state.inject(0, "attn", recorded, recorded, text_length)
+        state.begin_denoising(0, "cond")
+        sequence = torch.cat([text, values(2)], dim=1)
+        both.append(state.inject(0, "attn", sequence, sequence, text_length)[1][..., 0, 0])
+    assert torch.equal(both[1][:, 2:], both[0]) and (both[1][:, :2] == 99).all()
+    assert both[0][0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("step, block", [(6, 0), (0, 1)])
@@ -120,8 +135,7 @@ def test_cached_values_are_those_of_the_same_interval(solver, cache_device):
     for index in range(len(denoising.timesteps)):
         step, _, sigma = evaluation(denoising, index)
         state.begin_denoising(step, "cond")
-        read = sigma.clone()
-        state.inject(0, "attn", sigma, read)
+        _, read = state.inject(0, "attn", sigma, sigma)
         assert torch.equal(read, recorded[step].expand_as(read))
         noisy, clean = denoising.sigma_grid[step : step + 2]
         assert clean <= recorded[step] <= noisy and clean <= sigma.max() <= noisy
@@ -139,8 +153,7 @@ def test_values_wait_in_host_memory():
     for step in range(3):
         state.begin_denoising(step, "cond")
         for block in range(2):
-            value = values(1).cuda()
-            state.inject(block, "attn", value, value)
+            _, value = state.inject(block, "attn", values(1).cuda(), values(1).cuda())
             expected = torch.tensor([0, 4, 4, 3, 4, 5]) + step + 0.5 * block
             torch.testing.assert_close(value[0, :, 0, 0].cpu(), expected)
 
