@@ -7,6 +7,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 
@@ -98,6 +99,7 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
         # Photographs have no preferred place in a patch: its mean is one colour but for noise, which a bias can hold.
         self.inverse.get_parameter("bias").copy_(mean.mean((1, 2)))
 
+    @apply_forward_hook
     def encode(
         self, x: torch.Tensor, return_dict: bool = True
     ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
@@ -116,6 +118,7 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
         )
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
+    @apply_forward_hook
     def decode(
         self, z: torch.Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple[torch.Tensor]:

@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from .injection import InjectionState
 
@@ -95,6 +96,12 @@ class TransformerFamily(ABC):
     position_blocks_reason: str | None = None
     """Why positions cannot be restricted to some blocks, where they cannot."""
 
+    text_components: tuple[str, ...] = ("text_encoder", "tokenizer")
+    """Components that encode a prompt."""
+
+    may_lack_text: bool = False
+    """Whether a checkpoint without any of them is an unconditional model."""
+
     token_side: int = 2
     """Latent pixels to a side of a token."""
 
@@ -145,8 +152,12 @@ class TransformerFamily(ABC):
     def check(self) -> None:
         """
         Raises:
-            ValueError: the transformer takes more than noisy latents, as those for filling in or editing do.
+            ValueError: the transformer takes more than noisy latents, as those for filling in or editing do, or what
+                encodes prompts is not loaded.
         """
+        missing = [name for name in self.text_components if self.components.get(name) is None]
+        if missing and not (self.may_lack_text and len(missing) == len(self.text_components)):
+            raise ValueError(f"`{missing[0]}` must be loaded for {self.transformer_class}, got None")
         if (channels := self.transformer.config.in_channels) != self.input_channels:
             raise ValueError(
                 f"`transformer` must take noisy latents alone, which have {self.input_channels} channels, got "
@@ -252,6 +263,13 @@ def block_names(processors: Sequence[str] | dict[str, Any], prefixes: Sequence[s
     ]
     starts = {prefix: sum(lengths[:i]) for i, prefix in enumerate(prefixes)}
     return {name: starts[name.split(".")[0]] + int(name.split(".")[1]) for name in processors}
+
+
+def dynamic_shift(num_tokens: int, config: Any) -> float:
+    """The stock pipelines' `mu` of an image's size, by a scheduler's configuration."""
+    return calculate_shift(
+        num_tokens, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+    )
 
 
 def project(

@@ -20,6 +20,8 @@ class ChromaFamily(FluxFamily):
     """
 
     transformer_class = "ChromaTransformer2DModel"
+    text_components = ("text_encoder", "tokenizer")
+    may_lack_text = False
 
     @property
     def guidance_kind(self) -> GuidanceKind:

@@ -9,9 +9,8 @@ import torch
 from diffusers import FluxPipeline
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, project
+from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, dynamic_shift, project
 from .injection import InjectionState
 
 
@@ -30,6 +29,8 @@ class RotaryInjectionAttnProcessor:
     def __init__(self, state: InjectionState, block: int):
         self.state = state
         self.block = block
+        # Not looked up while the model runs, lest every block be compiled by itself.
+        self.takes_values, self.takes_positions = block in state.value_blocks, block in state.position_blocks
 
     def attend(
         self,
@@ -45,10 +46,14 @@ class RotaryInjectionAttnProcessor:
             table = image_rotary_emb if index is None else tuple(part[index] for part in image_rotary_emb)
             return apply_rotary_emb(states, table, sequence_dim=1)
 
-        text_length = self.text_length(image_rotary_emb)
+        if self.takes_positions:
+            text_length = self.text_length(image_rotary_emb)
+            query, key = (self.state.rotate(states, turn, text_length) for states in (query, key))
+        else:
+            query, key = turn(query, None), turn(key, None)
         output = dispatch_attention_fn(
-            self.state.rotate(self.block, query, turn, text_length),
-            self.state.rotate(self.block, key, turn, text_length),
+            query,
+            key,
             value,
             attn_mask=attention_mask,
             backend=self._attention_backend,
@@ -74,8 +79,9 @@ class FluxInjectionAttnProcessor(RotaryInjectionAttnProcessor):
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in project(attn, hidden_states))
         # Single-stream blocks get text and image tokens in one sequence.
-        text_length = 0 if encoder_hidden_states is not None else self.text_length(image_rotary_emb)
-        query, value = self.state.inject(self.block, "attn", query, value, text_length)
+        if self.takes_values:
+            text_length = 0 if encoder_hidden_states is not None else self.text_length(image_rotary_emb)
+            query, value = self.state.inject(self.block, "attn", query, value, text_length)
         query, key = attn.norm_q(query), attn.norm_k(key)
 
         if encoder_hidden_states is not None:
@@ -101,6 +107,8 @@ class FluxFamily(TransformerFamily):
     """
 
     transformer_class = "FluxTransformer2DModel"
+    text_components: tuple[str, ...] = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    may_lack_text = True
 
     @property
     def num_blocks(self) -> int:
@@ -141,14 +149,7 @@ class FluxFamily(TransformerFamily):
         sigmas = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps)
         if not config.use_dynamic_shifting:
             return {"sigmas": sigmas}
-        mu = calculate_shift(
-            num_tokens,
-            config.base_image_seq_len,
-            config.max_image_seq_len,
-            config.base_shift,
-            config.max_shift,
-        )
-        return {"sigmas": sigmas, "mu": mu}
+        return {"sigmas": sigmas, "mu": dynamic_shift(num_tokens, config)}
 
     def velocity(
         self,

@@ -27,7 +27,8 @@ class Flux2ParallelInjectionAttnProcessor(RotaryInjectionAttnProcessor):
         widths = [3 * attn.inner_dim, attn.mlp_hidden_dim * attn.mlp_mult_factor]
         qkv, mlp = attn.to_qkv_mlp_proj(hidden_states).split(widths, dim=-1)
         query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in qkv.chunk(3, dim=-1))
-        query, value = self.state.inject(self.block, "attn", query, value, self.text_length(image_rotary_emb))
+        if self.takes_values:
+            query, value = self.state.inject(self.block, "attn", query, value, self.text_length(image_rotary_emb))
         output = self.attend(attn.norm_q(query), attn.norm_k(key), value, attention_mask, image_rotary_emb)
         return attn.to_out(torch.cat([output, attn.mlp_act_fn(mlp)], dim=-1))
 

@@ -9,9 +9,8 @@ import torch
 from diffusers import QwenImagePipeline
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
-from diffusers.pipelines.qwenimage.pipeline_qwenimage import calculate_shift
 
-from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, project
+from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, dynamic_shift, project
 from .injection import InjectionState
 
 
@@ -38,6 +37,8 @@ class QwenImageInjectionAttnProcessor:
     def __init__(self, state: InjectionState, block: int):
         self.state = state
         self.block = block
+        # Not looked up while the model runs, lest every block be compiled by itself.
+        self.takes_values, self.takes_positions = block in state.value_blocks, block in state.position_blocks
 
     def __call__(
         self,
@@ -60,15 +61,19 @@ class QwenImageInjectionAttnProcessor:
             part.unflatten(-1, (-1, head_dim))
             for part in project(attn, encoder_hidden_states, of_text=True, fused=False)
         )
-        query, value = self.state.inject(self.block, "attn", query, value)
+        if self.takes_values:
+            query, value = self.state.inject(self.block, "attn", query, value)
         image_frequencies, text_frequencies = image_rotary_emb
 
         def turn(states: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
             frequencies = image_frequencies if index is None else image_frequencies[index]
             return apply_rotary_emb_qwen(states, frequencies, use_real=False)
 
-        query = self.state.rotate(self.block, attn.norm_q(query), turn)
-        key = self.state.rotate(self.block, attn.norm_k(key), turn)
+        query, key = attn.norm_q(query), attn.norm_k(key)
+        if self.takes_positions:
+            query, key = self.state.rotate(query, turn), self.state.rotate(key, turn)
+        else:
+            query, key = turn(query, None), turn(key, None)
         text_query = apply_rotary_emb_qwen(attn.norm_added_q(text_query), text_frequencies, use_real=False)
         text_key = apply_rotary_emb_qwen(attn.norm_added_k(text_key), text_frequencies, use_real=False)
 
@@ -150,15 +155,8 @@ class QwenImageFamily(TransformerFamily):
         return Conditioning(prompt_embeds, mask=mask)
 
     def timestep_arguments(self, num_inference_steps: int, num_tokens: int, scheduler: Any) -> dict[str, Any]:
-        config = scheduler.config
-        mu = calculate_shift(
-            num_tokens,
-            config.base_image_seq_len,
-            config.max_image_seq_len,
-            config.base_shift,
-            config.max_shift,
-        )
-        return {"sigmas": np.linspace(1.0, 1 / num_inference_steps, num_inference_steps), "mu": mu}
+        sigmas = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps)
+        return {"sigmas": sigmas, "mu": dynamic_shift(num_tokens, scheduler.config)}
 
     def velocity(
         self,

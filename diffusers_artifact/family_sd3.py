@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from diffusers.models.attention_processor import FusedJointAttnProcessor2_0
 
-from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, project
+from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, dynamic_shift, project
 from .injection import InjectionState
 
 
@@ -31,6 +31,8 @@ class SD3InjectionAttnProcessor:
         self.block = block
         self.name = name
         self.fused = fused
+        # Not looked up while the model runs, lest every block be compiled by itself.
+        self.takes_values = block in state.value_blocks
 
     def __call__(
         self,
@@ -40,10 +42,9 @@ class SD3InjectionAttnProcessor:
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         query, key, value = self._project(attn, hidden_states)
-        query, value = (
-            part.transpose(1, 2)
-            for part in self.state.inject(self.block, self.name, query.transpose(1, 2), value.transpose(1, 2))
-        )
+        if self.takes_values:
+            injected = self.state.inject(self.block, self.name, query.transpose(1, 2), value.transpose(1, 2))
+            query, value = (part.transpose(1, 2) for part in injected)
         if attn.norm_q is not None:
             query, key = attn.norm_q(query), attn.norm_k(key)
 
@@ -77,6 +78,7 @@ class SD3Family(TransformerFamily):
     """
 
     transformer_class = "SD3Transformer2DModel"
+    text_components = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     position_blocks_reason = "its positions are added once at the patch embedding and enter every block"
 
     @property
@@ -104,7 +106,10 @@ class SD3Family(TransformerFamily):
         return Conditioning(prompt_embeds, pooled)
 
     def timestep_arguments(self, num_inference_steps: int, num_tokens: int, scheduler: Any) -> dict[str, Any]:
-        return {"num_inference_steps": num_inference_steps}
+        arguments: dict[str, Any] = {"num_inference_steps": num_inference_steps}
+        if scheduler.config.use_dynamic_shifting:
+            arguments["mu"] = dynamic_shift(num_tokens, scheduler.config)
+        return arguments
 
     def velocity(
         self,

@@ -190,7 +190,7 @@ class InjectionState:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         r"""
         Queries and values, of which the image tokens of flawed rows have the values of the clean image, and those that
-        are no targets its queries too if the background is held.
+        are no targets its queries too if the background is held. For blocks in `value_blocks`.
 
         Args:
             block (`int`): Index of the transformer block.
@@ -202,8 +202,6 @@ class InjectionState:
         Returns:
             `tuple[torch.Tensor, torch.Tensor]` of the shapes of `query` and `value`.
         """
-        if block not in self.value_blocks:
-            return query, value
         if self._recording:
             self._record(block, name, value, text_length)
         if not self._injecting:
@@ -226,12 +224,11 @@ class InjectionState:
     def _recorded(self, block: int, name: str, device: torch.device) -> torch.Tensor:
         return self._cache.load((self._step, block, name, self._branch), device)
 
-    def rotate(self, block: int, states: torch.Tensor, turn: Turn, text_length: int = 0) -> torch.Tensor:
+    def rotate(self, states: torch.Tensor, turn: Turn, text_length: int = 0) -> torch.Tensor:
         r"""
-        Queries or keys, rotated by the position of each token, or of its reference.
+        Queries or keys, rotated by the position of each token, or of its reference. For blocks in `position_blocks`.
 
         Args:
-            block (`int`): Index of the transformer block.
             states (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`): Queries or keys, `text_length` tokens
                 of text first.
             turn (`Callable`): The family's own rotation: `turn(states, None)` by all positions of the sequence,
@@ -241,7 +238,7 @@ class InjectionState:
             `torch.Tensor` of the shape of `states`.
         """
         rotated = turn(states, None)
-        if self.moved is None or block not in self.position_blocks:
+        if self.moved is None:
             return rotated
         rows, targets, references = self.moved
         of_targets = states[rows, targets + text_length]

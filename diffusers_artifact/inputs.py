@@ -24,10 +24,19 @@ def preprocess_images(image: ImageInput, patch_size: int) -> torch.Tensor:
     Raises:
         ValueError: not RGB, of several sizes, not floating point in [0, 1], or with sides off the grid of patches.
     """
-    sizes = {item.size for item in image} if isinstance(image, (list, tuple)) else set()
-    if len(sizes) > 1:
-        raise ValueError(f"`image` must hold photographs of one size, got {sorted(sizes)}")
-    tensor: Any = VaeImageProcessor.pil_to_numpy(image) if isinstance(image, Image.Image) or sizes else image
+    photographs = [image] if isinstance(image, Image.Image) else image
+    tensor: Any = image
+    if isinstance(photographs, (list, tuple)):
+        kinds = {type(item).__name__ for item in photographs if not isinstance(item, Image.Image)}
+        if kinds or not photographs:
+            raise ValueError(
+                "`image` must be PIL images, or one array or tensor of the whole batch, got a list of "
+                f"{', '.join(sorted(kinds)) or 'nothing'}"
+            )
+        sizes = {item.size for item in photographs}
+        if len(sizes) > 1:
+            raise ValueError(f"`image` must hold photographs of one size, got {sorted(sizes)}")
+        tensor = VaeImageProcessor.pil_to_numpy(list(photographs))
     if isinstance(tensor, np.ndarray):
         tensor = VaeImageProcessor.numpy_to_pt(tensor)
     if not isinstance(tensor, torch.Tensor) or tensor.ndim != 4 or tensor.shape[1] != 3:
@@ -35,7 +44,7 @@ def preprocess_images(image: ImageInput, patch_size: int) -> torch.Tensor:
         raise ValueError(f"`image` must be RGB photographs, (batch, 3, height, width) as a tensor, got {shape}")
     if not tensor.is_floating_point():
         raise ValueError(f"`image` must be of a floating-point dtype, in [0, 1], got {tensor.dtype}")
-    if tensor.min() < 0 or tensor.max() > 1:
+    if not (tensor.min() >= 0 and tensor.max() <= 1):  # nor NaN
         raise ValueError(f"`image` must lie in [0, 1], got [{tensor.min():.3g}, {tensor.max():.3g}]")
     for name, side in zip(("height", "width"), tensor.shape[-2:], strict=True):
         if side % patch_size or side == 0:
@@ -60,9 +69,12 @@ def arrange_mappings(
     nested: Any = [mapping] if hasattr(mapping, "targets") else mapping
     if num_images == 1 and nested and hasattr(nested[0], "targets"):
         nested = [nested]
-    if len(nested) != num_images or any(hasattr(variants, "targets") for variants in nested):
+    if not isinstance(nested, (list, tuple)) or any(not isinstance(variants, (list, tuple)) for variants in nested):
+        got = type(nested).__name__ if not isinstance(nested, (list, tuple)) else "mappings that are in no list"
+        raise ValueError(f"`mapping` must hold a list of mappings for each of {num_images} images, got {got}")
+    if len(nested) != num_images:
         raise ValueError(
-            f"`mapping` must hold a list of mappings for each of {num_images} images, got {len(nested)} entries"
+            f"`mapping` must hold a list of mappings for each of {num_images} images, got {len(nested)} lists"
         )
     mappings, image_indices = [], []
     for index, variants in enumerate(nested):

@@ -91,7 +91,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         scheduler (`FlowMatchEulerDiscreteScheduler`): Its configuration gives the sigma grid of all solvers.
         vae (`AutoencoderKL` or a class of its interface): The autoencoder.
         text_encoder, tokenizer, text_encoder_2, tokenizer_2, text_encoder_3, tokenizer_3 (*optional*): As in the
-            checkpoint's stock pipeline. All absent: the model is unconditional and `prompt` must be empty.
+            checkpoint's stock pipeline. FLUX.1 alone may have none: it is unconditional then and `prompt` empty.
         image_encoder, feature_extractor (*optional*): Loaded where a checkpoint has them, unused.
         is_distilled (`bool`, *optional*): Whether the model was distilled to few steps, as some checkpoints say of
             themselves. `None`: judged by name and configuration.
@@ -246,8 +246,8 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             hold_background (`bool`, *optional*):
                 Where values are injected, give what is no target the reconstruction's queries as well, so that it
                 looks at the image as in the reconstruction, and sees nothing new but the targets. Ours, not the
-                paper's: far less changes outside the target. Needs, and defaults to whether,
-                `value_source="reconstruction"`.
+                paper's: far less changes outside the target. Defaults to `True` with
+                `value_source="reconstruction"`, and must be `False` with `"inversion"`.
             confine (`str`, *optional*, defaults to `"none"`):
                 What outside the target is guaranteed to be the clean image's. `"latent"`: every token that does not
                 touch the target, at every step; the decoder still blends across their border. `"pixel"`: every pixel
@@ -288,22 +288,19 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         photos = preprocess_images(image, family.patch_size)
         grid = (photos.shape[-2] // family.patch_size, photos.shape[-1] // family.patch_size)
         mappings, image_indices = arrange_mappings(mapping, len(photos), grid)
-        prompts = [prompt] * len(photos) if isinstance(prompt, str) else list(prompt)
+        prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt] * len(photos)
         if guidance_scale is None:
             guidance_scale = family.default_guidance_scale
         if hold_background is None:
             hold_background = value_source == "reconstruction"
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        one_of("solver", solver, tuple(SOLVERS))
-        one_of("value_source", value_source, VALUE_SOURCES)
-        one_of("cache_device", cache_device, CACHE_DEVICES)
-        one_of("confine", confine, CONFINEMENTS)
-        one_of("output_type", output_type, OUTPUT_TYPES)
         self.check_inputs(
             num_images=len(photos),
             prompts=prompts,
+            negative_prompt=negative_prompt,
             num_inference_steps=num_inference_steps,
+            solver=solver,
             position_steps=position_steps,
             value_steps=value_steps,
             position_blocks=position_blocks,
@@ -311,31 +308,40 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             guidance_scale=guidance_scale,
             inversion_guidance_scale=inversion_guidance_scale,
             value_source=value_source,
+            cache_device=cache_device,
             hold_background=hold_background,
             confine=confine,
             output_type=output_type,
             allow_distilled=allow_distilled,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
-        rows = [*range(len(photos)), *image_indices]
+        # The image of every row; the rows of the reconstructions come first, so it is its reconstruction's row too.
+        sources = [*range(len(photos)), *image_indices]
         state = InjectionState(
             [PatchMapping.empty(grid)] * len(photos) + mappings,
-            rows,
+            sources,
             num_inference_steps,
-            default_position_blocks(family.num_blocks) if position_blocks is None else position_blocks,
-            default_value_blocks(family.num_blocks) if value_blocks is None else value_blocks,
-            position_steps,
-            value_steps,
-            hold_background,
-            value_source,
-            cache_device,
-            device,
+            position_blocks=default_position_blocks(family.num_blocks) if position_blocks is None else position_blocks,
+            value_blocks=default_value_blocks(family.num_blocks) if value_blocks is None else value_blocks,
+            position_steps=position_steps,
+            value_steps=value_steps,
+            hold_background=hold_background,
+            value_source=value_source,
+            cache_device=cache_device,
+            device=device,
         )
+        guidance = torch.tensor(
+            [inversion_guidance_scale] * len(photos) + [guidance_scale] * len(mappings), device=device
+        )
+        guided = family.guidance_kind == "true" and bool((guidance != 1).any())
         timings: dict[str, float] = {}
 
         with self._timed(timings, "encode"):
-            conditions = [family.encode_prompt(text, device, max_sequence_length) for text in prompts]
-            negative = family.encode_prompt(negative_prompt, device, max_sequence_length)
+            encoded = {
+                text: family.encode_prompt(text, device, max_sequence_length) for text in dict.fromkeys(prompts)
+            }
+            conditions = [encoded[text] for text in prompts]
+            negative = family.encode_prompt(negative_prompt, device, max_sequence_length) if guided else None
             clean = family.pack(family.encode_images(photos.to(device), generator)).float()
         timestep_arguments = family.timestep_arguments(num_inference_steps, clean.shape[1], self.scheduler)
         inversion, denoising = (SOLVERS[solver].from_config(self.scheduler.config) for _ in range(2))
@@ -346,41 +352,37 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         self._num_timesteps = len(inversion.timesteps) + len(denoising.timesteps)
         walk = Walk(family, state, grid, negative, interrupted=lambda: self.interrupt)
         inside = dilated_targets(mappings, device)
-        sources = torch.tensor(image_indices, device=device)
-        guidance = torch.tensor(
-            [inversion_guidance_scale] * len(photos) + [guidance_scale] * len(mappings), device=device
-        )
+        reconstruction_rows = torch.tensor(image_indices, device=device)
         indices = itertools.count()
         with family.injecting(state), self.progress_bar(total=self.num_timesteps) as progress:
 
             def end_step(timestep: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-                if confine == "latent" and len(tokens) == len(rows):
-                    tokens = confine_tokens(tokens, sources, inside)
                 if callback_on_step_end is not None:
                     given = {"latents": tokens} if "latents" in callback_on_step_end_tensor_inputs else {}
                     tokens = callback_on_step_end(self, next(indices), timestep, given).pop("latents", tokens)
                 progress.update()
                 return tokens
 
+            def end_denoising_step(timestep: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+                tokens = end_step(timestep, tokens)
+                return confine_tokens(tokens, reconstruction_rows, inside) if confine == "latent" else tokens
+
             with self._timed(timings, "invert"):
                 inverted = walk.invert(
                     inversion, clean, Conditioning.stack(conditions), guidance[: len(photos)], end_step
                 )
             with self._timed(timings, "denoise"):
-                noise = self._start(inverted, rows, mappings, transfer_noise)
-                tokens = walk.denoise(
-                    denoising, noise, Conditioning.stack([conditions[row] for row in rows]), guidance, end_step
-                )
+                noise = self._start(inverted, sources, mappings, transfer_noise)
+                of_rows = Conditioning.stack([conditions[image] for image in sources])
+                tokens = walk.denoise(denoising, noise, of_rows, guidance, end_denoising_step)
 
         with self._timed(timings, "decode"):
             latents = family.unpack(tokens, grid)
-            if output_type == "latent":
-                reconstructions, images = latents[: len(photos)], latents[len(photos) :]
-            else:
-                decoded = family.decode_latents(latents).float()
-                reconstructions, images = decoded[: len(photos)], decoded[len(photos) :]
-                if confine == "pixel":
-                    images = confine_pixels(images, reconstructions[sources], mappings, family.patch_size)
+            decoded = latents if output_type == "latent" else family.decode_latents(latents).float()
+            reconstructions, images = decoded[: len(photos)], decoded[len(photos) :]
+            if confine == "pixel":
+                images = confine_pixels(images, reconstructions[image_indices], mappings, family.patch_size)
+            if output_type != "latent":
                 reconstructions, images = (
                     self.image_processor.postprocess(part, output_type=output_type)
                     for part in (reconstructions, images)
@@ -402,7 +404,9 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         self,
         num_images: int,
         prompts: Sequence[str],
+        negative_prompt: str,
         num_inference_steps: int,
+        solver: str,
         position_steps: int | None,
         value_steps: int | None,
         position_blocks: Sequence[int] | None,
@@ -410,6 +414,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         guidance_scale: float,
         inversion_guidance_scale: float,
         value_source: ValueSource,
+        cache_device: CacheDevice,
         hold_background: bool,
         confine: Confinement,
         output_type: str,
@@ -417,11 +422,17 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str],
     ) -> None:
         """
-        Checks how the arguments of a call fit each other and the model; single ones are checked where they are read.
+        Checks the arguments of a call, but for photographs and mappings, which are checked where they are read.
 
         Raises:
-            ValueError: they do not; the message names the argument, what was expected and what came.
+            ValueError: one is not as `__call__` describes it, or does not fit; the message names it, what was expected
+                and what came.
         """
+        one_of("solver", solver, tuple(SOLVERS))
+        one_of("value_source", value_source, VALUE_SOURCES)
+        one_of("cache_device", cache_device, CACHE_DEVICES)
+        one_of("confine", confine, CONFINEMENTS)
+        one_of("output_type", output_type, OUTPUT_TYPES)
         family = self.family
         family.check()
         if not allow_distilled and self.config.is_distilled is not False:
@@ -434,8 +445,15 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
                 )
         if len(prompts) != num_images:
             raise ValueError(f"`prompt` must be a string or one for each image, got {len(prompts)} for {num_images}")
-        if num_inference_steps < 1:
-            raise ValueError(f"`num_inference_steps` must be at least 1, got {num_inference_steps}")
+        if not all(isinstance(text, str) for text in (*prompts, negative_prompt)):
+            raise ValueError("`prompt` and `negative_prompt` must be strings, got something else")
+        if negative_prompt and family.guidance_kind != "true":
+            raise ValueError(
+                f"`negative_prompt` must be empty for {family.transformer_class}, which is not guided by one, got "
+                f"{negative_prompt!r}"
+            )
+        if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
+            raise ValueError(f"`num_inference_steps` must be an integer of at least 1, got {num_inference_steps}")
         for name, steps in (("position_steps", position_steps), ("value_steps", value_steps)):
             if steps is not None and not 0 <= steps <= num_inference_steps:
                 raise ValueError(f"`{name}` must be from 0 to {num_inference_steps}, got {steps}")
@@ -496,12 +514,12 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
 
     @staticmethod
     def _start(
-        inverted: torch.Tensor, rows: list[int], mappings: list[PatchMapping], transfer_noise: bool
+        inverted: torch.Tensor, sources: list[int], mappings: list[PatchMapping], transfer_noise: bool
     ) -> torch.Tensor:
-        noise = inverted[rows]
+        noise = inverted[sources]
         if transfer_noise:
-            for row, mapping in zip(range(len(inverted), len(rows)), mappings, strict=True):
-                noise[row, list(mapping.targets)] = inverted[rows[row], list(mapping.references)]
+            for row, mapping in zip(range(len(inverted), len(sources)), mappings, strict=True):
+                noise[row, list(mapping.targets)] = inverted[sources[row], list(mapping.references)]
         return noise
 
     @contextmanager

@@ -40,7 +40,9 @@ class ValueCache:
 
     def store(self, key: CacheKey, value: torch.Tensor) -> None:
         """Keeps `value`, of any shape, under `key`."""
-        self._values[key] = self._send(value) if self._to_host and value.is_cuda else value
+        if self._to_host:
+            value = self._send(value) if value.is_cuda else value.cpu()
+        self._values[key] = value
 
     def load(self, key: CacheKey, device: torch.device) -> torch.Tensor:
         """
@@ -49,8 +51,8 @@ class ValueCache:
         Raises:
             KeyError: there is none.
         """
-        if self._values[key].device == device:
-            return self._values[key]
+        if self._values[key].device == device or device.type != "cuda":
+            return self._values[key].to(device)
         if self._ahead is None or self._ahead[0] != key:
             self._ahead = (key, self._fetch(key, device))
         value = self._ahead[1]
@@ -59,6 +61,8 @@ class ValueCache:
             stream.wait_stream(self._stream)
         value.record_stream(stream)
         self._ahead = None
+        # Not further ahead of the model than this one attention, or copies of many would take up its memory at once.
+        self._copy_stream(device).wait_stream(stream)
         if (following := self._next(key)) is not None:
             self._ahead = (following, self._fetch(following, device))
         return value

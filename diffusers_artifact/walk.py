@@ -23,7 +23,7 @@ class Walk:
         family (`TransformerFamily`): Adapter of the transformer.
         state (`InjectionState`): What is injected, and what the injecting processors read.
         grid (`tuple[int, int]`): Rows and columns of tokens.
-        negative (`Conditioning`): One row, the negative prompt; evaluated only for true guidance.
+        negative (`Conditioning`, *optional*): One row, the negative prompt; needed for true guidance alone.
         interrupted (`Callable`): Says, before every evaluation, whether to skip it.
 
     Attributes:
@@ -35,7 +35,7 @@ class Walk:
         family: TransformerFamily,
         state: InjectionState,
         grid: tuple[int, int],
-        negative: Conditioning,
+        negative: Conditioning | None = None,
         interrupted: Callable[[], bool] = lambda: False,
     ):
         self.family, self.state, self.grid, self.negative = family, state, grid, negative
@@ -86,6 +86,7 @@ class Walk:
         inverting: bool,
     ) -> torch.Tensor:
         guided = self.family.guidance_kind == "true" and bool((guidance != 1).any())
+        negative = self.negative if guided else None
 
         def evaluate(branch: str, condition: Conditioning) -> torch.Tensor:
             if inverting:
@@ -96,14 +97,15 @@ class Walk:
             return self.family.velocity(sample, timestep, condition, guidance, self.grid).float()
 
         for texts in (conditioning, self.negative):
-            self.state.prepare(texts.prompt_embeds.shape[1])
+            if texts is not None:
+                self.state.prepare(texts.prompt_embeds.shape[1])
         for index, timestep in enumerate(scheduler.timesteps):
             if self.interrupted():
                 break
             step, updates = scheduler.step_of_evaluation[index], scheduler.updates_solution[index]
             velocity = evaluate("cond", conditioning)
-            if guided:
-                unconditional = evaluate("uncond", self.negative.expand(len(sample)))
+            if negative is not None:
+                unconditional = evaluate("uncond", negative.expand(len(sample)))
                 velocity = self.family.guide(velocity, unconditional, guidance[:, None, None])
             sample = on_step_end(timestep, scheduler.step(velocity, timestep, sample, return_dict=False)[0])
         self.state.end()

@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import (  # type: ignore[import-untyped]
+    ModelHook,
+    add_hook_to_module,
+    remove_hook_from_module,
+)
 from diffusers import DiffusionPipeline, FluxPipeline
 from PIL import Image, ImageOps
 from skimage import data
@@ -105,6 +110,23 @@ def test_a_fresh_autoencoder_inverts_its_own_principal_components():
     images = torch.rand(2, 3, 32, 32, generator=generator)
     with torch.no_grad():
         torch.testing.assert_close(model(images).sample, images, rtol=1e-3, atol=1e-3)
+
+
+def test_the_autoencoder_calls_the_hooks_that_offloading_sets(pipe, photo):
+    calls = []
+
+    class Recorder(ModelHook):
+        def pre_forward(self, module, *args, **kwargs):
+            calls.append(module)
+            return args, kwargs
+
+    add_hook_to_module(pipe.vae, Recorder())
+    try:
+        with torch.no_grad():
+            pipe.vae.decode(pipe.vae.encode(photo).latent_dist.mode())
+    finally:
+        remove_hook_from_module(pipe.vae)
+    assert calls == [pipe.vae, pipe.vae]
 
 
 def test_a_stride_that_does_not_fit_is_refused():

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from diffusers import BitsAndBytesConfig
+from diffusers import BitsAndBytesConfig, FluxTransformer2DModel
 from diffusers.models.attention_dispatch import attention_backend
 from peft import LoraConfig
 from PIL import Image
@@ -225,6 +225,22 @@ def test_compiled_transformer_equals_and_is_not_compiled_again_at_every_step(
         for steps in (2, 4):
             torch.testing.assert_close(call(compiled, steps), call(untreated, steps), rtol=1e-4, atol=1e-5)
             assert graphs.frame_count == 2  # inversion and denoising, which have batches of their own
+
+
+def test_blocks_compiled_one_by_one_share_their_graphs():
+    """As diffusers recommends; a graph for every block would pass dynamo's limit in a deep model."""
+    stock = tiny_flux()
+    config = dict(stock.transformer.config) | {"num_layers": 6, "num_single_layers": 12}
+    components = {**stock.components, "transformer": FluxTransformer2DModel(**config)}
+    plain = ArtifactInjectionPipeline(**components)
+    pipe = copied(plain)
+    torch.compiler.reset()
+    graphs = CompileCounter()
+    pipe.transformer.compile_repeated_blocks(backend=graphs, fullgraph=True)
+    for steps in (2, 4):
+        settings = {"num_inference_steps": steps, "position_steps": 1, "value_steps": steps}
+        torch.testing.assert_close(latents(pipe, **settings), latents(plain, **settings), rtol=1e-4, atol=1e-5)
+    assert graphs.frame_count <= 16
 
 
 @needs_cuda

@@ -61,11 +61,28 @@ def test_text_before_the_image_is_left_alone(value_source):
     assert both[0][0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("step, block", [(6, 0), (0, 1)])
-def test_values_are_left_alone_after_their_steps_and_outside_their_blocks(step, block):
+def test_values_are_left_alone_after_their_steps():
     state = InjectionState([EMPTY, FLAW], [0, 0], 10, (), (0,))
-    state.begin_denoising(step, "cond")
-    assert torch.equal(injected(state, 2, block), values(2)[..., 0, 0])
+    state.begin_denoising(6, "cond")
+    assert torch.equal(injected(state, 2), values(2)[..., 0, 0])
+
+
+def test_both_branches_and_both_attentions_of_a_block_have_values_of_their_own():
+    state = InjectionState([FLAW], [0], 10, (), (0,), value_source="inversion")
+    offsets = {("cond", "attn"): 0.1, ("uncond", "attn"): 0.2, ("cond", "attn2"): 0.3, ("uncond", "attn2"): 0.4}
+    for (branch, name), offset in offsets.items():
+        state.begin_inversion(0, branch, updates=True)
+        state.inject(0, name, values(1), values(1, offset))
+    for (branch, name), offset in offsets.items():
+        state.begin_denoising(0, branch)
+        _, value = state.inject(0, name, values(1), values(1))
+        torch.testing.assert_close(value[0, :, 0, 0], torch.tensor([0, 4, 4, 3, 4, 5]) + offset)
+
+
+def test_values_are_injected_in_the_branch_of_the_negative_prompt_too():
+    state = InjectionState([EMPTY, FLAW], [0, 0], 10, (), (0,))
+    state.begin_denoising(0, "uncond")
+    assert injected(state, 2)[1].tolist() == [0, 4, 4, 3, 4, 5]
 
 
 def test_positions_end_by_artifact_type():
@@ -89,20 +106,20 @@ def test_rotation_turns_targets_by_their_reference():
 
     states = torch.zeros(2, 8, 1, 1)
     state.begin_denoising(0, "cond")
-    assert state.rotate(0, states, turn, text_length=2)[..., 0, 0].tolist() == [
+    assert state.rotate(states, turn, text_length=2)[..., 0, 0].tolist() == [
         [0, 1, 2, 3, 4, 5, 6, 7],
         [0, 1, 2, 6, 6, 5, 6, 7],
     ]
-    assert torch.equal(state.rotate(1, states, turn, text_length=2), turn(states, None))
+    state.end()
+    assert torch.equal(state.rotate(states, turn, text_length=2), turn(states, None))
 
 
 def test_the_cache_keeps_only_what_is_read():
-    """Steps 0 to 5 of 10, one block of two, and no token but those that the flawed row takes: not 1 and 2 of row 0."""
+    """Of 10 steps the first 6, and of the tokens those that the flawed row takes: of row 0 all but 1 and 2."""
     state = InjectionState([EMPTY, EMPTY, FLAW], [0, 1, 0], 10, (), (1,), value_source="inversion")
     for step in reversed(range(10)):
         state.begin_inversion(step, "cond", updates=True)
-        for block in range(2):
-            state.inject(block, "attn", values(2), values(2, offset=0.01 * step))
+        state.inject(1, "attn", values(2), values(2, offset=0.01 * step))
     assert state.cache_bytes == 6 * 4 * (2 * 4) * 4  # steps, tokens, heads and channels, bytes
     state.begin_denoising(5, "cond")
     torch.testing.assert_close(injected(state, 3, block=1)[2], torch.tensor([0, 4, 4, 3, 4, 5]) + 0.05)

@@ -89,13 +89,18 @@ def test_variants_in_one_batch_equal_single_runs(pipe, photo):
         torch.testing.assert_close(together.images[index], alone.images[0], rtol=1e-3, atol=1e-4)
 
 
-def test_several_images_in_one_batch_equal_single_runs(pipe, photo):
-    second = Image.fromarray(255 - np.asarray(photo))
-    together = run(pipe, [photo, second], [[MAPPING], [MAPPING, MAPPING]], prompt=["a", "b"])
+@pytest.mark.parametrize("value_source", ["reconstruction", "inversion"])
+def test_several_images_in_one_batch_equal_single_runs(pipe, photo, value_source):
+    second, other = Image.fromarray(255 - np.asarray(photo)), PatchMapping((0, 1, 2), (18, 19, 20), GRID)
+    settings: dict = {"value_source": value_source, "transfer_noise": True}
+    if pipe.family.guidance_kind == "true":
+        settings |= {"guidance_scale": 3.0, "inversion_guidance_scale": 1.5, "negative_prompt": "a blur"}
+    together = run(pipe, [photo, second], [[MAPPING], [MAPPING, other]], prompt=["a", "b"], **settings)
     assert together.image_indices == [0, 1, 1]
-    alone = run(pipe, second, MAPPING, prompt="b")
-    torch.testing.assert_close(together.images[1], alone.images[0], rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(together.reconstructions[1], alone.reconstructions[0], rtol=1e-3, atol=1e-4)
+    for index, mapping in ((1, MAPPING), (2, other)):
+        alone = run(pipe, second, mapping, prompt="b", **settings)
+        torch.testing.assert_close(together.images[index], alone.images[0], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(together.reconstructions[1], alone.reconstructions[0], rtol=1e-3, atol=1e-4)
 
 
 def test_results_do_not_depend_on_earlier_calls(pipe, photo):
@@ -170,7 +175,7 @@ def test_image_as_tensor_and_array_equals_pil(pipe, photo):
     [
         ({"solver": "heun"}, "`solver` must be one of .*got 'heun'"),
         ({"value_source": "cache"}, "`value_source` must be one of"),
-        ({"num_inference_steps": 0}, "`num_inference_steps` must be at least 1, got 0"),
+        ({"num_inference_steps": 0}, "`num_inference_steps` must be an integer of at least 1, got 0"),
         ({"position_steps": STEPS + 1}, "`position_steps` must be from 0 to 3, got 4"),
         ({"value_steps": -1}, "`value_steps` must be from 0 to 3, got -1"),
         ({"value_blocks": [99]}, "`value_blocks` must be from 0 to .*got 99"),

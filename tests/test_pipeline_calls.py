@@ -112,6 +112,44 @@ def test_confined_latents_equal_the_reconstruction_outside(build, photo):
     assert (confined.images - confined.reconstructions)[..., :2, :4].abs().max() > 0
 
 
+def test_confined_latents_equal_the_reconstruction_outside_at_every_evaluation(pipe, photo):
+    outside = torch.ones(GRID, dtype=torch.bool)
+    outside[:2, :3] = False
+    equal: list[bool] = []
+
+    def compare(module, positional, given):
+        first, *flawed = given["hidden_states"][:, outside.flatten()]
+        equal.extend(torch.equal(first, row) for row in flawed)
+
+    hook = pipe.transformer.register_forward_pre_hook(compare, with_kwargs=True)
+    run(pipe, photo, confine="latent")
+    hook.remove()
+    assert equal == [True] * 4
+
+
+def test_each_image_is_confined_to_its_own_reconstruction(pipe, photo):
+    other = Image.fromarray(255 - np.asarray(photo))
+    output = run(pipe, [photo, other], [[FLAW], [FLAW]], output_type="np", confine="pixel")
+    for image, reconstruction in zip(output.images, output.reconstructions, strict=True):
+        assert np.array_equal(image[32:], reconstruction[32:])
+
+
+def test_the_generator_samples_the_autoencoders_posterior(pipe, photo):
+    first, again, other = (
+        run(pipe, photo, generator=torch.Generator().manual_seed(seed)).inverted_latents for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("build", [tiny_flux, tiny_sd3])
+def test_nothing_is_injected_outside_the_blocks_given(build, photo):
+    pipe = pipeline(build())
+    settings: dict = {"value_blocks": (), "guidance_scale": 1.0}
+    settings |= {"position_steps": 0} if pipe.family.position_blocks_reason else {"position_blocks": ()}
+    output = run(pipe, photo, **settings)
+    assert torch.equal(output.images, output.reconstructions)
+
+
 def test_confined_pixels_equal_the_reconstruction_outside(pipe, photo):
     free, confined = (run(pipe, photo, output_type="np", confine=confine) for confine in ("none", "pixel"))
     inside = np.zeros((GRID[0] * 16, GRID[1] * 16), dtype=bool)
@@ -121,9 +159,7 @@ def test_confined_pixels_equal_the_reconstruction_outside(pipe, photo):
     np.testing.assert_allclose(confined.images[0][:16, :32], free.images[0][:16, :32], atol=1e-6)
 
 
-@pytest.mark.parametrize("build", [tiny_flux, tiny_sd3])
-def test_a_held_background_changes_less(build, photo):
-    pipe = pipeline(build())
+def test_a_held_background_changes_less(pipe, photo):
     settings = {"value_steps": 3, "value_blocks": range(pipe.family.num_blocks), "guidance_scale": 1.0}
 
     def change_outside(hold):
@@ -189,6 +225,14 @@ def test_a_transformer_for_filling_in_is_refused(pipe, photo):
         run(fill, photo)
 
 
+def test_components_that_encode_prompts_must_be_loaded(photo):
+    for build, name in ((tiny_sd3, "text_encoder_2"), (tiny_flux, "tokenizer_2")):
+        pipe = pipeline(build())
+        pipe.register_modules(**{name: None})
+        with pytest.raises(ValueError, match=f"`{name}` must be loaded for .*, got None"):
+            run(pipe, photo)
+
+
 def test_an_unsupported_transformer_is_refused_with_the_supported_ones(pipe, photo):
     other = ArtifactInjectionPipeline(**{**pipe.components, "transformer": pipe.vae})
     with pytest.raises(ValueError, match="must be one of FluxTransformer2DModel, .*, got AutoencoderKL"):
@@ -198,6 +242,12 @@ def test_an_unsupported_transformer_is_refused_with_the_supported_ones(pipe, pho
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        ({"negative_prompt": "a blur"}, "`negative_prompt` must be empty for FluxTransformer2DModel.*got 'a blur'"),
+        ({"prompt": None}, "`prompt` and `negative_prompt` must be strings"),
+        ({"num_inference_steps": 2.5}, "`num_inference_steps` must be an integer of at least 1, got 2.5"),
+        ({"image": [np.zeros((64, 96, 3))]}, "`image` must be PIL images, or one array .*got a list of ndarray"),
+        ({"image": torch.full((1, 3, 64, 96), float("nan"))}, r"`image` must lie in \[0, 1\], got \[nan, nan\]"),
+        ({"mapping": None}, "`mapping` must hold a list of mappings for each of 1 images, got NoneType"),
         ({"confine": "mask"}, "`confine` must be one of none, latent, pixel, got 'mask'"),
         ({"confine": "pixel"}, "`confine` must be 'none' or 'latent' for `output_type='latent'`"),
         ({"hold_background": True, "value_source": "inversion"}, "`hold_background` must be False for values from"),
@@ -209,4 +259,4 @@ def test_an_unsupported_transformer_is_refused_with_the_supported_ones(pipe, pho
 )
 def test_bad_arguments_are_named(pipe, photo, arguments, message):
     with pytest.raises(ValueError, match=message):
-        run(pipe, arguments.pop("image", photo), **arguments)
+        run(pipe, **({"photo": arguments.pop("image", photo)} | arguments))

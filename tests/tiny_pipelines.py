@@ -168,7 +168,8 @@ def tiny_sd3(dual_attention: bool = True) -> StableDiffusion3Pipeline:
 
     Args:
         dual_attention (`bool`, *optional*, defaults to `True`):
-            The first block has a second attention and queries and keys are normalised, as in SD3.5; `False` is SD3.
+            The first and last blocks have a second attention and queries and keys are normalised, as in SD3.5; `False`
+            is SD3.
     """
     tokenizer, tokenizer_3 = _clip_tokenizer(), _t5_tokenizer()
     text_encoders = [_clip(CLIPTextModelWithProjection, tokenizer) for _ in range(2)]
@@ -185,7 +186,7 @@ def tiny_sd3(dual_attention: bool = True) -> StableDiffusion3Pipeline:
         pooled_projection_dim=2 * TEXT_DIM,
         out_channels=16,
         pos_embed_max_size=24,
-        dual_attention_layers=(0,) if dual_attention else (),
+        dual_attention_layers=(0, 2) if dual_attention else (),
         qk_norm="rms_norm" if dual_attention else None,
     )
     return StableDiffusion3Pipeline(
