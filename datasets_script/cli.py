@@ -90,6 +90,11 @@ def build_parser() -> argparse.ArgumentParser:
         "(default: none)",
     )
     synthesize.add_argument(
+        "--allow-distilled",
+        action="store_true",
+        help="run few-step models (schnell, turbo) all the same, although they do not invert well",
+    )
+    synthesize.add_argument(
         "--preset",
         default="auto",
         choices=("auto", *PRESETS),
@@ -145,6 +150,7 @@ def command_synthesize(args: argparse.Namespace) -> int:
             solver=args.solver,
             value_source=args.value_source,
             confine=args.confine,
+            allow_distilled=args.allow_distilled,
             preset=args.preset,
         ),
         curation=CurationSettings(),

@@ -71,6 +71,7 @@ class InjectionSettings:
     solver: str = "fireflow"
     value_source: ValueSource = "reconstruction"
     confine: Confinement = "none"
+    allow_distilled: bool = False
     preset: str = "auto"
 
 
@@ -89,7 +90,7 @@ class Injector:
         device (`str`, *optional*): Defaults to CUDA where there is one, with bfloat16 for all but the embedded model.
 
     Raises:
-        ModelLoadError: there is no such checkpoint, or it cannot be had.
+        ModelLoadError: there is no such checkpoint, it cannot be had, or the pipeline cannot use it.
     """
 
     def __init__(
@@ -112,6 +113,10 @@ class Injector:
                 "`model` must be 'embedded', a folder of a checkpoint or the id of one on the Hub, "
                 f"got {model!r}: {error}"
             ) from error
+        try:
+            pipeline.check_model(settings.allow_distilled)
+        except ValueError as error:
+            raise ModelLoadError(f"`model` {model!r} cannot be used: {error}") from error
         self.pipeline = pipeline.to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.settings = settings
@@ -137,6 +142,7 @@ class Injector:
             transfer_noise=preset.transfer_noise,
             hold_background=preset.hold_background and self.settings.value_source == "reconstruction",
             confine=self.settings.confine,
+            allow_distilled=self.settings.allow_distilled,
         )
 
 

@@ -400,6 +400,25 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             timings=timings,
         )
 
+    def check_model(self, allow_distilled: bool = False) -> None:
+        """
+        Checks that the loaded model is one that can be inverted; `__call__` does so too.
+
+        Raises:
+            ValueError: its class or its inputs are not supported, a component is missing, or it was distilled to few
+                steps and `allow_distilled` is `False`.
+        """
+        family = self.family
+        family.check()
+        if not allow_distilled and self.config.is_distilled is not False:
+            reason = "its configuration says `is_distilled`" if self.config.is_distilled else None
+            reason = reason or family.distillation(self.name_or_path or "")
+            if reason:
+                raise ValueError(
+                    "`transformer` must not be distilled to few steps, because such models do not invert well; this "
+                    f"one is taken for one because {reason}. `allow_distilled=True` runs it all the same."
+                )
+
     def check_inputs(
         self,
         num_images: int,
@@ -434,15 +453,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         one_of("confine", confine, CONFINEMENTS)
         one_of("output_type", output_type, OUTPUT_TYPES)
         family = self.family
-        family.check()
-        if not allow_distilled and self.config.is_distilled is not False:
-            reason = "its configuration says `is_distilled`" if self.config.is_distilled else None
-            reason = reason or family.distillation(self.name_or_path or "")
-            if reason:
-                raise ValueError(
-                    "`transformer` must not be distilled to few steps, because such models do not invert well; this "
-                    f"one is taken for one because {reason}. `allow_distilled=True` runs it all the same."
-                )
+        self.check_model(allow_distilled)
         if len(prompts) != num_images:
             raise ValueError(f"`prompt` must be a string or one for each image, got {len(prompts)} for {num_images}")
         if not all(isinstance(text, str) for text in (*prompts, negative_prompt)):

@@ -177,6 +177,15 @@ def test_a_checkpoint_with_text_encoders_takes_the_caption_and_its_own_size(phot
     assert pairs[0].flawed.size == (480, 480) and pairs[0].grid == (30, 30) and pairs[0].caption
 
 
+def test_a_few_step_model_is_refused_when_it_is_loaded(photos, tmp_path, capsys):
+    folder = tmp_path / "tiny-turbo"
+    tiny_flux().save_pretrained(folder)
+    assert main(["synthesize", str(photos), str(tmp_path / "out"), "--model", str(folder), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert "must not be distilled to few steps" in error and "Traceback" not in error
+    assert Injector(str(folder), InjectionSettings(allow_distilled=True), device="cpu").settings.allow_distilled
+
+
 def test_seeds_depend_on_run_and_sample():
     seeds = {derive_seed(run, name) for run in (0, 1) for name in ("a.png", "b.png")}
     assert len(seeds) == 4 and all(0 <= seed < 2**63 for seed in seeds)
