@@ -112,6 +112,30 @@ def test_a_fresh_autoencoder_inverts_its_own_principal_components():
         torch.testing.assert_close(model(images).sample, images, rtol=1e-3, atol=1e-3)
 
 
+def test_a_held_background_changes_less_outside_and_as_much_inside(pipe, photo):
+    """An eye of the astronaut's, copied onto her cheek, at the settings of the embedded preset."""
+    flaw = PatchMapping((56, 57, 72, 73), (39, 40, 55, 56), (16, 16))
+    inside = torch.from_numpy(flaw.target_patches()).repeat_interleave(16, 0).repeat_interleave(16, 1)
+
+    def change(hold: bool) -> tuple[float, float]:
+        output = pipe(
+            photo,
+            flaw,
+            num_inference_steps=4,
+            value_steps=4,
+            value_blocks=range(8),
+            transfer_noise=True,
+            hold_background=hold,
+            output_type="pt",
+        )
+        difference = (output.images - output.reconstructions).abs().mean(1)[0]
+        return float(difference[~inside].mean()), float(difference[inside].mean())
+
+    (held, flawed), (free, unheld) = change(True), change(False)
+    assert held < 0.8 * free
+    assert flawed > 0.9 * unheld > 10 * free
+
+
 def test_the_autoencoder_calls_the_hooks_that_offloading_sets(pipe, photo):
     calls = []
 
