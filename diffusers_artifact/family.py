@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from .injection import InjectionState
+from .injection import InjectionState, Turn
 
 
 GuidanceKind = Literal["none", "distilled", "true"]
@@ -81,6 +81,39 @@ class Conditioning:
         return torch.ones(self.prompt_embeds.shape[:2], dtype=torch.bool, device=self.prompt_embeds.device)
 
 
+class InjectionAttnProcessor:
+    """
+    Base of the injecting attention processors.
+
+    Args:
+        state (`InjectionState`): Shared by all processors of a call.
+        block (`int`): Index of the block, in the order of the family's `block_lists`.
+        name (`str`, *optional*, defaults to `"attn"`): Which attention of the block, for blocks that have two.
+    """
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __init__(self, state: InjectionState, block: int, name: str = "attn"):
+        self.state = state
+        self.block = block
+        self.name = name
+        # Not looked up while the model runs, lest every block be compiled by itself.
+        self.takes_values, self.takes_positions = block in state.value_blocks, block in state.position_blocks
+
+    def inject(
+        self, query: torch.Tensor, value: torch.Tensor, text_length: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `InjectionState.inject`, where this block takes values."""
+        if not self.takes_values:
+            return query, value
+        return self.state.inject(self.block, self.name, query, value, text_length)
+
+    def rotate(self, states: torch.Tensor, turn: Turn, text_length: int = 0) -> torch.Tensor:
+        """As `InjectionState.rotate`, with every token at its own position where this block takes none."""
+        return self.state.rotate(states, turn, text_length) if self.takes_positions else turn(states, None)
+
+
 class TransformerFamily(ABC):
     r"""
     Adapter of one family. Tokens are packed latents of shape `(batch, tokens, channels)`, row-major.
@@ -92,6 +125,9 @@ class TransformerFamily(ABC):
 
     transformer_class: str
     """Name of the diffusers class of the transformer."""
+
+    block_lists: tuple[str, ...] = ("transformer_blocks",)
+    """Names of the transformer's lists of blocks, in the order in which they run."""
 
     position_blocks_reason: str | None = None
     """Why positions cannot be restricted to some blocks, where they cannot."""
@@ -110,9 +146,9 @@ class TransformerFamily(ABC):
         self.components = components
 
     @property
-    @abstractmethod
     def num_blocks(self) -> int:
         """Number of transformer blocks, which `position_blocks` and `value_blocks` index."""
+        return sum(len(getattr(self.transformer, name)) for name in self.block_lists)
 
     @property
     @abstractmethod
@@ -126,6 +162,10 @@ class TransformerFamily(ABC):
     def default_guidance_scale(self) -> float:
         """Guidance of flawed rows where the user gives none."""
         return 1.0
+
+    def needs_negative(self, scales: torch.Tensor) -> bool:
+        """Whether rows with these guidance scales take a second evaluation, with the negative prompt."""
+        return self.guidance_kind == "true" and bool((scales != 1).any())
 
     def guide(self, conditional: torch.Tensor, unconditional: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         """Velocity of true classifier-free guidance; `scales` of shape `(rows, 1, 1)`."""
@@ -180,9 +220,13 @@ class TransformerFamily(ABC):
         Latents of `(batch, channels, height, width)`, normalised as the transformer takes them, of images of shape
         `(batch, 3, height, width)` in [-1, 1]; sampled from the posterior if there is a `generator`, else its mode.
         """
-        posterior = self.vae.encode(images.to(self.vae.dtype)).latent_dist
-        latents = posterior.mode() if generator is None else posterior.sample(generator)
+        latents = self.raw_latents(images, generator)
         return (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+
+    def raw_latents(self, images: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """Latents as the autoencoder gives them; see `encode_images`."""
+        posterior = self.vae.encode(images.to(self.vae.dtype)).latent_dist
+        return posterior.mode() if generator is None else posterior.sample(generator)
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """The inverse of `encode_images`."""
@@ -237,14 +281,17 @@ class TransformerFamily(ABC):
         """
 
     @abstractmethod
-    def make_processors(self, state: InjectionState) -> dict[str, Any]:
-        """A fresh injecting processor for each attention of the transformer."""
+    def make_processor(self, state: InjectionState, block: int, path: str) -> InjectionAttnProcessor:
+        """
+        A fresh injecting processor for an attention of block number `block`, whose stock processor `attn_processors`
+        lists as `path`.
+        """
 
     @contextmanager
     def injecting(self, state: InjectionState) -> Iterator[None]:
         """Swaps the attention processors for injecting ones, and back however the block ends."""
         originals = dict(self.transformer.attn_processors)
-        processors = self.make_processors(state)
+        processors = {path: self.make_processor(state, self._block_of(path), path) for path in originals}
         for name, processor in processors.items():
             # A backend chosen with `set_attention_backend` is kept on the processor.
             processor._attention_backend = getattr(originals[name], "_attention_backend", None)
@@ -255,14 +302,11 @@ class TransformerFamily(ABC):
         finally:
             self.transformer.set_attn_processor(originals)
 
-
-def block_names(processors: Sequence[str] | dict[str, Any], prefixes: Sequence[str]) -> dict[str, int]:
-    """Block index of every processor name, counting the lists of blocks named in `prefixes` one after the other."""
-    lengths = [
-        1 + max((int(n.split(".")[1]) for n in processors if n.startswith(p + ".")), default=-1) for p in prefixes
-    ]
-    starts = {prefix: sum(lengths[:i]) for i, prefix in enumerate(prefixes)}
-    return {name: starts[name.split(".")[0]] + int(name.split(".")[1]) for name in processors}
+    def _block_of(self, path: str) -> int:
+        """Index of the block that a processor listed as `path` belongs to, such as `transformer_blocks.3.attn`."""
+        name, index = path.split(".")[:2]
+        before = self.block_lists[: self.block_lists.index(name)]
+        return sum(len(getattr(self.transformer, other)) for other in before) + int(index)
 
 
 def dynamic_shift(num_tokens: int, config: Any) -> float:
@@ -280,3 +324,9 @@ def project(
         return (attn.to_added_qkv if of_text else attn.to_qkv)(hidden_states).chunk(3, dim=-1)
     names = ("add_q_proj", "add_k_proj", "add_v_proj") if of_text else ("to_q", "to_k", "to_v")
     return tuple(getattr(attn, name)(hidden_states) for name in names)
+
+
+def split_output(attn: Any, output: torch.Tensor, text_length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Image and text, each through its projection, of attention over text and image `(rows, sequence, channels)`."""
+    text, image = output[:, :text_length].contiguous(), output[:, text_length:].contiguous()
+    return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)

@@ -10,27 +10,20 @@ from diffusers import FluxPipeline
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
 
-from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, dynamic_shift, project
+from .family import (
+    Conditioning,
+    GuidanceKind,
+    InjectionAttnProcessor,
+    TransformerFamily,
+    dynamic_shift,
+    project,
+    split_output,
+)
 from .injection import InjectionState
 
 
-class RotaryInjectionAttnProcessor:
-    """
-    Base of the processors of FLUX and its kin, whose positions are a table of cosines and sines with text first.
-
-    Args:
-        state (`InjectionState`): Shared by all processors of a call.
-        block (`int`): Index of the block, double-stream blocks first.
-    """
-
-    _attention_backend = None
-    _parallel_config = None
-
-    def __init__(self, state: InjectionState, block: int):
-        self.state = state
-        self.block = block
-        # Not looked up while the model runs, lest every block be compiled by itself.
-        self.takes_values, self.takes_positions = block in state.value_blocks, block in state.position_blocks
+class RotaryInjectionAttnProcessor(InjectionAttnProcessor):
+    """Base of the processors of FLUX and its kin, whose positions are a table of cosines and sines with text first."""
 
     def attend(
         self,
@@ -46,14 +39,10 @@ class RotaryInjectionAttnProcessor:
             table = image_rotary_emb if index is None else tuple(part[index] for part in image_rotary_emb)
             return apply_rotary_emb(states, table, sequence_dim=1)
 
-        if self.takes_positions:
-            text_length = self.text_length(image_rotary_emb)
-            query, key = (self.state.rotate(states, turn, text_length) for states in (query, key))
-        else:
-            query, key = turn(query, None), turn(key, None)
+        text_length = self.text_length(image_rotary_emb)
         output = dispatch_attention_fn(
-            query,
-            key,
+            self.rotate(query, turn, text_length),
+            self.rotate(key, turn, text_length),
             value,
             attn_mask=attention_mask,
             backend=self._attention_backend,
@@ -79,9 +68,8 @@ class FluxInjectionAttnProcessor(RotaryInjectionAttnProcessor):
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in project(attn, hidden_states))
         # Single-stream blocks get text and image tokens in one sequence.
-        if self.takes_values:
-            text_length = 0 if encoder_hidden_states is not None else self.text_length(image_rotary_emb)
-            query, value = self.state.inject(self.block, "attn", query, value, text_length)
+        text_length = 0 if encoder_hidden_states is not None else self.text_length(image_rotary_emb)
+        query, value = self.inject(query, value, text_length)
         query, key = attn.norm_q(query), attn.norm_k(key)
 
         if encoder_hidden_states is not None:
@@ -95,9 +83,7 @@ class FluxInjectionAttnProcessor(RotaryInjectionAttnProcessor):
         output = self.attend(query, key, value, attention_mask, image_rotary_emb)
         if encoder_hidden_states is None:
             return output
-        text_length = encoder_hidden_states.shape[1]
-        text, image = output[:, :text_length].contiguous(), output[:, text_length:].contiguous()
-        return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
+        return split_output(attn, output, encoder_hidden_states.shape[1])
 
 
 class FluxFamily(TransformerFamily):
@@ -108,11 +94,8 @@ class FluxFamily(TransformerFamily):
 
     transformer_class = "FluxTransformer2DModel"
     text_components: tuple[str, ...] = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    block_lists = ("transformer_blocks", "single_transformer_blocks")
     may_lack_text = True
-
-    @property
-    def num_blocks(self) -> int:
-        return self.transformer.config.num_layers + self.transformer.config.num_single_layers
 
     @property
     def guidance_kind(self) -> GuidanceKind:
@@ -182,6 +165,5 @@ class FluxFamily(TransformerFamily):
             "pooled_projections": conditioning.pooled,
         }
 
-    def make_processors(self, state: InjectionState) -> dict[str, FluxInjectionAttnProcessor]:
-        blocks = block_names(self.transformer.attn_processors, ("transformer_blocks", "single_transformer_blocks"))
-        return {name: FluxInjectionAttnProcessor(state, block) for name, block in blocks.items()}
+    def make_processor(self, state: InjectionState, block: int, path: str) -> InjectionAttnProcessor:
+        return FluxInjectionAttnProcessor(state, block)

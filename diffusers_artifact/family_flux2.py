@@ -9,7 +9,7 @@ import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
-from .family import Conditioning, GuidanceKind, TransformerFamily, block_names
+from .family import Conditioning, GuidanceKind, InjectionAttnProcessor, TransformerFamily
 from .family_flux import FluxInjectionAttnProcessor, RotaryInjectionAttnProcessor
 from .injection import InjectionState
 
@@ -27,8 +27,7 @@ class Flux2ParallelInjectionAttnProcessor(RotaryInjectionAttnProcessor):
         widths = [3 * attn.inner_dim, attn.mlp_hidden_dim * attn.mlp_mult_factor]
         qkv, mlp = attn.to_qkv_mlp_proj(hidden_states).split(widths, dim=-1)
         query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in qkv.chunk(3, dim=-1))
-        if self.takes_values:
-            query, value = self.state.inject(self.block, "attn", query, value, self.text_length(image_rotary_emb))
+        query, value = self.inject(query, value, self.text_length(image_rotary_emb))
         output = self.attend(attn.norm_q(query), attn.norm_k(key), value, attention_mask, image_rotary_emb)
         return attn.to_out(torch.cat([output, attn.mlp_act_fn(mlp)], dim=-1))
 
@@ -41,10 +40,7 @@ class Flux2Family(TransformerFamily):
     """
 
     transformer_class = "Flux2Transformer2DModel"
-
-    @property
-    def num_blocks(self) -> int:
-        return self.transformer.config.num_layers + self.transformer.config.num_single_layers
+    block_lists = ("transformer_blocks", "single_transformer_blocks")
 
     @property
     def guidance_kind(self) -> GuidanceKind:
@@ -55,8 +51,7 @@ class Flux2Family(TransformerFamily):
         return 4.0 if self.guidance_kind == "distilled" else 1.0  # the stock pipeline's; the paper has no FLUX.2
 
     def encode_images(self, images: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        posterior = self.vae.encode(images.to(self.vae.dtype)).latent_dist
-        latents = posterior.mode() if generator is None else posterior.sample(generator)
+        latents = self.raw_latents(images, generator)
         mean, std = self._statistics(latents)
         return (latents - mean) / std
 
@@ -106,9 +101,6 @@ class Flux2Family(TransformerFamily):
             return_dict=False,
         )[0]
 
-    def make_processors(self, state: InjectionState) -> dict[str, RotaryInjectionAttnProcessor]:
-        blocks = block_names(self.transformer.attn_processors, ("transformer_blocks", "single_transformer_blocks"))
-        double, single = FluxInjectionAttnProcessor, Flux2ParallelInjectionAttnProcessor
-        return {
-            name: (single if name.startswith("single") else double)(state, block) for name, block in blocks.items()
-        }
+    def make_processor(self, state: InjectionState, block: int, path: str) -> InjectionAttnProcessor:
+        single = path.startswith("single_transformer_blocks")
+        return (Flux2ParallelInjectionAttnProcessor if single else FluxInjectionAttnProcessor)(state, block)

@@ -10,7 +10,15 @@ from diffusers import QwenImagePipeline
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 
-from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, dynamic_shift, project
+from .family import (
+    Conditioning,
+    GuidanceKind,
+    InjectionAttnProcessor,
+    TransformerFamily,
+    dynamic_shift,
+    project,
+    split_output,
+)
 from .injection import InjectionState
 
 
@@ -22,23 +30,8 @@ UNSUPPORTED = {
 }
 
 
-class QwenImageInjectionAttnProcessor:
-    """
-    Joint attention of Qwen-Image's blocks, with values and positions taken from `state`.
-
-    Args:
-        state (`InjectionState`): Shared by all processors of a call.
-        block (`int`): Index of the block.
-    """
-
-    _attention_backend = None
-    _parallel_config = None
-
-    def __init__(self, state: InjectionState, block: int):
-        self.state = state
-        self.block = block
-        # Not looked up while the model runs, lest every block be compiled by itself.
-        self.takes_values, self.takes_positions = block in state.value_blocks, block in state.position_blocks
+class QwenImageInjectionAttnProcessor(InjectionAttnProcessor):
+    """Joint attention of Qwen-Image's blocks, with values and positions taken from `state`."""
 
     def __call__(
         self,
@@ -61,19 +54,14 @@ class QwenImageInjectionAttnProcessor:
             part.unflatten(-1, (-1, head_dim))
             for part in project(attn, encoder_hidden_states, of_text=True, fused=False)
         )
-        if self.takes_values:
-            query, value = self.state.inject(self.block, "attn", query, value)
+        query, value = self.inject(query, value)
         image_frequencies, text_frequencies = image_rotary_emb
 
         def turn(states: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
             frequencies = image_frequencies if index is None else image_frequencies[index]
             return apply_rotary_emb_qwen(states, frequencies, use_real=False)
 
-        query, key = attn.norm_q(query), attn.norm_k(key)
-        if self.takes_positions:
-            query, key = self.state.rotate(query, turn), self.state.rotate(key, turn)
-        else:
-            query, key = turn(query, None), turn(key, None)
+        query, key = self.rotate(attn.norm_q(query), turn), self.rotate(attn.norm_k(key), turn)
         text_query = apply_rotary_emb_qwen(attn.norm_added_q(text_query), text_frequencies, use_real=False)
         text_key = apply_rotary_emb_qwen(attn.norm_added_k(text_key), text_frequencies, use_real=False)
 
@@ -85,10 +73,7 @@ class QwenImageInjectionAttnProcessor:
             backend=self._attention_backend,
             parallel_config=self._parallel_config,
         )
-        output = output.flatten(2, 3).to(query.dtype)
-        text_length = encoder_hidden_states.shape[1]
-        text, image = output[:, :text_length].contiguous(), output[:, text_length:].contiguous()
-        return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
+        return split_output(attn, output.flatten(2, 3).to(query.dtype), encoder_hidden_states.shape[1])
 
 
 class QwenImageFamily(TransformerFamily):
@@ -98,10 +83,6 @@ class QwenImageFamily(TransformerFamily):
     """
 
     transformer_class = "QwenImageTransformer2DModel"
-
-    @property
-    def num_blocks(self) -> int:
-        return self.transformer.config.num_layers
 
     @property
     def guidance_kind(self) -> GuidanceKind:
@@ -131,8 +112,7 @@ class QwenImageFamily(TransformerFamily):
         return self.token_side * 2 ** len(self.vae.config.temperal_downsample)
 
     def encode_images(self, images: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        posterior = self.vae.encode(images[:, :, None].to(self.vae.dtype)).latent_dist
-        latents = posterior.mode() if generator is None else posterior.sample(generator)
+        latents = self.raw_latents(images[:, :, None], generator)
         mean, std = self._statistics(latents)
         return ((latents - mean) / std)[:, :, 0]  # (batch, channels, height, width)
 
@@ -176,6 +156,5 @@ class QwenImageFamily(TransformerFamily):
             return_dict=False,
         )[0]
 
-    def make_processors(self, state: InjectionState) -> dict[str, QwenImageInjectionAttnProcessor]:
-        blocks = block_names(self.transformer.attn_processors, ("transformer_blocks",))
-        return {name: QwenImageInjectionAttnProcessor(state, block) for name, block in blocks.items()}
+    def make_processor(self, state: InjectionState, block: int, path: str) -> InjectionAttnProcessor:
+        return QwenImageInjectionAttnProcessor(state, block)

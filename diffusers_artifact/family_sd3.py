@@ -10,11 +10,18 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from diffusers.models.attention_processor import FusedJointAttnProcessor2_0
 
-from .family import Conditioning, GuidanceKind, TransformerFamily, block_names, dynamic_shift, project
+from .family import (
+    Conditioning,
+    GuidanceKind,
+    InjectionAttnProcessor,
+    TransformerFamily,
+    dynamic_shift,
+    project,
+)
 from .injection import InjectionState
 
 
-class SD3InjectionAttnProcessor:
+class SD3InjectionAttnProcessor(InjectionAttnProcessor):
     """
     Joint attention of SD3's blocks, and the image-only second attention of SD3.5's, with values taken from `state`.
 
@@ -27,12 +34,8 @@ class SD3InjectionAttnProcessor:
     """
 
     def __init__(self, state: InjectionState, block: int, name: str, fused: bool):
-        self.state = state
-        self.block = block
-        self.name = name
+        super().__init__(state, block, name)
         self.fused = fused
-        # Not looked up while the model runs, lest every block be compiled by itself.
-        self.takes_values = block in state.value_blocks
 
     def __call__(
         self,
@@ -42,9 +45,7 @@ class SD3InjectionAttnProcessor:
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         query, key, value = self._project(attn, hidden_states)
-        if self.takes_values:
-            injected = self.state.inject(self.block, self.name, query.transpose(1, 2), value.transpose(1, 2))
-            query, value = (part.transpose(1, 2) for part in injected)
+        query, value = (part.transpose(1, 2) for part in self.inject(query.transpose(1, 2), value.transpose(1, 2)))
         if attn.norm_q is not None:
             query, key = attn.norm_q(query), attn.norm_k(key)
 
@@ -80,10 +81,6 @@ class SD3Family(TransformerFamily):
     transformer_class = "SD3Transformer2DModel"
     text_components = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     position_blocks_reason = "its positions are added once at the patch embedding and enter every block"
-
-    @property
-    def num_blocks(self) -> int:
-        return self.transformer.config.num_layers
 
     @property
     def input_channels(self) -> int:
@@ -130,14 +127,9 @@ class SD3Family(TransformerFamily):
         )[0]
         return self.pack(velocity)
 
-    def make_processors(self, state: InjectionState) -> dict[str, SD3InjectionAttnProcessor]:
-        originals = self.transformer.attn_processors
-        return {
-            name: SD3InjectionAttnProcessor(
-                state, block, name.split(".")[2], isinstance(originals[name], FusedJointAttnProcessor2_0)
-            )
-            for name, block in block_names(originals, ("transformer_blocks",)).items()
-        }
+    def make_processor(self, state: InjectionState, block: int, path: str) -> InjectionAttnProcessor:
+        fused = isinstance(self.transformer.attn_processors[path], FusedJointAttnProcessor2_0)
+        return SD3InjectionAttnProcessor(state, block, path.split(".")[2], fused)
 
     @contextmanager
     def injecting(self, state: InjectionState) -> Iterator[None]:

@@ -333,7 +333,6 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         guidance = torch.tensor(
             [inversion_guidance_scale] * len(photos) + [guidance_scale] * len(mappings), device=device
         )
-        guided = family.guidance_kind == "true" and bool((guidance != 1).any())
         timings: dict[str, float] = {}
 
         with self._timed(timings, "encode"):
@@ -341,7 +340,9 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
                 text: family.encode_prompt(text, device, max_sequence_length) for text in dict.fromkeys(prompts)
             }
             conditions = [encoded[text] for text in prompts]
-            negative = family.encode_prompt(negative_prompt, device, max_sequence_length) if guided else None
+            negative = None
+            if family.needs_negative(guidance):
+                negative = family.encode_prompt(negative_prompt, device, max_sequence_length)
             clean = family.pack(family.encode_images(photos.to(device), generator)).float()
         timestep_arguments = family.timestep_arguments(num_inference_steps, clean.shape[1], self.scheduler)
         inversion, denoising = (SOLVERS[solver].from_config(self.scheduler.config) for _ in range(2))
@@ -457,7 +458,8 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         if len(prompts) != num_images:
             raise ValueError(f"`prompt` must be a string or one for each image, got {len(prompts)} for {num_images}")
         if not all(isinstance(text, str) for text in (*prompts, negative_prompt)):
-            raise ValueError("`prompt` and `negative_prompt` must be strings, got something else")
+            kinds = sorted({type(text).__name__ for text in (*prompts, negative_prompt)} - {"str"})
+            raise ValueError(f"`prompt` and `negative_prompt` must be strings, got {', '.join(kinds)}")
         if negative_prompt and family.guidance_kind != "true":
             raise ValueError(
                 f"`negative_prompt` must be empty for {family.transformer_class}, which is not guided by one, got "

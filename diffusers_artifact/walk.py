@@ -85,8 +85,7 @@ class Walk:
         on_step_end: OnStepEnd,
         inverting: bool,
     ) -> torch.Tensor:
-        guided = self.family.guidance_kind == "true" and bool((guidance != 1).any())
-        negative = self.negative if guided else None
+        negative = self.negative if self.family.needs_negative(guidance) else None
 
         def evaluate(branch: str, condition: Conditioning) -> torch.Tensor:
             if inverting:
