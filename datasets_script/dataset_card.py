@@ -18,8 +18,9 @@ COLUMNS = {
     "clean": "its reconstruction by the model, without flaws: the clean half of the pair",
     "flawed": "the same reconstruction with the flaws of `artifacts`",
     "caption": "what the image shows; the prompt of the model",
+    "clean_description": "what the clean image shows, as an answer that finds nothing wrong",
     "explanation": "what is wrong with the flawed image as a whole",
-    "explanation_source": "what wrote labels and explanations: `template`, or the id of a vision-language model",
+    "explanation_source": "what wrote the texts but the caption: `template`, or the id of a vision-language model",
     "grid": "rows and columns of patches",
     "seed": "seed of the source's random choices",
     "solver": "ODE solver that inverted and denoised",
@@ -41,7 +42,8 @@ ARTIFACT_FIELDS = {
     "reference_patches": "for each of them, the patch its content and position come from",
     "label": "a few words",
     "explanation": "one sentence",
-    "scores": "JSON: what curation measured (changes as mean absolute difference in [0, 1], PSNR in dB)",
+    "scores": "JSON: what curation measured (changes as mean absolute difference in [0, 1], PSNR in dB); "
+    "`vlm_has_artifact` is a vision-language model's verdict",
     "parameters": "JSON: settings of the tool",
 }
 
@@ -119,7 +121,7 @@ def _front_matter(run: dict[str, Any]) -> str:
 
 
 def _body(run: dict[str, Any]) -> str:
-    recorded = {key: run[key] for key in ("settings", "model_revision", "versions", "sources")}
+    recorded = {key: run[key] for key in ("settings", "model_revision", "perception", "curation", "versions", "sources")}
     counts = {kind: f"{run['accepted'].get(kind, 0)} | {made}" for kind, made in sorted(run["made"].items())}
     return _BODY.format(
         pairs=run["pairs"],

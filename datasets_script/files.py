@@ -1,7 +1,9 @@
-"""Writing files so that they are either whole or absent."""
+"""Writing files so that they are either whole or absent, and telling folders of models apart."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,22 +12,43 @@ from pathlib import Path
 from typing import Any
 
 
+# Numbers of an `OSError` that says that nothing more can be written: no space, no quota, a limit on file sizes.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path` to write to, and moves it into place once the block has succeeded."""
+def replacing(path: Path, shared: bool = False) -> Iterator[Path]:
+    """
+    Gives a temporary name beside `path` to write to, and moves it into place once the block has succeeded. Where
+    several processes may write it at once (`shared`), each has a temporary name of its own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".incomplete")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete" if shared else f"{path.name}.incomplete")
     try:
         yield temporary
+        # A rename that outlives its content after a power cut would look like a whole file.
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
+def write_text(path: Path, text: str, shared: bool = False) -> None:
+    with replacing(path, shared) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+def write_json(path: Path, content: Any, shared: bool = False) -> None:
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", shared)
+
+
+def fingerprint(folder: Path) -> str:
+    """Revision of a local model: a hash of its configurations and of the names and sizes of its weights."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".json", ".safetensors"):
+            digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
+        if path.suffix == ".json":
+            digest.update(path.read_bytes())
+    return f"sha256:{digest.hexdigest()[:16]}"

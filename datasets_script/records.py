@@ -1,4 +1,4 @@
-"""The two records that travel through the engine: an injected artifact and a pair of images."""
+"""The records that leave the engine: an injected artifact, a pair of images, and what was rejected."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Artifact:
         bbox (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)` of `mask`, exclusive maxima, pixels.
         label (`str`): A few words, e.g. `"duplicated ear"`.
         explanation (`str`): One sentence on what is wrong and where.
-        scores (`dict[str, float]`): What curation measured; see `datasets_script.curation.measures`.
+        scores (`dict[str, float]`): What curation found; see `datasets_script.curation.filters.Verdict`.
         parameters (`dict`): Settings of the tool, JSON-serialisable.
     """
 
@@ -50,7 +50,8 @@ class Pair:
     """
     A clean and a flawed image of one source, with all that is known of them (spec §6). The three images are RGB and of
     one size: `source` is the photograph as the model saw it, `clean` its reconstruction, `flawed` the same with
-    artifacts.
+    artifacts. `caption` is the model's prompt, `clean_description` what the clean image shows, `explanation` what is
+    wrong with the flawed one.
     """
 
     pair_id: str
@@ -59,6 +60,7 @@ class Pair:
     clean: Image.Image
     flawed: Image.Image
     caption: str
+    clean_description: str
     explanation: str
     explanation_source: str
     grid: tuple[int, int]
@@ -69,3 +71,33 @@ class Pair:
     model_revision: str
     transform: dict[str, Any]
     artifacts: tuple[Artifact, ...]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """
+    Something that did not become part of the data set, and why.
+
+    Attributes:
+        source_id (`str`): The photograph.
+        stage (`str`): What rejected it: `"read"`, `"perceive"`, `"plan"`, `"inject"`, `"curation"` or `"explain"`.
+        reason (`str`): In words, with the measured value and the threshold where there are such.
+        pair_id (`str`): The pair, where it is one artifact that was rejected; empty otherwise.
+        type, tool, kernel, entity, part (`str`): Of the artifact; empty otherwise.
+        scores (`dict[str, float]`): What curation measured of the artifact.
+        raw (`str`): What a vision-language model answered, where that was the reason.
+        traceback (`str`): Where an unexpected error came from.
+    """
+
+    source_id: str
+    stage: str
+    reason: str
+    pair_id: str = ""
+    type: str = ""
+    tool: str = ""
+    kernel: str = ""
+    entity: str = ""
+    part: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
+    raw: str = ""
+    traceback: str = ""

@@ -22,3 +22,7 @@ os.environ.update(
 
 hypothesis.settings.register_profile("artiagent", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("artiagent")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full-faults", action="store_true", help="kill runs at 20 random moments in place of 3")

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
-from datasets_script.curation.explanations import global_explanation, is_plural, label, local_explanation, plural
+from datasets_script.curation.explanations import (
+    clean_description,
+    global_explanation,
+    is_plural,
+    label,
+    local_explanation,
+    plural,
+    subject,
+)
 from datasets_script.curation.filters import CurationSettings, judge
 from datasets_script.curation.measures import (
     MAX_PSNR,
@@ -239,6 +247,7 @@ class TestVerdicts:
         }
         verdict = judge(artifact(scores=scores), CurationSettings())
         assert not verdict.kept and "0.400 before, 0.450 after" in verdict.reason
+        assert verdict.scores == scores and verdict.raw == ""
         assert judge(artifact(scores=scores), CurationSettings(require_closer=False)).kept
 
     def test_the_band_of_the_stand_in_keeps_shuffles_and_no_blanks(self, photo, stlpips):
@@ -312,6 +321,29 @@ class TestExplanations:
             "The image has three flaws: the cat has an extra ear, the cat's paws are distorted, "
             "and two people merge into each other."
         )
+
+    @pytest.mark.parametrize(
+        ("made", "name"),
+        [
+            (artifact(), "the ear of the cat"),
+            (artifact("fusion"), "the cat and the dog"),
+            (artifact("fusion", entity="coin", fused_entity="coin"), "two coins"),
+            (artifact("fusion", entity="grapes", fused_entity="grapes"), "grapes"),
+        ],
+    )
+    def test_subject(self, made, name):
+        assert subject(made) == name
+
+    @pytest.mark.parametrize(
+        ("caption", "sentences"),
+        [
+            ("a cat on a sofa", "A cat on a sofa. No part is"),
+            ("A cat sits on a sofa. ", "A cat sits on a sofa. No part is"),
+            ("", "No part is"),
+        ],
+    )
+    def test_clean_description_says_what_is_there_and_that_nothing_is_wrong(self, caption, sentences):
+        assert clean_description(caption) == f"{sentences} doubled, missing, distorted or merged with another."
 
     def test_global_explanation_of_nothing_is_refused(self):
         with pytest.raises(ValueError, match="at least one artifact"):

@@ -22,6 +22,8 @@ from diffusers_artifact.mapping import PatchMapping
 GRID = (4, 6)
 RUN = {
     "settings": {"model": "embedded", "seed": 0},
+    "perception": {"backend": "annotations"},
+    "curation": {"metric": "stlpips", "vlm": None},
     "model_revision": "abc",
     "versions": {"torch": "2.15.0"},
     "sources": {"count": 2, "sha256": "0"},
@@ -69,6 +71,7 @@ def make_pair(index: int) -> Pair:
         clean=images[1],
         flawed=images[2],
         caption="a cup",
+        clean_description="A whole cup.",
         explanation="Two flaws.",
         explanation_source="template",
         grid=GRID,

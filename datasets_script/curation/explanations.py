@@ -1,4 +1,4 @@
-"""Labels and explanations from templates over type, entity and part, until a vision-language model writes them."""
+"""Labels and explanations from templates over type, entity and part, where no vision-language model writes them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def local_explanation(artifact: Artifact, image_size: tuple[int, int]) -> str:
         "fusion": ", with no clear boundary between them",
     }
     place = _place(artifact.bbox, image_size)
-    return _capitalized(f"{_clause(artifact, place)}{endings[artifact.type]}.")
+    return _capitalized(f"{clause(artifact, place)}{endings[artifact.type]}.")
 
 
 def global_explanation(artifacts: Sequence[Artifact]) -> str:
@@ -73,11 +73,53 @@ def global_explanation(artifacts: Sequence[Artifact]) -> str:
     """
     if not artifacts:
         raise ValueError("`artifacts` must hold at least one artifact, got none")
-    clauses = [_clause(artifact) for artifact in artifacts]
+    clauses = [clause(artifact) for artifact in artifacts]
     if len(clauses) == 1:
         return f"{_capitalized(clauses[0])}."
     number = _NUMBERS[len(clauses)] if len(clauses) < len(_NUMBERS) else str(len(clauses))
     return f"The image has {number} flaws: {', '.join(clauses[:-1])}{',' * (len(clauses) > 2)} and {clauses[-1]}."
+
+
+def clean_description(caption: str) -> str:
+    """
+    What a clean image shows, and that nothing is wrong with it.
+
+    Args:
+        caption (`str`): A phrase or a sentence, or nothing.
+    """
+    sound = "No part is doubled, missing, distorted or merged with another."
+    return f"{_capitalized(caption.rstrip(' .'))}. {sound}" if caption.strip(" .") else sound
+
+
+def subject(artifact: Artifact) -> str:
+    """What an artifact concerns: `"the ear of the cat"`, `"the cat and the dog"` or `"two coins"`."""
+    if artifact.type != "fusion":
+        return f"the {artifact.part} of the {artifact.entity}"
+    if artifact.entity != artifact.fused_entity:
+        return f"the {artifact.entity} and the {artifact.fused_entity}"
+    return artifact.entity if is_plural(artifact.entity) else f"two {plural(artifact.entity)}"
+
+
+def clause(artifact: Artifact, place: str = "") -> str:
+    """
+    What is wrong (and where, if a place is given), as a clause that can begin or continue a sentence: `"the cat has an
+    extra ear"`.
+    """
+    part, owner = artifact.part, f"the {artifact.entity}"
+    where = f" {place}" if place else ""
+    pronoun, be = ("they", "are") if is_plural(part) else ("it", "is")
+    if artifact.type == "duplication":
+        have = "have" if is_plural(artifact.entity) else "has"
+        return f"{owner} {have} {'extra' if is_plural(part) else 'an extra'} {part}{where}"
+    if artifact.type == "omission":
+        return f"{_possessive(owner)} {part} {be} missing" + (f": {pronoun} should be{where}" if place else "")
+    if artifact.type == "distortion":
+        return f"{_possessive(owner)} {part}{f',{where},' if place else ''} {be} distorted"
+    if artifact.entity != artifact.fused_entity:
+        return f"{owner} and the {artifact.fused_entity} merge into each other{where}"
+    if is_plural(artifact.entity):
+        return f"{owner} merge into one another{where}"
+    return f"two {plural(artifact.entity)} merge into each other{where}"
 
 
 def is_plural(noun: str) -> bool:
@@ -100,25 +142,6 @@ def _regular_plural(word: str) -> str:
     if word.endswith("y") and word[-2:-1] not in "aeiou":
         return f"{word[:-1]}ies"
     return word + ("es" if word.endswith(("s", "x", "z", "ch", "sh")) else "s")
-
-
-def _clause(artifact: Artifact, place: str = "") -> str:
-    """What is wrong (and where, if a place is given), as a clause that can begin or continue a sentence."""
-    part, owner = artifact.part, f"the {artifact.entity}"
-    where = f" {place}" if place else ""
-    pronoun, be = ("they", "are") if is_plural(part) else ("it", "is")
-    if artifact.type == "duplication":
-        have = "have" if is_plural(artifact.entity) else "has"
-        return f"{owner} {have} {'extra' if is_plural(part) else 'an extra'} {part}{where}"
-    if artifact.type == "omission":
-        return f"{_possessive(owner)} {part} {be} missing" + (f": {pronoun} should be{where}" if place else "")
-    if artifact.type == "distortion":
-        return f"{_possessive(owner)} {part}{f',{where},' if place else ''} {be} distorted"
-    if artifact.entity != artifact.fused_entity:
-        return f"{owner} and the {artifact.fused_entity} merge into each other{where}"
-    if is_plural(artifact.entity):
-        return f"{owner} merge into one another{where}"
-    return f"two {plural(artifact.entity)} merge into each other{where}"
 
 
 def _possessive(noun: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..records import Artifact
 
@@ -33,17 +33,29 @@ class CurationSettings:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an artifact is kept; `reason` names the measure, its value and the threshold, either way."""
+    """
+    Whether an artifact is kept.
+
+    Attributes:
+        kept (`bool`): Whether it is.
+        reason (`str`): Names the measure, its value and the threshold, either way.
+        scores (`dict[str, float]`): What it was judged by: those of
+            [`~datasets_script.curation.measures.measure`], and `vlm_has_artifact`, 1 or 0, where a vision-language
+            model was asked.
+        raw (`str`): What that model answered, where it could not be used.
+    """
 
     kept: bool
     reason: str
+    scores: dict[str, float] = field(default_factory=dict)
+    raw: str = ""
 
 
 def judge(artifact: Artifact, settings: CurationSettings) -> Verdict:
     """
-    The verdict on one measured artifact. Distortions are judged by the perceptual band, as in the paper. The other
-    types go to a vision-language judge there; until there is one they need a visible change, and duplications one
-    towards their reference.
+    The verdict of the measures on one artifact. Distortions are judged by the perceptual band, as in the paper. The
+    other types go to a vision-language model there, see [`~datasets_script.curation.curator.Curator`]; before that, or
+    without one, they need a visible change, and duplications one towards their reference.
 
     Args:
         artifact (`Artifact`): With the scores of [`~datasets_script.curation.measures.measure`].
@@ -53,17 +65,23 @@ def judge(artifact: Artifact, settings: CurationSettings) -> Verdict:
         ValueError: a distortion without a perceptual score.
     """
     if artifact.type == "distortion":
-        return _within_band(artifact, settings)
+        kept, reason = _within_band(artifact, settings)
+    else:
+        kept, reason = _visible(artifact, settings)
+    return Verdict(kept, reason, artifact.scores)
+
+
+def _visible(artifact: Artifact, settings: CurationSettings) -> tuple[bool, str]:
     change = artifact.scores["change_inside"]
     numbers = f"change inside the target {change:.3f}, at least {settings.min_change_inside:.3f} needed"
     if change < settings.min_change_inside:
-        return Verdict(False, f"hardly visible: {numbers}")
+        return False, f"hardly visible: {numbers}"
     if artifact.type == "duplication" and settings.require_closer:
         return _came_closer(artifact, numbers)
-    return Verdict(True, f"visible: {numbers}")
+    return True, f"visible: {numbers}"
 
 
-def _within_band(artifact: Artifact, settings: CurationSettings) -> Verdict:
+def _within_band(artifact: Artifact, settings: CurationSettings) -> tuple[bool, str]:
     bands = {"lpips": settings.lpips_band, "stlpips": settings.stlpips_band}
     metric = next((name for name in bands if name in artifact.scores), None)
     if metric is None:
@@ -72,15 +90,15 @@ def _within_band(artifact: Artifact, settings: CurationSettings) -> Verdict:
     similarity = 1 - artifact.scores[metric]
     numbers = f"1 - {metric} = {similarity:.3f} on the box, {least:g} to {most:g} needed"
     if similarity < least:
-        return Verdict(False, f"replaced rather than distorted: {numbers}")
+        return False, f"replaced rather than distorted: {numbers}"
     if similarity > most:
-        return Verdict(False, f"hardly visible: {numbers}")
-    return Verdict(True, f"visible: {numbers}")
+        return False, f"hardly visible: {numbers}"
+    return True, f"visible: {numbers}"
 
 
-def _came_closer(artifact: Artifact, change: str) -> Verdict:
+def _came_closer(artifact: Artifact, change: str) -> tuple[bool, str]:
     before, after = artifact.scores["reference_distance_before"], artifact.scores["reference_distance_after"]
     distances = f"distance of target and reference {before:.3f} before, {after:.3f} after"
     if not artifact.scores["closer_to_reference"]:
-        return Verdict(False, f"no copy of the reference: {distances}")
-    return Verdict(True, f"visible copy: {change}; {distances}")
+        return False, f"no copy of the reference: {distances}"
+    return True, f"visible copy: {change}; {distances}"

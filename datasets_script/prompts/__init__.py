@@ -1,0 +1,1 @@
+"""What vision-language models are asked, one module for each kind of question: wording, schema and typed answer."""

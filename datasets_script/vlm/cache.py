@@ -1,0 +1,68 @@
+"""Answers kept on disk, so that re-runs and resumed runs do not pay twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..files import write_json
+from .base import VLM, VLMAnswer, VLMRequest
+
+
+def default_cache_folder() -> Path:
+    """`$ARTIAGENT_CACHE/vlm`, by default in the user's cache folder."""
+    return Path(os.environ.get("ARTIAGENT_CACHE") or Path.home() / ".cache" / "artiagent") / "vlm"
+
+
+class CachedVLM(VLM):
+    """
+    Another model with a memory. Only answers that could be used are kept. The key is made of model, revision, task,
+    the prompt with its version, schema, length, and the pixels of the images.
+
+    Args:
+        vlm (`VLM`): The model that is asked what is not known yet.
+        folder (`Path`): Where answers are; several processes may share it.
+    """
+
+    def __init__(self, vlm: VLM, folder: Path) -> None:
+        super().__init__(vlm.model, vlm.revision)
+        self.vlm, self.folder, self.usage = vlm, folder, vlm.usage
+
+    def identity(self) -> dict[str, Any]:
+        return self.vlm.identity()
+
+    def ask(self, requests: Sequence[VLMRequest]) -> list[VLMAnswer]:
+        keys = [self._key(request) for request in requests]
+        known = {key: answer for key in dict.fromkeys(keys) if (answer := self._read(key)) is not None}
+        self.usage.cache_hits += sum(key in known for key in keys)
+        unknown = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
+        for key, answer in zip(unknown, self.vlm.ask(list(unknown.values())), strict=True):
+            known[key] = answer
+            if answer.value is not None:
+                write_json(self._path(key), asdict(answer), shared=True)
+        return [known[key] for key in keys]
+
+    def _key(self, request: VLMRequest) -> str:
+        parts = [self.model, self.revision, request.task, request.version, request.prompt, request.max_new_tokens]
+        content = json.dumps([*parts, request.schema, [_hash(image) for image in request.images]], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+    def _read(self, key: str) -> VLMAnswer | None:
+        try:
+            return VLMAnswer(**json.loads(self._path(key).read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):  # not there, or not whole: it is asked for again
+            return None
+
+
+def _hash(image: Image.Image) -> str:
+    return hashlib.sha256(repr(image.size).encode() + image.convert("RGB").tobytes()).hexdigest()

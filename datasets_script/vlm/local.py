@@ -1,0 +1,121 @@
+"""A vision-language model on this machine: any that transformers knows as `image-text-to-text`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
+from transformers.utils import is_bitsandbytes_available
+
+from ..files import fingerprint
+from .base import GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
+
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_VLM = "Qwen/Qwen2.5-VL-7B-Instruct"
+
+Quantization = Literal["4bit", "8bit"]
+
+
+class LocalVLM(GeneratingVLM):
+    """
+    Generates greedily, in batches, so that the same question has the same answer.
+
+    Args:
+        model (`str`): A folder, or the id of a repository on the Hub.
+        revision (`str`, *optional*): Branch, tag or commit of a Hub repository.
+        device (`str`, *optional*): Defaults to CUDA where there is one. `"auto"` spreads the model over all devices.
+        dtype (`torch.dtype`, *optional*): Defaults to bfloat16, on a CPU to float32.
+        quantization (`str`, *optional*): `"4bit"` or `"8bit"`, by bitsandbytes.
+        batch_size (`int`): Most questions at once.
+
+    Raises:
+        VLMUnavailable: there is no such model, it cannot be had, or it takes no images.
+        ImportError: bitsandbytes is wanted and not installed.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_VLM,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        quantization: Quantization | None = None,
+        batch_size: int = 4,
+    ) -> None:
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
+        options: dict[str, Any] = {"dtype": dtype, "device_map": device}
+        if quantization:
+            options["quantization_config"] = _quantization(quantization, dtype)
+        try:
+            self.processor = AutoProcessor.from_pretrained(model, revision=revision)
+            network = AutoModelForImageTextToText.from_pretrained(
+                model, revision=revision, use_safetensors=True, **options
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise VLMUnavailable(
+                "--vlm must be a folder or a Hub repository of an image-text-to-text model with safetensors, "
+                f"got {model!r}: {error}"
+            ) from error
+        self.network = network.eval()
+        # Answers begin where questions end, so these must end together.
+        self.processor.tokenizer.padding_side = "left"
+        self.batch_size, self.quantization = batch_size, quantization
+        folder = Path(model)
+        commit = fingerprint(folder) if folder.is_dir() else getattr(network.config, "_commit_hash", None) or ""
+        super().__init__(model, commit)
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"dtype": str(self.network.dtype), "quantization": self.quantization}
+
+    def _generate(self, requests: Sequence[VLMRequest]) -> list[VLMReply]:
+        replies: list[VLMReply] = []
+        size, waiting = self.batch_size, list(requests)
+        while waiting:
+            batch = waiting[:size]
+            try:
+                replies += [VLMReply(text) for text in self._generate_batch(batch)]
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size = (len(batch) + 1) // 2
+                logger.warning("vlm: out of memory with %d questions, going on with %d", len(batch), size)
+                torch.cuda.empty_cache()
+                continue
+            waiting = waiting[len(batch) :]
+        return replies
+
+    @torch.inference_mode()
+    def _generate_batch(self, requests: Sequence[VLMRequest]) -> list[str]:
+        texts = self.processor.apply_chat_template(
+            [_conversation(request) for request in requests], add_generation_prompt=True, tokenize=False
+        )
+        images = [list(request.images) for request in requests]
+        inputs = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
+        inputs = inputs.to(self.network.device, dtype=self.network.dtype)
+        length = inputs["input_ids"].shape[1]
+        output = self.network.generate(
+            **inputs, do_sample=False, max_new_tokens=max(request.max_new_tokens for request in requests)
+        )[:, length:]
+        self.usage.prompt_tokens += int(inputs["attention_mask"].sum())
+        self.usage.completion_tokens += int((output != self.processor.tokenizer.pad_token_id).sum())
+        return self.processor.batch_decode(output, skip_special_tokens=True)
+
+
+def _conversation(request: VLMRequest) -> list[dict[str, Any]]:
+    images = [{"type": "image", "image": image} for image in request.images]
+    return [{"role": "user", "content": [*images, {"type": "text", "text": request.prompt}]}]
+
+
+def _quantization(bits: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if not is_bitsandbytes_available():
+        raise ImportError("--vlm-quantization needs bitsandbytes; run `pip install artiagent[quantization]`")
+    if bits == "4bit":
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
+    return BitsAndBytesConfig(load_in_8bit=True)
