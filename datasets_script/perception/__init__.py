@@ -1,7 +1,7 @@
 """Perception: the entities of an image, their parts, and which of them can carry an artifact."""
 
 from .annotations import AnnotationError, AnnotationPerception, NoAnnotation
-from .base import Entity, Part, PartLevel, Perception, PerceptionAgent
+from .base import Entity, Part, PartLevel, Perception, PerceptionAgent, PerceptionError, PerceptionModelError
 from .filters import apply_to_perception, filter_perception
 
 
@@ -14,6 +14,8 @@ __all__ = [
     "PartLevel",
     "Perception",
     "PerceptionAgent",
+    "PerceptionError",
+    "PerceptionModelError",
     "apply_to_perception",
     "filter_perception",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import defaultdict
@@ -16,7 +17,7 @@ from PIL import Image
 
 from diffusers_artifact.tools import bbox_of_mask
 
-from .base import Entity, Part, PartLevel, Perception
+from .base import Entity, Part, PartLevel, Perception, PerceptionAgent, PerceptionError
 from .masks import decode_segmentation, disc, is_number, shorten
 
 
@@ -37,11 +38,11 @@ _MIN_CONTAINMENT = 0.9
 _KEYPOINT_RADIUS = 0.08
 
 
-class AnnotationError(ValueError):
+class AnnotationError(PerceptionError):
     """An annotation file, or one annotation of it, does not say what it must; the message tells which and what."""
 
 
-class NoAnnotation(LookupError):
+class NoAnnotation(PerceptionError):
     """
     An image has no usable annotation. The message tells what is missing and how to provide it.
 
@@ -110,7 +111,7 @@ def part_level(name: str) -> PartLevel:
     return "peripheral" if {word, word.removesuffix("s")} & PERIPHERAL_PARTS else "intermediate"
 
 
-class AnnotationPerception:
+class AnnotationPerception(PerceptionAgent):
     """
     Entities and parts from a COCO-format JSON file. `segmentation` may be polygons or RLE, compressed or not. Skipped
     are `iscrowd` annotations, and those with a box alone unless their parts give them pixels. An image entry may hold
@@ -183,6 +184,9 @@ class AnnotationPerception:
         else:
             caption = _caption(entity.name for entity in entities)
         return Perception(entities=entities, caption=caption)
+
+    def identity(self) -> dict[str, Any]:
+        return {"backend": "annotations", "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
 
     def _load(self) -> dict[str, Any]:
         try:

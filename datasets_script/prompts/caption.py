@@ -21,9 +21,9 @@ SCHEMA = {
 
 _PROMPT = """\
 Task: caption.
-Write one short caption for this picture, of eight to twenty words: its main people, animals or things, what they do and
-where they are. Say only what can be seen, in plain words, as one phrase without a line break. Do not begin with "a
-picture of" or the like, and do not speak of style, mood or quality.
+Write one short caption for this picture, of eight to twenty words: its main people, animals or things, what they do
+and where they are. Say only what can be seen, in plain words, as one phrase without a line break. Do not begin with
+"a picture of" or the like, and do not speak of style, mood or quality.
 Answer with JSON only: {"caption": "..."}"""
 
 
