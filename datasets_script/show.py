@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -17,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from diffusers_artifact.mapping import ARTIFACT_TYPES, ArtifactType
 
 from .curation.measures import inside_outside_ratio
-from .perception.base import Perception
+from .ledger import SUMMARY_SCORES, Totals
+from .perception.base import PartLevel, Perception, PerceptionError
 from .records import Artifact, Pair
 
 
@@ -32,7 +30,12 @@ TYPE_COLORS: dict[ArtifactType, Color] = {
 }
 _PERCEPTION_COLORS: tuple[Color, ...] = (*TYPE_COLORS.values(), (190, 140, 0), (60, 150, 210), (90, 90, 90))
 
+_LEVEL_COLORS: dict[PartLevel, Color] = {"peripheral": (0, 114, 178), "intermediate": (213, 94, 0)}
+_LEVEL_USES: dict[PartLevel, str] = {"peripheral": "to add or remove", "intermediate": "to distort"}
+_ENTITY_COLORS: tuple[Color, ...] = ((0, 140, 105), (170, 60, 140), (190, 140, 0), (90, 90, 90))
+
 TILE = 208
+_PERCEPTION_TILE = 420
 _TILE_GAP = 6
 _BLOCK_WIDTH = 4 * TILE + 3 * _TILE_GAP
 _BLOCK_GAP = 36
@@ -46,6 +49,7 @@ _TITLE_FONT = ImageFont.load_default(size=26)
 _TEXT_FONT = ImageFont.load_default(size=16)
 _SMALL_FONT = ImageFont.load_default(size=14)
 _LINE = 21
+_ERROR_INK: Color = (176, 32, 32)
 
 
 def contact_sheet(pairs: Iterable[Pair], columns: int = 2, max_pairs: int = 64) -> Image.Image:
@@ -126,59 +130,105 @@ def perception_overlay(image: Image.Image, perception: Perception, min_side: int
     return drawn
 
 
-def summary_table(pairs: Iterable[Pair], rejected: Sequence[dict[str, Any]]) -> str:
+def perception_sheet(
+    items: Iterable[tuple[str, Image.Image, Perception | PerceptionError]], columns: int = 3, max_images: int = 24
+) -> Image.Image:
     """
-    Counts and medians by type, as aligned text.
+    A picture of what was perceived, to look at before anything is made of it: each photograph with its entities, the
+    parts on them in one colour for each level, and their names; faded with the reason where nothing was.
 
     Args:
-        pairs (`Iterable[Pair]`): The pairs of a data set.
-        rejected (`Sequence[dict]`): Its rejections, as read by [`read_rejected`].
+        items (`Iterable[tuple[str, PIL.Image.Image, Perception | PerceptionError]]`): Name, photograph, and what came
+            of it, as [`PerceptionAgent.perceive_batch`] gives it. At least one.
+        columns (`int`, *optional*, defaults to 3): Photographs beside each other.
+        max_images (`int`, *optional*, defaults to 24): How many to show, from the first; no more are taken.
+
+    Returns:
+        `PIL.Image.Image`: RGB; 1372 px wide for three columns.
+
+    Raises:
+        ValueError: no item.
+    """
+    tiles = [_perception_tile(*item) for item in islice(items, max_images)]
+    if not tiles:
+        raise ValueError("`items` must hold at least one photograph, got none")
+    # One narrow column would cut the header.
+    width = 2 * _MARGIN + max(2, min(columns, len(tiles))) * (_PERCEPTION_TILE + _MARGIN) - _MARGIN
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    heights = [max(tile.height for tile in row) + _MARGIN for row in rows]
+    sheet = Image.new("RGB", (width, _MARGIN + 72 + sum(heights)), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, _MARGIN - 6), "What was perceived", fill=_INK, font=_TITLE_FONT)
+    legend = [(color, f"{level} parts: {_LEVEL_USES[level]}") for level, color in _LEVEL_COLORS.items()]
+    _draw_legend(draw, legend, _MARGIN + 36)
+    top = _MARGIN + 72
+    for row, height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            sheet.paste(tile, (_MARGIN + column * (_PERCEPTION_TILE + _MARGIN), top))
+        top += height
+    return sheet
+
+
+def summary_table(totals: Totals) -> str:
+    """
+    Counts and medians of a data set by type, as aligned text.
+
+    Args:
+        totals (`Totals`): What its shards add up to.
 
     Returns:
         `str`: Lines for made, accepted and rejected artifacts, then the other rejections by stage.
     """
-    artifacts = [artifact for pair in pairs for artifact in pair.artifacts]
-    discarded = Counter(entry["type"] for entry in rejected if entry["stage"] == "curation")
-    heading = ["type", "made", "accepted", "rejected", "inside", "outside", "in/out", "PSNR outside"]
-    table = [heading]
+    accepted, discarded = totals.by_type(totals.accepted), totals.by_type(totals.discarded)
+    table = [["type", "made", "accepted", "rejected", "inside", "outside", "in/out", "PSNR outside"]]
+    everything = np.concatenate([np.zeros((0, 3)), *(_scores(totals, kind) for kind in ARTIFACT_TYPES)])
     for kind in ARTIFACT_TYPES:
-        table.append([kind, *_counts_and_medians([a for a in artifacts if a.type == kind], discarded[kind])])
-    table.append(["all", *_counts_and_medians(artifacts, discarded.total())])
-    widths = [max(len(row[column]) for row in table) for column in range(len(heading))]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in table
-    ]
+        table.append([kind, *_counts(accepted[kind], discarded[kind]), *_medians(_scores(totals, kind))])
+    table.append(["all", *_counts(accepted.total(), discarded.total()), *_medians(everything)])
+    lines = [_aligned(table)]
     lines.append("inside, outside: median change of the accepted, mean absolute difference in [0, 1]; PSNR in dB")
-    stages = Counter(entry["stage"] for entry in rejected if entry["stage"] != "curation")
+    stages = {stage: count for stage, count in totals.rejected_at.most_common() if stage != "curation"}
     if stages:
-        lines.append("also rejected: " + ", ".join(f"{count} at {stage}" for stage, count in stages.most_common()))
+        lines.append("also rejected: " + ", ".join(f"{count} at {stage}" for stage, count in stages.items()))
     return "\n".join(lines)
 
 
-def read_rejected(out: Path) -> list[dict[str, Any]]:
-    """The rejections of a run, also of one that was interrupted and has no `rejected.jsonl` yet."""
-    path = out / "rejected.jsonl"
-    if path.exists():
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    markers = sorted((out / "shards").glob("*.json"))
-    return [entry for marker in markers for entry in json.loads(marker.read_text(encoding="utf-8"))["rejected"]]
+def acceptance_table(totals: Totals) -> str:
+    """What was made and accepted by type, tool and kernel, as aligned text."""
+    table = [["type", "tool", "kernel", "made", "accepted", "share"]]
+    for kind, counts in totals.acceptance.items():
+        names = (kind.split("/") + ["-"])[:3]
+        table.append(
+            [*names, str(counts["made"]), str(counts["accepted"]), f"{counts['accepted'] / counts['made']:.0%}"]
+        )
+    return _aligned(table, left=3)
 
 
-def _counts_and_medians(accepted: Sequence[Artifact], rejected: int) -> list[str]:
-    counts = [str(len(accepted) + rejected), str(len(accepted)), str(rejected)]
-    if not accepted:
-        return [*counts, "-", "-", "-", "-"]
-    scores = [artifact.scores for artifact in accepted]
-    ratio = statistics.median(inside_outside_ratio(s["change_inside"], s["change_outside"]) for s in scores)
+def _aligned(table: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Rows of cells as text, the first `left` columns flush left, the others right."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    cells = ([f"{cell:{'<' if i < left else '>'}{widths[i]}}" for i, cell in enumerate(row)] for row in table)
+    return "\n".join("  ".join(row).rstrip() for row in cells)
+
+
+def _scores(totals: Totals, kind: ArtifactType) -> np.ndarray:
+    return np.asarray(totals.scores.get(kind, ()), dtype=np.float64).reshape(-1, len(SUMMARY_SCORES))
+
+
+def _counts(accepted: int, rejected: int) -> list[str]:
+    return [str(accepted + rejected), str(accepted), str(rejected)]
+
+
+def _medians(scores: np.ndarray) -> list[str]:
+    if not len(scores):
+        return ["-", "-", "-", "-"]
+    inside, outside, psnr = scores.T
+    ratios = [inside_outside_ratio(*pair) for pair in zip(inside, outside, strict=True)]
     return [
-        *counts,
-        f"{statistics.median(s['change_inside'] for s in scores):.3f}",
-        f"{statistics.median(s['change_outside'] for s in scores):.4f}",
-        f"{ratio:.1f}",
-        f"{statistics.median(s['psnr_outside'] for s in scores):.1f}",
+        f"{np.median(inside):.3f}",
+        f"{np.median(outside):.4f}",
+        f"{statistics.median(ratios):.1f}",
+        f"{np.median(psnr):.1f}",
     ]
 
 
@@ -187,11 +237,7 @@ def _header(columns: int) -> Image.Image:
     header = Image.new("RGB", (width, _MARGIN + 96), "white")
     draw = ImageDraw.Draw(header)
     draw.text((_MARGIN, _MARGIN - 6), "Photographs and their flawed twins", fill=_INK, font=_TITLE_FONT)
-    left = float(_MARGIN)
-    for kind, color in TYPE_COLORS.items():
-        draw.rounded_rectangle((left, _MARGIN + 38, left + 16, _MARGIN + 54), radius=3, fill=color)
-        draw.text((left + 23, _MARGIN + 36), kind, fill=_INK, font=_TEXT_FONT)
-        left += 23 + draw.textlength(kind, font=_TEXT_FONT) + 26
+    _draw_legend(draw, [(color, kind) for kind, color in TYPE_COLORS.items()], _MARGIN + 36)
     for column in range(columns):
         for index, title in enumerate(_TILE_TITLES):
             x = _column_left(column) + index * (TILE + _TILE_GAP)
@@ -209,7 +255,10 @@ def _pair_block(pair: Pair) -> Image.Image:
         image.convert("RGB").resize(size, Image.Resampling.LANCZOS) for image in (pair.source, pair.clean, pair.flawed)
     ]
     tiles.append(draw_artifacts(pair.flawed, pair.artifacts, size))
-    texts = [(artifact, _wrapped(f"{artifact.label}: {artifact.explanation}")) for artifact in pair.artifacts]
+    texts = [
+        (artifact, _wrapped(f"{artifact.label}: {artifact.explanation}", _BLOCK_WIDTH - 22))
+        for artifact in pair.artifacts
+    ]
     lines = sum(len(wrapped) for _, wrapped in texts)
     block = Image.new("RGB", (_BLOCK_WIDTH, size[1] + 12 + _LINE * (lines + 1)), "white")
     for index, tile in enumerate(tiles):
@@ -224,17 +273,72 @@ def _pair_block(pair: Pair) -> Image.Image:
     return block
 
 
-def _fit_tile(size: tuple[int, int]) -> tuple[int, int]:
+def _fit_tile(size: tuple[int, int], tile: int = TILE) -> tuple[int, int]:
     """The size in which an image fills a tile's width, or its height if it is upright."""
-    factor = TILE / max(size)
+    factor = tile / max(size)
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _wrapped(text: str) -> list[str]:
+def _perception_tile(name: str, image: Image.Image, outcome: Perception | PerceptionError) -> Image.Image:
+    size = _fit_tile(image.size, _PERCEPTION_TILE)
+    picture = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    if isinstance(outcome, PerceptionError):
+        picture = Image.blend(picture, Image.new("RGB", size, "white"), 0.6)
+        texts = [(_ERROR_INK, f"not used: {outcome}")]
+    else:
+        picture = _with_levels(picture, outcome)
+        texts = _perceived_names(outcome)
+    lines = [(color, line) for color, text in texts for line in _wrapped(text, _PERCEPTION_TILE)]
+    tile = Image.new("RGB", (_PERCEPTION_TILE, size[1] + 8 + _LINE * (1 + len(lines))), "white")
+    tile.paste(picture)
+    draw, top = ImageDraw.Draw(tile), size[1] + 6
+    draw.text((0, top + 1), name, fill=_FAINT, font=_SMALL_FONT)
+    for color, line in lines:
+        top += _LINE
+        draw.text((0, top), line, fill=color, font=_TEXT_FONT)
+    return tile
+
+
+def _with_levels(picture: Image.Image, perception: Perception) -> Image.Image:
+    """`picture` with the masks of a perception: entities tinted, parts in the colour of their level."""
+    for index, entity in enumerate(perception.entities):
+        picture = _tinted(picture, entity.mask, _ENTITY_COLORS[index % len(_ENTITY_COLORS)], 0.18)
+    parts = [part for entity in perception.entities for part in entity.parts]
+    # An eye lies on a face, and two colours over each other are a third.
+    covered = np.logical_or.reduce([part.mask for part in parts if part.level == "peripheral"])
+    for part in parts:
+        mask = part.mask if part.level == "peripheral" else part.mask & ~covered
+        picture = _tinted(picture, mask, _LEVEL_COLORS[part.level], 0.35)
+    return picture
+
+
+def _perceived_names(perception: Perception) -> list[tuple[Color, str]]:
+    """The entities, then the parts of each level, in the level's colour; each name once, with how many there are."""
+    texts = [(_INK, _counted(entity.name for entity in perception.entities))]
+    for level, color in _LEVEL_COLORS.items():
+        parts = [part.name for entity in perception.entities for part in entity.parts if part.level == level]
+        if parts:
+            texts.append((color, _counted(parts)))
+    return texts
+
+
+def _counted(names: Iterable[str]) -> str:
+    return ", ".join(name if number == 1 else f"{name} ({number})" for name, number in Counter(names).items())
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, entries: Iterable[tuple[Color, str]], top: int) -> None:
+    left = float(_MARGIN)
+    for color, text in entries:
+        draw.rounded_rectangle((left, top + 2, left + 16, top + 18), radius=3, fill=color)
+        draw.text((left + 23, top), text, fill=_INK, font=_TEXT_FONT)
+        left += 23 + draw.textlength(text, font=_TEXT_FONT) + 26
+
+
+def _wrapped(text: str, width: int) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _TEXT_FONT.getlength(longer) > _BLOCK_WIDTH - 22:
+        if lines[-1] and _TEXT_FONT.getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
 
-from datasets_script.perception.base import Entity, Part, Perception
-from datasets_script.records import Artifact, Pair
+from datasets_script.ledger import Totals
+from datasets_script.perception.base import Entity, Part, Perception, PerceptionError
+from datasets_script.records import Artifact, Pair, Rejection
 from datasets_script.show import (
     TYPE_COLORS,
+    acceptance_table,
     contact_sheet,
     draw_artifacts,
     perception_overlay,
-    read_rejected,
+    perception_sheet,
     summary_table,
 )
 from diffusers_artifact.mapping import ArtifactType, PatchMapping
@@ -58,6 +61,7 @@ def make_pair(*artifacts: Artifact, size: tuple[int, int] = (128, 128)) -> Pair:
         clean=clean,
         flawed=flawed,
         caption="a cat",
+        clean_description="A whole cat.",
         explanation="",
         explanation_source="template",
         grid=(size[1] // 16, size[0] // 16),
@@ -140,20 +144,66 @@ def test_perception_overlay_marks_entities_and_parts():
     assert difference[185:, 210:].max() == 0
 
 
+class TestPerceptionSheet:
+    @pytest.fixture
+    def photo(self):
+        return Image.fromarray(data.chelsea()).resize((128, 96))
+
+    @pytest.fixture
+    def cat(self):
+        eye_box, face_box, cat_box = (40.0, 40.0, 60.0, 60.0), (30.0, 30.0, 90.0, 80.0), (16.0, 24.0, 100.0, 90.0)
+        eye = Part("eye", 3, eye_box, box_mask((128, 96), eye_box), 1.0, 1, "peripheral")
+        face = Part("face", 2, face_box, box_mask((128, 96), face_box), 1.0, 1, "intermediate")
+        return Perception((Entity("cat", 1, cat_box, box_mask((128, 96), cat_box), 1.0, (face, eye)),))
+
+    def test_shows_the_level_of_each_part(self, photo, cat):
+        # Alone on its sheet the photograph starts at (28, 100) and is 420 pixels wide.
+        sheet = np.asarray(perception_sheet([("cat.png", photo, cat)]), dtype=float)
+        plain = np.asarray(photo.resize((420, 315), Image.Resampling.LANCZOS), dtype=float)
+        change = sheet[100:415, 28:448] - plain
+        eye, face, coat, outside = (
+            change[int(y * 3.28), int(x * 3.28)] for x, y in [(50, 50), (80, 70), (95, 28), (110, 10)]
+        )
+        assert eye[2] > eye[0] and face[0] > face[2]
+        assert 0 < np.abs(coat).max() < max(np.abs(eye).max(), np.abs(face).max()) and not outside.any()
+
+    def test_fades_what_was_not_perceived(self, photo, cat):
+        seen, unseen = (
+            np.asarray(perception_sheet([("cat.png", photo, outcome)]), dtype=float)
+            for outcome in (cat, PerceptionError("no person found"))
+        )
+        assert unseen[100:415, 28:448].mean() > seen[100:415, 28:448].mean() + 40
+        # The reason is the line under the name.
+        assert (unseen[442:460, 28:448].min(axis=-1) < 128).any()
+
+    def test_takes_no_more_than_it_shows(self, photo, cat):
+        numbers = count()
+        five = perception_sheet(((f"{number}.png", photo, cat) for number in numbers), max_images=5)
+        assert next(numbers) == 5
+        assert five.width == 1372 and five.height > perception_sheet([("cat.png", photo, cat)]).height
+
+    def test_needs_a_photograph(self):
+        with pytest.raises(ValueError, match="`items` must hold at least one photograph"):
+            perception_sheet([])
+
+
+def rejection(stage: str, kind: str = "", pair_id: str = "", kernel: str = "") -> Rejection:
+    return Rejection("cat.png", stage, "why", pair_id, kind, "add" if kind else "", kernel)
+
+
 class TestSummary:
     def test_counts_and_medians_by_type(self):
         size = (128, 128)
-        pairs = [
-            make_pair(make_artifact("duplication", size, inside=0.1), make_artifact("fusion", size, inside=0.3)),
-            make_pair(make_artifact("duplication", size, inside=0.2)),
-        ]
-        rejected = [
-            {"stage": "curation", "type": "duplication"},
-            {"stage": "curation", "type": "omission"},
-            {"stage": "synthesis", "type": "fusion"},
-            {"stage": "source", "type": ""},
-        ]
-        lines = summary_table(pairs, rejected).splitlines()
+        totals = Totals()
+        totals.count(
+            [
+                make_pair(make_artifact("duplication", size, inside=0.1), make_artifact("fusion", size, inside=0.3)),
+                make_pair(make_artifact("duplication", size, inside=0.2)),
+            ],
+            [rejection("curation", "duplication", "cat.png:1"), rejection("curation", "omission", "cat.png:1")],
+        )
+        totals.count([], [rejection("plan", "fusion"), rejection("read")])
+        lines = summary_table(totals).splitlines()
         rows = {line.split()[0]: line.split()[1:] for line in lines[1:6]}
         assert rows == {
             "duplication": ["3", "2", "1", "0.150", "0.0050", "30.0", "40.0"],
@@ -163,13 +213,24 @@ class TestSummary:
             "all": ["5", "3", "2", "0.200", "0.0050", "40.0", "40.0"],
         }
         assert len({len(line) for line in lines[:6]}) == 1
-        assert lines[-1] == "also rejected: 1 at synthesis, 1 at source"
+        assert lines[-1] == "also rejected: 1 at plan, 1 at read"
 
-    def test_rejections_are_read_from_a_finished_and_from_an_interrupted_run(self, tmp_path):
-        entries = [{"stage": "source", "type": "", "reason": "ä"}, {"stage": "curation", "type": "fusion"}]
-        (tmp_path / "shards").mkdir()
-        for index, entry in enumerate(entries):
-            (tmp_path / "shards" / f"{index:05d}.json").write_text(json.dumps({"rejected": [entry]}))
-        assert read_rejected(tmp_path) == entries
-        (tmp_path / "rejected.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries[:1]))
-        assert read_rejected(tmp_path) == entries[:1]
+    def test_acceptance_is_told_by_type_tool_and_kernel(self):
+        totals = Totals()
+        totals.count(
+            [make_pair(make_artifact("duplication", (128, 128)))],
+            [
+                rejection("curation", "duplication", "cat.png:0"),
+                rejection("curation", "distortion", "cat.png:0", "strip"),
+            ],
+        )
+        assert [line.split() for line in acceptance_table(totals).splitlines()[1:]] == [
+            ["distortion", "add", "strip", "1", "0", "0%"],
+            ["duplication", "add", "-", "2", "1", "50%"],
+        ]
+
+    def test_totals_survive_the_way_through_a_marker(self):
+        totals, read = Totals(), Totals()
+        totals.count([make_pair(make_artifact("duplication", (128, 128)))], [rejection("read")])
+        read.add(json.loads(json.dumps(totals.as_dict())))
+        assert read.as_dict() == totals.as_dict() and summary_table(read) == summary_table(totals)

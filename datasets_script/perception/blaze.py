@@ -1,0 +1,244 @@
+"""
+MediaPipe's models of people on LiteRT: where their files are, how a crop is fed to them, and how detections are read.
+
+Sources: BlazeFace (arXiv 1907.05047), MediaPipe Hands (arXiv 2006.10214), BlazePose (arXiv 2006.10204) and the models'
+cards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .base import PerceptionModelError
+
+
+# The last release whose wheel holds the models. It is never imported: only its data files are read, so what it
+# requires (numpy<2 among others) need not be there.
+WHEEL = "mediapipe==0.10.21"
+INSTALL = f"pip install 'artiagent[people]' and pip install --no-deps {WHEEL}"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model of the wheel: its path below `mediapipe/modules`, its SHA-256, and the range of values it takes."""
+
+    path: str
+    sha256: str
+    low: float = 0.0
+
+    def locate(self) -> Path:
+        """
+        Raises:
+            ImportError: the wheel is not installed.
+            PerceptionModelError: its file is missing, or another than that of the release named.
+        """
+        spec = find_spec("mediapipe")
+        if spec is None or not spec.submodule_search_locations:
+            raise ImportError(f"the models of people are in the wheel {WHEEL}, which is not installed: {INSTALL}")
+        path = Path(spec.submodule_search_locations[0]) / "modules" / self.path
+        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
+        if found != self.sha256:
+            raise PerceptionModelError(
+                f"mediapipe/modules/{self.path} must be that of {WHEEL} (sha256 {self.sha256}), got {found}; "
+                f"pip install --no-deps --force-reinstall {WHEEL}"
+            )
+        return path
+
+
+class Model:
+    """
+    A model that takes one square crop. It runs on one thread, so that equal inputs give equal outputs.
+
+    Raises:
+        ImportError: `ai-edge-litert` or the wheel is not installed.
+        PerceptionModelError: the wheel's file is not the expected one.
+    """
+
+    def __init__(self, file: ModelFile) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise ImportError(f"the perception backend 'people' needs ai-edge-litert: {INSTALL}") from error
+        self.file = file
+        self._interpreter: Any = Interpreter(model_path=str(file.locate()), num_threads=1)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]
+        self._outputs = self._interpreter.get_output_details()
+        self.size: int = int(self._input["shape"][1])
+        """Side of the crop it takes, pixels."""
+
+    def __call__(self, image: Image.Image, roi: Roi) -> list[np.ndarray]:
+        """Its outputs for a region of an image, without the batch axis."""
+        pixels = np.asarray(roi.crop(image, self.size), dtype=np.float32) / 255
+        self._interpreter.set_tensor(self._input["index"], (self.file.low + (1 - self.file.low) * pixels)[None])
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
+
+
+@dataclass(frozen=True)
+class Roi:
+    """
+    A square region of an image, turned: `center` `(x, y)` and `side` in pixels of the image; `angle` in radians,
+    clockwise as seen, is the direction of its right-hand edge.
+    """
+
+    center: tuple[float, float]
+    side: float
+    angle: float = 0.0
+
+    @classmethod
+    def upward(cls, center: np.ndarray, upward: np.ndarray, scale: float) -> Roi:
+        """The region around `center` whose top is in direction `upward`, of a side `scale` times as long."""
+        angle = float(np.arctan2(upward[0], -upward[1]))
+        return cls((float(center[0]), float(center[1])), scale * float(np.linalg.norm(upward)), angle)
+
+    @classmethod
+    def around(cls, points: np.ndarray, rightward: np.ndarray, margin: float) -> Roi:
+        """The region around points `(count, 2)`, `margin` times as large as they need, turned to `rightward`."""
+        angle = float(np.arctan2(rightward[1], rightward[0]))
+        axes = cls((0.0, 0.0), 1.0, angle).axes
+        turned = points @ axes.T
+        low, high = turned.min(axis=0), turned.max(axis=0)
+        center = (low + high) / 2 @ axes
+        return cls((float(center[0]), float(center[1])), margin * float((high - low).max()), angle)
+
+    @property
+    def axes(self) -> np.ndarray:
+        """Its sides as vectors of the image, the rows of a matrix of shape `(2, 2)`."""
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        return self.side * np.array([[cos, sin], [-sin, cos]])
+
+    def to_image(self, points: np.ndarray) -> np.ndarray:
+        """Points `(…, 2)` of the region, its sides from 0 to 1, in pixels of the image."""
+        return (points - 0.5) @ self.axes + self.center
+
+    def corners(self) -> np.ndarray:
+        return self.to_image(np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]))
+
+    def crop(self, image: Image.Image, size: int) -> Image.Image:
+        """The region resized to `size` × `size` pixels; black where it leaves the image."""
+        # An affine transform takes no mean over what it shrinks, so most of the shrinking is done before it.
+        factor = max(1, int(self.side / size))
+        low = np.floor(self.corners().min(axis=0)).astype(int) - factor
+        high = np.ceil(self.corners().max(axis=0)).astype(int) + factor
+        x_min, y_min = (max(0, int(value)) for value in low)
+        x_max, y_max = min(image.width, int(high[0])), min(image.height, int(high[1]))
+        if x_min >= x_max or y_min >= y_max:
+            return Image.new(image.mode, (size, size))
+        reduced = image.reduce(factor, (x_min, y_min, x_max, y_max))
+        to_right, to_bottom = self.axes / size / factor
+        origin = (self.to_image(np.zeros(2)) - (x_min, y_min)) / factor
+        matrix = (to_right[0], to_bottom[0], origin[0], to_right[1], to_bottom[1], origin[1])
+        return reduced.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+    def paste(self, values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """
+        A map `(n, n)` over the region, laid on an image of `size` `(width, height)`: `float32` of shape
+        `(height, width)`, 0 outside the region.
+        """
+        inverse = np.linalg.inv(self.axes) * len(values)
+        origin = (-np.array(self.center)) @ inverse + 0.5 * len(values)
+        matrix = (inverse[0, 0], inverse[1, 0], origin[0], inverse[0, 1], inverse[1, 1], origin[1])
+        picture = Image.fromarray(values.astype(np.float32))
+        return np.asarray(picture.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """
+    What a detector found, in pixels of the image: `box` is `(x_min, y_min, x_max, y_max)`, `keypoints` are of shape
+    `(count, 2)`.
+    """
+
+    score: float
+    box: np.ndarray
+    keypoints: np.ndarray
+
+    @property
+    def middle(self) -> np.ndarray:
+        return (self.box[:2] + self.box[2:]) / 2
+
+    @property
+    def size(self) -> float:
+        return float(max(self.box[2] - self.box[0], self.box[3] - self.box[1]))
+
+
+class Detector:
+    """
+    A BlazeFace-like detector: every anchor is the centre of a cell of a grid, and boxes and keypoints are given by
+    their distance to it in pixels of the crop.
+
+    Args:
+        file (`ModelFile`): The model.
+        grids (`Sequence[tuple[int, int]]`): Side of each grid in cells, and anchors per cell.
+        threshold (`float`): Least score.
+    """
+
+    def __init__(self, file: ModelFile, grids: Sequence[tuple[int, int]], threshold: float) -> None:
+        self.model = Model(file)
+        self.threshold = threshold
+        self._anchors = np.concatenate([_cell_centers(side, per_cell) for side, per_cell in grids])
+
+    def __call__(self, image: Image.Image, rois: Sequence[Roi]) -> list[Detection]:
+        """What it finds in any of the regions, best first, each thing once."""
+        return suppress([found for roi in rois for found in self._in_region(image, roi)])
+
+    def _in_region(self, image: Image.Image, roi: Roi) -> list[Detection]:
+        boxes, logits = self.model(image, roi)
+        scores = sigmoid(logits[:, 0])
+        kept = scores >= self.threshold
+        points = boxes[kept].reshape(-1, boxes.shape[1] // 2, 2) / self.model.size
+        anchors = self._anchors[kept]
+        centers, half = points[:, 0] + anchors, points[:, 1] / 2
+        corners = np.stack([centers - half, centers + half], axis=1)
+        keypoints = roi.to_image(points[:, 2:] + anchors[:, None])
+        # Regions are turned by multiples of 90° here, which keeps boxes upright.
+        corners = np.sort(roi.to_image(corners), axis=1).reshape(-1, 4)
+        return suppress([Detection(float(s), c, k) for s, c, k in zip(scores[kept], corners, keypoints, strict=True)])
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
+
+
+def suppress(detections: Sequence[Detection], max_overlap: float = 0.3) -> list[Detection]:
+    """
+    Non-maximum suppression as BlazeFace does it: boxes that overlap by more than `max_overlap` (intersection over
+    union) become their mean, weighted by score, with the best one's score. Best first.
+    """
+    rest = sorted(detections, key=lambda detection: -detection.score)
+    merged = []
+    while rest:
+        overlaps = _overlaps(rest[0].box, np.stack([other.box for other in rest]))
+        cluster = [other for other, overlap in zip(rest, overlaps, strict=True) if overlap > max_overlap] or rest[:1]
+        rest = [other for other in rest[1:] if other not in cluster]
+        weights = [one.score for one in cluster]
+        merged.append(
+            Detection(
+                cluster[0].score,
+                np.average([one.box for one in cluster], axis=0, weights=weights),
+                np.average([one.keypoints for one in cluster], axis=0, weights=weights),
+            )
+        )
+    return merged
+
+
+def _overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box with each of several."""
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=1)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+    return shared / np.maximum(areas - shared, 1e-9)
+
+
+def _cell_centers(side: int, per_cell: int) -> np.ndarray:
+    rows, columns = np.divmod(np.arange(side * side), side)
+    return np.repeat((np.stack([columns, rows], axis=1) + 0.5) / side, per_cell, axis=0)
