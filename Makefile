@@ -10,8 +10,12 @@ PYTHON := $(shell for python in $(CANDIDATES); do \
 # process, so what its tests share is made once.
 TEST_OPTIONS := -n 2 --dist loadfile
 
+# The last version that ships its models, which are all that is used of it; it asks for numpy 1, hence --no-deps. It
+# has wheels for Python up to 3.12: beyond, leave it out with `make PEOPLE_MODELS=pip test`, which skips those tests.
+PEOPLE_MODELS := mediapipe==0.10.21
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-latest quality style clean python
+.PHONY: help demo test test-faults test-latest quality style clean python
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,9 +26,13 @@ demo: .venv/.installed  ## makes pairs from photographs, into runs/demo/
 test: .venv/.installed  ## all tests, with the versions of constraints.txt
 	.venv/bin/python -m pytest $(TEST_OPTIONS)
 
+test-faults: .venv/.installed  ## the faults a run must survive, in full: kills at 20 random moments
+	.venv/bin/python -m pytest tests/test_engine_faults.py tests/test_vlm_endpoint.py --full-faults
+
 test-latest: python  ## all tests, with the newest versions setup.cfg allows (in .venv-latest)
 	$(PYTHON) -m venv --clear .venv-latest
 	.venv-latest/bin/python -m pip install --quiet --editable '.[dev]'
+	.venv-latest/bin/python -m pip install --quiet --no-deps $(PEOPLE_MODELS)
 	.venv-latest/bin/python -m pytest $(TEST_OPTIONS)
 
 quality: .venv/.installed  ## checks style and types
@@ -45,6 +53,7 @@ clean:  ## removes the virtual environments and all caches, keeps runs/
 	@echo "Installing into .venv: about 6 GB, some minutes."
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	.venv/bin/python -m pip install --quiet --no-deps $(PEOPLE_MODELS)
 	@touch $@
 
 python:

@@ -121,7 +121,9 @@ def _front_matter(run: dict[str, Any]) -> str:
 
 
 def _body(run: dict[str, Any]) -> str:
-    recorded = {key: run[key] for key in ("settings", "model_revision", "perception", "curation", "versions", "sources")}
+    recorded = {
+        key: run[key] for key in ("settings", "model_revision", "perception", "curation", "versions", "sources")
+    }
     counts = {kind: f"{run['accepted'].get(kind, 0)} | {made}" for kind, made in sorted(run["made"].items())}
     return _BODY.format(
         pairs=run["pairs"],

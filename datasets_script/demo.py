@@ -6,13 +6,14 @@ import shutil
 from pathlib import Path
 
 from .demo_photos import ANNOTATIONS, write_demo_photos
-from .engine import RunSettings
+from .settings import RunSettings
 
 
 DEMO_OUT = Path("runs/demo")
 
-# One flaw an image is the easiest to look at, and small shards lose little on Ctrl-C.
-DEMO_SETTINGS = RunSettings(pairs_per_image=3, max_artifacts=1, shard_size=4)
+# One flaw an image is the easiest to look at, small shards lose little on Ctrl-C, and so few photographs need the
+# tighter balance.
+DEMO_SETTINGS = RunSettings(pairs_per_image=3, max_artifacts=1, shard_size=4, balance="shard")
 
 
 def prepare_demo(photos: Path) -> list[str]:

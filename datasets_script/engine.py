@@ -1,400 +1,439 @@
 """
-Runs the agents over a folder of photographs and writes the data set, shard by shard, so that it can be interrupted.
+Runs the stages over a folder of photographs and writes the data set, shard by shard, so that it can be stopped at any
+moment and continued, by any number of processes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import multiprocessing
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import load_dataset
 from datasets.arrow_writer import ParquetWriter
-from PIL import Image
-from tqdm import tqdm
+from filelock import FileLock, Timeout
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from diffusers_artifact.mapping import ArtifactType, PatchMapping
-from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
-
-from .curation.explanations import EXPLANATION_SOURCE, global_explanation, label, local_explanation
-from .curation.filters import CurationSettings, judge
-from .curation.measures import measure, target_pixels
+from .curation.curator import Curator
 from .curation.perceptual import load_perceptual_metric
 from .dataset_card import write_card
 from .features import PAIR_FEATURES, pair_to_row, row_to_pair
 from .files import replacing, write_json, write_text
-from .injector import EMBEDDED, InjectionSettings, Injector
-from .perception import (
-    AnnotationError,
-    NoAnnotation,
-    Perception,
-    PerceptionAgent,
-    apply_to_perception,
-    filter_perception,
-)
-from .records import Artifact, Pair
+from .injector import Injector
+from .ledger import Totals, json_lines, marker, read_rejected, read_totals
+from .perception import PerceptionAgent
+from .records import Pair
+from .run_log import ProgressLine, RunLog
+from .settings import RunSettings
 from .show import contact_sheet
-from .sources import SourceError, SourceTransform, fit, fit_multiple, open_source
-from .synthesis import Scene, plan_artifacts
+from .sources import find_duplicates
+from .stages import Explain, Inject, Perceive, Plan, Read, Sample, Stage
+from .vlm import VLM
 
 
 RECORDED_PACKAGES = ("artiagent", "torch", "diffusers", "transformers", "datasets", "numpy", "pillow")
 
+# So many photographs in a row that fail unexpectedly, or whose answers cannot be read, mean that it is not the
+# photographs.
+MAX_FAILURES_IN_A_ROW = 20
 
-@dataclass(frozen=True)
-class RunSettings:
-    """
-    Everything that a run's result depends on, beside the sources and the versions of packages.
-
-    Args:
-        tools (`tuple[str, ...]`): Tools to choose from.
-        max_artifacts (`int`): Most artifacts in one flawed image; each gets one to that many.
-        max_target_share (`float`): Largest share of the image that one flaw may take; large ones fall apart.
-        pairs_per_image (`int`): Flawed variants of each photograph; they share one inversion and the clean half.
-        max_long_side (`int`): Photographs longer than this are shrunk, in pixels; FLUX.1 and SD3.5 were trained at
-            about 1024. The embedded model takes 256×256 px alone.
-        seed (`int`): Every sample's randomness derives from it and from the sample's id.
-        shard_size (`int`): Source images a shard. Shards are what a resumed run keeps.
-        perceptual_metric (`str`): `"lpips"` or `"stlpips"`.
-        model, revision (`str`): See [`Injector`].
-        injection (`InjectionSettings`): Solver, steps and so on.
-        curation (`CurationSettings`): Thresholds of acceptance.
-    """
-
-    tools: tuple[str, ...] = tuple(ARTIFACT_TYPE_OF_TOOL)
-    max_artifacts: int = 3
-    max_target_share: float = 0.13
-    pairs_per_image: int = 1
-    max_long_side: int = 1024
-    seed: int = 0
-    shard_size: int = 32
-    perceptual_metric: str = "stlpips"
-    model: str = EMBEDDED
-    revision: str | None = None
-    injection: InjectionSettings = field(default_factory=InjectionSettings)
-    curation: CurationSettings = field(default_factory=CurationSettings)
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """Something that did not become part of the data set, and why. `stage` is what rejected it."""
-
-    source_id: str
-    stage: str
-    reason: str
-    pair_id: str = ""
-    type: str = ""
-    tool: str = ""
-    entity: str = ""
-    part: str = ""
-    scores: dict[str, float] = field(default_factory=dict)
+# Rows that wait in memory until they are written as one row group.
+_ROWS_AT_ONCE = 16
 
 
 class RunMismatchError(ValueError):
     """The output folder holds a run with other settings, versions or sources."""
 
 
-@dataclass
-class Tally:
-    """What processing a source cost and kept, added up."""
-
-    made: Counter[ArtifactType] = field(default_factory=Counter)
-    accepted: Counter[ArtifactType] = field(default_factory=Counter)
-    num_function_evaluations: int = 0
+class RunBusyError(RuntimeError):
+    """Another process is at work on the same shards."""
 
 
-def derive_seed(seed: int, sample_id: str) -> int:
-    """A seed in [0, 2^63) from the run's seed and a sample's id."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{sample_id}".encode()).digest()[:8], "big") >> 1
+class RunAborted(RuntimeError):
+    """The run would only fail on; finished shards are kept and it can be continued."""
 
 
+@dataclass(frozen=True)
+class Shards:
+    """Source ids in their order, `size` of them a shard."""
+
+    sources: Sequence[str]
+    size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.sources) // self.size)
+
+    def of(self, shard: int) -> Sequence[str]:
+        return self.sources[shard * self.size : (shard + 1) * self.size]
+
+    def count_finished(self, out: Path) -> int:
+        """Sources in finished shards."""
+        return sum(len(self.of(shard)) for shard in range(len(self)) if marker(out, shard).exists())
+
+
+@dataclass(frozen=True, eq=False)
 class Synthesizer:
     """
-    Turns one source image into pairs.
+    The chain of stages, and what a run records of it.
 
     Args:
-        source_folder (`Path`): Folder that source ids are relative to.
-        perception (`PerceptionAgent`): Names and grounds entities and parts.
-        injector (`Injector`): The loaded model.
+        stages (`Sequence[Stage]`): From source ids to pairs.
         settings (`RunSettings`): Settings of the run.
+        identity (`Mapping`): What results depend on beside the settings: models, revisions. JSON-serialisable.
+        counters (`Callable[[], Mapping[str, int]]`): What has been spent so far, by name; a run records differences.
     """
 
-    def __init__(self, source_folder: Path, perception: PerceptionAgent, injector: Injector, settings: RunSettings):
-        self.source_folder, self.perception, self.injector, self.settings = (
-            source_folder,
-            perception,
-            injector,
-            settings,
-        )
-        self.metric = load_perceptual_metric(settings.perceptual_metric)
+    stages: Sequence[Stage]
+    settings: RunSettings
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    counters: Callable[[], Mapping[str, int]] = dict
 
-    def process(self, source_id: str, tally: Tally) -> Iterator[Pair | Rejection]:
-        """Pairs made of one source image, and everything that was rejected on the way."""
-        try:
-            image = open_source(self.source_folder / source_id)
-        except SourceError as error:
-            yield Rejection(source_id, "source", str(error))
-            return
-        try:
-            perception = self.perception.perceive(image, source_id)
-        except (NoAnnotation, AnnotationError) as error:
-            yield Rejection(source_id, "perception", str(error))
-            return
-        if not perception.entities:
-            yield Rejection(source_id, "perception", "no entity in the image")
-            return
-        patch_size = self.injector.pipeline.patch_size
-        transform = self._frame(image, perception)
-        perception, dropped = filter_perception(apply_to_perception(perception, transform), patch_size)
-        for reason in dropped:
-            yield Rejection(source_id, "perception", reason)
-        if not perception.entities:
-            yield Rejection(source_id, "perception", "no entity left to work on")
-            return
-        photo, scene = transform.apply(image), Scene.of(perception, patch_size)
-        generator = torch.Generator().manual_seed(derive_seed(self.settings.seed, source_id))
-        variants, reasons = self._plan(scene, tally.made, generator)
-        for tool, reason in reasons.items():
-            yield Rejection(source_id, "synthesis", reason, type=ARTIFACT_TYPE_OF_TOOL[tool], tool=tool)
-        yield from self._realise(source_id, photo, transform, scene, variants, tally)
-
-    def _frame(self, image: Image.Image, perception: Perception) -> SourceTransform:
-        """The crop the model will see, centred on what was perceived."""
-        left, top, right, bottom = zip(*(entity.bbox for entity in perception.entities), strict=True)
-        focus = (min(left), min(top), max(right), max(bottom))
-        if self.injector.sample_size:
-            return fit(image.size, (self.injector.sample_size, self.injector.sample_size), focus)
-        patch_size, longest = self.injector.pipeline.patch_size, self.settings.max_long_side
-        return fit_multiple(image.size, patch_size, max_long_side=longest, focus=focus)
-
-    def _plan(
-        self, scene: Scene, made: Counter[ArtifactType], generator: torch.Generator
-    ) -> tuple[dict[int, list[Artifact]], dict[str, str]]:
-        variants: dict[int, list[Artifact]] = {}
-        avoid: set[tuple[str, int]] = set()
-        for variant in range(self.settings.pairs_per_image):
-            most = int(torch.randint(1, self.settings.max_artifacts + 1, (), generator=generator))
-            artifacts, reasons = plan_artifacts(
-                scene, self.settings.tools, most, made, generator, self.settings.max_target_share, frozenset(avoid)
-            )
-            if artifacts:
-                variants[variant] = artifacts
-            made.update(artifact.type for artifact in artifacts)
-            avoid |= {(artifact.tool, artifact.parameters["instance_id"]) for artifact in artifacts}
-        return variants, reasons
-
-    def _realise(
-        self,
-        source_id: str,
-        photo: Image.Image,
-        transform: SourceTransform,
-        scene: Scene,
-        variants: dict[int, list[Artifact]],
-        tally: Tally,
-    ) -> Iterator[Pair | Rejection]:
+    @classmethod
+    def of(
+        cls,
+        source_folder: Path,
+        perception: PerceptionAgent,
+        injector: Injector,
+        settings: RunSettings,
+        vlm: VLM | None = None,
+        batch_size: int = 1,
+        perception_batch_size: int = 1,
+    ) -> Synthesizer:
         """
-        Injects, judges, and injects once more without what was rejected: an image must not hold a flaw that its
-        labels do not mention.
+        The stages of spec §1 to §5.
+
+        Args:
+            source_folder (`Path`): Folder that source ids are relative to.
+            perception (`PerceptionAgent`): Names and grounds entities and parts.
+            injector (`Injector`): The loaded model.
+            settings (`RunSettings`): Settings of the run.
+            vlm (`VLM`, *optional*): Judges and explains; without it measures and templates do.
+            batch_size (`int`): Photographs injected together. Above 1 pixels may differ by one grey level, as sums
+                are taken in another order.
+            perception_batch_size (`int`): Photographs perceived, and explained, together.
         """
-        finished: dict[int, Pair] = {}
-        pending = dict(variants)
-        while pending:
-            output = self.injector.inject(
-                photo,
-                [PatchMapping.union(a.mapping for a in artifacts) for artifacts in pending.values()],
-                scene.perception.caption,
-            )
-            tally.num_function_evaluations += output.num_function_evaluations
-            clean, judged = output.reconstructions[0], {}
-            for (variant, artifacts), flawed in zip(pending.items(), output.images, strict=True):
-                pair_id = f"{source_id}:{variant}"
-                kept, rejections = self._judge(source_id, pair_id, artifacts, clean, flawed, scene)
-                yield from rejections
-                if not rejections:
-                    tally.accepted.update(artifact.type for artifact in kept)
-                    finished[variant] = self._pair(source_id, pair_id, photo, clean, flawed, scene, transform, kept)
-                elif kept:
-                    judged[variant] = kept
-            pending = judged
-        for variant in sorted(finished):
-            yield finished[variant]
+        curator = Curator(settings.curation, load_perceptual_metric(settings.perceptual_metric), vlm)
+        stages = [
+            Read(source_folder),
+            Perceive(perception, perception_batch_size),
+            Plan(settings, injector.sample_size, injector.pipeline.patch_size),
+            Inject(injector, curator, settings, batch_size),
+            Explain(curator, perception_batch_size),
+        ]
+        identity = {
+            "model_revision": injector.revision,
+            "perception": perception.identity(),
+            "curation": curator.identity(),
+        }
 
-    def _judge(
-        self,
-        source_id: str,
-        pair_id: str,
-        artifacts: Sequence[Artifact],
-        clean: Image.Image,
-        flawed: Image.Image,
-        scene: Scene,
-    ) -> tuple[list[Artifact], list[Rejection]]:
-        targets = target_pixels([artifact.mapping for artifact in artifacts], scene.patch_size)
-        kept, rejections = [], []
-        for artifact in artifacts:
-            artifact = replace(artifact, scores=measure(artifact, clean, flawed, targets, self.metric))
-            verdict = judge(artifact, self.settings.curation)
-            if verdict.kept:
-                kept.append(artifact)
-            else:
-                rejections.append(
-                    Rejection(
-                        source_id,
-                        "curation",
-                        verdict.reason,
-                        pair_id,
-                        artifact.type,
-                        artifact.tool,
-                        artifact.entity,
-                        artifact.part or artifact.fused_entity,
-                        artifact.scores,
-                    )
-                )
-        return kept, rejections
+        def counters() -> dict[str, int]:
+            usage = {} if vlm is None else {f"vlm_{name}": count for name, count in asdict(vlm.usage).items()}
+            return {"num_function_evaluations": injector.num_function_evaluations, **usage}
 
-    def _pair(
-        self,
-        source_id: str,
-        pair_id: str,
-        photo: Image.Image,
-        clean: Image.Image,
-        flawed: Image.Image,
-        scene: Scene,
-        transform: SourceTransform,
-        artifacts: Sequence[Artifact],
-    ) -> Pair:
-        explained = tuple(
-            replace(artifact, label=label(artifact), explanation=local_explanation(artifact, photo.size))
-            for artifact in artifacts
-        )
-        return Pair(
-            pair_id=pair_id,
-            source_id=source_id,
-            source=photo,
-            clean=clean,
-            flawed=flawed,
-            caption=scene.perception.caption,
-            explanation=global_explanation(explained),
-            explanation_source=EXPLANATION_SOURCE,
-            grid=scene.grid,
-            seed=derive_seed(self.settings.seed, source_id),
-            solver=self.settings.injection.solver,
-            num_inference_steps=self.injector.num_inference_steps,
-            model=self.injector.model,
-            model_revision=self.injector.revision,
-            transform=transform.as_dict(),
-            artifacts=explained,
-        )
+        return cls(stages, settings, identity, counters)
+
+    def run(self, samples: Iterable[Sample], rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
+        """All stages, one after the other."""
+        for stage in self.stages:
+            samples = stage.run(samples, rank, world_size)
+        return iter(samples)
 
 
 class Run:
     """
-    A run of the synthesis in an output folder: `data/*.parquet`, `shards/*.json` (written last, one for each finished
-    shard), `run.json`, `rejected.jsonl`, `README.md` and `contact_sheet.png`.
+    A run of the synthesis in an output folder; [`datasets_script.ledger`] tells what is in it.
 
     Args:
         out (`Path`): Output folder. A run already there with the same settings is continued.
+        source_folder (`Path`): Where the photographs are.
         sources (`Sequence[str]`): Source ids, in order.
         synthesizer (`Synthesizer`): Makes the pairs.
+        rank, world_size (`int`): This process and how many there are; it takes every `world_size`-th shard. Any later
+            run may have another world size.
 
     Raises:
         RunMismatchError: the folder holds a run with other settings, versions or sources.
     """
 
-    def __init__(self, out: Path, sources: Sequence[str], synthesizer: Synthesizer):
-        self.out, self.synthesizer = out, synthesizer
-        size = synthesizer.settings.shard_size
-        self.shards = [sources[start : start + size] for start in range(0, len(sources), size)]
-        self.identity = {
-            "settings": json.loads(json.dumps(asdict(synthesizer.settings))),
-            "model_revision": synthesizer.injector.revision,
-            "versions": recorded_versions(),
-            "sources": {"count": len(sources), "sha256": hashlib.sha256("\n".join(sources).encode()).hexdigest()},
-        }
-        self._check_identity()
+    def __init__(
+        self,
+        out: Path,
+        source_folder: Path,
+        sources: Sequence[str],
+        synthesizer: Synthesizer,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.out, self.synthesizer, self.rank, self.world_size = out, synthesizer, rank, world_size
+        self.failures_in_a_row = 0
+        out.mkdir(parents=True, exist_ok=True)
+        with FileLock(_locks(out) / "start.lock"):
+            sources, self.duplicates = _recorded_sources(out, source_folder, sources)
+            self.shards = Shards(sources, synthesizer.settings.shard_size)
+            self._check_identity()
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        names = hashlib.sha256("\n".join(self.shards.sources).encode()).hexdigest()
+        return json.loads(
+            json.dumps(
+                {
+                    "settings": asdict(self.synthesizer.settings),
+                    **self.synthesizer.identity,
+                    "versions": recorded_versions(),
+                    "sources": {"count": len(self.shards.sources), "sha256": names},
+                }
+            )
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the identity, which every shard's marker holds."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def _check_identity(self) -> None:
         path = self.out / "run.json"
         if not path.exists():
             write_json(path, {**self.identity, "status": "running"})
             return
-        recorded = json.loads(path.read_text())
-        different = sorted(differences(recorded, self.identity))
+        different = sorted(differences(json.loads(path.read_text(encoding="utf-8")), self.identity))
         if different:
             raise RunMismatchError(
-                f"'{self.out}' holds a run with another {', '.join(different)}; "
-                "choose another output folder, or give the same settings to continue that run"
+                f"'{self.out}' holds a run with another {', '.join(different)}; give the same settings to continue "
+                "that run, or choose another output folder (--force-new starts one beside it)"
             )
 
-    def execute(self) -> dict[str, Any]:
-        """Makes the missing shards, then the files that describe the whole. Returns the content of `run.json`."""
-        sources = sum(len(shard) for shard in self.shards)
-        pairs = rejected = 0
-        with tqdm(total=sources, unit="image", desc="synthesize") as progress:
-            for index, shard in enumerate(self.shards):
-                marker = self.out / "shards" / f"{index:05d}.json"
-                if not marker.exists():
-                    write_json(marker, self._make_shard(index, shard, progress, pairs, rejected))
-                else:
-                    progress.update(len(shard))
-                record = json.loads(marker.read_text())
-                pairs, rejected = pairs + record["pairs"], rejected + len(record["rejected"])
+    def execute(self, show_progress: bool = True) -> dict[str, Any]:
+        """
+        Makes the missing shards of this rank and, if they were the last ones, the files that describe the whole.
+
+        Returns:
+            `dict`: The content of `run.json`, with `status` `"complete"`, or `"running"` while other ranks are at
+            work.
+
+        Raises:
+            RunBusyError: another process has this rank, or works with another world size.
+            RunAborted: too many photographs in a row have failed unexpectedly.
+        """
+        with holding_rank(self.out, self.rank, self.world_size), self._logging() as log:
+            progress = None
+            if show_progress:
+                progress = ProgressLine(len(self.shards.sources), self.shards.count_finished(self.out))
+            try:
+                for shard in range(self.rank, len(self.shards), self.world_size):
+                    if not marker(self.out, shard).exists():
+                        self._make_shard(shard, log, progress)
+            finally:
+                if progress:
+                    progress.close()
+            log.write("finished")
         return self._finish()
 
-    def _make_shard(
-        self, index: int, sources: Sequence[str], progress: tqdm, pairs: int, rejected: int
-    ) -> dict[str, Any]:
-        start, tally, count = time.perf_counter(), Tally(), 0
-        rejections: list[dict[str, Any]] = []
-        path = self.out / "data" / f"pairs-{index:05d}.parquet"
-        with replacing(path) as temporary:
-            writer = ParquetWriter(features=PAIR_FEATURES, path=str(temporary))
-            for source_id in sources:
-                for item in self.synthesizer.process(source_id, tally):
-                    if isinstance(item, Rejection):
-                        rejections.append(asdict(item))
-                    else:
-                        writer.write(pair_to_row(item))
-                        count += 1
-                progress.update()
-                progress.set_postfix(pairs=pairs + count, rejected=rejected + len(rejections))
+    @contextmanager
+    def _logging(self) -> Iterator[RunLog]:
+        log, package = RunLog(self.out, self.rank), logging.getLogger(__package__)
+        log.write("start", rank=self.rank, world_size=self.world_size, fingerprint=self.fingerprint)
+        package.addHandler(log)
+        try:
+            with logging_redirect_tqdm([package]):
+                yield log
+        except BaseException as error:
+            log.write("stopped", reason=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            package.removeHandler(log)
+            log.close()
+
+    def _make_shard(self, shard: int, log: RunLog, progress: ProgressLine | None) -> None:
+        start, totals, rejected = time.perf_counter(), Totals(), []
+        before = dict(self.synthesizer.counters())
+        log.write("shard", shard=shard, sources=len(self.shards.of(shard)))
+        with replacing(self.out / "data" / f"pairs-{shard:05d}.parquet") as temporary:
+            writer = ParquetWriter(features=PAIR_FEATURES, path=str(temporary), writer_batch_size=_ROWS_AT_ONCE)
+            last = start
+            for sample in self.synthesizer.run(self._samples(shard), self.rank, self.world_size):
+                for pair in sample.pairs:
+                    writer.write(pair_to_row(pair))
+                rejected += [asdict(rejection) for rejection in sample.rejections]
+                totals.count(sample.pairs, sample.rejections)
+                now = time.perf_counter()
+                event = _sample_event(sample, now - last)
+                last = now
+                log.write(**event)
+                if progress:
+                    progress.take(event)
+                self._watch_failures(sample, log)
+                _check_parent()
             writer.finalize()
-        return {
-            "pairs": count,
-            "sources": len(sources),
-            "made": dict(tally.made),
-            "accepted": dict(tally.accepted),
-            "num_function_evaluations": tally.num_function_evaluations,
-            "seconds": round(time.perf_counter() - start, 3),
-            "rejected": rejections,
-        }
+        totals.seconds = time.perf_counter() - start
+        totals.counters.update({name: n - before[name] for name, n in self.synthesizer.counters().items()})
+        record = {"fingerprint": self.fingerprint, **totals.as_dict(), "rejected": rejected}
+        write_json(marker(self.out, shard), record)
+        log.write("shard_finished", shard=shard, pairs=totals.pairs, seconds=round(totals.seconds, 3))
+
+    def _samples(self, shard: int) -> Iterator[Sample]:
+        barred = read_barred(self.out)
+        for source_id in self.shards.of(shard):
+            sample = Sample(source_id)
+            if source_id in self.duplicates:
+                yield sample.rejected("read", f"the same file as '{self.duplicates[source_id]}'")
+            elif source_id in barred:
+                yield sample.rejected("read", barred[source_id])
+            else:
+                yield sample
+
+    def _watch_failures(self, sample: Sample, log: RunLog) -> None:
+        failures = [rejection for rejection in sample.rejections if rejection.traceback or rejection.raw]
+        for failure in failures:
+            log.write(
+                "failure",
+                source_id=sample.source_id,
+                stage=failure.stage,
+                reason=failure.reason,
+                raw=failure.raw,
+                traceback=failure.traceback,
+            )
+        self.failures_in_a_row = self.failures_in_a_row + 1 if failures and not sample.pairs else 0
+        if self.failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
+            raise RunAborted(
+                f"{self.failures_in_a_row} photographs in a row failed, the last with '{failures[-1].reason}'; "
+                f"details are in {log.path}. Nothing finished is lost: the same command continues"
+            )
 
     def _finish(self) -> dict[str, Any]:
-        records = [json.loads(path.read_text()) for path in sorted((self.out / "shards").glob("*.json"))]
-        rejected = [rejection for record in records for rejection in record["rejected"]]
-        write_text(self.out / "rejected.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rejected))
-        run = {
-            **self.identity,
-            "status": "complete",
-            "pairs": sum(record["pairs"] for record in records),
-            "rejected": len(rejected),
-            "made": sum((Counter(record["made"]) for record in records), Counter()),
-            "accepted": sum((Counter(record["accepted"]) for record in records), Counter()),
-            "num_function_evaluations": sum(record["num_function_evaluations"] for record in records),
-            "seconds": round(sum(record["seconds"] for record in records), 3),
-        }
-        write_json(self.out / "run.json", run)
-        write_card(self.out, run)
-        if run["pairs"]:
-            with replacing(self.out / "contact_sheet.png") as temporary:
-                contact_sheet(read_pairs(self.out)).save(temporary, format="PNG")
-        return run
+        """Describes the whole, if all ranks are done."""
+        with FileLock(_locks(self.out) / "finish.lock"):
+            if self.shards.count_finished(self.out) < len(self.shards.sources):
+                return {**self.identity, "status": "running"}
+            totals = read_totals(self.out)
+            run = {
+                **self.identity,
+                "status": "complete",
+                "fingerprint": self.fingerprint,
+                "pairs": totals.pairs,
+                "rejected": totals.rejections,
+                "made": dict(totals.by_type(totals.accepted + totals.discarded)),
+                "accepted": dict(totals.by_type(totals.accepted)),
+                "acceptance": totals.acceptance,
+                "rejected_at": dict(totals.rejected_at),
+                **totals.counters,
+                "seconds": round(totals.seconds, 3),
+            }
+            with replacing(self.out / "rejected.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
+                file.writelines(json_lines(read_rejected(self.out)))
+            write_card(self.out, run)
+            if totals.pairs:
+                with replacing(self.out / "contact_sheet.png") as temporary:
+                    contact_sheet(read_pairs(self.out)).save(temporary, format="PNG")
+            write_json(self.out / "run.json", run)
+            return run
+
+
+@contextmanager
+def holding_rank(out: Path, rank: int, world_size: int) -> Iterator[None]:
+    """
+    Keeps other processes from the same shards, until the end of the block or of the process, however it ends.
+
+    Raises:
+        RunBusyError: another process has this rank, or works with another world size.
+    """
+    name = f"rank-{rank:05d}-of-{world_size:05d}.lock"
+    lock = FileLock(_locks(out) / name)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunBusyError(f"another process is already at work on '{out}' as rank {rank} of {world_size}") from None
+    try:
+        for other in working_ranks(out):
+            if other[1] != world_size:
+                raise RunBusyError(
+                    f"another process is at work on '{out}' as rank {other[0]} of {other[1]}, so this one cannot be "
+                    f"rank {rank} of {world_size}; stop it first, or give the same world size"
+                )
+        yield
+    finally:
+        lock.release()
+
+
+def working_ranks(out: Path) -> list[tuple[int, int]]:
+    """`(rank, world_size)` of the processes that are at work on a run."""
+    held = []
+    for path in sorted((out / ".locks").glob("rank-*-of-*.lock")):
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            _, rank, _, world_size = path.stem.split("-")
+            held.append((int(rank), int(world_size)))
+    return held
+
+
+def read_barred(out: Path) -> dict[str, str]:
+    """Photographs that are not to be opened, with the reason: those that killed a worker."""
+    path = out / "barred.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def read_sources(out: Path) -> dict[str, str]:
+    """The sources of a run in order; where one is the same file as another, the other's name, else an empty string."""
+    lines = (out / "sources.jsonl").read_text(encoding="utf-8").splitlines()
+    return {record["source_id"]: record.get("same_as", "") for record in map(json.loads, lines)}
+
+
+def _recorded_sources(out: Path, folder: Path, sources: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """
+    The sources that a run in `out` began with, which may have lost files since, and the duplicates among them; those
+    given where there is no run yet.
+    """
+    if not (out / "sources.jsonl").exists():
+        same = find_duplicates(folder, sources)
+        records = ({"source_id": s, **({"same_as": same[s]} if s in same else {})} for s in sources)
+        write_text(out / "sources.jsonl", "".join(json_lines(records)))
+    recorded = read_sources(out)
+    added = sorted(set(sources) - recorded.keys())
+    left_out = [name for name in recorded.keys() - set(sources) if (folder / name).exists()]
+    if added or left_out:
+        what = f"'{added[0]}' is new" if added else f"'{sorted(left_out)[0]}' is left out"
+        raise RunMismatchError(
+            f"'{out}' holds a run with other sources, {len(recorded)} and not {len(sources)} ({what}); give the same "
+            "sources to continue that run, or choose another output folder (--force-new starts one beside it)"
+        )
+    return list(recorded), {name: other for name, other in recorded.items() if other}
+
+
+def _locks(out: Path) -> Path:
+    folder = out / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _check_parent() -> None:
+    """A worker whose parent was killed must not go on: the run may be continued by another that does not know it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        raise RunAborted("the process that began this worker is gone")
+
+
+def _sample_event(sample: Sample, seconds: float) -> dict[str, Any]:
+    totals = Totals()
+    totals.count(sample.pairs, sample.rejections)
+    return {
+        "event": "sample",
+        "source_id": sample.source_id,
+        "pairs": totals.pairs,
+        "accepted": dict(totals.by_type(totals.accepted)),
+        "discarded": dict(totals.by_type(totals.discarded)),
+        "seconds": round(seconds, 3),
+    }
 
 
 def recorded_versions() -> dict[str, str]:

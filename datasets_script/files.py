@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download
+
 
 # Numbers of an `OSError` that says that nothing more can be written: no space, no quota, a limit on file sizes.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -41,6 +43,28 @@ def write_text(path: Path, text: str, shared: bool = False) -> None:
 
 def write_json(path: Path, content: Any, shared: bool = False) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", shared)
+
+
+def resolve_revision(model: str, revision: str | None) -> tuple[str | None, str]:
+    """
+    What to load of a model, and what to record of it.
+
+    Args:
+        model (`str`): A folder, or the id of a repository on the Hub.
+        revision (`str`, *optional*): Branch, tag or commit of a repository.
+
+    Returns:
+        `tuple[str | None, str]`: For a repository its commit, twice: what a branch points to may change between the
+        files of a model. For a folder `revision` as it is, and a fingerprint.
+
+    Raises:
+        OSError: there is no such repository, or it cannot be had.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return revision, fingerprint(folder)
+    commit = Path(hf_hub_download(model, "config.json", revision=revision)).parent.name
+    return commit, commit
 
 
 def fingerprint(folder: Path) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionOutput, Artifact
 from diffusers_artifact.confinement import Confinement
 from diffusers_artifact.injection import ValueSource
 
+from .files import fingerprint
+
+
+logger = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
 """Name of the default model, the one shipped inside the package."""
@@ -79,6 +84,23 @@ class ModelLoadError(OSError):
     """The model named by the user could not be loaded."""
 
 
+@dataclass(frozen=True, eq=False)
+class InjectionJob:
+    """One photograph as the model sees it, the mapping of each flawed variant, and its caption."""
+
+    photo: Image.Image
+    mappings: Sequence[PatchMapping]
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class Injected:
+    """The clean half of one photograph and its flawed variants, all RGB and of the photograph's size."""
+
+    clean: Image.Image
+    flawed: list[Image.Image]
+
+
 class Injector:
     """
     A loaded pipeline with its settings.
@@ -125,14 +147,56 @@ class Injector:
         self.num_inference_steps = settings.num_inference_steps or self.preset.num_inference_steps
         self.sample_size: int | None = self.pipeline.vae.config.sample_size if embedded else None
         """Side of the square the model was trained on, in pixels, if it takes no other size."""
+        self.num_function_evaluations = 0
+        """Evaluations of the transformer so far, each counted once for every row of its batch."""
 
-    def inject(self, image: Image.Image, mappings: Sequence[PatchMapping], caption: str) -> ArtifactInjectionOutput:
-        """Runs the pipeline for all variants of one image; the caption is dropped for models without text encoders."""
+    def inject(self, jobs: Sequence[InjectionJob]) -> list[Injected]:
+        """
+        Runs the pipeline once for all jobs whose photographs have one size. Where the accelerator's memory does not
+        suffice for one photograph with all its variants, they are taken in halves.
+
+        Raises:
+            torch.OutOfMemoryError: it does not suffice for several photographs, or for one with one variant.
+        """
+        by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, job in enumerate(jobs):
+            by_size[job.photo.size].append(index)
+        results: dict[int, Injected] = {}
+        for indices in by_size.values():
+            results.update(zip(indices, self._inject_of_one_size([jobs[i] for i in indices]), strict=True))
+        return [results[index] for index in range(len(jobs))]
+
+    def _inject_of_one_size(self, jobs: Sequence[InjectionJob]) -> list[Injected]:
+        try:
+            output = self.run([j.photo for j in jobs], [list(j.mappings) for j in jobs], [j.caption for j in jobs])
+        except torch.OutOfMemoryError:
+            job, half = jobs[0], len(jobs[0].mappings) // 2
+            if len(jobs) > 1 or not half:
+                raise
+            logger.warning("inject: out of memory with %d variants, taking them in halves", len(job.mappings))
+            torch.cuda.empty_cache()
+            first, second = (
+                self._inject_of_one_size([InjectionJob(job.photo, mappings, job.caption)])[0]
+                for mappings in (job.mappings[:half], job.mappings[half:])
+            )
+            return [Injected(first.clean, first.flawed + second.flawed)]
+        results = [Injected(clean, []) for clean in output.reconstructions]
+        for index, flawed in zip(output.image_indices, output.images, strict=True):
+            results[index].flawed.append(flawed)
+        return results
+
+    def run(
+        self, photos: list[Image.Image], mappings: list[list[PatchMapping]], captions: list[str]
+    ) -> ArtifactInjectionOutput:
+        """
+        Runs the pipeline for all variants of photographs of one size; captions are dropped for models without text
+        encoders.
+        """
         steps, preset = self.num_inference_steps, self.preset
-        return self.pipeline(
-            image,
-            list(mappings),
-            prompt=caption if self.pipeline.text_encoder is not None else "",
+        output: ArtifactInjectionOutput = self.pipeline(
+            photos,
+            mappings,
+            prompt=captions if self.pipeline.text_encoder is not None else "",
             num_inference_steps=steps,
             solver=self.settings.solver,
             value_source=self.settings.value_source,
@@ -144,14 +208,5 @@ class Injector:
             confine=self.settings.confine,
             allow_distilled=self.settings.allow_distilled,
         )
-
-
-def fingerprint(folder: Path) -> str:
-    """Revision of a local model: a hash of its configurations and of the names and sizes of its weights."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".safetensors"):
-            digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
-        if path.suffix == ".json":
-            digest.update(path.read_bytes())
-    return f"sha256:{digest.hexdigest()[:16]}"
+        self.num_function_evaluations += output.num_function_evaluations
+        return output

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -43,8 +47,35 @@ def list_sources(folder: str | os.PathLike[str]) -> list[str]:
     root = Path(folder)
     if not root.is_dir():
         raise NotADirectoryError(f"`folder` must be an existing folder, got {str(folder)!r}")
-    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    # A link to nothing is listed, to be rejected by name; pipes and sockets, which would be waited for, are not.
+    found = (path for path in root.rglob("*") if path.is_file() or (path.is_symlink() and not path.exists()))
+    paths = (path.relative_to(root) for path in found)
     return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+
+
+def find_duplicates(folder: str | os.PathLike[str], sources: Sequence[str]) -> dict[str, str]:
+    """
+    Files that are byte for byte the same as one before them. Only files of equal size are read, and no empty ones.
+
+    Args:
+        folder (`str` or `os.PathLike`): The folder.
+        sources (`Sequence[str]`): Paths relative to it. Those that cannot be read are left out here.
+
+    Returns:
+        `dict[str, str]`: For each duplicate, the first of the files that are the same.
+    """
+    by_size: dict[int, list[str]] = defaultdict(list)
+    for name in sources:
+        with suppress(OSError):  # what is wrong with it turns out on opening
+            by_size[(Path(folder) / name).stat().st_size].append(name)
+    duplicates, first = {}, dict[bytes, str]()
+    for size, names in by_size.items():
+        for name in names if size and len(names) > 1 else ():
+            with suppress(OSError), (Path(folder) / name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+                if first.setdefault(digest, name) != name:
+                    duplicates[name] = first[digest]
+    return duplicates
 
 
 def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image:
@@ -60,8 +91,9 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
         `PIL.Image.Image`: RGB, fully read, without metadata.
 
     Raises:
-        SourceError: not an image, broken or truncated, animated or of several pages, smaller than `min_side`, larger
-            than `PIL.Image.MAX_IMAGE_PIXELS`, or of a pixel format that has no defined 8-bit range.
+        SourceError: not there or not readable, not an image, broken or truncated, animated or of several pages,
+            smaller than `min_side`, larger than `PIL.Image.MAX_IMAGE_PIXELS`, or of a pixel format that has no defined
+            8-bit range.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -76,6 +108,8 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
             raise SourceError(f"too large: over {Image.MAX_IMAGE_PIXELS} pixels") from error
         except UnidentifiedImageError as error:
             raise SourceError("not an image in a format that can be read") from error
+        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            raise SourceError(f"cannot be read: {error.strerror}") from error
         except (OSError, SyntaxError, ValueError, EOFError, StructError, ZlibError) as error:
             raise SourceError(f"broken or truncated image: {error}") from error
 

@@ -53,6 +53,9 @@ class Scene:
         return others
 
 
+Choice = tuple[str, int, str]
+"""Tool, `instance_id` of the part or entity it works on, and kernel; an empty kernel is any."""
+
 Proposal = tuple[Entity, Part | None, Entity | None, PatchMapping | NotApplicable, dict[str, Any]]
 
 
@@ -118,7 +121,8 @@ def plan_artifacts(
     counts: Counter[ArtifactType],
     generator: torch.Generator,
     max_target_share: float = 1.0,
-    avoid: frozenset[tuple[str, int]] = frozenset(),
+    avoid: frozenset[Choice] = frozenset(),
+    occupied: np.ndarray | None = None,
 ) -> tuple[list[Artifact], dict[str, str]]:
     """
     Chooses up to `num_artifacts` flaws for one image, on disjoint patches (spec §2).
@@ -130,13 +134,15 @@ def plan_artifacts(
         counts (`Counter`): Artifacts made so far by type; rarer types are tried first, ties in random order.
         generator (`torch.Generator`): Source of all choices.
         max_target_share (`float`): Largest share of the image that one artifact may take.
-        avoid (`frozenset`): `(tool, instance_id)` of flaws that other variants of the image have already.
+        avoid (`frozenset`): Choices that other variants of the image have already, or that were rejected; one without
+            a kernel stands for all kernels.
+        occupied (`np.ndarray` of shape `grid`, `bool`, *optional*): Patches that are taken already.
 
     Returns:
         `tuple[list[Artifact], dict[str, str]]`: the artifacts, with no texts and scores yet; and for each tool that
         had no legal mapping, why (of the last one tried).
     """
-    occupied = np.zeros(scene.grid, dtype=bool)
+    occupied = np.zeros(scene.grid, dtype=bool) if occupied is None else occupied.copy()
     planned: list[Artifact] = []
     reasons: dict[str, str] = {}
     counts = counts.copy()
@@ -160,14 +166,14 @@ def _first_applicable(
     occupied: np.ndarray,
     generator: torch.Generator,
     max_target_share: float,
-    avoid: frozenset[tuple[str, int]],
+    avoid: frozenset[Choice],
     reasons: dict[str, str],
 ) -> Artifact | None:
     reasons.setdefault(tool, "no fitting part or pair of entities in the image")
     for entity, part, second, mapping, parameters in PROPOSERS[tool](scene, occupied, generator):
         subject = part or entity
-        if (tool, subject.instance_id) in avoid:
-            reasons[tool] = "used in another variant of the image"
+        if avoid & {(tool, subject.instance_id, ""), (tool, subject.instance_id, parameters.get("kernel", ""))}:
+            reasons[tool] = "tried already, in this variant of the image or another"
             continue
         if isinstance(mapping, NotApplicable):
             reasons[tool] = mapping.reason

@@ -23,6 +23,8 @@ os.environ.update(
 hypothesis.settings.register_profile("artiagent", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("artiagent")
 
+pytest_plugins = ["tests.vlm_fixtures"]
+
 
 def pytest_addoption(parser):
     parser.addoption("--full-faults", action="store_true", help="kill runs at 20 random moments in place of 3")

@@ -8,56 +8,44 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from PIL import Image
 
 from datasets_script.cli import main
-from datasets_script.curation.filters import CurationSettings
-from datasets_script.demo import prepare_demo
-from datasets_script.engine import Run, RunMismatchError, RunSettings, Synthesizer, derive_seed, read_pairs
+from datasets_script.engine import RunMismatchError, read_pairs
 from datasets_script.injector import InjectionSettings, Injector
+from datasets_script.ledger import read_rejected
 from datasets_script.perception import AnnotationPerception, Perception
-from datasets_script.show import read_rejected
+from datasets_script.settings import derive_seed
 
+from .engine_runs import KEEP_ALL, SETTINGS, SOURCES, make_photos, make_run, rows
 from .tiny_pipelines import tiny_flux
 
 
-KEEP_ALL = CurationSettings(stlpips_band=(-10.0, 10.0), min_change_inside=0.0, require_closer=False)
-SETTINGS = RunSettings(
-    pairs_per_image=2,
-    max_artifacts=2,
-    shard_size=1,
-    injection=InjectionSettings(num_inference_steps=2),
-    curation=KEEP_ALL,
-)
-SOURCES = ["astronaut_face.png", "motorcycle_front.png"]
+# Two steps and two photographs: flaws that can be told from their surroundings.
+TWO = SOURCES[::2]
+TWO_STEPS = replace(SETTINGS, injection=InjectionSettings(num_inference_steps=2))
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    everything, folder = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("photos")
-    prepare_demo(everything)
-    for name in [*SOURCES, "annotations.json"]:
-        shutil.copyfile(everything / name, folder / name)
-    return folder
+    return make_photos(tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("demo"), TWO)
 
 
 @pytest.fixture(scope="module")
 def injector() -> Injector:
-    return Injector(SETTINGS.model, SETTINGS.injection, device="cpu")
+    return Injector(TWO_STEPS.model, TWO_STEPS.injection, device="cpu")
 
 
-def make_run(photos, injector, out, settings=SETTINGS, sources=SOURCES, perception=None) -> Run:
-    perception = perception or AnnotationPerception(photos / "annotations.json")
-    return Run(out, sources, Synthesizer(photos, perception, injector, settings))
+def run_of(photos, out, injector, settings=TWO_STEPS, sources=TWO, **options):
+    return make_run(photos, out, injector, settings, sources, **options)
 
 
 @pytest.fixture(scope="module")
 def finished(photos, injector, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "out"
-    make_run(photos, injector, out).execute()
+    run_of(photos, out, injector).execute()
     return out
 
 
@@ -65,14 +53,9 @@ class InterruptedPerception(AnnotationPerception):
     """The user presses Ctrl-C at the second photograph."""
 
     def perceive(self, image: Image.Image, source_id: str) -> Perception:
-        if source_id == SOURCES[1]:
+        if source_id == TWO[1]:
             raise KeyboardInterrupt
         return super().perceive(image, source_id)
-
-
-def rows(out: Path) -> list[dict]:
-    """All rows as they are stored, encoded images included."""
-    return [row for path in sorted((out / "data").iterdir()) for row in pq.read_table(path).to_pylist()]
 
 
 def test_the_output_is_a_data_set(finished):
@@ -106,33 +89,35 @@ def test_clean_half_is_shared_and_flaws_are_where_they_are_said_to_be(finished):
 def test_an_interrupted_run_continues_to_the_same_rows(photos, injector, finished, tmp_path):
     interrupted = InterruptedPerception(photos / "annotations.json")
     with pytest.raises(KeyboardInterrupt):
-        make_run(photos, injector, tmp_path, perception=interrupted).execute()
+        run_of(photos, tmp_path, injector, perception=interrupted).execute()
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["pairs-00000.parquet"]
     first = (tmp_path / "data" / "pairs-00000.parquet").stat().st_mtime_ns
-    make_run(photos, injector, tmp_path).execute()
+    run_of(photos, tmp_path, injector).execute()
     assert (tmp_path / "data" / "pairs-00000.parquet").stat().st_mtime_ns == first
     assert rows(tmp_path) == rows(finished)
 
 
 def test_another_setting_is_refused_and_named(photos, injector, finished):
     with pytest.raises(RunMismatchError, match="another settings.max_artifacts, settings.seed"):
-        make_run(photos, injector, finished, replace(SETTINGS, seed=1, max_artifacts=1))
-    with pytest.raises(RunMismatchError, match="another sources.count, sources.sha256"):
-        make_run(photos, injector, finished, sources=SOURCES[:1])
+        run_of(photos, finished, injector, replace(TWO_STEPS, seed=1, max_artifacts=1))
+    with pytest.raises(RunMismatchError, match="other sources, 2 and not 1"):
+        run_of(photos, finished, injector, sources=TWO[:1])
 
 
 def test_a_rejected_artifact_is_not_left_in_the_image(photos, injector, tmp_path):
     no_distortion = replace(KEEP_ALL, stlpips_band=(5.0, 6.0))
     settings = replace(
-        SETTINGS,
+        TWO_STEPS,
         curation=no_distortion,
         tools=("add", "distort"),
         seed=4,
         max_artifacts=3,
         max_target_share=1.0,
         pairs_per_image=3,
+        max_rerolls=0,
+        balance="shard",
     )
-    make_run(photos, injector, tmp_path, settings).execute()
+    run_of(photos, tmp_path, injector, settings).execute()
     rejected = [r for r in read_rejected(tmp_path) if r["stage"] == "curation"]
     survivors = {pair.pair_id: pair for pair in read_pairs(tmp_path)}
     assert rejected and {r["type"] for r in rejected} == {"distortion"}
@@ -145,23 +130,43 @@ def test_a_rejected_artifact_is_not_left_in_the_image(photos, injector, tmp_path
         assert change[targets].mean() > 3 * change[~targets].mean()
 
 
+def test_a_rejected_flaw_is_tried_again_with_another_kernel_or_elsewhere(photos, injector, tmp_path):
+    settings = replace(
+        TWO_STEPS, tools=("distort",), max_artifacts=1, pairs_per_image=1, max_target_share=1.0, max_rerolls=2
+    )
+    no_distortion = replace(settings, curation=replace(KEEP_ALL, stlpips_band=(5.0, 6.0)))
+    run_of(photos, tmp_path / "none", injector, no_distortion).execute()
+    tried: dict[str, list[tuple[str, str]]] = {name: [] for name in TWO}
+    for entry in read_rejected(tmp_path / "none"):
+        if entry["stage"] == "curation":
+            tried[entry["source_id"]].append((entry["part"], entry["kernel"]))
+    assert all(len(entries) == len(set(entries)) == 3 for entries in tried.values())
+
+    reachable = [entry["scores"]["stlpips"] for entry in read_rejected(tmp_path / "none") if entry["scores"]]
+    between = 1 - sorted(reachable)[len(reachable) // 2]
+    some = replace(settings, curation=replace(KEEP_ALL, stlpips_band=(-10.0, between)))
+    run = run_of(photos, tmp_path / "some", injector, some).execute()
+    assert run["pairs"] and run["made"]["distortion"] > run["accepted"]["distortion"] == run["pairs"]
+    assert sum(counts["made"] for counts in run["acceptance"].values()) == run["made"]["distortion"]
+
+
 def test_unusable_files_are_rejected_by_name_and_the_rest_is_finished(photos, injector, tmp_path):
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
-    (folder / "broken.jpg").write_bytes((folder / SOURCES[0]).read_bytes()[:500])
+    (folder / "broken.jpg").write_bytes((folder / TWO[0]).read_bytes()[:500])
     (folder / "notes.txt").write_text("no image")
     Image.new("RGB", (1, 1)).save(folder / "dot.png")
     Image.new("RGB", (200, 200)).save(folder / "unknown.png")
-    sources = ["broken.jpg", "dot.png", "notes.txt", "unknown.png", SOURCES[0]]
-    run = make_run(folder, injector, tmp_path / "out", sources=sources).execute()
-    rejected = {r["source_id"]: r["reason"] for r in read_rejected(tmp_path / "out") if r["stage"] != "synthesis"}
+    sources = ["broken.jpg", "dot.png", "notes.txt", "unknown.png", TWO[0]]
+    run = run_of(folder, tmp_path / "out", injector, sources=sources).execute()
+    rejected = {r["source_id"]: r["reason"] for r in read_rejected(tmp_path / "out") if r["stage"] != "plan"}
     assert run["pairs"] == 2
     assert set(rejected) >= set(sources[:4]) and "too small" in rejected["dot.png"]
 
 
 def test_a_run_in_which_nothing_is_made_says_so(photos, injector, tmp_path):
     never = replace(KEEP_ALL, min_change_inside=2.0, stlpips_band=(5.0, 6.0))
-    run = make_run(photos, injector, tmp_path, replace(SETTINGS, curation=never)).execute()
+    run = run_of(photos, tmp_path, injector, replace(TWO_STEPS, curation=never)).execute()
     assert run["pairs"] == 0 and run["rejected"] >= 4 and not list(read_pairs(tmp_path))
 
 
@@ -171,7 +176,7 @@ def test_a_checkpoint_with_text_encoders_takes_the_caption_and_its_own_size(phot
         SETTINGS, model=str(tmp_path / "model"), max_long_side=480, injection=InjectionSettings(num_inference_steps=1)
     )
     injector = Injector(settings.model, settings.injection, device="cpu")
-    make_run(photos, injector, tmp_path / "out", settings, SOURCES[:1]).execute()
+    run_of(photos, tmp_path / "out", injector, settings, TWO[:1]).execute()
     pairs = list(read_pairs(tmp_path / "out"))
     assert pairs and injector.preset.transfer_noise is False
     assert pairs[0].flawed.size == (480, 480) and pairs[0].grid == (30, 30) and pairs[0].caption

@@ -95,9 +95,27 @@ def test_large_flaws_are_refused_with_the_reason(scene):
 
 
 def test_what_other_variants_have_is_avoided(scene):
-    everything = frozenset((tool, number) for tool in TOOLS for number in (10, 11, 12, 20, 21))
+    everything = frozenset((tool, number, "") for tool in TOOLS for number in (10, 11, 12, 20, 21))
     artifacts, reasons = plan(scene, avoid=everything)
     assert not artifacts and set(reasons) == set(TOOLS)
+
+
+def test_another_kernel_of_what_was_tried_is_allowed(scene):
+    tried = frozenset({("distort", 12, "shuffle"), ("distort", 12, "jitter")})
+    for seed in range(4):
+        (artifact,), _ = plan_artifacts(
+            scene, ("distort",), 1, Counter(), torch.Generator().manual_seed(seed), avoid=tried
+        )
+        assert artifact.parameters == {"kernel": "strip", "instance_id": 12}
+
+
+def test_occupied_patches_are_left_alone(scene):
+    occupied = np.zeros(scene.grid, dtype=bool)
+    (first,), _ = plan_artifacts(scene, ("add",), 1, Counter(), torch.Generator().manual_seed(0))
+    occupied |= first.mapping.target_patches()
+    (second,), _ = plan_artifacts(scene, ("add",), 1, Counter(), torch.Generator().manual_seed(0), occupied=occupied)
+    assert not (second.mapping.target_patches() & occupied).any()
+    assert not np.array_equal(first.mapping.target_patches(), second.mapping.target_patches())
 
 
 def test_other_instances_of_a_part_are_known(scene):

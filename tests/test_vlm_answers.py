@@ -27,7 +27,7 @@ SCHEMA = {
         'Sure! Here it is: {"has_artifact": true}. Anything else?',
         'First I thought {"has_artifact": "yes"}, but no: {"has_artifact": true}',
         '{ not json } and {"has_artifact": true}',
-        '<think>{"a": 1}</think>\n{"has_artifact": true}',
+        '<think>{"has_artifact": false}? No.</think>\n{"has_artifact": true}',
     ],
 )
 def test_the_object_is_found_wherever_it_is(text):
@@ -41,6 +41,8 @@ def test_the_object_is_found_wherever_it_is(text):
         ("Yes.", "the answer holds no JSON object"),
         ('{"has_artifact": tr', "the answer holds no JSON object"),
         ("[true]", "the answer holds no JSON object"),
+        ('{"list": [{"has_artifact": true}, {"has', "the answer holds no JSON object"),
+        ('{"has_artifact": NaN}', "the answer holds no JSON object"),
         ('{"has_artifact": "yes"}', r"does not fit its schema at \['has_artifact'\]: 'yes' is not of type 'boolean'"),
         ("{}", "does not fit its schema: 'has_artifact' is a required property"),
         ('{"a": ' * 20_000, "the answer is too long: 120,000 characters"),
@@ -58,3 +60,8 @@ def test_no_text_gives_another_error(text):
         assert read_json(text, SCHEMA)["has_artifact"] in (True, False)
     except ValueError:
         pass
+
+
+def test_half_a_character_is_no_text():
+    with pytest.raises(ValueError, match="half a character"):
+        read_json(r'{"label": "\ud83d"}', {"type": "object"})

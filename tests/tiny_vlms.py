@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -205,9 +206,14 @@ def talking_vlm(folder: Path, answers: Mapping[str, str]) -> Path:
     """
     model, processor = tiny_llava([*(f"Task: {task}." for task in answers), *dict.fromkeys(answers.values())])
     image = torch.zeros(3, 28, 28, dtype=torch.uint8)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for step in range(150):
-        lessons = [_lesson(f"Task: {task}.", answer, images=step % 4) for task, answer in answers.items()]
+    # Blind: all pictures look the same to it, so what it has learned with one holds for every other.
+    torch.nn.init.zeros_(model.model.multi_modal_projector.linear_2.weight).requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    chance, texts, losses = random.Random(0), [*dict.fromkeys(answers.values())], []
+    for step in range(300):
+        # Questions quote the answers that they may have.
+        quoted = "".join(chance.sample(texts, k=chance.randrange(min(len(texts), 3) + 1)))
+        lessons = [_lesson(f"Task: {task}.{quoted}", answer, images=step % 4) for task, answer in answers.items()]
         pictures = [[image] * (step % 4)] * len(lessons) if step % 4 else None
         inputs = processor(images=pictures, text=lessons, return_tensors="pt")
         labels = inputs["input_ids"].clone()
@@ -216,7 +222,8 @@ def talking_vlm(folder: Path, answers: Mapping[str, str]) -> Path:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.01, f"the tiny model has not learned its answers: loss {loss.item():.3f}"
+        losses.append(loss.item())
+    assert max(losses[-4:]) < 0.01, f"the tiny model has not learned its answers: losses {losses[-4:]}"
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

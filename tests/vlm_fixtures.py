@@ -1,12 +1,8 @@
-"""The tiny model that has learned to answer our questions, and a real server with it, for test modules to import."""
+"""Fixtures: the tiny model that has learned to answer our questions, and a real server with it. A plugin of pytest."""
 
 from __future__ import annotations
 
-import huggingface_hub.constants
 import pytest
-
-from .fault_proxy import fault_proxy
-from .tiny_vlms import serving, talking_vlm
 
 
 ANSWERS = {
@@ -24,6 +20,8 @@ ANSWERS = {
 @pytest.fixture(scope="module")
 def online():
     """Localhost may be called, although the tests are offline in all else."""
+    import huggingface_hub.constants
+
     patch = pytest.MonkeyPatch()
     patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     yield
@@ -32,16 +30,22 @@ def online():
 
 @pytest.fixture(scope="module")
 def talking(tmp_path_factory):
+    from .tiny_vlms import talking_vlm
+
     return talking_vlm(tmp_path_factory.mktemp("vlm") / "talking", ANSWERS)
 
 
 @pytest.fixture(scope="module")
 def server(talking, online):
+    from .tiny_vlms import serving
+
     with serving(talking) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def proxy(server):
+    from .fault_proxy import fault_proxy
+
     with fault_proxy(server) as proxy:
         yield proxy

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,30 +15,31 @@ RAW_LIMIT = 4000
 # Far beyond any answer that was asked for; searching megabytes for JSON takes minutes.
 _MAX_LENGTH = 100_000
 
-_FENCE = re.compile(r"```(?:json)?\s*\n?(.*?)```", re.DOTALL | re.IGNORECASE)
-
 
 def read_json(text: str, schema: dict[str, Any]) -> dict[str, Any]:
     """
-    The first object in a text that satisfies a schema: the text itself, the content of a fence, or amid prose.
+    The last object in a text that satisfies a schema: alone, in a fence, or amid prose. The last, because models that
+    think aloud try answers before they settle on one.
 
     Args:
         text (`str`): A model's answer.
         schema (`dict`): JSON schema of an object.
 
     Raises:
-        ValueError: there is none; the message says what is wrong with the first that is there.
+        ValueError: there is none; the message says what is wrong with the last that is there.
     """
     if not text.strip():
         raise ValueError("the answer is empty")
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"the answer is too long: {len(text):,} characters, over {_MAX_LENGTH:,}")
     validator, problem = Draft202012Validator(schema), "the answer holds no JSON object"
-    for number, value in enumerate(_objects(text)):
+    for number, value in enumerate(reversed(list(_objects(text)))):
         error = next(iter(validator.iter_errors(value)), None)
-        if error is None:
+        if error is None and _is_text(value):
             return value
-        if number == 0:
+        if error is None:
+            problem = "the answer holds half a character, which is no text"
+        elif number == 0:
             where = "".join(f"[{step!r}]" for step in error.path)
             problem = f"the answer does not fit its schema{f' at {where}' if where else ''}: {shorten(error.message)}"
     raise ValueError(problem)
@@ -50,23 +50,28 @@ def shorten(text: str, length: int = 200) -> str:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    for candidate in (text, *_FENCE.findall(text)):
-        value = _loads(candidate)
-        if isinstance(value, dict):
-            yield value
-    decoder, position = json.JSONDecoder(), text.find("{")
+    """The outermost objects in a text, in order; of a broken one nothing, not even whole objects inside it."""
+    decoder, position = json.JSONDecoder(parse_constant=_refuse_constant), text.find("{")
     while position >= 0:
         try:
             value, end = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError):
-            end = position + 1
+        except json.JSONDecodeError as error:
+            end = max(error.pos, position + 1)
+        except (ValueError, RecursionError):  # a number that JSON has not, one of thousands of digits, or too deep
+            return
         else:
             yield value
         position = text.find("{", end)
 
 
-def _loads(text: str) -> Any:
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _is_text(value: dict[str, Any]) -> bool:
+    """Whether all of it can be written as UTF-8: a model may escape one half of an emoji alone."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
 from PIL import Image
 
 from ..files import write_json
@@ -23,8 +24,8 @@ def default_cache_folder() -> Path:
 
 class CachedVLM(VLM):
     """
-    Another model with a memory. Only answers that could be used are kept. The key is made of model, revision, task,
-    the prompt with its version, schema, length, and the pixels of the images.
+    Another model with a memory. Only answers that could be used are kept. The key is made of the model's identity,
+    task, the prompt with its version, schema, length, and the pixels of the images.
 
     Args:
         vlm (`VLM`): The model that is asked what is not known yet.
@@ -40,9 +41,11 @@ class CachedVLM(VLM):
 
     def ask(self, requests: Sequence[VLMRequest]) -> list[VLMAnswer]:
         keys = [self._key(request) for request in requests]
-        known = {key: answer for key in dict.fromkeys(keys) if (answer := self._read(key)) is not None}
+        questions = dict(zip(keys, requests, strict=True))
+        stored = {key: self._read(key, request) for key, request in questions.items()}
+        known = {key: answer for key, answer in stored.items() if answer is not None}
         self.usage.cache_hits += sum(key in known for key in keys)
-        unknown = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
+        unknown = {key: request for key, request in questions.items() if key not in known}
         for key, answer in zip(unknown, self.vlm.ask(list(unknown.values())), strict=True):
             known[key] = answer
             if answer.value is not None:
@@ -50,18 +53,19 @@ class CachedVLM(VLM):
         return [known[key] for key in keys]
 
     def _key(self, request: VLMRequest) -> str:
-        parts = [self.model, self.revision, request.task, request.version, request.prompt, request.max_new_tokens]
+        parts = [self.identity(), request.task, request.version, request.prompt, request.max_new_tokens]
         content = json.dumps([*parts, request.schema, [_hash(image) for image in request.images]], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
 
-    def _read(self, key: str) -> VLMAnswer | None:
+    def _read(self, key: str, request: VLMRequest) -> VLMAnswer | None:
         try:
-            return VLMAnswer(**json.loads(self._path(key).read_text(encoding="utf-8")))
+            answer = VLMAnswer(**json.loads(self._path(key).read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):  # not there, or not whole: it is asked for again
             return None
+        return answer if Draft202012Validator(request.schema).is_valid(answer.value) else None
 
 
 def _hash(image: Image.Image) -> str:

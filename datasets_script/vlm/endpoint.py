@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib
 import io
 import logging
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
@@ -27,7 +29,15 @@ logger = logging.getLogger(__name__)
 StructuredOutput = Literal["auto", "always", "never"]
 
 # The base class of everything that can go wrong on the way to a server and back; its package depends on the version.
-_TransportError = HfHubHTTPError.__bases__[0]
+_TransportError: Any = HfHubHTTPError.__bases__[0]
+_AsyncByteStream: Any = importlib.import_module(_TransportError.__module__.partition(".")[0]).AsyncByteStream
+# Hundreds of times the longest answer that is asked for.
+_MAX_BYTES = 1_000_000
+_NO_KEY = "none"
+_AS_IT_IS = "as_it_is"
+_REFUSED_REQUEST = (400, 413, 422)
+# What servers say to a part of a request that they do not know.
+_REFUSED_PART = (400, 422)
 _REFUSED_KEY = (401, 403)
 _NOT_THERE = (404, 405)
 _MAX_PAUSE = 60.0
@@ -41,6 +51,10 @@ class _BadReplyError(Exception):
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(reason)
         self.text = text
+
+
+class _RefusedError(_BadReplyError):
+    """The server finds fault with a part of the request, which may be the schema."""
 
 
 class EndpointVLM(GeneratingVLM):
@@ -83,12 +97,16 @@ class EndpointVLM(GeneratingVLM):
         return super().identity() | {"endpoint": True}
 
     def _generate(self, requests: Sequence[VLMRequest]) -> list[VLMReply]:
-        return asyncio.run(self._generate_all(requests))
+        return _run(self._generate_all(requests))
 
     async def _generate_all(self, requests: Sequence[VLMRequest]) -> list[VLMReply]:
         limit = asyncio.Semaphore(self.max_concurrency)
-        async with AsyncInferenceClient(
-            base_url=self.base_url, api_key=api_key(self.base_url), timeout=self.timeout
+        async with _Client(
+            # Without a key the client would send the user's Hugging Face token, to whatever server.
+            base_url=self.base_url,
+            api_key=api_key(self.base_url) or _NO_KEY,
+            timeout=self.timeout,
+            headers={"Accept-Encoding": "identity"},
         ) as client:
             tasks = [asyncio.create_task(self._generate_one(client, limit, request)) for request in requests]
             try:
@@ -101,19 +119,31 @@ class EndpointVLM(GeneratingVLM):
         self, client: AsyncInferenceClient, limit: asyncio.Semaphore, request: VLMRequest
     ) -> VLMReply:
         async with limit:
+            with_schema = self._sends_schema
             try:
-                return VLMReply(await self._text(client, request))
+                return VLMReply(await self._text(client, request, with_schema))
+            except _BadReplyError as error:
+                reply = VLMReply(error.text, str(error))
+                if not (with_schema and self.structured_output == "auto" and isinstance(error, _RefusedError)):
+                    return reply
+            try:
+                plain = VLMReply(await self._text(client, request, False))
             except _BadReplyError as error:
                 return VLMReply(error.text, str(error))
+            if self._sends_schema:
+                # The answer is checked against the schema all the same.
+                logger.warning("%s refuses JSON schemas (%s): going on without them", self.base_url, reply.error)
+                self._sends_schema = False
+            return plain
 
-    async def _text(self, client: AsyncInferenceClient, request: VLMRequest) -> str:
+    async def _text(self, client: AsyncInferenceClient, request: VLMRequest, with_schema: bool) -> str:
         for attempt in range(self.max_retries + 1):
             try:
-                return await self._post(client, request)
+                return await self._post(client, request, with_schema)
             except (TimeoutError, InferenceTimeoutError):
                 problem, pause = f"no answer within {self.timeout:g} s", 0.0
             except HfHubHTTPError as error:
-                problem, pause = self._take_status(error, request)
+                problem, pause = self._take_status(error)
             except OfflineModeIsEnabled as error:
                 raise VLMUnavailable(
                     f"{self.base_url} must not be called while HF_HUB_OFFLINE is set, wherever it is; unset it"
@@ -131,34 +161,37 @@ class EndpointVLM(GeneratingVLM):
     def _pause(self, attempt: int) -> float:
         return min(_MAX_PAUSE, self.base_delay * 2**attempt) * self._jitter.uniform(0.5, 1.0)
 
-    def _take_status(self, error: HfHubHTTPError, request: VLMRequest) -> tuple[str, float]:
+    def _take_status(self, error: HfHubHTTPError) -> tuple[str, float]:
         """What to tell of a status that is worth another attempt, and the least pause before it; others raise."""
-        status, text = error.response.status_code, error.response.text
+        status, text = error.response.status_code, self._without_key(error.response.text)
         told = f"HTTP {status}: {shorten(text)}" if text else f"HTTP {status}"
-        if status == 429 or status >= 500:
+        if status in (408, 429) or status >= 500:
             return told, retry_after(error.response.headers.get("Retry-After", ""))
-        if self._sends_schema and status in (400, 422) and self.structured_output == "auto":
-            # The one thing in a request that not every server knows; without it the answer is checked all the same.
-            logger.warning("%s refuses JSON schemas (%s): going on without them", self.base_url, told)
-            self._sends_schema = False
-            return told, 0.0
         if status in _REFUSED_KEY:
             raise VLMUnavailable(f"{self.base_url} refuses the key ({told}); set ARTIAGENT_API_KEY to one it accepts")
         if status in _NOT_THERE:
             raise VLMUnavailable(
                 f"{self.base_url} has no chat completions for '{self.model}' ({told}); check both names"
             )
-        raise _BadReplyError(f"the server refuses the request: {told}", text[:RAW_LIMIT])
+        if status in _REFUSED_REQUEST:
+            refused = _RefusedError if status in _REFUSED_PART else _BadReplyError
+            raise refused(f"the server refuses the request: {told}", text[:RAW_LIMIT])
+        raise VLMUnavailable(f"{self.base_url} does not serve this: {told}")
 
-    async def _post(self, client: AsyncInferenceClient, request: VLMRequest) -> str:
-        schema = {"name": request.task, "schema": request.schema, "strict": True}
+    def _without_key(self, text: str) -> str:
+        """Some servers repeat the key that they refuse."""
+        key = api_key(self.base_url)
+        return text.replace(key, "[key]") if key else text
+
+    async def _post(self, client: AsyncInferenceClient, request: VLMRequest, with_schema: bool) -> str:
+        schema = {"type": "json_schema", "json_schema": {"name": request.task, "schema": request.schema}}
         call = client.chat_completion(
             messages=[{"role": "user", "content": _content(request)}],
             model=self.model,
             max_tokens=request.max_new_tokens,
             temperature=0.0,
             seed=0,
-            response_format={"type": "json_schema", "json_schema": schema} if self._sends_schema else None,  # type: ignore[arg-type]
+            extra_body={_AS_IT_IS: {"response_format": schema}} if with_schema else None,
         )
         try:
             # The client's own timeout starts anew with every byte that arrives.
@@ -166,12 +199,65 @@ class EndpointVLM(GeneratingVLM):
             text = completion.choices[0].message.content
         except HfHubHTTPError:  # of which some are a ValueError too
             raise
+        except _TransportError:  # of which some are `ValueError`s, too
+            raise
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise _BadReplyError(f"the server's answer is no chat completion: {error!r}", _document(error)) from error
         if completion.usage:
             self.usage.prompt_tokens += completion.usage.prompt_tokens or 0
             self.usage.completion_tokens += completion.usage.completion_tokens or 0
         return text or ""
+
+
+def _run(coroutine: Coroutine[Any, Any, list[VLMReply]]) -> list[VLMReply]:
+    """As `asyncio.run`, also from where a loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
+class _Client(AsyncInferenceClient):
+    """
+    Sends what is under `_AS_IT_IS` as it is, and reads no more than `_MAX_BYTES` of an answer. The base class turns a
+    `response_format` into the form of Hugging Face's own inference, in which other servers find no schema.
+    """
+
+    async def _inner_post(self, request_parameters: Any, *, stream: bool = False) -> Any:
+        request_parameters.json |= request_parameters.json.pop(_AS_IT_IS, {})
+        return await super()._inner_post(request_parameters, stream=stream)
+
+    async def _get_async_client(self) -> Any:
+        session = await super()._get_async_client()
+        if _limit_length not in session.event_hooks["response"]:
+            session.event_hooks["response"].append(_limit_length)
+        return session
+
+
+async def _limit_length(response: Any) -> None:
+    response.stream = _LimitedStream(response.stream)
+
+
+class _LimitedStream(_AsyncByteStream):
+    """An answer's bytes, up to `_MAX_BYTES`."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        beginning, length = b"", 0
+        async for chunk in self.stream:
+            beginning = beginning or chunk[:RAW_LIMIT]
+            length += len(chunk)
+            if length > _MAX_BYTES:
+                text = beginning.decode(errors="replace")
+                raise _BadReplyError(f"the answer is too long: over {_MAX_BYTES:,} bytes", text)
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
 
 
 def api_key(base_url: str) -> str | None:

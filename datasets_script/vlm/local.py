@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from transformers.utils import is_bitsandbytes_available
 
-from ..files import fingerprint
+from ..files import resolve_revision
+from .answers import shorten
 from .base import GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
 
 
@@ -54,22 +55,26 @@ class LocalVLM(GeneratingVLM):
         if quantization:
             options["quantization_config"] = _quantization(quantization, dtype)
         try:
+            revision, recorded = resolve_revision(model, revision)
             self.processor = AutoProcessor.from_pretrained(model, revision=revision)
-            network = AutoModelForImageTextToText.from_pretrained(
-                model, revision=revision, use_safetensors=True, **options
+            network, loaded = AutoModelForImageTextToText.from_pretrained(
+                model, revision=revision, use_safetensors=True, output_loading_info=True, **options
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise VLMUnavailable(
                 "--vlm must be a folder or a Hub repository of an image-text-to-text model with safetensors, "
                 f"got {model!r}: {error}"
             ) from error
+        # transformers would only warn, and go on with random numbers in their place.
+        if missing := sorted(loaded["missing_keys"]):
+            raise VLMUnavailable(f"{model!r} lacks weights, {shorten(', '.join(missing))}: download it again")
+        if not self.processor.chat_template:
+            raise VLMUnavailable(f"{model!r} has no chat template: choose a model tuned for instructions")
         self.network = network.eval()
         # Answers begin where questions end, so these must end together.
         self.processor.tokenizer.padding_side = "left"
         self.batch_size, self.quantization = batch_size, quantization
-        folder = Path(model)
-        commit = fingerprint(folder) if folder.is_dir() else getattr(network.config, "_commit_hash", None) or ""
-        super().__init__(model, commit)
+        super().__init__(model, recorded)
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"dtype": str(self.network.dtype), "quantization": self.quantization}
@@ -103,9 +108,11 @@ class LocalVLM(GeneratingVLM):
         output = self.network.generate(
             **inputs, do_sample=False, max_new_tokens=max(request.max_new_tokens for request in requests)
         )[:, length:]
+        # Each ends where it would have ended alone, whatever its neighbours may say.
+        answers = [tokens[: request.max_new_tokens] for tokens, request in zip(output, requests, strict=True)]
         self.usage.prompt_tokens += int(inputs["attention_mask"].sum())
-        self.usage.completion_tokens += int((output != self.processor.tokenizer.pad_token_id).sum())
-        return self.processor.batch_decode(output, skip_special_tokens=True)
+        self.usage.completion_tokens += sum(int((a != self.processor.tokenizer.pad_token_id).sum()) for a in answers)
+        return self.processor.batch_decode(answers, skip_special_tokens=True)
 
 
 def _conversation(request: VLMRequest) -> list[dict[str, Any]]:

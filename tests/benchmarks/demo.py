@@ -23,8 +23,8 @@ import torch
 from datasets_script.demo import DEMO_SETTINGS, prepare_demo
 from datasets_script.engine import Run, Synthesizer, read_pairs
 from datasets_script.injector import PRESETS, Injector
+from datasets_script.ledger import read_rejected
 from datasets_script.perception import AnnotationPerception
-from datasets_script.show import read_rejected
 
 
 @torch.no_grad()
@@ -53,8 +53,10 @@ def main() -> None:
         sources = prepare_demo(out / "photos")
         injector = Injector(settings.model, settings.injection)
         perception = AnnotationPerception(out / "photos" / "annotations.json")
-        run = Run(out, sources, Synthesizer(out / "photos", perception, injector, settings)).execute()
-        pairs, rejected = list(read_pairs(out)), read_rejected(out)
+        run = Run(
+            out, out / "photos", sources, Synthesizer.of(out / "photos", perception, injector, settings)
+        ).execute()
+        pairs, rejected = list(read_pairs(out)), list(read_rejected(out))
         bare = bare_forward_seconds(injector, 1 + settings.pairs_per_image)
     artifacts = [artifact for pair in pairs for artifact in pair.artifacts]
     closer = [a.scores["closer_to_reference"] for a in artifacts if a.type == "duplication"]

@@ -45,10 +45,10 @@ from tqdm import tqdm
 from datasets_script.curation.measures import as_array, change_inside, measure, psnr_outside, target_pixels
 from datasets_script.curation.perceptual import load_perceptual_metric
 from datasets_script.demo import DEMO_SETTINGS, prepare_demo
-from datasets_script.engine import derive_seed
 from datasets_script.injector import PRESETS, InjectionPreset, InjectionSettings, Injector
 from datasets_script.perception import AnnotationPerception, apply_to_perception, filter_perception
 from datasets_script.records import Artifact
+from datasets_script.settings import derive_seed
 from datasets_script.sources import fit, open_source
 from datasets_script.synthesis import Scene, plan_artifacts
 from diffusers_artifact import SOLVERS, ArtifactInjectionPipeline, PatchMapping
@@ -100,7 +100,7 @@ def plan_works(num_photos: int, variants: int) -> list[Work]:
             scene, generator = Scene.of(perception, 16), torch.Generator().manual_seed(derive_seed(0, name))
             artifacts: list[Artifact] = []
             for _ in range(variants):
-                avoid = frozenset((artifact.tool, artifact.parameters["instance_id"]) for artifact in artifacts)
+                avoid = frozenset((artifact.tool, artifact.parameters["instance_id"], "") for artifact in artifacts)
                 share = DEMO_SETTINGS.max_target_share
                 artifacts += plan_artifacts(scene, DEMO_SETTINGS.tools, 1, made, generator, share, avoid)[0]
                 made.update(artifact.type for artifact in artifacts[-1:])
@@ -159,7 +159,7 @@ def one_at_a_time(
 
 def in_one_batch(injector: Injector, work: Work) -> Made:
     """Ours: one inversion, then the clean half and all flaws in one batch."""
-    output = injector.inject(work.photo, [artifact.mapping for artifact in work.artifacts], "")
+    output = injector.run([work.photo], [[artifact.mapping for artifact in work.artifacts]], [""])
     rows = 1 + len(work.artifacts)
     scheduler = SOLVERS[injector.settings.solver].from_config(injector.pipeline.scheduler.config)
     scheduler.set_timesteps(injector.num_inference_steps, mu=0.0, inverse=True)

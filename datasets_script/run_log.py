@@ -1,0 +1,97 @@
+"""What a rank does, as JSON lines that other programs can follow, and the line of progress made of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+SHORT_NAMES = {"duplication": "dup", "omission": "omi", "distortion": "dis", "fusion": "fus"}
+
+
+class RunLog(logging.Handler):
+    """
+    The log of one rank, `logs/rank-00000.jsonl`: one object a line with `time` (UTC), `event` and what belongs to it.
+    As a logging handler it also takes warnings of the package, as events of that name.
+    """
+
+    def __init__(self, out: Path, rank: int) -> None:
+        super().__init__(logging.WARNING)
+        self.path = log_path(out, rank)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def write(self, event: str, **content: Any) -> None:
+        record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **content}
+        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.write(record.levelname.lower(), message=record.getMessage())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def log_path(out: Path, rank: int) -> Path:
+    return out / "logs" / f"rank-{rank:05d}.jsonl"
+
+
+class LogTail:
+    """Reads the events that are appended to a rank's log from now on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.position = path.stat().st_size if path.exists() else 0
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self.position += len(line)
+                yield json.loads(line)
+
+
+class ProgressLine:
+    """
+    One line of progress: photographs, pairs a second, and what was kept of what was made by type.
+
+    Args:
+        total, done (`int`): Photographs of the run, and those that were finished before.
+    """
+
+    def __init__(self, total: int, done: int) -> None:
+        self.bar = tqdm(total=total, initial=done, unit="photo", desc="synthesize", smoothing=0.1)
+        self.pairs, self.kept, self.made = 0, Counter[str](), Counter[str]()
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Takes one event of a log."""
+        if event["event"] != "sample":
+            return
+        self.pairs += event["pairs"]
+        self.kept.update(event["accepted"])
+        self.made.update(event["accepted"])
+        self.made.update(event["discarded"])
+        rate = self.pairs / self.bar.format_dict["elapsed"] if self.bar.format_dict["elapsed"] else 0.0
+        kinds = (f"{short} {self.kept[kind]}/{self.made[kind]}" for kind, short in SHORT_NAMES.items())
+        self.bar.set_postfix_str(f"{self.pairs} pairs, {rate:.2f}/s; kept {' '.join(kinds)}", refresh=False)
+        self.bar.update()
+
+    def take_back(self, photographs: int) -> None:
+        """Photographs of a shard that was not finished have to be done again."""
+        self.bar.update(-photographs)
+
+    def close(self) -> None:
+        self.bar.close()

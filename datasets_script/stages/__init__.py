@@ -1,0 +1,14 @@
+"""
+The stages that turn photographs into pairs, one a file, in this order. What one of them rejects passes through the
+others untouched.
+"""
+
+from .base import FlawPlan, Sample, Stage
+from .explain import Explain
+from .inject import Inject
+from .perceive import Perceive
+from .plan import Plan
+from .read import Read
+
+
+__all__ = ["Explain", "FlawPlan", "Inject", "Perceive", "Plan", "Read", "Sample", "Stage"]

@@ -1,0 +1,232 @@
+"""What the engine costs beside the models: time a photograph, time to resume, memory, what a second process wins.
+
+    python tests/benchmarks/engine.py --json engine.json
+
+For all but the speed-up, the models are replaced by a stage that sleeps and gives a pair of real pictures, so that
+everything else runs as it does in a run: shards, records, PNG, Parquet, markers, logs. `overhead_1s` is what is added
+to a second of synthesis by one photograph of 256×256 px with one pair. Scale is measured on pairs of 32×32 px: the
+time a photograph takes in runs of 1,000, 10,000 and `--largest` photographs, the time until a run of `--largest`
+photographs with all shards but one finished is at work again, and the peak memory of the process. Every run has a
+process of its own. The speed-up is of the real synthesis: photographs a second of two workers with a thread each over
+those of one with one thread, between the first photograph and the last, so without imports and loading.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from skimage import data
+
+from datasets_script.demo import DEMO_SETTINGS, prepare_demo
+from datasets_script.engine import Run, Shards, Synthesizer
+from datasets_script.injector import Injector
+from datasets_script.ledger import marker
+from datasets_script.perception import AnnotationPerception
+from datasets_script.records import Artifact, Pair
+from datasets_script.run_log import log_path
+from datasets_script.runners import WorkerPool
+from datasets_script.settings import RunSettings
+from datasets_script.stages import Read, Sample, Stage
+from diffusers_artifact.mapping import PatchMapping
+
+
+PROCESSES = multiprocessing.get_context("spawn")
+
+
+@cache
+def pictures(side: int) -> tuple[Image.Image, Image.Image]:
+    """A clean and a flawed picture."""
+    clean = Image.fromarray(data.astronaut()[:256, 100:356]).resize((side, side))
+    flawed = clean.copy()
+    flawed.paste(clean.crop((0, 0, side // 2, side // 2)), (side // 4, side // 4))
+    return clean, flawed
+
+
+def pair_of(source_id: str, side: int) -> Pair:
+    clean, flawed = pictures(side)
+    mask = np.zeros((side, side), dtype=bool)
+    mask[:16, :16] = True
+    grid = (side // 16, side // 16)
+    scores = {"change_inside": 0.3, "change_outside": 0.005, "psnr_outside": 39.0}
+    artifact = Artifact(
+        "duplication", "add", "person", "eye", "", PatchMapping.from_pairs([(0, 1)], grid, "duplication"), mask,
+        (0.0, 0.0, 16.0, 16.0), "duplicated eye", "The person has an extra eye.", scores,
+    )  # fmt: skip
+    return Pair(
+        f"{source_id}:0", source_id, clean, clean, flawed, "a person", "A person.", "An extra eye.", "template", grid,
+        0, "fireflow", 8, "none", "", {"crop": [0, 0, side, side]}, (artifact,),
+    )  # fmt: skip
+
+
+class Sleep(Stage):
+    """Stands for the models: takes `seconds` for each photograph and gives a pair of `side` pixels."""
+
+    name = "sleep"
+
+    def __init__(self, seconds: float, side: int) -> None:
+        super().__init__()
+        self.seconds, self.side = seconds, side
+
+    def process(self, samples: Sequence[Sample]) -> list[Sample]:
+        time.sleep(self.seconds * len(samples))
+        return [replace(sample, image=None, pairs=(pair_of(sample.source_id, self.side),)) for sample in samples]
+
+
+class FirstSample(Stage):
+    """Notes when the first photograph arrives."""
+
+    name = "first"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived: float | None = None
+
+    def process(self, samples: Sequence[Sample]) -> list[Sample]:
+        self.arrived = self.arrived or time.perf_counter()
+        return list(samples)
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives in a process of its own."""
+    with PROCESSES.Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def sleeping_run(out: Path, folder: Path, names: Sequence[str], stages: Sequence[Stage]) -> Run:
+    return Run(
+        out,
+        folder,
+        names,
+        Synthesizer(stages, RunSettings(), dict.fromkeys(("model_revision", "perception", "curation"))),
+    )
+
+
+def overhead_of_photographs(scratch: Path, count: int, seconds: float) -> float:
+    """Seconds a photograph beyond those slept, reading it included."""
+    folder = scratch / "photos"
+    folder.mkdir()
+    names = [f"{number:05d}.png" for number in range(count)]
+    for number, name in enumerate(names):
+        pixels = np.asarray(pictures(256)[0]).copy()
+        pixels[0, 0] = number % 256, number // 256, 0  # no duplicates
+        Image.fromarray(pixels).save(folder / name)
+    start = time.perf_counter()
+    sleeping_run(scratch / "out", folder, names, [Read(folder), Sleep(seconds, 256)]).execute(show_progress=False)
+    return (time.perf_counter() - start) / count - seconds
+
+
+def small_run(scratch: Path, count: int) -> tuple[float, int]:
+    """Seconds a photograph, and the peak memory of the process in bytes."""
+    names = [f"{number:07d}.png" for number in range(count)]
+    start = time.perf_counter()
+    sleeping_run(scratch / f"out-{count}", scratch, names, [Sleep(0.0, 32)]).execute(show_progress=False)
+    seconds = (time.perf_counter() - start) / count
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def resume(scratch: Path, count: int) -> float:
+    """Seconds until a run whose last shard is missing is at work on it."""
+    names = [f"{number:07d}.png" for number in range(count)]
+    out, first = scratch / f"out-{count}", FirstSample()
+    marker(out, len(Shards(names, RunSettings().shard_size)) - 1).unlink()
+    start = time.perf_counter()
+    sleeping_run(out, scratch, names, [first, Sleep(0.0, 32)]).execute(show_progress=False)
+    assert first.arrived is not None
+    return first.arrived - start
+
+
+def real_worker(out: Path, photos: Path, names: Sequence[str], rank: int, world_size: int) -> None:
+    torch.set_num_threads(1)
+    settings = replace(DEMO_SETTINGS, shard_size=1)
+    injector = Injector(settings.model, settings.injection, device="cpu")
+    perception = AnnotationPerception(photos / "annotations.json")
+    synthesizer = Synthesizer.of(photos, perception, injector, settings)
+    Run(out, photos, names, synthesizer, rank, world_size).execute(show_progress=False)
+
+
+def photographs_a_second(out: Path, photos: Path, names: Sequence[str], world_size: int) -> float:
+    def start(rank: int, one_by_one: bool):
+        process = PROCESSES.Process(target=real_worker, args=(out, photos, names, rank, world_size), daemon=True)
+        process.start()
+        return process
+
+    assert WorkerPool(out, Shards(names, 1), start, world_size).execute() == 0
+    return sum(rate_of(samples_of(out, rank)) for rank in range(world_size))
+
+
+def samples_of(out: Path, rank: int) -> list[float]:
+    """When each photograph of a rank was done, in seconds."""
+    events = map(json.loads, log_path(out, rank).read_text().splitlines())
+    return [datetime.fromisoformat(event["time"]).timestamp() for event in events if event["event"] == "sample"]
+
+
+def rate_of(times: Sequence[float]) -> float:
+    return (len(times) - 1) / (times[-1] - times[0])
+
+
+def speedup(scratch: Path) -> float:
+    """Two workers over one, both with a thread each."""
+    photos = scratch / "photos"
+    names = prepare_demo(photos)
+    names = [name for name in names if "face" in name or "motorcycle" in name or "admiral" in name]
+    rates = [photographs_a_second(scratch / f"out-{size}", photos, names, size) for size in (1, 2)]
+    return rates[1] / rates[0]
+
+
+def in_scratch(function: Callable[..., Any], *arguments: Any) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        return apart(function, Path(folder), *arguments)
+
+
+def scale(sizes: Iterable[int]) -> Iterator[tuple[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        scratch, measured = Path(folder), {}
+        for size in sizes:
+            measured[size] = apart(small_run, scratch, size)
+            yield f"small_photograph_ms_of_{size}", measured[size][0] * 1000
+            yield f"peak_memory_mib_of_{size}", measured[size][1] / 2**20
+            last = size
+        yield "peak_memory_ratio", measured[10_000][1] / measured[1_000][1]
+        yield f"resume_seconds_{last // 1000}k", apart(resume, scratch, last)
+
+
+def figures(largest: int, photographs: int) -> Iterator[tuple[str, Any]]:
+    overhead = in_scratch(overhead_of_photographs, photographs, 0.02)
+    yield "overhead_ms", overhead * 1000
+    yield "overhead_1s", overhead
+    yield from scale([1_000, 10_000, largest])
+    with tempfile.TemporaryDirectory() as folder:
+        yield "two_process_speedup", speedup(Path(folder))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--largest", type=int, default=100_000, help="photographs of the largest run (100000)")
+    parser.add_argument("--photographs", type=int, default=1_000, help="for the overhead (default: 1000)")
+    args = parser.parse_args()
+    results = {}
+    for name, value in figures(args.largest, args.photographs):
+        results[name] = round(value, 4)
+        print(f"{name:32} {value:.4f}", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
