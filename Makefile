@@ -27,7 +27,7 @@ test: .venv/.installed  ## all tests, with the versions of constraints.txt
 	.venv/bin/python -m pytest $(TEST_OPTIONS)
 
 test-faults: .venv/.installed  ## the faults a run must survive, in full: kills at 20 random moments
-	.venv/bin/python -m pytest tests/test_engine_faults.py tests/test_vlm_endpoint.py --full-faults
+	.venv/bin/python -m pytest tests/test_engine_faults.py tests/test_engine_vlm.py tests/test_vlm_endpoint.py --full-faults
 
 test-latest: python  ## all tests, with the newest versions setup.cfg allows (in .venv-latest)
 	$(PYTHON) -m venv --clear .venv-latest

@@ -37,11 +37,12 @@ from .backends import (
 from .curation.filters import CurationSettings
 from .curation.perceptual import PerceptualMetricUnavailable
 from .demo import DEMO_OUT, DEMO_SETTINGS, prepare_demo
-from .engine import Run, RunAborted, RunBusyError, RunMismatchError, Shards, Synthesizer, read_pairs, read_sources
+from .engine import Run, RunAborted, RunMismatchError, Shards, Synthesizer, read_pairs, read_sources
 from .errors import UserError
 from .files import DISK_FULL, replacing
 from .injector import EMBEDDED, PRESETS, InjectionSettings, Injector, ModelLoadError
 from .ledger import read_totals
+from .locks import RunBusyError
 from .perception import AnnotationPerception, Perception, PerceptionAgent, PerceptionError, PerceptionModelError
 from .records import Pair
 from .runners import WorkerPool, device_of_worker
@@ -214,21 +215,24 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 def command_synthesize(args: argparse.Namespace) -> int:
     if not args.source.is_dir():
         raise UserError(f"SOURCE must be a folder of photographs, got '{args.source}'")
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(f"OUT must be a folder, got the file '{args.out}'")
+    if args.source.resolve() in (out := args.out.resolve(), *out.parents):
+        raise UserError(f"OUT must lie outside SOURCE, whose files are taken for photographs, got '{args.out}'")
     check_division(args)
     if args.force_new:
         args.out, args.force_new = free_name(args.out), False
-        print(f"writing to {args.out}")
+        print(f"writing to {args.out}; give that folder, without --force-new, to continue")
+    settings, sources = run_settings(args), source_ids(args)
     if args.executor:
         return run_on_executor(args)
-    settings, sources = run_settings(args), source_ids(args)
     if args.processes == 1:
         run = make_run(args, settings, sources)
         return report(args.out, run.execute(show_progress=args.rank is None))
     recorded = args.out / "sources.jsonl"
     shards = Shards(list(read_sources(args.out)) if recorded.exists() else sources, settings.shard_size)
     pool = WorkerPool(args.out, shards, partial(start_worker, args), args.processes)
-    status = pool.execute()
-    return status or report(args.out, json.loads((args.out / "run.json").read_text(encoding="utf-8")))
+    return pool.execute() or report(args.out, read_run(args.out))
 
 
 def check_division(args: argparse.Namespace) -> None:
@@ -240,8 +244,14 @@ def check_division(args: argparse.Namespace) -> None:
         raise UserError(f"--world-size {args.world_size} needs --rank, the number of this process from 0")
     if args.rank is not None and not 0 <= args.rank < args.world_size:
         raise UserError(f"--rank must be from 0 to --world-size - 1, {args.world_size - 1}, got {args.rank}")
-    if args.rank is not None and (args.processes > 1 or args.executor):
-        raise UserError("--rank is for processes that another scheduler starts, without --processes and --executor")
+    if args.rank is not None and (args.processes > 1 or args.executor or args.force_new):
+        raise UserError(
+            "--rank is for processes that another scheduler starts, without --processes, --executor and --force-new"
+        )
+    if args.executor and args.processes > 1:
+        raise UserError("--executor starts --tasks of its own, without --processes")
+    if not args.executor and (args.tasks > 1 or args.executor_option):
+        raise UserError("--tasks and --executor-option need --executor")
 
 
 def run_settings(args: argparse.Namespace) -> RunSettings:
@@ -275,11 +285,21 @@ def source_ids(args: argparse.Namespace) -> list[str]:
     """The files of the folder but for its annotations."""
     annotations = annotations_file(args, args.source) if args.perception == "annotations" else None
     sources = [name for name in list_sources(args.source) if args.source / name != annotations]
+    odd = next((name for name in sources if not name.isprintable() and _has_half_characters(name)), None)
+    if odd is not None:
+        raise UserError(f"names of photographs must be UTF-8, rename {odd!r}")
     if args.limit is not None:
+        if (args.out / "sources.jsonl").exists():  # what the run began with may have vanished since
+            sources = sorted({*sources, *read_sources(args.out)})
         sources = sources[: at_least("--limit", args.limit)]
     if not sources:
         raise UserError(f"SOURCE must hold photographs, found no file in '{args.source}'")
     return sources
+
+
+def _has_half_characters(name: str) -> bool:
+    """Whether a file's name has bytes that are no UTF-8, which Python keeps as half characters."""
+    return any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def make_run(args: argparse.Namespace, settings: RunSettings, sources: Sequence[str]) -> Run:
@@ -317,18 +337,27 @@ def work(args: argparse.Namespace, num_threads: int) -> None:
     torch.set_num_threads(num_threads)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         status = guarded(args)
-    sys.exit(status)
+    # Nothing made by one rank is nothing to stop the others for; a traceback ends with 1 too.
+    sys.exit(0 if status == 1 else status)
 
 
 def run_on_executor(args: argparse.Namespace) -> int:
-    from .cluster import make_executor
+    from .cluster import run_executor
 
     options = dict(parse_option(option) for option in args.executor_option)
-    ranks = argparse.Namespace(**{**vars(args), "executor": None})
-    logs = args.out / "logs" / "datatrove"
-    make_executor(args.executor, partial(make_rank, ranks), args.tasks, logs.absolute(), options).run()
+    # Jobs may begin in another folder.
+    paths = {name: path.absolute() for name, path in vars(args).items() if isinstance(path, Path)}
+    ranks = argparse.Namespace(**{**vars(args), **paths, "executor": None})
+    logs = args.out.absolute() / "logs" / "datatrove"
+    run_executor(args.executor, partial(make_rank, ranks), args.tasks, logs, options)
+    if args.executor == "local":
+        return report(args.out, read_run(args.out))
     print(f"handed to the {args.executor} executor; `artiagent status {args.out}` tells how far it is")
     return 0
+
+
+def read_run(out: Path) -> dict[str, Any]:
+    return json.loads((out / "run.json").read_text(encoding="utf-8"))
 
 
 def make_rank(args: argparse.Namespace, rank: int, world_size: int) -> Run:
@@ -360,6 +389,7 @@ def report(out: Path, run: dict[str, Any]) -> int:
 
 def free_name(out: Path) -> Path:
     """`out` if it holds no run, else the first of out-2, out-3, … that is not there."""
+    out = out.resolve()
     if not (out / "run.json").exists():
         return out
     return next(path for n in count(2) if not (path := out.with_name(f"{out.name}-{n}")).exists())
@@ -488,6 +518,9 @@ def guarded(args: argparse.Namespace) -> int:
     except (RunAborted, VLMUnavailable) as error:
         print(f"artiagent: {error}", file=sys.stderr)
         return 3
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise

@@ -55,25 +55,26 @@ class SynthesizeShards(PipelineStep):
             self.make_run(rank, world_size).execute(show_progress=False)
 
 
-def make_executor(
+def run_executor(
     name: str, make_run: Callable[[int, int], Run], tasks: int, logs: Path, options: dict[str, Any]
-) -> PipelineExecutor:
+) -> None:
     """
-    An executor of a run, not started yet.
+    Hands a run to an executor; returns when it is done (local, Ray) or queued (Slurm).
 
     Args:
         name (`str`): `"local"`, `"slurm"` or `"ray"`.
         make_run (`Callable[[int, int], Run]`): See [`SynthesizeShards`].
         tasks (`int`): Ranks of the run, at most as many as shards.
-        logs (`Path`): Where datatrove keeps its logs, and which ranks are done.
+        logs (`Path`): For datatrove's own logs.
         options (`dict`): Further arguments of the executor, such as `time` and `partition` for Slurm.
 
     Raises:
-        UserError: the executor has no such option, or needs one more.
+        UserError: the executor has no such option, needs one more, or cannot use its value.
     """
-    # Another number of tasks divides the shards otherwise, so what was completed then must not be skipped now.
-    folder = str(logs / f"tasks-{tasks}")
+    # What is done the run's own markers tell: datatrove would skip the tasks of a run with other settings.
+    settings = {"logging_dir": str(logs), "skip_completed": False, **options}
     try:
-        return _EXECUTORS[name](pipeline=[SynthesizeShards(make_run)], tasks=tasks, logging_dir=folder, **options)
+        executor = _EXECUTORS[name](pipeline=[SynthesizeShards(make_run)], tasks=tasks, **settings)
     except TypeError as error:
         raise UserError(f"--executor {name}: {error}") from error
+    executor.run()

@@ -20,7 +20,7 @@ from typing import Any
 
 from datasets import load_dataset
 from datasets.arrow_writer import ParquetWriter
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .curation.curator import Curator
@@ -29,7 +29,8 @@ from .dataset_card import write_card
 from .features import PAIR_FEATURES, pair_to_row, row_to_pair
 from .files import replacing, write_json, write_text
 from .injector import Injector
-from .ledger import Totals, json_lines, marker, read_rejected, read_totals
+from .ledger import Totals, json_lines, marker, read_markers, read_rejected, read_totals
+from .locks import holding_rank, lock_folder
 from .perception import PerceptionAgent
 from .records import Pair
 from .run_log import ProgressLine, RunLog
@@ -52,10 +53,6 @@ _ROWS_AT_ONCE = 16
 
 class RunMismatchError(ValueError):
     """The output folder holds a run with other settings, versions or sources."""
-
-
-class RunBusyError(RuntimeError):
-    """Another process is at work on the same shards."""
 
 
 class RunAborted(RuntimeError):
@@ -175,8 +172,10 @@ class Run:
     ):
         self.out, self.synthesizer, self.rank, self.world_size = out, synthesizer, rank, world_size
         self.failures_in_a_row = 0
+        self.shards_in_doubt: list[int] = []
+        """Finished since the latest streak of failures began."""
         out.mkdir(parents=True, exist_ok=True)
-        with FileLock(_locks(out) / "start.lock"):
+        with FileLock(lock_folder(out) / "start.lock"):
             sources, self.duplicates = _recorded_sources(out, source_folder, sources)
             self.shards = Shards(sources, synthesizer.settings.shard_size)
             self._check_identity()
@@ -203,6 +202,8 @@ class Run:
     def _check_identity(self) -> None:
         path = self.out / "run.json"
         if not path.exists():
+            if any(record["fingerprint"] != self.fingerprint for record in read_markers(self.out)):
+                raise RunMismatchError(f"'{self.out}' has lost its run.json and holds shards of another run")
             write_json(path, {**self.identity, "status": "running"})
             return
         different = sorted(differences(json.loads(path.read_text(encoding="utf-8")), self.identity))
@@ -278,6 +279,7 @@ class Run:
         totals.counters.update({name: n - before[name] for name, n in self.synthesizer.counters().items()})
         record = {"fingerprint": self.fingerprint, **totals.as_dict(), "rejected": rejected}
         write_json(marker(self.out, shard), record)
+        self.shards_in_doubt = [*self.shards_in_doubt, shard] if self.failures_in_a_row else []
         log.write("shard_finished", shard=shard, pairs=totals.pairs, seconds=round(totals.seconds, 3))
 
     def _samples(self, shard: int) -> Iterator[Sample]:
@@ -302,16 +304,21 @@ class Run:
                 raw=failure.raw,
                 traceback=failure.traceback,
             )
-        self.failures_in_a_row = self.failures_in_a_row + 1 if failures and not sample.pairs else 0
+        if not failures or sample.pairs:
+            self.failures_in_a_row, self.shards_in_doubt = 0, []
+            return
+        self.failures_in_a_row += 1
         if self.failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
+            for shard in self.shards_in_doubt:
+                marker(self.out, shard).unlink()
             raise RunAborted(
                 f"{self.failures_in_a_row} photographs in a row failed, the last with '{failures[-1].reason}'; "
-                f"details are in {log.path}. Nothing finished is lost: the same command continues"
+                f"details are in {log.path}. They count as not done yet: the same command tries them again"
             )
 
     def _finish(self) -> dict[str, Any]:
         """Describes the whole, if all ranks are done."""
-        with FileLock(_locks(self.out) / "finish.lock"):
+        with FileLock(lock_folder(self.out) / "finish.lock"):
             if self.shards.count_finished(self.out) < len(self.shards.sources):
                 return {**self.identity, "status": "running"}
             totals = read_totals(self.out)
@@ -338,45 +345,6 @@ class Run:
             return run
 
 
-@contextmanager
-def holding_rank(out: Path, rank: int, world_size: int) -> Iterator[None]:
-    """
-    Keeps other processes from the same shards, until the end of the block or of the process, however it ends.
-
-    Raises:
-        RunBusyError: another process has this rank, or works with another world size.
-    """
-    name = f"rank-{rank:05d}-of-{world_size:05d}.lock"
-    lock = FileLock(_locks(out) / name)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunBusyError(f"another process is already at work on '{out}' as rank {rank} of {world_size}") from None
-    try:
-        for other in working_ranks(out):
-            if other[1] != world_size:
-                raise RunBusyError(
-                    f"another process is at work on '{out}' as rank {other[0]} of {other[1]}, so this one cannot be "
-                    f"rank {rank} of {world_size}; stop it first, or give the same world size"
-                )
-        yield
-    finally:
-        lock.release()
-
-
-def working_ranks(out: Path) -> list[tuple[int, int]]:
-    """`(rank, world_size)` of the processes that are at work on a run."""
-    held = []
-    for path in sorted((out / ".locks").glob("rank-*-of-*.lock")):
-        try:
-            with FileLock(path, timeout=0):
-                pass
-        except Timeout:
-            _, rank, _, world_size = path.stem.split("-")
-            held.append((int(rank), int(world_size)))
-    return held
-
-
 def read_barred(out: Path) -> dict[str, str]:
     """Photographs that are not to be opened, with the reason: those that killed a worker."""
     path = out / "barred.json"
@@ -385,7 +353,7 @@ def read_barred(out: Path) -> dict[str, str]:
 
 def read_sources(out: Path) -> dict[str, str]:
     """The sources of a run in order; where one is the same file as another, the other's name, else an empty string."""
-    lines = (out / "sources.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (out / "sources.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     return {record["source_id"]: record.get("same_as", "") for record in map(json.loads, lines)}
 
 
@@ -408,12 +376,6 @@ def _recorded_sources(out: Path, folder: Path, sources: Sequence[str]) -> tuple[
             "sources to continue that run, or choose another output folder (--force-new starts one beside it)"
         )
     return list(recorded), {name: other for name, other in recorded.items() if other}
-
-
-def _locks(out: Path) -> Path:
-    folder = out / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _check_parent() -> None:

@@ -139,7 +139,10 @@ class Injector:
             pipeline.check_model(settings.allow_distilled)
         except ValueError as error:
             raise ModelLoadError(f"`model` {model!r} cannot be used: {error}") from error
-        self.pipeline = pipeline.to(device)
+        try:
+            self.pipeline = pipeline.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelLoadError(f"`device` must be one that torch can use, got {device!r}: {error}") from error
         self.pipeline.set_progress_bar_config(disable=True)
         self.settings = settings
         default = EMBEDDED if embedded else "paper"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class RunLog(logging.Handler):
         self.path = log_path(out, rank)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("a", encoding="utf-8")
+        self._file.write("\n")  # ends a line that was torn when the rank was killed
 
     def write(self, event: str, **content: Any) -> None:
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **content}
@@ -45,6 +47,13 @@ def log_path(out: Path, rank: int) -> Path:
     return out / "logs" / f"rank-{rank:05d}.jsonl"
 
 
+def parse_events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The events in a log's lines, but for a line that was torn when its rank was killed."""
+    for line in lines:
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
 class LogTail:
     """Reads the events that are appended to a rank's log from now on."""
 
@@ -61,7 +70,7 @@ class LogTail:
                 if not line.endswith(b"\n"):
                     return
                 self.position += len(line)
-                yield json.loads(line)
+                yield from parse_events([line.decode("utf-8", errors="replace")])
 
 
 class ProgressLine:

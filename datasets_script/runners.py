@@ -18,8 +18,7 @@ from .files import write_json
 from .run_log import LogTail, ProgressLine, log_path
 
 
-# Deaths of its worker after which a photograph is taken for the cause: the first may have been bad luck, or another
-# photograph of its batch.
+# Deaths of its worker, working on it alone, after which a photograph is taken for the cause: one may be bad luck.
 _DEATHS_PER_PHOTOGRAPH = 2
 # So many deaths with no photograph finished in between mean that it is not the photographs.
 _DEATHS_IN_A_ROW = 6
@@ -35,6 +34,7 @@ class _Worker:
     rank: int
     process: BaseProcess
     tail: LogTail
+    one_by_one: bool
     shard: int | None = None
     finished: set[str] = field(default_factory=set)
 
@@ -53,15 +53,15 @@ class WorkerPool:
     def __init__(self, out: Path, shards: Shards, start: StartWorker, world_size: int) -> None:
         self.out, self.shards, self.start, self.world_size = out, shards, start, world_size
         self.deaths: Counter[str] = Counter()
-        self.deaths_in_a_row = 0
+        self.deaths_in_a_row: Counter[int] = Counter()
 
     def execute(self) -> int:
         """
         Waits for all workers, showing the progress of all in one line.
 
         Returns:
-            `int`: 0, or the exit status of the first worker that ended with a fault of its own (above 1), after
-            stopping the others.
+            `int`: 0, or the exit status of the first worker that ended with a fault of its own, after stopping the
+            others.
 
         Raises:
             RunAborted: workers keep being killed, whatever the photograph.
@@ -78,7 +78,7 @@ class WorkerPool:
                     if status is None:
                         continue
                     workers.remove(worker)
-                    if status > 1:
+                    if status > 0:
                         return status
                     if status < 0:
                         progress.take_back(len(worker.finished))
@@ -90,28 +90,30 @@ class WorkerPool:
 
     def _start(self, rank: int, one_by_one: bool = False) -> _Worker:
         tail = LogTail(log_path(self.out, rank))  # made first, so that no event is missed
-        return _Worker(rank, self.start(rank, one_by_one), tail)
+        return _Worker(rank, self.start(rank, one_by_one), tail, one_by_one)
 
     def _follow(self, worker: _Worker, progress: ProgressLine) -> None:
         for event in worker.tail.read():
             if event["event"] == "shard":
                 worker.shard, worker.finished = event["shard"], set()
+            elif event["event"] == "shard_finished":
+                worker.shard, worker.finished = None, set()
             elif event["event"] == "sample":
                 worker.finished.add(event["source_id"])
-                self.deaths_in_a_row = 0
+                self.deaths_in_a_row[worker.rank] = 0
             progress.take(event)
 
     def _replace(self, worker: _Worker, killed_by: str) -> _Worker:
         """Starts a worker again that was killed, and bars the photograph it was at if that has happened before."""
         suspect = self._suspect(worker)
-        self.deaths_in_a_row += 1
-        if self.deaths_in_a_row >= _DEATHS_IN_A_ROW:
+        self.deaths_in_a_row[worker.rank] += 1
+        if self.deaths_in_a_row[worker.rank] >= _DEATHS_IN_A_ROW:
             raise RunAborted(
-                f"workers were killed ({killed_by}) {self.deaths_in_a_row} times with no photograph done in between; "
-                "is there too little memory? Finished shards are kept, and the same command continues"
+                f"worker {worker.rank} was killed ({killed_by}) {_DEATHS_IN_A_ROW} times with no photograph done in "
+                "between; is there too little memory? Finished shards are kept, and the same command continues"
             )
         print(f"\nworker {worker.rank} was killed ({killed_by}) at {suspect!r}, starting it again", file=sys.stderr)
-        if suspect:
+        if suspect and worker.one_by_one:  # in a batch it may have been another
             self.deaths[suspect] += 1
             if self.deaths[suspect] >= _DEATHS_PER_PHOTOGRAPH:
                 reason = f"killed its worker {self.deaths[suspect]} times ({killed_by})"

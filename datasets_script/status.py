@@ -7,9 +7,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from .engine import working_ranks
 from .ledger import read_totals
-from .run_log import log_path
+from .locks import working_ranks
+from .run_log import log_path, parse_events
 from .show import acceptance_table
 
 
@@ -35,40 +35,41 @@ def status_text(out: Path) -> str:
         f"shards {finished}/{shards}, photographs {totals.sources}/{count} in finished shards, "
         f"pairs {totals.pairs}, rejections {totals.rejections}",
     ]
-    lines += [_rank_line(out, rank, world_size) for rank, world_size in ranks]
+    samples = [_latest_samples(out, rank) for rank, _ in ranks]
+    lines += [_rank_line(*who, done) for who, done in zip(ranks, samples, strict=True)]
     if state == "at work":
-        lines.append(_time_left(out, count - totals.sources, ranks))
+        lines.append(_time_left(count - totals.sources, samples))
     elif state == "stopped":
         lines.append(_last_words(out))
     if totals.accepted or totals.discarded:
         lines += ["", acceptance_table(totals)]
     if totals.counters:
         lines += ["", "spent: " + ", ".join(f"{name} {number:,}" for name, number in sorted(totals.counters.items()))]
-    return "\n".join(line for line in lines if line is not None)
+    return "\n".join(lines)
 
 
 def _events(out: Path, rank: int) -> list[dict[str, Any]]:
     path = log_path(out, rank)
     if not path.exists():
         return []
-    with path.open(encoding="utf-8") as file:
-        # The last line may still be being written.
-        return [json.loads(line) for line in deque(file, 2 * _LATEST) if line.endswith("\n")]
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return list(parse_events(deque(file, 2 * _LATEST)))
 
 
-def _rank_line(out: Path, rank: int, world_size: int) -> str:
-    events = _events(out, rank)
-    samples = [event for event in events if event["event"] == "sample"][-_LATEST:]
+def _latest_samples(out: Path, rank: int) -> list[dict[str, Any]]:
+    return [event for event in _events(out, rank) if event["event"] == "sample"][-_LATEST:]
+
+
+def _rank_line(rank: int, world_size: int, samples: list[dict[str, Any]]) -> str:
     seconds = sum(event["seconds"] for event in samples)
     at = f", last '{samples[-1]['source_id']}'" if samples else ""
     rate = f", {sum(event['pairs'] for event in samples) / seconds:.2f} pairs/s" if seconds else ""
     return f"rank {rank} of {world_size}: at work{at}{rate}"
 
 
-def _time_left(out: Path, photographs: int, ranks: list[tuple[int, int]]) -> str:
+def _time_left(photographs: int, samples_of_ranks: list[list[dict[str, Any]]]) -> str:
     rate = 0.0
-    for rank, _ in ranks:
-        samples = [event for event in _events(out, rank) if event["event"] == "sample"][-_LATEST:]
+    for samples in samples_of_ranks:
         if seconds := sum(event["seconds"] for event in samples):
             rate += len(samples) / seconds
     if not rate:

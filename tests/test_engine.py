@@ -206,9 +206,42 @@ def test_command_line_makes_and_shows(photos, tmp_path, capsys):
     assert "holds a run with another settings.seed" in capsys.readouterr().err
 
 
+def test_several_processes_give_the_rows_of_one(photos, tmp_path, capsys):
+    arguments = ["synthesize", str(photos), "--num-inference-steps", "1", "--shard-size", "1", "--device", "cpu"]
+    assert main([*arguments[:2], str(tmp_path / "one"), *arguments[2:]]) == 0
+    assert main([*arguments[:2], str(tmp_path / "two"), *arguments[2:], "--processes", "2"]) == 0
+    assert rows(tmp_path / "two") == rows(tmp_path / "one") and rows(tmp_path / "one")
+    assert "pairs in" in capsys.readouterr().out
+
+
+def test_a_worker_that_cannot_work_is_no_success(photos, tmp_path, capsys):
+    arguments = ["synthesize", str(photos), str(tmp_path / "out"), "--device", "cuda:9", "--processes", "2"]
+    assert main(arguments) == 2
+
+
+def test_a_new_run_beside_another(photos, tmp_path, capsys):
+    arguments = ["synthesize", str(photos), str(tmp_path / "out"), "--num-inference-steps", "1", "--limit", "1"]
+    assert main(arguments) == 0 and main([*arguments, "--seed", "1"]) == 2
+    assert main([*arguments, "--seed", "1", "--force-new"]) in (0, 1)
+    assert "out-2; give that folder, without --force-new, to continue" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out-2" / "run.json").read_text())["settings"]["seed"] == 1
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        (["synthesize", "{photos}", "{photos}/out"], "OUT must lie outside SOURCE"),
+        (["synthesize", "{photos}", "{photos}/annotations.json"], "OUT must be a folder, got the file"),
+        (["synthesize", "{photos}", "out", "--device", "bogus"], "`device` must be one that torch can use"),
+        (["synthesize", "{photos}", "out", "--processes", "0"], "--processes must be at least 1, got 0"),
+        (["synthesize", "{photos}", "out", "--world-size", "2"], "--world-size 2 needs --rank"),
+        (["synthesize", "{photos}", "out", "--rank", "1"], "--rank must be from 0 to --world-size - 1, 0, got 1"),
+        (["synthesize", "{photos}", "out", "--rank", "0", "--force-new"], "without --processes, --executor and"),
+        (["synthesize", "{photos}", "out", "--tasks", "4"], "--tasks and --executor-option need --executor"),
+        (["synthesize", "{photos}", "out", "--vlm-endpoint", "http://x"], "--vlm-endpoint needs --vlm"),
+        (["synthesize", "{photos}", "out", "--perception", "sam3"], "--perception sam3 needs --vlm"),
+        (["status", "{empty}"], "found no run.json"),
+        (["show", "{empty}", "--perception", "people"], "FOLDER must hold photographs"),
         (["synthesize", "nowhere", "out"], "SOURCE must be a folder of photographs, got 'nowhere'"),
         (["synthesize", "{photos}", "out", "--tools", "melt"], "--tools must be among add, remove, distort, fuse"),
         (["synthesize", "{photos}", "out", "--max-artifacts", "0"], "--max-artifacts must be at least 1, got 0"),

@@ -22,16 +22,16 @@ from PIL import Image
 
 from datasets_script.engine import (
     RunAborted,
-    RunBusyError,
     RunMismatchError,
     Shards,
     read_barred,
     read_pairs,
-    working_ranks,
 )
 from datasets_script.injector import Injector
 from datasets_script.ledger import read_rejected
+from datasets_script.locks import RunBusyError, working_ranks
 from datasets_script.perception import AnnotationPerception, Perception
+from datasets_script.run_log import parse_events
 from datasets_script.runners import WorkerPool
 from datasets_script.sources import list_sources
 from datasets_script.status import status_text
@@ -208,7 +208,7 @@ def test_photographs_that_came_or_were_left_out_make_another_run(photos, injecto
 
 def test_a_worker_that_was_killed_is_started_again_and_its_photograph_barred(photos, whole, tmp_path, capsys):
     def start_worker(rank, one_by_one):
-        return start_killed_at(photos, tmp_path, SOURCES[1], rank=rank, world_size=2)
+        return start_killed_at(photos, tmp_path, SOURCES[1], rank=rank, world_size=2)  # three deaths in all
 
     assert WorkerPool(tmp_path, Shards(SOURCES, 1), start_worker, 2).execute() == 0
     assert read_barred(tmp_path) == {SOURCES[1]: "killed its worker 2 times (SIGKILL)"}
@@ -240,7 +240,7 @@ def test_workers_that_are_killed_whatever_they_do_end_the_run(tmp_path):
         return process
 
     with pytest.raises(
-        RunAborted, match="workers were killed \\(SIGKILL\\) 6 times with no photograph done in between"
+        RunAborted, match="worker 0 was killed \\(SIGKILL\\) 6 times with no photograph done in between"
     ):
         WorkerPool(tmp_path, Shards(SOURCES, 1), start_worker, 1).execute()
 
@@ -259,10 +259,12 @@ def test_a_run_in_which_every_photograph_fails_alike_stops_instead_of_rejecting_
     run = make_run(folder, out, injector, sources=list_sources(folder), perception=perception)
     with pytest.raises(RunAborted, match="20 photographs in a row failed, the last with 'unexpected RuntimeError"):
         run.execute(show_progress=False)
-    log = [json.loads(line) for line in (out / "logs" / "rank-00000.jsonl").read_text().splitlines()]
+    log = list(parse_events((out / "logs" / "rank-00000.jsonl").read_text().splitlines()))
     failure = next(event for event in log if event["event"] == "failure")
     assert "the model has gone mad" in failure["reason"] and "in perceive" in failure["traceback"]
     assert log[-1]["event"] == "stopped" and "20 photographs" in status_text(out)
+    # None of them counts as done, though shards of one photograph were finished.
+    assert not list((out / "shards").iterdir())
 
 
 def test_a_clock_that_jumps_changes_nothing(photos, injector, whole, tmp_path, monkeypatch):
@@ -270,3 +272,31 @@ def test_a_clock_that_jumps_changes_nothing(photos, injector, whole, tmp_path, m
     monkeypatch.setattr(time, "time", lambda: jumps.uniform(0, 4e9))
     run = make_run(photos, tmp_path, injector).execute()
     assert rows(tmp_path) == rows(whole) and 0 < run["seconds"] < 600
+
+
+def test_a_torn_line_of_a_log_is_passed_over(photos, injector, tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "rank-00000.jsonl").write_text('{"time": "x", "eve')
+    make_run(photos, tmp_path, injector, rank=0, world_size=3).execute(show_progress=False)
+    assert "stopped" in status_text(tmp_path)
+    assert [e["event"] for e in parse_events((tmp_path / "logs" / "rank-00000.jsonl").read_text().splitlines())][
+        0
+    ] == "start"
+
+
+def test_shards_of_another_run_are_noticed_without_run_json(photos, injector, whole, tmp_path):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(RunMismatchError, match="lost its run.json"):
+        make_run(photos, tmp_path, injector, replace(SETTINGS, seed=1))
+    make_run(photos, tmp_path, injector).execute(show_progress=False)
+    assert rows(tmp_path) == rows(whole)
+
+
+def test_names_of_any_characters(photos, injector, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / SOURCES[0]).rename(folder / "a\u2028b\u0085c é.png")
+    sources = [name for name in list_sources(folder) if name != "annotations.json"]
+    run = make_run(folder, tmp_path / "out", injector, sources=sources).execute(show_progress=False)
+    assert run["pairs"] == 4 and make_run(folder, tmp_path / "out", injector, sources=sources)
