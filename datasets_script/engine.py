@@ -10,7 +10,9 @@ import json
 import logging
 import multiprocessing
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -145,6 +147,40 @@ class Synthesizer:
         return iter(samples)
 
 
+class PairWriter:
+    """
+    Writes a Parquet file of pairs. Pictures are encoded in another thread, while the next photograph is worked on.
+
+    Args:
+        path (`Path`): The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._writer = ParquetWriter(features=PAIR_FEATURES, path=str(path), writer_batch_size=_ROWS_AT_ONCE)
+        self._encoder = ThreadPoolExecutor(1)
+        self._rows: deque[Future[dict[str, Any]]] = deque()
+
+    def write(self, pair: Pair) -> None:
+        self._rows.append(self._encoder.submit(pair_to_row, pair))
+        self._flush(_ROWS_AT_ONCE)
+
+    def __enter__(self) -> PairWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        """Completes the file, unless the block has failed."""
+        try:
+            if kind is None:
+                self._flush(0)
+                self._writer.finalize()
+        finally:
+            self._encoder.shutdown(cancel_futures=True)
+
+    def _flush(self, waiting: int) -> None:
+        while len(self._rows) > waiting:
+            self._writer.write(self._rows.popleft().result())
+
+
 class Run:
     """
     A run of the synthesis in an output folder; [`datasets_script.ledger`] tells what is in it.
@@ -258,12 +294,11 @@ class Run:
         start, totals, rejected = time.perf_counter(), Totals(), []
         before = dict(self.synthesizer.counters())
         log.write("shard", shard=shard, sources=len(self.shards.of(shard)))
-        with replacing(self.out / "data" / f"pairs-{shard:05d}.parquet") as temporary:
-            writer = ParquetWriter(features=PAIR_FEATURES, path=str(temporary), writer_batch_size=_ROWS_AT_ONCE)
+        with replacing(self.out / "data" / f"pairs-{shard:05d}.parquet") as temporary, PairWriter(temporary) as writer:
             last = start
             for sample in self.synthesizer.run(self._samples(shard), self.rank, self.world_size):
                 for pair in sample.pairs:
-                    writer.write(pair_to_row(pair))
+                    writer.write(pair)
                 rejected += [asdict(rejection) for rejection in sample.rejections]
                 totals.count(sample.pairs, sample.rejections)
                 now = time.perf_counter()
@@ -274,7 +309,6 @@ class Run:
                     progress.take(event)
                 self._watch_failures(sample, log)
                 _check_parent()
-            writer.finalize()
         totals.seconds = time.perf_counter() - start
         totals.counters.update({name: n - before[name] for name, n in self.synthesizer.counters().items()})
         record = {"fingerprint": self.fingerprint, **totals.as_dict(), "rejected": rejected}

@@ -38,7 +38,7 @@ from datasets_script.injector import Injector
 from datasets_script.ledger import marker
 from datasets_script.perception import AnnotationPerception
 from datasets_script.records import Artifact, Pair
-from datasets_script.run_log import log_path
+from datasets_script.run_log import log_path, parse_events
 from datasets_script.runners import WorkerPool
 from datasets_script.settings import RunSettings
 from datasets_script.stages import Read, Sample, Stage
@@ -171,7 +171,7 @@ def photographs_a_second(out: Path, photos: Path, names: Sequence[str], world_si
 
 def samples_of(out: Path, rank: int) -> list[float]:
     """When each photograph of a rank was done, in seconds."""
-    events = map(json.loads, log_path(out, rank).read_text().splitlines())
+    events = parse_events(log_path(out, rank).read_text().splitlines())
     return [datetime.fromisoformat(event["time"]).timestamp() for event in events if event["event"] == "sample"]
 
 
