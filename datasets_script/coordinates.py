@@ -18,6 +18,7 @@ and SynArtifact), as long as it is padded and not cropped.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -38,6 +39,40 @@ MEANINGS: Mapping[Convention, str] = {
 QWEN2_5_MIN_PIXELS = 56 * 56
 QWEN2_5_MAX_PIXELS = 28 * 28 * 16384
 _DECIMALS: dict[str, int] = {"normalized": 3, "llava": 2}
+# In names of models and of their architectures, without what is no letter or digit.
+_FAMILIES: Mapping[str, Convention] = {
+    "qwen25vl": "qwen2.5",
+    "qwen3vl": "qwen3",
+    "internvl": "internvl",
+    "llava": "llava",
+}
+
+
+def convention_for(*names: str) -> Convention:
+    """
+    How a model's family is trained to write boxes.
+
+    Args:
+        names (`str`): What tells the family: a `model_type` of transformers, an id on the Hub. The first that does
+            counts.
+
+    Returns:
+        `str`: One of `CONVENTIONS`; `"normalized"` where no name tells.
+
+    Example:
+
+    ```python
+    >>> convention_for("OpenGVLab/InternVL3_5-8B-HF"), convention_for("idefics3", "mine")
+    ('internvl', 'normalized')
+
+    ```
+    """
+    for name in names:
+        plain = re.sub(r"[^a-z0-9]", "", name.lower())
+        for family, convention in _FAMILIES.items():
+            if family in plain:
+                return convention
+    return "normalized"
 
 
 def encode_box(

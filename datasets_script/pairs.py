@@ -1,5 +1,5 @@
 """
-The data set of pairs as a builder of `datasets`: what `artiagent synthesize` has written, in four forms.
+The data set of pairs as a builder of `datasets`: what `artiagent synthesize` has written, in six forms.
 
 ```python
 from datasets_script.pairs import ArtiAgentPairs
@@ -13,8 +13,10 @@ train = builder.as_dataset("train")
 |---|---|---|
 | `pairs` | a pair | `datasets_script.features.PAIR_FEATURES`, as written |
 | `images` | an image, clean or flawed | `datasets_script.benchmarks.base.BENCHMARK_FEATURES` |
-| `vqa` | a conversation about an image | `images` and `messages`, as TRL's trainers take them |
+| `vqa` | a conversation about an image | `id`, `images` and `messages`, as TRL's trainers take them |
 | `masks` | an image | `image`, the mask of all flaws and that of each type |
+| `instructions` | an image and a task of `artiagent predict`, with its answer | as of `vqa` |
+| `comparisons` | a pair, and which of its images is flawed | as of `vqa`, two images |
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ from .errors import UserError
 from .features import PAIR_FEATURES
 from .settings import derive_seed
 from .views import images, masks, vqa
+from .views.comparisons import comparison_row
+from .views.instructions import instruction_rows
 
 
 # Rows hold three pictures each; they are read as they are grouped in the file.
@@ -49,11 +53,12 @@ class PairsConfig(datasets.BuilderConfig):
     Args:
         source (`str` or sequence of `str`): Folder that `artiagent synthesize` has completed, Parquet files of one or
             a pattern for them; or several.
-        coordinates (`str`, *optional*, defaults to `"pixel"`): How `vqa` writes boxes, one of
-            [`datasets_script.coordinates.CONVENTIONS`].
+        coordinates (`str`, *optional*, defaults to `"pixel"`): How `vqa` and `instructions` write boxes,
+            one of [`datasets_script.coordinates.CONVENTIONS`].
         min_pixels, max_pixels (`int`): As the processor is set that conversations with `coordinates="qwen2.5"` are
             for; the defaults are those of the published models.
-        seed (`int`, *optional*, defaults to 0): Chooses the questions of `vqa` and the photographs of the test split.
+        seed (`int`, *optional*, defaults to 0): Chooses the questions of `vqa`, the order of images in
+            `comparisons` and the photographs of the test split.
         test_share (`float`, *optional*, defaults to 0): About which share of the photographs goes to a split `test`,
             with all their pairs; no photograph is in both splits. None by default, as a train split is all there is.
     """
@@ -82,6 +87,8 @@ class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
         PairsConfig(name="images", description="One row an image, clean or flawed, with its flaws as regions."),
         PairsConfig(name="vqa", description="One row an image, with a conversation about its flaws."),
         PairsConfig(name="masks", description="One row an image, with masks of its flaws."),
+        PairsConfig(name="instructions", description="One row an image and task, with the answer in its form."),
+        PairsConfig(name="comparisons", description="One row a pair, with the question which image is flawed."),
     ]
     DEFAULT_CONFIG_NAME = "pairs"
     DEFAULT_WRITER_BATCH_SIZE = 100
@@ -90,9 +97,10 @@ class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         check_config(self.config)
-        features = {"pairs": PAIR_FEATURES, "images": images.FEATURES, "vqa": vqa.FEATURES, "masks": masks.FEATURES}
+        others = {"pairs": PAIR_FEATURES, "images": images.FEATURES, "masks": masks.FEATURES}
         return datasets.DatasetInfo(
-            description="Pairs of clean and structurally flawed images.", features=features[self.config.name]
+            description="Pairs of clean and structurally flawed images.",
+            features=others.get(self.config.name, vqa.FEATURES),
         )
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
@@ -113,9 +121,13 @@ class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
             return images.image_rows(row)
         if config.name == "masks":
             return masks.mask_rows(row)
+        if config.name == "comparisons":
+            return [comparison_row(row, config.seed)]
+        box_format = vqa.BoxFormat(config.coordinates, config.min_pixels, config.max_pixels)
         if config.name == "vqa":
-            box_format = vqa.BoxFormat(config.coordinates, config.min_pixels, config.max_pixels)
             return vqa.vqa_rows(row, box_format, config.seed)
+        if config.name == "instructions":
+            return instruction_rows(row, box_format)
         return [row]
 
 

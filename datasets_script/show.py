@@ -99,7 +99,7 @@ def draw_artifacts(image: Image.Image, artifacts: Sequence[Artifact], size: tupl
         drawn = _tinted(drawn, artifact.mask, TYPE_COLORS[artifact.type])
     scale = (size[0] / image.width, size[1] / image.height)
     for artifact in artifacts:
-        _draw_box(drawn, artifact.bbox, scale, TYPE_COLORS[artifact.type])
+        draw_box(drawn, artifact.bbox, scale, TYPE_COLORS[artifact.type])
     return drawn
 
 
@@ -124,9 +124,9 @@ def perception_overlay(image: Image.Image, perception: Perception, min_side: int
     for region, color, opacity in regions:
         drawn = _tinted(drawn, region.mask, color, opacity)
     for region, color, _ in regions:
-        _draw_box(drawn, region.bbox, (factor, factor), color)
+        draw_box(drawn, region.bbox, (factor, factor), color)
     for region, color, _ in regions:
-        _draw_tag(drawn, region.name, (region.bbox[0] * factor, region.bbox[1] * factor), color)
+        draw_tag(drawn, region.name, (region.bbox[0] * factor, region.bbox[1] * factor), color)
     return drawn
 
 
@@ -356,9 +356,10 @@ def _tinted(image: Image.Image, mask: np.ndarray, color: Color, opacity: float =
     return Image.fromarray(blended.round().astype(np.uint8))
 
 
-def _draw_box(
+def draw_box(
     image: Image.Image, bbox: tuple[float, float, float, float], scale: tuple[float, float], color: Color
 ) -> None:
+    """A frame about the pixels of a box that `scale` (horizontal, vertical) brings to those of the image."""
     draw = ImageDraw.Draw(image)
     x_min, x_max = math.floor(bbox[0] * scale[0]), math.ceil(bbox[2] * scale[0]) - 1
     y_min, y_max = math.floor(bbox[1] * scale[1]), math.ceil(bbox[3] * scale[1]) - 1
@@ -367,7 +368,8 @@ def _draw_box(
     draw.rectangle((x_min, y_min, x_max, y_max), outline=color, width=2)
 
 
-def _draw_tag(image: Image.Image, text: str, corner: tuple[float, float], color: Color) -> None:
+def draw_tag(image: Image.Image, text: str, corner: tuple[float, float], color: Color) -> None:
+    """A line of text on a ground of `color`, above `corner` where the image has room."""
     draw = ImageDraw.Draw(image)
     width, height = draw.textlength(text, font=_TEXT_FONT) + 8, 20
     left = min(max(0.0, corner[0]), image.width - width)

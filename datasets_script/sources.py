@@ -101,7 +101,7 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
             with Image.open(path) as image:
                 _check_still(image)
                 _check_size(image, min_side)
-                return _to_rgb(ImageOps.exif_transpose(image))
+                return to_rgb(ImageOps.exif_transpose(image))
         except SourceError:
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -271,7 +271,8 @@ def _check_size(image: Image.Image, min_side: int) -> None:
         raise SourceError(f"too small: {image.width}x{image.height} px, both sides must be at least {min_side} px")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB as [`open_source`] gives it."""
     if image.mode.startswith("I"):
         image = _sixteen_to_eight_bits(image)
     if image.mode == "F":

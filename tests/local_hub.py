@@ -5,12 +5,16 @@ data sets and Spaces. Everything is kept in memory.
     with LocalHub() as hub:
         subprocess.run([sys.executable, "push.py"], env={**os.environ, **hub.environment(tmp_path)})
 
-`huggingface_hub` reads its endpoint when imported, hence the subprocess.
+`huggingface_hub` reads its endpoint when imported, hence the subprocess. By hand, until Ctrl-C:
+
+    python -m tests.local_hub --port 8123
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -25,6 +29,9 @@ from typing import Any
 
 
 USER = "tester"
+TOKEN = "token-of-the-local-hub"
+READ_TOKEN = "token-that-may-only-read"
+ROLES = {TOKEN: "write", READ_TOKEN: "read"}
 
 # As in the Hub's default .gitattributes. A client deletes its copy of such a file once it is "uploaded as LFS", so
 # answering "regular" for them loses data.
@@ -41,6 +48,22 @@ class Commit:
 
     sha: str
     files: dict[str, bytes]
+
+
+@dataclass
+class Fault:
+    """
+    What goes wrong once, at one request.
+
+    Args:
+        pattern (`str`): Found in the request's method and path, e.g. `"PUT /blobs/"`.
+        status (`int`, *optional*): What is answered; `None` drops the connection without an answer.
+        passes (`int`): Such requests that succeed before.
+    """
+
+    pattern: str
+    status: int | None = 500
+    passes: int = 0
 
 
 class HubError(Exception):
@@ -61,15 +84,19 @@ class LocalHub:
         requests (`list[str]`): Method and path of every request so far.
         repositories (`dict[tuple[str, str], list[Commit]]`):
             History by kind (`"model"`, `"dataset"` or `"space"`) and id.
+        private (`set[tuple[str, str]]`): Those that were created private.
+        faults (`list[Fault]`): What is still to go wrong.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.requests: list[str] = []
         self.repositories: dict[tuple[str, str], list[Commit]] = {}
+        self.private: set[tuple[str, str]] = set()
+        self.faults: list[Fault] = []
         self.blobs: dict[str, bytes] = {}
         self.lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> LocalHub:
@@ -82,14 +109,14 @@ class LocalHub:
         self._server.shutdown()
         self._server.server_close()
 
-    def environment(self, home: Path) -> dict[str, str]:
+    def environment(self, home: Path, token: str = TOKEN) -> dict[str, str]:
         """Variables that point a client process at this hub, with its caches in `home`."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_OFFLINE": "0",
-            "HF_TOKEN": "token-of-the-local-hub",
+            "HF_TOKEN": token,
         }
 
     def files(self, kind: str, repo_id: str, revision: str = "main") -> dict[str, bytes]:
@@ -110,6 +137,16 @@ class LocalHub:
         digest = parent.sha + "".join(f"{path}{_sha1(files[path])}" for path in sorted(files))
         self.repositories[kind, repo_id].append(Commit(_sha1(digest.encode()), files))
         return self.repositories[kind, repo_id][-1]
+
+    def take_fault(self, request: str) -> Fault | None:
+        """The fault that is due at this request, once."""
+        for fault in self.faults:
+            if fault.pattern in request:
+                if not fault.passes:
+                    self.faults.remove(fault)
+                    return fault
+                fault.passes -= 1
+        return None
 
     def find_commit(self, kind: str, repo_id: str, revision: str) -> Commit:
         if (kind, repo_id) not in self.repositories:
@@ -156,8 +193,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.query = urllib.parse.parse_qs(parts.query)
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.hub.lock:
-            self.hub.requests.append(f"{self.command} {path}")
+            request = f"{self.command} {path}"
+            self.hub.requests.append(request)
+            fault = self.hub.take_fault(request)
+            if fault and fault.status is None:
+                self.close_connection = True
+                return
             try:
+                if fault and fault.status:
+                    raise HubError(fault.status, "Fault", "This hub was told to fail")
                 self._answer(path)
             except HubError as error:
                 self._send(error.status, {"error": str(error)}, error.headers)
@@ -169,6 +213,20 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command in route.methods and (match := route.pattern.fullmatch(path)):
                 return getattr(self, route.name)(**match.groupdict())
         raise HubError(404, "EntryNotFound", f"This hub has no route {self.command} {path}")
+
+    def _role(self) -> str | None:
+        """What the request's token may do: `"write"`, `"read"`, or `None` where it has no token."""
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if token and token not in ROLES:
+            raise HubError(401, "", "Invalid credentials in Authorization header")
+        return ROLES.get(token)
+
+    def _check_may_write(self, repo_id: str) -> None:
+        role = self._role()
+        if role is None:
+            raise HubError(401, "", "Invalid username or password.")
+        if role != "write" or repo_id.partition("/")[0] != USER:
+            raise HubError(403, "", f"You don't have the rights to write to {repo_id}")
 
     def _send(
         self, status: int, body: Any, headers: dict[str, str] | None = None, content_type: str = "application/json"
@@ -186,7 +244,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     @_route("GET", "/api/whoami-v2")
     def who_am_i(self) -> None:
-        token = {"displayName": "token", "role": "write"}
+        role = self._role()
+        if role is None:
+            raise HubError(401, "", "Invalid username or password.")
+        token = {"displayName": "token", "role": role}
         self._send(
             200,
             {
@@ -212,14 +273,18 @@ class _Handler(BaseHTTPRequestHandler):
     @_route("POST", "/api/repos/create")
     def create_repository(self) -> None:
         kind, repo_id = self._named_repository()
+        self._check_may_write(repo_id)
         answer = {"url": f"{self.hub.url}/{_url_path(kind, repo_id)}", "name": repo_id, "id": repo_id}
         if (kind, repo_id) in self.hub.repositories:
             return self._send(409, {**answer, "error": "You already created this repo"})
         self.hub.create_repository(kind, repo_id)
+        if json.loads(self.body).get("visibility") == "private":
+            self.hub.private.add((kind, repo_id))
         self._send(200, answer)
 
     @_route("DELETE", "/api/repos/delete")
     def delete_repository(self) -> None:
+        self._check_may_write(self._named_repository()[1])
         self.hub.repositories.pop(self._named_repository(), None)
         self._send(200, {})
 
@@ -239,6 +304,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @_route("GET", f"{API}(?:/revision/(?P<revision>.+))?")
     def repository_info(self, kind: str, repo_id: str, revision: str | None) -> None:
+        self._role()
         commit = self.hub.find_commit(kind, repo_id, revision or "main")
         date = "2026-01-01T00:00:00.000Z"
         self._send(
@@ -249,7 +315,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "modelId": repo_id,
                 "author": repo_id.partition("/")[0],
                 "sha": commit.sha,
-                "private": False,
+                "private": (kind, repo_id) in self.hub.private,
                 "gated": False,
                 "disabled": False,
                 "tags": [],
@@ -265,14 +331,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     @_route("POST", f"{API}/preupload/.+")
     def choose_upload_modes(self, kind: str, repo_id: str) -> None:
-        paths = [file["path"] for file in json.loads(self.body)["files"]]
-        modes = {path: "lfs" if path.endswith(LFS_SUFFIXES) else "regular" for path in paths}
-        self._send(
-            200, {"files": [{"path": path, "uploadMode": modes[path], "shouldIgnore": False} for path in paths]}
-        )
+        self._check_may_write(repo_id)
+        there = self.hub.files(kind, repo_id)
+        files = []
+        for path in (file["path"] for file in json.loads(self.body)["files"]):
+            mode = "lfs" if path.endswith(LFS_SUFFIXES) else "regular"
+            oid = _content_oid(there[path], mode) if path in there else None
+            files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        self._send(200, {"files": files})
 
     @_route("POST", rf"/(?:(?:datasets|spaces)/)?{REPO_ID}(?:\.git)?/info/lfs/objects/batch")
     def list_blob_uploads(self, repo_id: str) -> None:
+        self._check_may_write(repo_id)
         objects = [{"oid": blob["oid"], "size": blob["size"]} for blob in json.loads(self.body)["objects"]]
         for blob in objects:
             if blob["oid"] not in self.hub.blobs:
@@ -286,11 +356,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     @_route("POST", f"{API}/commit/.+")
     def commit(self, kind: str, repo_id: str) -> None:
+        self._check_may_write(repo_id)
         added: dict[str, bytes] = {}
         deleted: list[str] = []
         for operation in map(json.loads, filter(None, self.body.splitlines())):
             value = operation["value"]
             match operation["key"]:
+                case "header" if "parentCommit" in value:
+                    if value["parentCommit"] != self.hub.find_commit(kind, repo_id, "main").sha:
+                        raise HubError(412, "", "A commit has happened since. Please refresh and try again.")
                 case "file":
                     added[value["path"]] = base64.b64decode(value["content"])
                 case "lfsFile":
@@ -366,5 +440,26 @@ def _folder_node(path: str) -> dict[str, Any]:
     return {"type": "directory", "path": path, "oid": _sha1(path.encode()), "size": 0}
 
 
+def _content_oid(content: bytes, mode: str) -> str:
+    """How the Hub names a content to clients: as git does, or by the hash of the blob itself."""
+    if mode == "lfs":
+        return hashlib.sha256(content).hexdigest()
+    return _sha1(b"blob %d\0" % len(content) + content)
+
+
 def _sha1(content: bytes) -> str:
     return hashlib.sha1(content).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A Hub on localhost, in memory, until Ctrl-C.")
+    parser.add_argument("--port", type=int, default=0, help="default: any that is free")
+    with LocalHub(parser.parse_args().port) as hub:
+        variables = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        print(f"export {' '.join(f'{name}={value}' for name, value in variables.items())}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

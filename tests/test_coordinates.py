@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets_script import coordinates
-from datasets_script.coordinates import CONVENTIONS, decode_box, encode_box, format_box, qwen2_5_size
+from datasets_script.coordinates import CONVENTIONS, convention_for, decode_box, encode_box, format_box, qwen2_5_size
 
 
 SIDES = st.integers(8, 4000)
@@ -132,6 +132,25 @@ def test_mistakes_are_named():
         encode_box((0, 0, 1, 1), (10, 10), "qwen3", (28, 28))
     with pytest.raises(ValueError, match="200"):
         qwen2_5_size((2010, 10))
+
+
+@pytest.mark.parametrize(
+    ("names", "convention"),
+    [
+        (("qwen2_5_vl",), "qwen2.5"),
+        (("Qwen/Qwen2.5-VL-7B-Instruct",), "qwen2.5"),
+        (("qwen3_vl_moe",), "qwen3"),
+        (("OpenGVLab/InternVL3_5-8B-HF",), "internvl"),
+        (("internvl_chat",), "internvl"),
+        (("", "llava-hf/llava-1.5-7b-hf"), "llava"),
+        # The architecture, given first, counts before what a folder is called.
+        (("internvl", "/models/llava-like"), "internvl"),
+        (("idefics3", "runs/detector"), "normalized"),
+        ((), "normalized"),
+    ],
+)
+def test_conventions_of_families(names, convention):
+    assert convention_for(*names) == convention
 
 
 def test_examples_run():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from accelerate.hooks import (  # type: ignore[import-untyped]
+from accelerate.hooks import (
     ModelHook,
     add_hook_to_module,
     remove_hook_from_module,

@@ -1,4 +1,4 @@
-"""The builder of the data set of pairs: four configs, splits, streaming, processes, and sources that are none."""
+"""The builder of the data set of pairs: its configs, splits, streaming, processes, and sources that are none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.made_pairs import HEIGHT, WIDTH, make_pair, write_run
 
 
 CARD = Path(__file__).parents[1] / "hub_cards" / "datasets" / "artiagent.md"
-CONFIGS = ("pairs", "images", "vqa", "masks")
+CONFIGS = ("pairs", "images", "vqa", "masks", "instructions", "comparisons")
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +106,14 @@ def test_pairs_can_be_scored_on_without_preparing_them(out, pairs):
 
 def test_the_card_loads_what_it_tells_to_write(out, tmp_path):
     folder = tmp_path / "artiagent"
-    for config in CONFIGS:
+    for config in [entry["config_name"] for entry in DatasetCard.load(CARD).data.configs]:
         builder = ArtiAgentPairs(config_name=config, source=str(out), cache_dir=str(tmp_path / "cache"))
         builder.download_and_prepare(str(folder / config), file_format="parquet")
         shutil.copy(CARD, folder / "README.md")
         rows = load_dataset(str(folder), config, split="train", cache_dir=str(tmp_path / "cache"))
         assert rows.features == builder.info.features
-        assert len(rows) == (6 if config == "pairs" else 12)
+        # Of six pairs: one row each, one an image, or one an image and task.
+        assert len(rows) == {"pairs": 6, "comparisons": 6, "instructions": 36}.get(config, 12)
 
 
 def test_a_prepared_folder_gives_every_config_under_the_card_of_the_run(out, tmp_path):

@@ -10,8 +10,10 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
 
 from datasets_script.prompts import describe, explain, verify
 from datasets_script.vlm import CachedVLM, LocalVLM, VLMAnswer, VLMUnavailable, default_cache_folder
@@ -118,6 +120,86 @@ def test_an_answer_is_no_longer_than_it_may_be_in_any_batch(tmp_path):
 def test_quantisation_needs_its_extra(talking):
     with pytest.raises(ImportError, match=r"artiagent\[quantization\]"):
         LocalVLM(str(talking), device="cpu", quantization="4bit")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """An adapter with its processor, as TRL saves it, and beside it the model that it was trained on."""
+    folder = tmp_path_factory.mktemp("peft")
+    model, processor = tiny_qwen2_5_vl()
+    model.save_pretrained(folder / "base")
+    base = AutoModelForImageTextToText.from_pretrained(folder / "base")
+    torch.manual_seed(0)
+    # A head of its own, and factors that are not zero, as training leaves them.
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], modules_to_save=["lm_head"], init_lora_weights=False)
+    tuned = get_peft_model(base, lora)
+    tuned.save_pretrained(folder / "adapter")
+    processor.save_pretrained(folder / "adapter")
+    return folder / "adapter", tuned
+
+
+@pytest.fixture
+def spoilt(adapter, tmp_path):
+    """Copies of both, and the adapter of the copied model."""
+    shutil.copytree(adapter[0].parent, tmp_path / "peft")
+    folder = tmp_path / "peft" / "adapter"
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = str(tmp_path / "peft" / "base")
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+class TestAdapter:
+    def test_it_answers_as_the_model_it_was_trained_as(self, adapter):
+        folder, tuned = adapter
+        vlm = LocalVLM(str(folder), device="cpu")
+        request = replace(REQUESTS[1], max_new_tokens=12)
+        (answer,) = vlm.ask([request])
+        vlm.network = tuned.eval()
+        assert [answer] == vlm.ask([request])
+        vlm.network = AutoModelForImageTextToText.from_pretrained(folder.with_name("base")).eval()
+        assert [answer] != vlm.ask([request])
+
+    def test_its_record_names_both(self, adapter):
+        identity = LocalVLM(str(adapter[0]), device="cpu").identity()
+        assert identity["model"] == str(adapter[0]) and identity["base_model"] == str(adapter[0].with_name("base"))
+        assert identity["revision"] != identity["base_revision"]
+        assert identity["revision"].startswith("sha256:") and identity["base_revision"].startswith("sha256:")
+
+    def test_one_of_the_hub_keeps_its_revision_from_its_base(self, adapter):
+        commits = {"base": "1" * 40, "adapter": "2" * 40}
+        for name, commit in commits.items():
+            repository = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"models--tiny--{name}"
+            shutil.copytree(adapter[0].with_name(name), repository / "snapshots" / commit)
+            (repository / "refs").mkdir()
+            (repository / "refs" / ("v1" if name == "adapter" else "main")).write_text(commit)
+        config = repository / "snapshots" / commits["adapter"] / "adapter_config.json"
+        settings = json.loads(config.read_text()) | {"base_model_name_or_path": "tiny/base"}
+        config.write_text(json.dumps(settings))
+        identity = LocalVLM("tiny/adapter", revision="v1", device="cpu").identity()
+        assert identity["revision"] == commits["adapter"] and identity["base_revision"] == commits["base"]
+        assert identity["base_model"] == "tiny/base"
+
+    @pytest.mark.parametrize("name", ["adapter/adapter_model", "base/model"])
+    def test_what_either_lacks_is_told(self, spoilt, name):
+        path = spoilt.parent / f"{name}.safetensors"
+        weights = load_file(path)
+        weights.pop(lacking := next(key for key in weights if "q_proj" in key and "bias" not in key))
+        save_file(weights, path, {"format": "pt"})
+        with pytest.raises(VLMUnavailable, match=f"lacks weights, .*{lacking.split('.')[-2]}"):
+            LocalVLM(str(spoilt), device="cpu")
+
+    def test_a_base_that_is_gone_is_told_by_name(self, spoilt):
+        shutil.rmtree(base := spoilt.with_name("base"))
+        with pytest.raises(VLMUnavailable, match=f"got '{spoilt}': .*{base}"):
+            LocalVLM(str(spoilt), device="cpu")
+
+    def test_pickled_weights_are_not_loaded(self, spoilt):
+        path = spoilt / "adapter_model.safetensors"
+        torch.save(load_file(path), path.with_suffix(".bin"))
+        path.unlink()
+        with pytest.raises(VLMUnavailable, match="there is no adapter_model.safetensors"):
+            LocalVLM(str(spoilt), device="cpu")
 
 
 class TestCache:

@@ -25,9 +25,12 @@ _RUN_FILES = ("run.json", "rejected.jsonl", "contact_sheet.png")
 _CONFIGS = {
     "pairs": "a pair, with the columns above",
     "images": "an image, clean or flawed: `image`, `has_artifact`, `regions`, as benchmarks have them",
-    "vqa": "a conversation about an image: `images`, `messages`",
+    "vqa": "a conversation about an image: `id`, `images`, `messages`",
     "masks": "an image: `image`, `mask` of all flaws, `mask_<type>`",
+    "instructions": "an image and a question of `artiagent predict` with the right answer: columns as of `vqa`",
+    "comparisons": "a pair, which of its images is flawed and why: columns as of `vqa`, two images",
 }
+_WITH_BOXES = ("vqa", "instructions")
 
 
 def prepare(
@@ -97,7 +100,7 @@ def prepare_pairs_folder(
     Args:
         source (`Path`): A folder written by `artiagent synthesize`.
         out (`Path`): The folder; must not exist.
-        configs (`Sequence[str]`): Among `pairs`, `images`, `vqa` and `masks`; `load_dataset(out)` gives the first.
+        configs (`Sequence[str]`): Those of `ArtiAgentPairs`; `load_dataset(out)` gives the first.
         num_proc (`int`, *optional*): Processes that write.
         options: Further fields of [`PairsConfig`].
 
@@ -137,14 +140,15 @@ def prepare_pairs_folder(
 
 def _configs_text(configs: Sequence[str], settings: datasets.BuilderConfig) -> str:
     """What the card of a run does not tell: the configurations, and how boxes are written."""
+    with_boxes = " and ".join(f"`{name}`" for name in _WITH_BOXES if name in configs)
     rows = "\n".join(f"| `{name}` | {_CONFIGS[name]} |" for name in configs)
     limits = f", `min_pixels` {settings.min_pixels} and `max_pixels` {settings.max_pixels}"
     boxes = (
-        f"\nBoxes in `vqa` are x_min, y_min, x_max, y_max, maxima exclusive, in the convention "
+        f"\nBoxes in {with_boxes} are x_min, y_min, x_max, y_max, maxima exclusive, in the convention "
         f"`{settings.coordinates}`: {MEANINGS[settings.coordinates]}"
         f"{limits if settings.coordinates == 'qwen2.5' else ''}.\n"
     )
-    return f"\n## Configurations\n\n| name | a row is |\n|---|---|\n{rows}\n{boxes if 'vqa' in configs else ''}"
+    return f"\n## Configurations\n\n| name | a row is |\n|---|---|\n{rows}\n{boxes if with_boxes else ''}"
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Commands of `artiagent`, one a file."""
 
-from . import evaluate, export, predict, prepare, report
+from . import detect, evaluate, export, predict, prepare, push, report
 
 
-COMMANDS = (prepare, predict, evaluate, export, report)
+COMMANDS = (prepare, predict, evaluate, detect, export, report, push)

@@ -60,9 +60,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="go on where the files contradict the published counts, which is refused otherwise",
     )
     group = parser.add_argument_group(f"{PAIRS}: pairs in the form a trainer takes")
-    group.add_argument("--config", help="pairs, images, vqa or masks (default: pairs; with --out all of them)")
     group.add_argument(
-        "--coordinates", choices=CONVENTIONS, default="pixel", help="how vqa writes boxes (default: pixel)"
+        "--config",
+        help="pairs, images, vqa, masks, instructions or comparisons (default: pairs; with --out all of them)",
+    )
+    group.add_argument(
+        "--coordinates",
+        choices=CONVENTIONS,
+        default="pixel",
+        help="how vqa and instructions write boxes (default: pixel)",
     )
     group.add_argument(
         "--min-pixels",
@@ -79,7 +85,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     group.add_argument(
         "--test-share", type=float, default=0.0, help="share of the photographs that goes to a split test (default: 0)"
     )
-    group.add_argument("--seed", type=int, default=0, help="chooses vqa's questions and the test split (default: 0)")
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="chooses vqa's questions, the order of images in comparisons and the test split (default: 0)",
+    )
     parser.set_defaults(run=run)
 
 

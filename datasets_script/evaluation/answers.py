@@ -139,7 +139,7 @@ def read_explanation(text: str) -> str:
         AnswerError: it is JSON without an explanation.
     """
     if field := _FIELD.search(text):
-        explanation = _unescaped(field[1] if field[1] is not None else field[2])
+        explanation = unescaped(field[1] if field[1] is not None else field[2])
     elif re.match(r"\s*(?:```\w*\s*)?[\[{]", text):
         raise AnswerError("it is JSON without an explanation that is whole")
     else:
@@ -242,7 +242,7 @@ def _implied(text: str, found: BoxAnswer) -> bool:
 def _explanation_amid(text: str) -> str | None:
     """The explanation in an answer to whatever question: its field, or the sentences beside a yes or no."""
     if field := _FIELD.search(text):
-        return " ".join(_unescaped(field[1] if field[1] is not None else field[2]).split()) or None
+        return " ".join(unescaped(field[1] if field[1] is not None else field[2]).split()) or None
     prose = _STRUCTURE.sub(" ", text)
     for _ in range(_MOST_BRACKETS):
         prose = _BRACKETS.sub(" ", prose)
@@ -262,7 +262,7 @@ def _classes_amid(text: str) -> tuple[str, ...] | None:
         return None
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     """The content of a JSON string; as it stands where its escapes are none of JSON's."""
     try:
         return str(json.loads(f'"{text}"', strict=False)).encode("utf-8", "replace").decode()

@@ -79,7 +79,7 @@ def case_sheet(cases: Sequence[Case], title: str, columns: int = 2) -> Image.Ima
     rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
     heights = [max(card.height for card in row) + _MARGIN for row in rows]
     width = 2 * _MARGIN + min(columns, len(cards)) * (_CARD + _MARGIN) - _MARGIN
-    heading = _wrapped(title, width - 2 * _MARGIN, _TITLE_FONT)
+    heading = wrapped(title, width - 2 * _MARGIN, _TITLE_FONT)
     top = _MARGIN + 34 * len(heading) + 40
     sheet = Image.new("RGB", (width, top + sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)
@@ -213,7 +213,7 @@ def _card(case: Case) -> Image.Image:
         card.paste(tile, (index * (_TILE + _GAP), 0))
     draw, top = ImageDraw.Draw(card), size[1] + 8
     empty = "" if case.prediction.any() else ", nothing predicted"
-    name = _wrapped(f"IoU {case.iou:.3f}{empty} · {case.id}", _CARD, _TEXT_FONT)[0]
+    name = wrapped(f"IoU {case.iou:.3f}{empty} · {case.id}", _CARD, _TEXT_FONT)[0]
     draw.text((0, top), name, fill=INK, font=_TEXT_FONT)
     for color, lines in texts:
         draw.rounded_rectangle((0, top + _LINE + 3, 14, top + _LINE + 17), radius=3, fill=color)
@@ -224,13 +224,13 @@ def _card(case: Case) -> Image.Image:
 
 
 def _text_lines(text: str) -> list[str]:
-    lines = _wrapped(text, _CARD - _INDENT, _TEXT_FONT)
+    lines = wrapped(text, _CARD - _INDENT, _TEXT_FONT)
     if len(lines) > _LINES_OF_A_TEXT:
         lines = [*lines[: _LINES_OF_A_TEXT - 1], lines[_LINES_OF_A_TEXT - 1][:-1].rstrip() + "…"]
     return lines
 
 
-def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
     """Lines that fit; what is wider than a line on its own, such as Chinese, is broken anywhere."""
     lines = [""]
     for word in text.split():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from PIL import Image
 from evaluate_metrics.functional.intervals import versions
 
 from ..benchmarks.base import BenchmarkImage
-from ..coordinates import QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, Convention
+from ..coordinates import QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, Convention, convention_for
 from ..errors import UserError
 from ..locks import RunBusyError
 from ..vlm.base import VLM, VLMAnswer
@@ -26,15 +25,6 @@ from ..vlm.local import LocalVLM
 from .prediction_files import AnswerFormat, append_answers, begin_predictions, prediction_of
 from .predictions import Prediction
 from .questions import VERSION, Task, question, request
-
-
-# In names of models and of their architectures, without what is no letter or digit.
-_FAMILIES: dict[str, Convention] = {
-    "qwen25vl": "qwen2.5",
-    "qwen3vl": "qwen3",
-    "internvl": "internvl",
-    "llava": "llava",
-}
 
 
 @dataclass(frozen=True)
@@ -105,14 +95,9 @@ def provenance(vlm: VLM, settings: PredictionSettings) -> dict[str, Any]:
 
 
 def convention_of(vlm: VLM) -> Convention:
-    """How a model's family is trained to write boxes, by its name or architecture; `"normalized"` for others."""
+    """How a model's family is trained to write boxes, by its architecture or name; `"normalized"` for others."""
     local = _local(vlm)
-    for name in (vlm.model, local.network.config.model_type if local else ""):
-        plain = re.sub(r"[^a-z0-9]", "", name.lower())
-        for family, convention in _FAMILIES.items():
-            if family in plain:
-                return convention
-    return "normalized"
+    return convention_for(local.network.config.model_type if local else "", vlm.model)
 
 
 def answer_format(vlm: VLM, coordinates: Convention, bounds: tuple[int | None, int | None]) -> AnswerFormat:

@@ -7,16 +7,14 @@ has what was removed, and what was doubled.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from diffusers_artifact.tools import bbox_of_mask
 
 from ..coordinates import Box
 from ..records import Artifact
-
-
-# A smaller box would hardly show whether something is in it.
-_MIN_FREE_PATCHES = 3
 
 
 def part_box(artifact: Artifact) -> Box | None:
@@ -39,55 +37,25 @@ def part_box(artifact: Artifact) -> Box | None:
     return None
 
 
-def free_box(artifact: Artifact) -> Box | None:
+def other_box(artifact: Artifact, others: Iterable[Artifact]) -> Box | None:
     """
-    A box in the clean image without any part of the name of a removed part: the largest rectangle of the patches that
-    it was filled from, which are chosen so (`remove`).
+    A box in the clean image without the part that an artifact concerns: that of a part of another name which does not
+    touch it. It looks like any box of a part, so that nothing but the picture tells the two apart.
 
     Args:
         artifact (`Artifact`): Of any type.
+        others (`Iterable[Artifact]`): Those of the same pair.
 
     Returns:
-        `tuple[float, float, float, float]`: As of [`part_box`]; `None` if there is none of a fair size, or if the
-        artifact is no omission.
+        `tuple[float, float, float, float]`: As of [`part_box`], of the first that there is; `None` without one.
     """
-    if artifact.type != "omission":
-        return None
-    top, left, bottom, right = largest_rectangle(artifact.mapping.reference_patches())
-    if (bottom - top) * (right - left) < _MIN_FREE_PATCHES:
-        return None
-    side = _patch_side(artifact)
-    return float(left * side), float(top * side), float(right * side), float(bottom * side)
+    place = part_box(artifact)
+    boxes = (part_box(other) for other in others if other.part != artifact.part)
+    return next((box for box in boxes if place and box and not _touch(box, place)), None)
 
 
-def largest_rectangle(patches: np.ndarray) -> tuple[int, int, int, int]:
-    """
-    The rectangle of most patches that lies within a patch set, the topmost and then leftmost of equals.
-
-    Args:
-        patches (`np.ndarray` of shape `grid`, `bool`): The set.
-
-    Returns:
-        `tuple[int, int, int, int]`: `(top, left, bottom, right)`, ends exclusive; zeros for an empty set.
-    """
-    best, largest = (0, 0, 0, 0), 0
-    for top in range(len(patches)):
-        columns = np.ones(patches.shape[1], dtype=bool)
-        for bottom in range(top + 1, len(patches) + 1):
-            columns = columns & patches[bottom - 1]
-            left, right = _longest_run(columns)
-            if (bottom - top) * (right - left) > largest:
-                best, largest = (top, left, bottom, right), (bottom - top) * (right - left)
-    return best
-
-
-def _longest_run(flags: np.ndarray) -> tuple[int, int]:
-    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
-    starts, ends = edges[::2], edges[1::2]
-    if not starts.size:
-        return 0, 0
-    longest = int((ends - starts).argmax())
-    return int(starts[longest]), int(ends[longest])
+def _touch(first: Box, second: Box) -> bool:
+    return all(first[axis] <= second[axis + 2] and second[axis] <= first[axis + 2] for axis in (0, 1))
 
 
 def _patch_side(artifact: Artifact) -> int:

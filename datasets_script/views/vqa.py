@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..records import Artifact
 from ..settings import derive_seed
 from .pictures import SIDES, image_id, image_size, read_artifacts
-from .places import free_box, part_box
+from .places import other_box, part_box
 
 
 # The form of TRL's trainers. Parts of a message that are no text have none.
@@ -125,7 +125,7 @@ def vqa_rows(row: dict[str, Any], box_format: BoxFormat, seed: int = 0) -> Itera
             turns = conversation.about_clean(artifacts, row["clean_description"])
         else:
             turns = conversation.about_flawed(artifacts, row["explanation"])
-        yield {"id": name, "images": [row[side]], "messages": list(_messages(turns))}
+        yield {"id": name, "images": [row[side]], "messages": list(to_messages(turns))}
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _Conversation:
         # Of two parts of one name the first: the same question cannot have two answers.
         by_name = {part_name(artifact): artifact for artifact in reversed(artifacts)}
         for artifact in by_name.values():
-            turns += self._of_part(artifact)
+            turns += self._of_part(artifact, artifacts)
         if description:
             turns.append(self._turn(DESCRIBE_IMAGE, description))
         return turns
@@ -156,18 +156,18 @@ class _Conversation:
             turns.append(self._turn(DESCRIBE_ARTIFACTS, explanation))
         return turns
 
-    def _of_part(self, artifact: Artifact) -> list[Turn]:
+    def _of_part(self, artifact: Artifact, artifacts: Sequence[Artifact]) -> list[Turn]:
         """
         One question about where a part is, or whether it is somewhere, if the pair knows; not both, as the answer to
-        the one would give away the other.
+        the one would give away the other. Whether is asked only where yes and no are equally likely.
         """
-        place, elsewhere = part_box(artifact), free_box(artifact)
+        place, elsewhere = part_box(artifact), other_box(artifact, artifacts)
         if place is None:
             return []
         part = part_name(artifact)
-        if self.choices.random() < 0.5:
+        if elsewhere is None or self.choices.random() < 0.5:
             return [self._turn(LOCATE, self._box(place), part=part)]
-        if elsewhere is not None:
+        if self.choices.random() < 0.5:
             return [self._turn(IS_IN_BOX, "No", part=part, box=self._box(elsewhere))]
         return [self._turn(IS_IN_BOX, "Yes", part=part, box=self._box(place))]
 
@@ -190,9 +190,10 @@ def _apostrophe(plural: str) -> str:
     return "'" if plural.endswith("s") else "'s"
 
 
-def _messages(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
-    picture = [{"type": "image", "text": None}]
+def to_messages(turns: Iterable[Turn], pictures: int = 1) -> Iterator[dict[str, Any]]:
+    """Turns as the `messages` of `FEATURES`; the first question comes after so many pictures."""
+    shown = [{"type": "image", "text": None}] * pictures
     for turn in turns:
-        yield {"role": "user", "content": [*picture, {"type": "text", "text": turn.question}]}
+        yield {"role": "user", "content": [*shown, {"type": "text", "text": turn.question}]}
         yield {"role": "assistant", "content": [{"type": "text", "text": turn.answer}]}
-        picture = []
+        shown = []

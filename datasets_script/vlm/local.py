@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
-from transformers.utils import is_bitsandbytes_available
+from transformers.utils import find_adapter_config_file, is_bitsandbytes_available, is_peft_available
 
-from ..files import resolve_revision
+from ..files import fingerprint, resolve_revision
 from .answers import shorten
 from .base import GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
 
@@ -19,6 +23,9 @@ from .base import GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
 logger = logging.getLogger(__name__)
 
 DEFAULT_VLM = "Qwen/Qwen2.5-VL-7B-Instruct"
+
+# Configurations, the processor, and weights that are not pickled.
+_ADAPTER_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "adapter_model.safetensors"]
 
 Quantization = Literal["4bit", "8bit"]
 
@@ -28,7 +35,8 @@ class LocalVLM(GeneratingVLM):
     Generates greedily, in batches, so that the same question has the same answer.
 
     Args:
-        model (`str`): A folder, or the id of a repository on the Hub.
+        model (`str`): A folder, or the id of a repository on the Hub. It may hold a PEFT adapter and a processor; the
+            model that the adapter was trained on is then loaded too, from where the adapter says.
         revision (`str`, *optional*): Branch, tag or commit of a Hub repository.
         device (`str`, *optional*): Defaults to CUDA where there is one. `"auto"` spreads the model over all devices.
         dtype (`torch.dtype`, *optional*): Defaults to bfloat16, on a CPU to float32.
@@ -37,7 +45,7 @@ class LocalVLM(GeneratingVLM):
 
     Raises:
         VLMUnavailable: there is no such model, it cannot be had, or it takes no images.
-        ImportError: bitsandbytes is wanted and not installed.
+        ImportError: bitsandbytes or, for an adapter, PEFT is wanted and not installed.
     """
 
     def __init__(
@@ -55,29 +63,34 @@ class LocalVLM(GeneratingVLM):
         if quantization:
             options["quantization_config"] = _quantization(quantization, dtype)
         try:
-            revision, recorded = resolve_revision(model, revision)
-            self.processor = AutoProcessor.from_pretrained(model, revision=revision)
-            network, loaded = AutoModelForImageTextToText.from_pretrained(
-                model, revision=revision, use_safetensors=True, output_loading_info=True, **options
-            )
+            self._files = files = _find_files(model, revision)
+            self.processor = AutoProcessor.from_pretrained(files.processor, revision=files.revision)
+            options |= {"revision": files.revision, "use_safetensors": True, "output_loading_info": True}
+            network, loaded = AutoModelForImageTextToText.from_pretrained(files.network, **options)
+            missing = set(loaded["missing_keys"])
+            if files.adapter:
+                missing |= network.load_adapter(files.adapter).missing_keys
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise VLMUnavailable(
                 "--vlm must be a folder or a Hub repository of an image-text-to-text model with safetensors, "
                 f"got {model!r}: {error}"
             ) from error
         # transformers would only warn, and go on with random numbers in their place.
-        if missing := sorted(loaded["missing_keys"]):
-            raise VLMUnavailable(f"{model!r} lacks weights, {shorten(', '.join(missing))}: download it again")
+        if missing:
+            raise VLMUnavailable(f"{model!r} lacks weights, {shorten(', '.join(sorted(missing)))}: download it again")
         if not self.processor.chat_template:
             raise VLMUnavailable(f"{model!r} has no chat template: choose a model tuned for instructions")
         self.network = network.eval()
         # Answers begin where questions end, so these must end together.
         self.processor.tokenizer.padding_side = "left"
         self.batch_size, self.quantization = batch_size, quantization
-        super().__init__(model, recorded)
+        super().__init__(model, files.recorded)
 
     def identity(self) -> dict[str, Any]:
-        return super().identity() | {"dtype": str(self.network.dtype), "quantization": self.quantization}
+        identity = super().identity() | {"dtype": str(self.network.dtype), "quantization": self.quantization}
+        if self._files.adapter:
+            identity |= {"base_model": self._files.network, "base_revision": self._files.recorded_network}
+        return identity
 
     def _generate(self, requests: Sequence[VLMRequest]) -> list[VLMReply]:
         replies: list[VLMReply] = []
@@ -113,6 +126,48 @@ class LocalVLM(GeneratingVLM):
         self.usage.prompt_tokens += int(inputs["attention_mask"].sum())
         self.usage.completion_tokens += sum(int((a != self.processor.tokenizer.pad_token_id).sum()) for a in answers)
         return self.processor.batch_decode(answers, skip_special_tokens=True)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """
+    Where the parts of a model are.
+
+    Attributes:
+        processor (`str`), adapter (`str`, *optional*), network (`str`): Folders, or ids of repositories; the network
+            is the model itself or the one that it is an adapter of.
+        revision (`str`, *optional*): Of the network's repository, and of the processor's if it is the same.
+        recorded, recorded_network (`str`): What to record of the model's revision and of the network's.
+    """
+
+    processor: str
+    network: str
+    revision: str | None
+    recorded: str
+    recorded_network: str
+    adapter: str | None = None
+
+
+def _find_files(model: str, revision: str | None) -> _Files:
+    config = find_adapter_config_file(model, revision=revision)
+    # Some models hold an adapter beside their own weights, which transformers adds itself.
+    if config is None or Path(config).with_name("config.json").exists():
+        revision, recorded = resolve_revision(model, revision)
+        return _Files(model, model, revision, recorded, recorded)
+    # transformers loads adapters too, but takes a base at the adapter's revision, and does not tell what it lacks.
+    if not is_peft_available():
+        raise ImportError(f"{model!r} is an adapter, which needs PEFT; run `pip install artiagent[train]`")
+    if Path(model).is_dir():
+        folder, recorded = Path(model), fingerprint(Path(model))
+    else:
+        folder = Path(snapshot_download(model, revision=revision, allow_patterns=_ADAPTER_FILES))
+        recorded = folder.name
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise OSError("there is no adapter_model.safetensors beside its adapter_config.json")
+    settings = json.loads(Path(config).read_text(encoding="utf-8"))
+    base = settings["base_model_name_or_path"]
+    revision, recorded_base = resolve_revision(base, settings.get("revision"))
+    return _Files(str(folder), base, revision, recorded, recorded_base, str(folder))
 
 
 def _conversation(request: VLMRequest) -> list[dict[str, Any]]:

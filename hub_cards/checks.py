@@ -1,0 +1,157 @@
+"""What must not be published: secrets, paths of this machine, cards that the Hub cannot read."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from huggingface_hub import DatasetCard, ModelCard, RepoCard, SpaceCard
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from datasets_script.errors import UserError
+
+
+# https://huggingface.co/docs/hub/repositories-licenses, but for `unknown`.
+LICENSES = frozenset(
+    """
+    apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+    afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+    cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0
+    lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl
+    openmdw-1.0 openmdw-1.1 openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
+    fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma other
+    """.split()
+)
+RELATIONS = ("adapter", "finetune", "merge", "quantized")
+
+_SECRETS = (
+    ("a token of the Hub", re.compile(r"\bhf_[A-Za-z0-9]{20,}")),
+    ("an API key", re.compile(r"\bsk-[A-Za-z0-9_-]{20,}")),
+    ("a token of GitHub", re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})")),
+    ("an access key of AWS", re.compile(r"\bAKIA[0-9A-Z]{16}\b")),
+    ("a private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
+)
+_PATH = "a path of this machine"
+_SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "ARTIAGENT_API_KEY", "OPENAI_API_KEY")
+_BINARY_SUFFIXES = (".safetensors", ".parquet", ".png")
+# Words that models know, such as "/root", were not written by this machine.
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
+
+
+def is_text(name: str) -> bool:
+    return not name.endswith(_BINARY_SUFFIXES)
+
+
+def check_text(name: str, content: bytes, folder: Path) -> None:
+    """
+    Refuses a file with a secret or with a path of this machine.
+
+    Args:
+        name (`str`): Path of the file in the repository.
+        content (`bytes`): What is in it.
+        folder (`Path`): Where it comes from, one of the paths not to be told.
+
+    Raises:
+        UserError: names the file and the line.
+    """
+    text = content.decode("utf-8", errors="replace")
+    patterns = [*_SECRETS, *_own_secrets()]
+    if name not in _VOCABULARIES:
+        patterns += _machine_paths(folder)
+    for what, pattern in patterns:
+        if match := pattern.search(text):
+            line = text.count("\n", 0, match.start()) + 1
+            shown = "" if what != _PATH else f" ('{match[0]}')"
+            raise UserError(f"{name}, line {line} holds {what}{shown}, which must not be published: remove it first")
+
+
+def _own_secrets() -> Iterator[tuple[str, re.Pattern[str]]]:
+    for name in _SECRET_VARIABLES:
+        # Placeholders such as "EMPTY" are no secrets.
+        if len(value := os.environ.get(name, "")) >= 8:
+            yield f"the value of {name}", re.compile(re.escape(value))
+
+
+def _machine_paths(folder: Path) -> Iterator[tuple[str, re.Pattern[str]]]:
+    roots = {Path.home(), Path.cwd(), Path(tempfile.gettempdir()), Path(sys.prefix), folder.resolve()}
+    named = "|".join(re.escape(str(root)) for root in sorted(roots) if root != Path(root.anchor))
+    # Not inside of an address or of a longer path.
+    patterns = (
+        rf"(?<![\w./:-])(?:{named})(?![\w.-])(?:/[\w./-]*)?",
+        r"(?<![\w./:-])/(?:home|Users)/[\w.-]+[\w./-]*",
+        r"\b[A-Za-z]:\\{1,2}Users\\{1,2}[\w.-]+",
+    )
+    for pattern in patterns:
+        yield _PATH, re.compile(pattern)
+
+
+def check_license(license: str) -> str:
+    """
+    Gives the identifier back.
+
+    Raises:
+        UserError: it is none of the Hub's.
+    """
+    if license not in LICENSES:
+        raise UserError(
+            f"--license must be an identifier of the Hub, such as apache-2.0, cc-by-4.0 or other, got '{license}'"
+        )
+    return license
+
+
+def parse_card(content: str, repo_type: str) -> RepoCard:
+    """
+    A card with its metadata.
+
+    Raises:
+        UserError: the metadata cannot be read.
+    """
+    card_class: type[RepoCard] = {"model": ModelCard, "dataset": DatasetCard, "space": SpaceCard}[repo_type]
+    try:
+        return card_class(content)
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(
+            f"README.md must begin with metadata that can be read: {' '.join(str(error).split())}"
+        ) from error
+
+
+def check_card(content: str, repo_type: str) -> None:
+    """
+    Refuses a card that the Hub would not read as it is meant; more is checked by the Hub itself when it is pushed.
+
+    Args:
+        content (`str`): The card.
+        repo_type (`str`): `"model"`, `"dataset"` or `"space"`.
+
+    Raises:
+        UserError: says what is wrong with it.
+    """
+    card = parse_card(content, repo_type)
+    metadata = card.data.to_dict()
+    if metadata != parse_card(str(card), repo_type).data.to_dict():
+        raise UserError("README.md must have metadata that stays the same when written again")
+    licenses = metadata.get("license") or ["none"]
+    for license in [licenses] if isinstance(licenses, str) else licenses:
+        if license not in LICENSES:
+            raise UserError(f"README.md must name a license by the Hub's identifier, got '{license}': give --license")
+    if metadata.get("base_model_relation") not in (None, *RELATIONS):
+        raise UserError(f"README.md: base_model_relation must be one of {', '.join(RELATIONS)}")
+    for key in ("base_model", "datasets"):
+        names = metadata.get(key) or []
+        for name in [names] if isinstance(names, str) else names:
+            _check_id(key, name)
+
+
+def _check_id(key: str, name: str) -> None:
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UserError(f"README.md: {key} must be ids on the Hub, got '{name}'") from error

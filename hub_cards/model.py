@@ -1,0 +1,118 @@
+"""A trained model's folder as what is pushed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from datasets_script.errors import UserError
+
+from .cards import MARK, model_card
+from .checks import check_license, parse_card
+from .payload import CARD, Payload, SentFile, divide, replaced
+from .records import TRAINING_FILE, TrainingRecord, read_evaluations, read_json
+
+
+_PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+# Of the trainer, not of the model: they are left out, not refused.
+_TRAINER_FILES = ("training_args.bin", "optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*.pth")
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+_WEIGHTS = {"config.json": "model", "adapter_config.json": "adapter_model"}
+_CONFIGURATIONS = ("config.json", "adapter_config.json", "tokenizer_config.json")
+
+
+def model_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
+    """
+    What is sent of a model: weights as safetensors, configurations, the processor, `training.json`, `evaluation/`, and
+    a card made of these. A card written by hand stays; those that trl, peft and transformers make are replaced.
+
+    Raises:
+        UserError: something is missing, is not whole, or must not be published.
+    """
+    files, left_out = divide("model", folder)
+    names = {file.path for file in files}
+    _check_pickles(folder)
+    is_adapter = _check_whole(folder, names)
+    record = TrainingRecord.read(folder)
+    card = kept_card(folder)
+    if card is None:
+        if license is None:
+            raise UserError(
+                "--license is needed: a model derives from its base model and from photographs; give the Hub's "
+                f"identifier of a licence that theirs allow (base model: {record.base.id})"
+            )
+        reports = read_evaluations(folder)
+        card = model_card(repo_id, record, reports, check_license(license), is_adapter)
+    elif license is not None:
+        raise UserError(f"--license is for cards made here; '{folder / CARD}' was written by hand and says its own")
+    portable = list(replaced(files, lambda file: _without_paths(file, record)))
+    return Payload.of("model", repo_id, folder, portable, card, left_out)
+
+
+def kept_card(folder: Path) -> str | None:
+    """The card that somebody wrote, or `None` where there is none or a program made it."""
+    path = folder / CARD
+    if not path.is_file():
+        return None
+    content = path.read_text(encoding="utf-8")
+    tags = parse_card(content, "model").data.to_dict().get("tags") or []
+    # trl's and the trainer's have the second, peft's and transformers' the third.
+    if MARK in tags or "generated_from_trainer" in tags or "[More Information Needed]" in content:
+        return None
+    return content
+
+
+def _check_pickles(folder: Path) -> None:
+    for path in sorted(folder.glob("*")):
+        is_trainers = any(fnmatchcase(path.name, pattern) for pattern in _TRAINER_FILES)
+        if path.suffix in _PICKLED and not is_trainers:
+            raise UserError(
+                f"{path.name} is a pickle, which can run code where it is loaded: save as safetensors and remove it"
+            )
+
+
+def _check_whole(folder: Path, names: set[str]) -> bool:
+    """Whether it is an adapter."""
+    configuration = next((name for name in ("adapter_config.json", "config.json") if name in names), None)
+    if configuration is None:
+        raise UserError(f"PATH must be a model with its config.json or adapter_config.json, got '{folder}'")
+    stem = _WEIGHTS[configuration]
+    index = f"{stem}.safetensors.index.json"
+    parts = set(read_json(folder / index)["weight_map"].values()) if index in names else {f"{stem}.safetensors"}
+    if missing := sorted(parts - names):
+        raise UserError(f"PATH must hold the model's weights as safetensors, found no {missing[0]} in '{folder}'")
+    if not names.intersection(_PROCESSORS):
+        raise UserError(
+            f"PATH must hold the model's processor, found no {' and no '.join(_PROCESSORS)} in '{folder}': "
+            "processor.save_pretrained writes it there"
+        )
+    return configuration == "adapter_config.json"
+
+
+def _without_paths(file: SentFile, record: TrainingRecord) -> bytes | None:
+    """Configurations and reports name models and data by their folders: their last names are all that is told."""
+    if not (file.path in _CONFIGURATIONS or file.path.startswith("evaluation/")) or file.path == TRAINING_FILE:
+        return None
+    assert isinstance(file.content, Path)
+    content = read_json(file.content)
+    cleaned = _shortened(content)
+    if file.path == "adapter_config.json":
+        cleaned["base_model_name_or_path"] = record.base.id
+        cleaned["revision"] = record.base.revision if record.base.is_on_hub else None
+    return None if cleaned == content else json.dumps(cleaned, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _shortened(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_shortened(item) for item in value]
+    if isinstance(value, str) and "\n" not in value:
+        if PurePosixPath(value).is_absolute():
+            return PurePosixPath(value).name
+        if PureWindowsPath(value).is_absolute():
+            return PureWindowsPath(value).name
+    return value

@@ -1,0 +1,62 @@
+"""The pipeline's code as what is pushed."""
+
+from __future__ import annotations
+
+import ast
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+from datasets_script.errors import UserError
+
+from .cards import pipeline_card
+from .payload import Payload, SentFile, divide
+
+
+_PIPELINE = "pipeline.py"
+_BLOCK = ("modular_config.json", "modular_blocks.py")
+_SIBLING = re.compile(r"^from \.(\w+) import", re.MULTILINE)
+
+
+def installed_pipeline() -> Path:
+    """Folder of the installed pipeline."""
+    spec = find_spec("diffusers_artifact")
+    assert spec is not None and spec.origin is not None  # one package with this one
+    return Path(spec.origin).parent
+
+
+def pipeline_payload(folder: Path, repo_id: str) -> Payload:
+    """
+    What `custom_pipeline=` needs: `pipeline.py` and what it imports beside it, and where there is one, the same for
+    the block of Modular Diffusers.
+
+    Raises:
+        UserError: there is no pipeline, or one of its modules is missing.
+    """
+    allowed, left_out = divide("pipeline", folder)
+    by_name = {file.path: file for file in allowed}
+    if _PIPELINE not in by_name:
+        raise UserError(f"PATH must be a folder with {_PIPELINE}, found none in '{folder}'")
+    has_block = all(name in by_name for name in _BLOCK)
+    names = _with_siblings([_PIPELINE, *(_BLOCK if has_block else ())], by_name)
+    modules = [(f"`{name}`", _first_line(by_name[name])) for name in sorted(names) if name.endswith(".py")]
+    card = pipeline_card(repo_id, modules, has_block)
+    others = sorted({*left_out, *(by_name.keys() - names)})
+    return Payload.of("pipeline", repo_id, folder, [by_name[name] for name in sorted(names)], card, others)
+
+
+def _with_siblings(names: list[str], by_name: dict[str, SentFile]) -> set[str]:
+    needed: set[str] = set()
+    while names:
+        name = names.pop()
+        if name not in by_name:
+            raise UserError(f"PATH must hold all that {_PIPELINE} imports, found no {name}")
+        if name not in needed:
+            needed.add(name)
+            names += [f"{sibling}.py" for sibling in _SIBLING.findall(by_name[name].read().decode())]
+    return needed
+
+
+def _first_line(file: SentFile) -> str:
+    docstring = ast.get_docstring(ast.parse(file.read())) or ""
+    return docstring.partition("\n")[0]
