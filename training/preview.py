@@ -38,7 +38,7 @@ from datasets_script.errors import UserError  # noqa: E402
 from datasets_script.evaluation.box_answers import find_boxes  # noqa: E402
 from datasets_script.evaluation.prediction_files import AnswerFormat  # noqa: E402
 from datasets_script.files import write_text  # noqa: E402
-from datasets_script.show import Color, _draw_box, _draw_tag  # noqa: E402
+from datasets_script.show import Color, draw_box, draw_tag  # noqa: E402
 from training.seen_images import SeenImage, seen_images  # noqa: E402
 from training.sft_vlm import parse  # noqa: E402
 from training.vlm_data import load_conversations  # noqa: E402
@@ -228,8 +228,8 @@ def annotated(image: SeenImage, asked: Sequence[Box], answered: Sequence[Box]) -
     for boxes, color, name in ((asked, _ASKED, "asked"), (answered, _ANSWERED, "answer")):
         for number, box in enumerate(boxes, start=1):
             place = image.place(box)
-            _draw_box(picture, place, (factor, factor), color)
-            _draw_tag(picture, f"{name} {number}", (place[0] * factor, place[1] * factor), color)
+            draw_box(picture, place, (factor, factor), color)
+            draw_tag(picture, f"{name} {number}", (place[0] * factor, place[1] * factor), color)
     return picture
 
 

@@ -1,0 +1,302 @@
+# /// script
+# dependencies = [
+#     "artiagent[train]",
+#     "deepspeed; sys_platform == 'linux'",
+# ]
+# ///
+
+"""
+Fine-tunes a vision-language model on conversations about flaws: TRL's `SFTTrainer`, with what `trl sft` cannot do -
+parts of the model frozen, boxes written for the model's own processor, pixel bounds set on both sides.
+
+# Full training (ArtiAgent's two stages, on 8 GPUs)
+```bash
+accelerate launch --config_file training/accelerate_configs/zero3.yaml training/sft_vlm.py \
+    --config training/recipes/qwen2_5_vl_7b_stage1.yaml --dataset_name runs/pairs
+accelerate launch --config_file training/accelerate_configs/zero3.yaml training/sft_vlm.py \
+    --config training/recipes/qwen2_5_vl_7b_stage2.yaml --dataset_name runs/pairs
+```
+
+# LoRA (one 24 GB GPU)
+```bash
+python training/sft_vlm.py --config training/recipes/qwen2_5_vl_7b_lora_24gb.yaml --dataset_name runs/pairs
+```
+
+Every value of a recipe can be overridden on the command line. Stopped by Ctrl-C or a crash, the same command continues
+from the last checkpoint. Beside the model lies `training.json`: recipe, base model, data, versions and losses.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, set_seed
+from trl import (
+    ModelConfig,
+    ScriptArguments,
+    SFTConfig,
+    SFTTrainer,
+    TrlParser,
+    get_peft_config,
+    get_quantization_config,
+)
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from datasets_script.coordinates import CONVENTIONS, Convention, convention_for  # noqa: E402
+from datasets_script.errors import UserError  # noqa: E402
+from datasets_script.files import write_json  # noqa: E402
+from evaluate_metrics.functional.intervals import versions  # noqa: E402
+from training.vlm_data import CONVERSATIONS, data_record, load_conversations  # noqa: E402
+from training.vlm_parts import PARTS, exclude_from_lora, freeze, parameter_counts  # noqa: E402
+from training.vlm_processor import prepare_processor, set_chat_template  # noqa: E402
+from training.vlm_run import begin_run, find_base, given_arguments, recipe_record, step_of  # noqa: E402
+
+
+@dataclass
+class SFTVLMArguments(ScriptArguments):
+    """
+    What is learned, from what.
+
+    Args:
+        conversations (`list[str]`, *optional*): Kinds of conversations, of `CONVERSATIONS`. Without it, the one that
+            `dataset_config` names, or `vqa` and `instructions`.
+        coordinates (`str`, *optional*): How boxes are written; by default as the model's family does.
+        min_pixels, max_pixels (`int`, *optional*): Bounds of the image the model sees, set on the processor and saved
+            with it; answers are written for them.
+        test_share (`float`, *optional*, defaults to 0): Share of source photographs held out for the loss on data not
+            seen.
+        num_pairs (`int`, *optional*): Only the first pairs.
+        dataset_revision (`str`, *optional*): Of a data set on the Hub.
+        freeze (`list[str]`, *optional*): Parts of the model that stay as they are, of `vision`, `projector`,
+            `language`.
+    """
+
+    conversations: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": f"Kinds of conversations, of {', '.join(CONVERSATIONS)}. Default: --dataset_config's, or vqa and "
+            "instructions."
+        },
+    )
+    coordinates: str | None = field(
+        default=None,
+        metadata={
+            "help": "How boxes are written. Default: as the model's family does.",
+            "choices": [*CONVENTIONS],
+        },
+    )
+    min_pixels: int | None = field(
+        default=None,
+        metadata={"help": "Least pixels of the image the model sees. Default: its processor's."},
+    )
+    max_pixels: int | None = field(
+        default=None,
+        metadata={"help": "Most pixels of it, for InternVL of all its tiles together. Default: its processor's."},
+    )
+    test_share: float = field(
+        default=0.0,
+        metadata={"help": "Share of the source photographs that is held out, to know the loss on."},
+    )
+    num_pairs: int | None = field(default=None, metadata={"help": "Only the first so many pairs."})
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of a data set on the Hub."}
+    )
+    freeze: list[str] = field(
+        default_factory=list,
+        metadata={"help": f"Parts of the model that stay as they are, of {', '.join(PARTS)}."},
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    script_args, training_args, model_args, recipe = parse(arguments)
+    output_dir = Path(training_args.output_dir)
+    checkpoint = begin_run(output_dir, recipe, training_args.should_save)
+    set_seed(training_args.seed)
+
+    # Processor and data
+    base, revision = find_base(model_args.model_name_or_path, model_args.model_revision)
+    options = {"revision": revision, "trust_remote_code": training_args.trust_remote_code}
+    processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, **options)
+    model_type = AutoConfig.from_pretrained(model_args.model_name_or_path, **options).model_type
+    family = convention_for(model_type, model_args.model_name_or_path)
+    coordinates = cast(Convention, script_args.coordinates or family)
+    box_format = prepare_processor(processor, coordinates, script_args.min_pixels, script_args.max_pixels)
+    if training_args.chat_template_path is None:
+        set_chat_template(processor, model_type)
+    source: dict[str, Any] = {
+        "source": script_args.dataset_name,
+        "conversations": script_args.conversations,
+        "box_format": box_format,
+        "test_share": script_args.test_share,
+        "seed": training_args.seed,
+        "num_pairs": script_args.num_pairs,
+        "revision": script_args.dataset_revision,
+    }
+    dataset = load_conversations(**source)
+    if training_args.eval_strategy != "no" and "test" not in dataset:
+        raise UserError("--eval_strategy needs data held out: set --test_share, e.g. to 0.02")
+
+    # Model
+    # transformers writes the weights of these families under older names than it goes on with, warns and trains the
+    # base model again; so what a checkpoint holds is loaded here. Adapters and sharded weights it finds itself.
+    if checkpoint is not None and (checkpoint / "config.json").exists():
+        model = load_model(str(checkpoint), model_args, training_args.device, options | {"revision": None})
+    else:
+        model = load_model(model_args.model_name_or_path, model_args, training_args.device, options)
+    peft_config = get_peft_config(model_args)
+    if peft_config is not None:
+        exclude_from_lora(peft_config, script_args.freeze, model_type)
+    else:
+        freeze(model, script_args.freeze)
+
+    # Training
+    trainer = SFTTrainer(
+        model=model,
+        args=training_args,
+        train_dataset=dataset["train"],
+        eval_dataset=dataset.get("test"),
+        processing_class=processor,
+        peft_config=peft_config,
+    )
+    counts = parameter_counts(trainer.model)
+    announce(trainer, recipe, coordinates, counts)
+    begun = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if "test" in dataset:
+        trainer.evaluate()
+
+    # Saving
+    trainer.save_model(training_args.output_dir)
+    if trainer.is_world_process_zero():
+        history = trainer.state.log_history
+        record = {
+            "format": 1,
+            "script": "training/sft_vlm.py",
+            "recipe": recipe,
+            "base_model": base,
+            "method": {"peft": model_args.use_peft, "frozen": script_args.freeze, **counts},
+            "data": data_record(**source),
+            "seed": training_args.seed,
+            "versions": versions("torch", "transformers", "trl", "peft", "accelerate", "datasets"),
+            "device": device_name(training_args),
+            "devices": training_args.world_size,
+            "seconds": round(time.monotonic() - begun, 1),
+            "resumed_from_step": step_of(checkpoint) if checkpoint else None,
+            "steps": trainer.state.global_step,
+            "loss": [[entry["step"], entry["loss"]] for entry in history if "loss" in entry],
+            "eval_loss": [[entry["step"], entry["eval_loss"]] for entry in history if "eval_loss" in entry],
+        }
+        write_json(output_dir / "training.json", record)
+    trainer.accelerator.print(f"model saved to {training_args.output_dir}")
+    if training_args.push_to_hub:
+        source_name = script_args.dataset_name
+        trainer.push_to_hub(dataset_name=Path(source_name).name if Path(source_name).exists() else source_name)
+        trainer.accelerator.print(f"model pushed to https://huggingface.co/{trainer.hub_model_id}")
+    trainer.end()
+
+
+def make_parser() -> TrlParser:
+    return TrlParser(
+        (SFTVLMArguments, SFTConfig, ModelConfig),
+        usage="sft_vlm.py --config RECIPE [--NAME VALUE ...]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def parse(
+    arguments: Sequence[str] | None = None,
+) -> tuple[SFTVLMArguments, SFTConfig, ModelConfig, dict[str, Any]]:
+    """The arguments, and of those that were given, what the record keeps."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    given = given_arguments(make_parser(), arguments)
+    for name in ("packing", "padding_free", "max_length"):
+        if given.get(name):
+            raise UserError(f"--{name} would cut images or join them: leave it out, got {given[name]}")
+    if not given.get("assistant_only_loss", True):
+        raise UserError("--assistant_only_loss must be true: the questions are not to be learned")
+    try:
+        script_args, training_args, model_args = make_parser().parse_args_and_config(arguments)
+    except ValueError as error:
+        raise UserError(str(error).strip()) from None
+    check(script_args, model_args)
+    training_args.max_length, training_args.assistant_only_loss = None, True
+    if script_args.conversations is None:
+        configuration = script_args.dataset_config
+        script_args.conversations = [configuration] if configuration else ["vqa", "instructions"]
+    return script_args, training_args, model_args, recipe_record(given)
+
+
+def check(script_args: SFTVLMArguments, model_args: ModelConfig) -> None:
+    for name, value in (
+        ("model_name_or_path", model_args.model_name_or_path),
+        ("dataset_name", script_args.dataset_name),
+    ):
+        if not value:
+            raise UserError(f"--{name} is needed, in the recipe or on the command line")
+    for name, values, known in (
+        ("conversations", script_args.conversations or (), CONVERSATIONS),
+        ("freeze", script_args.freeze, PARTS),
+    ):
+        if unknown := sorted(set(values).difference(known)):
+            raise UserError(f"--{name} must be among {', '.join(known)}, got '{unknown[0]}'")
+    if not 0 <= script_args.test_share < 1:
+        raise UserError(f"--test_share must be at least 0 and below 1, got {script_args.test_share}")
+    if script_args.num_pairs is not None and script_args.num_pairs < 1:
+        raise UserError(f"--num_pairs must be at least 1, got {script_args.num_pairs}")
+    if (model_args.load_in_4bit or model_args.load_in_8bit) and not model_args.use_peft:
+        raise UserError("--load_in_4bit and --load_in_8bit need --use_peft: quantized weights cannot be trained")
+
+
+def load_model(name: str, model_args: ModelConfig, device: torch.device, options: dict[str, Any]) -> Any:
+    quantization = get_quantization_config(model_args)
+    if quantization is not None:
+        # Quantized weights cannot be moved, so each process loads its own device's.
+        options = options | {"quantization_config": quantization, "device_map": {"": device}}
+    dtype = model_args.dtype if model_args.dtype in ("auto", None) else getattr(torch, model_args.dtype)
+    model, loaded = AutoModelForImageTextToText.from_pretrained(
+        name,
+        dtype=dtype,
+        attn_implementation=model_args.attn_implementation,
+        use_safetensors=True,
+        output_loading_info=True,
+        **options,
+    )
+    # transformers would only warn, and train random numbers in their place.
+    if missing := sorted(loaded["missing_keys"]):
+        raise UserError(f"'{name}' lacks weights, {missing[0]} first: download it again")
+    return model
+
+
+def announce(trainer: SFTTrainer, recipe: dict[str, Any], coordinates: str, counts: dict[str, int]) -> None:
+    """Says what will happen, before it does."""
+    args = trainer.args
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    trainer.accelerator.print(
+        f"{len(trainer.train_dataset):,} conversations, {len(trainer.eval_dataset or ()):,} held out; boxes: "
+        f"{coordinates}\n{counts['trainable_parameters']:,} of {counts['parameters']:,} parameters are trained; "
+        f"frozen: {', '.join(recipe.get('freeze', ())) or 'nothing'}\neffective batch {batch} = "
+        f"{args.per_device_train_batch_size} per device x {args.gradient_accumulation_steps} accumulated x "
+        f"{args.world_size} devices"
+    )
+
+
+def device_name(training_args: SFTConfig) -> str:
+    device = training_args.device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command continues from the last checkpoint")

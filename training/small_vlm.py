@@ -1,0 +1,141 @@
+"""
+A small vision-language model with random weights, to be trained from scratch on a CPU: FastVLM's form, with a ResNet
+as vision tower and GPT-2 as language model, 3 million parameters.
+
+    python training/small_vlm.py runs/base --dataset_name runs/demo
+
+It is here to try the recipes, and for `tests/benchmarks/learning.py`. Why these parts: convolutions with
+batch norm learned in minutes what SegFormer's encoder, which was tried first, had not begun to learn; learned
+positions of the language model tell where in the image a token is; numbers are written digit by digit, so that each
+digit is seen often enough to be learned.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    FastVlmConfig,
+    FastVlmForConditionalGeneration,
+    GPT2Config,
+    LlavaImageProcessor,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    ResNetConfig,
+)
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from datasets_script.errors import UserError  # noqa: E402
+from datasets_script.files import replacing_folder  # noqa: E402
+from datasets_script.views.vqa import BoxFormat  # noqa: E402
+from training.vlm_data import PAIR_CONVERSATIONS, load_conversations  # noqa: E402
+
+
+IMAGE, END, PAD = "<image>", "<|endofanswer|>", "<|pad|>"
+STRIDE = 16
+_TEMPLATE = Path(__file__).with_name("chat_templates") / "llava.jinja"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
+    """Byte-level BPE, which loses nothing of any text and writes that of `texts` in few tokens."""
+    backend = Tokenizer(models.BPE())
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, END, IMAGE],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token=PAD, eos_token=END, extra_special_tokens={"image_token": IMAGE}
+    )
+
+
+def make_processor(tokenizer: PreTrainedTokenizerFast, side: int = 256) -> LlavaProcessor:
+    """Pads images to a square and resizes it to `side` px."""
+    return LlavaProcessor(
+        LlavaImageProcessor(
+            do_pad=True,
+            size={"shortest_edge": side},
+            crop_size={"height": side, "width": side},
+            image_mean=[0.5] * 3,
+            image_std=[0.25] * 3,
+        ),
+        tokenizer,
+        patch_size=STRIDE,
+        vision_feature_select_strategy="full",
+        chat_template=_TEMPLATE.read_text(encoding="utf-8"),
+    )
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> FastVlmForConditionalGeneration:
+    """Random weights; a token of the image for each `STRIDE` x `STRIDE` px."""
+    widths = [32, 64, 128]
+    vision = ResNetConfig(
+        embedding_size=widths[0], hidden_sizes=widths, depths=[1, 2, 2], layer_type="basic", hidden_size=widths[-1]
+    )
+    text = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=2048,
+        n_embd=160,
+        n_layer=4,
+        n_head=5,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        # FastVLM looks for the tied weights under names that GPT-2 does not have.
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = FastVlmConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+    )
+    torch.manual_seed(seed)
+    model = FastVlmForConditionalGeneration(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def conversation_texts(source: str) -> Iterator[str]:
+    """Everything that is asked and answered about the pairs of a source."""
+    rows = load_conversations(source, PAIR_CONVERSATIONS, BoxFormat("normalized"))["train"]
+    for messages in rows.select_columns(["messages"])["messages"]:
+        for message in messages:
+            yield from (part["text"] for part in message["content"] if part["text"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--dataset_name", required=True, help="pairs whose texts the tokenizer is made for")
+    parser.add_argument("--side", type=int, default=256, help="of the square it sees, px (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: %(default)s)")
+    args = parser.parse_args()
+    if args.side < STRIDE or args.side % STRIDE:
+        parser.error(f"--side must be a multiple of {STRIDE}, got {args.side}")
+    tokenizer = train_tokenizer(conversation_texts(args.dataset_name))
+    model = make_model(tokenizer, args.seed)
+    with replacing_folder(args.out) as folder:
+        model.save_pretrained(folder)
+        make_processor(tokenizer, args.side).save_pretrained(folder)
+    print(f"{model.num_parameters():,} parameters with random weights in {args.out}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
