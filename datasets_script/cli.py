@@ -59,6 +59,7 @@ CONTINUES = "what is finished is kept; the same command again continues."
 EXECUTORS = ("local", "slurm", "ray")
 MISTAKES = (
     UserError,
+    SourceError,
     BenchmarkError,
     RunMismatchError,
     RunBusyError,

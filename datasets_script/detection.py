@@ -34,7 +34,7 @@ from .evaluation.prediction_files import AnswerFormat, prediction_of
 from .evaluation.predictions import Prediction
 from .evaluation.questions import Task, request
 from .evaluation.yes_no import AnswerError
-from .sources import open_source, to_rgb
+from .sources import SourceError, open_source, to_rgb
 from .vlm.base import VLM, VLMAnswer
 from .vlm.local import DEFAULT_VLM, LocalVLM, Quantization
 
@@ -113,7 +113,7 @@ class ArtifactDetector:
             model or a PEFT adapter, to load as [`~datasets_script.vlm.LocalVLM`] with the arguments of its names; or
             a model at hand, e.g. behind an endpoint ([`~datasets_script.vlm.EndpointVLM`]).
         batch_size (`int`, *optional*, defaults to 4): Images whose questions are asked together.
-        coordinates (`str`, *optional*): How the model writes boxes, by default as its family does, see
+        coordinates (`str`, *optional*): How the model writes boxes, by default as it was trained to, see
             [`~datasets_script.evaluation.predict.convention_of`].
         min_pixels, max_pixels (`int`, *optional*): Bounds of Qwen2.5-VL's processor, by default its own.
         ask_all (`bool`, *optional*, defaults to `False`): Ask where and why of every image, whatever the answer to
@@ -217,11 +217,14 @@ def upright(image: ImageInput) -> Image.Image:
     A picture as a model is shown it: upright, 8-bit RGB.
 
     Raises:
-        SourceError: a file cannot be read as a picture, see [`~datasets_script.sources.open_source`].
+        SourceError: a file cannot be read as a picture, see [`~datasets_script.sources.open_source`]; it is named.
     """
     if isinstance(image, Image.Image):
         return to_rgb(ImageOps.exif_transpose(image))
-    return open_source(image, min_side=1)
+    try:
+        return open_source(image, min_side=1)
+    except SourceError as error:
+        raise SourceError(f"{os.fspath(image)}: {error}") from error
 
 
 def read_labels(text: str, size: tuple[int, int], form: AnswerFormat) -> dict[Box, str]:

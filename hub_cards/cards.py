@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, SpaceCard, SpaceCardData
 
 from datasets_script.benchmarks.registry import BENCHMARKS
+from datasets_script.coordinates import MEANINGS
 from datasets_script.evaluation.questions import question
 from evaluate_metrics.functional.intervals import versions
 
@@ -54,6 +55,8 @@ def model_card(
         _model_data(name, record, reports, license, is_adapter),
         name=name,
         is_adapter=is_adapter,
+        of_pairs=record.is_of_pairs,
+        boxes=MEANINGS[record.data["coordinates"]],
         base_text=_base_text(record.base),
         usage=_model_usage(repo_id, record, is_adapter),
         scores="\n\n".join(map(_report_text, reports)) or "None is on record.",
@@ -204,7 +207,7 @@ def _model_usage(repo_id: str, record: TrainingRecord, is_adapter: bool) -> str:
 from PIL import Image
 {load}processor = AutoProcessor.from_pretrained("{repo_id}")
 
-question = """{question("detection", "pixel")}"""
+question = """{question("detection" if record.is_of_pairs else "classification", "pixel")}"""
 content = [{{"type": "image", "image": Image.open("image.png")}}, {{"type": "text", "text": question}}]
 inputs = processor.apply_chat_template(
     [{{"role": "user", "content": content}}],
@@ -216,7 +219,7 @@ inputs = processor.apply_chat_template(
 answer = model.generate(**inputs, max_new_tokens=256, do_sample=False)
 print(processor.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))'''
     parts = [_code("python", code)]
-    if not is_adapter or record.base.is_on_hub:
+    if record.is_of_pairs and (not is_adapter or record.base.is_on_hub):
         parts.insert(0, _code("bash", f"artiagent detect image.png --model {repo_id}"))
         parts.insert(1, "Boxes, sentences and a picture, with the package `artiagent`. With transformers alone:")
     return "\n\n".join(parts)
@@ -231,7 +234,7 @@ def _report_text(report: EvaluationReport) -> str:
     ]
     table = _table(f"score | value | {report.confidence:.0%} interval | protocol | n", rows)
     return (
-        f"On {where}: {report.n} images{first}; {report.failures} answers that could not be used.\n\n{table}\n\n"
+        f"On {where}: {report.n} images{first}; answers that could not be used: {report.failures}.\n\n{table}\n\n"
         f"Intervals are bootstrap ones over images. Scored with {_listed(report.versions)}"
     )
 
@@ -239,6 +242,7 @@ def _report_text(report: EvaluationReport) -> str:
 def _training_table(record: TrainingRecord) -> str:
     method = record.method
     trained, all_parameters = method["trainable_parameters"], method["parameters"]
+    begun = f", from step {record.resumed_from_step} on" if record.resumed_from_step else ""
     rows = [
         ("base model", f"{_base_text(record.base)}, revision `{record.base.revision}`"),
         ("method", "LoRA" if method["peft"] else "full fine-tuning"),
@@ -246,8 +250,8 @@ def _training_table(record: TrainingRecord) -> str:
         ("parameters trained", f"{trained:,} of {all_parameters:,}"),
         ("steps", f"{record.steps:,}"),
         ("seed", record.seed),
-        ("device", record.device),
-        ("time", f"{record.seconds:,.0f} s"),
+        ("device", record.device if record.devices == 1 else f"{record.devices} x {record.device}"),
+        ("time", f"{record.seconds:,.0f} s{begun}"),
     ]
     return _table("fact | value", rows)
 
@@ -272,22 +276,22 @@ def _model_never_run(reports: Sequence[EvaluationReport]) -> str:
     lines = [
         *([] if reports else ["- Any evaluation: no score of this model is on record."]),
         *([f"- These published benchmarks: {', '.join(missing)}."] if missing else []),
-        "- Seeds other than the one above; how much scores vary between trainings is not known.",
+        "- Other seeds, as far as is on record: how much scores vary between trainings is not known.",
     ]
     return "\n".join(lines)
 
 
 def _data_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Facts of the data; of the runs that made it what tells them apart, the rest is in `training.json`."""
-    yield from _flat({name: value for name, value in data.items() if name != "runs"})
+    """What is known of the data; of the runs that made it what tells them apart, the rest is in `training.json`."""
+    yield from _flat({name: value for name, value in data.items() if name != "runs" and value is not None})
     for number, run in enumerate(data.get("runs", ()), start=1):
         told = {
             "model": run.get("settings", {}).get("model"),
-            "model_revision": run.get("model_revision"),
+            "revision of the model": run.get("model_revision"),
             "photographs": run.get("sources", {}).get("count"),
             "fingerprint": run.get("fingerprint"),
         }
-        yield from _flat(told, f"run {number}: ")
+        yield from _flat({name: value for name, value in told.items() if value is not None}, f"run {number}: ")
 
 
 def _model_licence(record: TrainingRecord, license: str) -> str:
@@ -300,7 +304,13 @@ def _model_licence(record: TrainingRecord, license: str) -> str:
 
 def _published_text(text: str, repo_id: str, license: str) -> str:
     """A folder's card says where the folder is, and to choose a licence; both are known now."""
-    text = re.sub(r"Set `license` at the top of this file[^.]*\.", f"Published under `{license}`.", text)
+    # `prepare` reads folders, `load_dataset` repositories as well.
+    download = f"`hf download {repo_id} --repo-type dataset --local-dir pairs`, then\n`artiagent prepare artiagent"
+    text = text.replace("`artiagent prepare artiagent --source path/to/this/folder", f"{download} --source pairs")
+    # A folder that was downloaded, or prepared from such a one, tells of its last publication.
+    text = re.sub(r"## This copy\n.*?\n## Not checked\n[^#]*", "", text, flags=re.DOTALL)
+    said = r"(?:Set `license` at the top of this file[^.]*|Published under `[^`]*`)\."
+    text = re.sub(said, f"Published under `{license}`.", text)
     return text.replace("path/to/this/folder", repo_id).strip()
 
 
@@ -315,9 +325,10 @@ def _listed(recorded: Mapping[str, str]) -> str:
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Facts of facts, each with the names that lead to it."""
-    for name, value in facts.items():
+    for key, value in facts.items():
+        name = key.replace("_", " ")
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flat(value, f"{prefix}{name}, ")
         elif isinstance(value, (list, tuple)):
             yield f"{prefix}{name}", ", ".join(map(str, value)) or "none"
         else:

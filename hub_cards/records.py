@@ -18,7 +18,10 @@ TRAINING_FILE = "training.json"
 EVALUATION_FOLDER = "evaluation"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_TRAINING_KEYS = ("script", "recipe", "base_model", "method", "data", "seed", "versions", "steps", "loss")
+_TRAINING_KEYS = (
+    *("script", "recipe", "base_model", "method", "data", "seed", "versions", "device", "devices", "seconds"),
+    *("resumed_from_step", "steps", "loss", "eval_loss"),
+)
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,9 @@ class TrainingRecord:
         data (`dict`): Facts of the data, as `training.vlm_data.data_record` gives them.
         seed (`int`): Of the training.
         versions (`dict[str, str]`): Of packages.
-        device (`str`): What it ran on.
-        seconds (`float`): How long.
+        device (`str`), devices (`int`): What it ran on, and on how many of them.
+        seconds (`float`): How long, since it was last continued.
+        resumed_from_step (`int`, *optional*): Where that was.
         steps (`int`): How many.
         loss (`tuple[tuple[int, float], ...]`): Steps and losses.
         eval_loss (`tuple[tuple[int, float], ...]`): The same on the test split, where there was one.
@@ -80,7 +84,9 @@ class TrainingRecord:
     seed: int
     versions: Mapping[str, str]
     device: str
+    devices: int
     seconds: float
+    resumed_from_step: int | None
     steps: int
     loss: tuple[tuple[int, float], ...]
     eval_loss: tuple[tuple[int, float], ...]
@@ -109,12 +115,19 @@ class TrainingRecord:
             data=record["data"],
             seed=record["seed"],
             versions=record["versions"],
-            device=record.get("device", "not recorded"),
-            seconds=record.get("seconds", math.nan),
+            device=record["device"],
+            devices=record["devices"],
+            seconds=record["seconds"],
+            resumed_from_step=record["resumed_from_step"],
             steps=record["steps"],
             loss=tuple((step, loss) for step, loss in record["loss"]),
-            eval_loss=tuple((step, loss) for step, loss in record.get("eval_loss", ())),
+            eval_loss=tuple((step, loss) for step, loss in record["eval_loss"]),
         )
+
+    @property
+    def is_of_pairs(self) -> bool:
+        """Whether the data were pairs of clean and flawed images, and not SynArtifact's single ones."""
+        return "pairs" in self.data
 
     @property
     def dataset_ids(self) -> tuple[str, ...]:

@@ -403,6 +403,18 @@ def test_the_record_tells_what_and_no_paths(out, prepared, tmp_path):
     assert data_record(prepared, ["vqa"], BoxFormat())["runs"] == record["runs"]
 
 
+def test_a_run_without_pairs_is_named(tmp_path):
+    with pytest.raises(UserError, match="no conversation for the split 'train'"):
+        load_conversations(write_run(tmp_path / "empty", [], shards=1), ["vqa"], BoxFormat())
+
+
+def test_a_run_that_lost_its_card_is_not_prepared(tmp_path):
+    run = write_run(tmp_path / "run", [make_pair(0)], shards=1)
+    with pytest.raises(UserError, match=r"no README\.md, the card"):
+        prepare_pairs_folder(run, tmp_path / "out", ["pairs"])
+    assert not (tmp_path / "out").exists()
+
+
 LOAD_FROM_HUB = """
 import json
 from datasets_script.errors import UserError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets_script.cli import main
+from datasets_script.cli import guarded, main
 from datasets_script.commands import detect as command
 from datasets_script.coordinates import format_box
 from datasets_script.detection import ArtifactDetector, Detection, Region, read_labels, upright
@@ -228,6 +228,17 @@ class TestCommand:
         assert (
             told.startswith("artiagent: nothing was asked: 1 of 1 images cannot be used\n  ") and "Trace" not in told
         )
+
+    def test_a_picture_that_goes_away_while_the_model_is_loaded_is_told_in_a_line(self, photos, tmp_path, capsys):
+        def remove_it_first(args):
+            detector = ArtifactDetector(Scripted())
+            inputs = [command.Input(photos / "a.png", Path("a.png"))]
+            (photos / "a.png").unlink()
+            command.write_detections(detector, inputs, tmp_path)
+
+        args = argparse.Namespace(run=remove_it_first, interrupted="")
+        assert guarded(args) == 2
+        assert f"artiagent: {photos / 'a.png'}: cannot be read: No such file" in capsys.readouterr().err
 
     def test_all_that_cannot_be_used_is_told_before_a_model_is_loaded(self, photos, tmp_path):
         (photos / "broken.png").write_bytes((photos / "a.png").read_bytes()[:60])

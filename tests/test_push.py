@@ -6,6 +6,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def training_record(**changes: Any) -> dict[str, Any]:
             "fingerprint": "sha256:0123",
             "pairs": {"train": 8},
             "rows": {"train": {"instructions": 48}},
+            "coordinates": "normalized",
             "num_pairs": None,
             "licenses": ["cc-by-sa-4.0"],
             "runs": [{"settings": {"model": "embedded"}, "sources": {"count": 5}, "fingerprint": "abc"}],
@@ -52,9 +54,12 @@ def training_record(**changes: Any) -> dict[str, Any]:
         "seed": 7,
         "versions": {"torch": "2.15.0", "trl": "1.16.0"},
         "device": "cpu",
+        "devices": 1,
         "seconds": 61.2,
+        "resumed_from_step": None,
         "steps": 40,
         "loss": [[step, 4.0 / step] for step in range(1, 41)],
+        "eval_loss": [],
         **changes,
     }
 
@@ -199,13 +204,16 @@ def test_the_card_of_a_model_says_what_is_on_record(model):
     assert {(result.dataset_name, result.dataset_split) for result in results} == {("artibench", "test")}
     for fact in (
         "| detection accuracy | 0.750 | 0.500 to 0.900 | `artiagent` | 20 |",
-        "20 images, the first 20; 1 answers that could not be used",
+        "20 images, the first 20; answers that could not be used: 1.",
         f"| base model | [{BASE}](https://huggingface.co/{BASE}), revision `{'b' * 40}` |",
         "| frozen | vision |",
         "| parameters trained | 1,234 of 56,789 |",
         "learning_rate: 1e-05",
-        "| rows.train.instructions | 48 |",
+        "| rows, train, instructions | 48 |",
         "| run 1: photographs | 5 |",
+        "| device | cpu |",
+        "| time | 61 s |",
+        "Boxes in its answers are in fractions of width and height.",
         "| fingerprint | sha256:0123 |",
         "12 of the 40 on record",
         "torch 2.15.0, trl 1.16.0",
@@ -215,7 +223,21 @@ def test_the_card_of_a_model_says_what_is_on_record(model):
         "These published benchmarks: richhf, ",
     ):
         assert fact in card.text
-    assert "nan" not in card.content and "{{" not in card.content
+    assert not [word for word in ("nan", "{{", "none", "None") if word in card.text]
+
+
+def test_the_card_of_a_continued_training_on_many_devices_tells_so(model_copy):
+    (model_copy / "training.json").write_text(json.dumps(training_record(devices=8, resumed_from_step=20)))
+    card = model_payload(model_copy, "tester/detector", "mit").card
+    assert "| device | 8 x cpu |" in card and "| time | 61 s, from step 20 on |" in card
+
+
+def test_the_card_of_a_classifier_of_synartifact_speaks_of_no_pairs(model_copy):
+    data = {"source": "synartifact", "coordinates": "llava", "rows": {"train": {"synartifact_classification": 900}}}
+    (model_copy / "training.json").write_text(json.dumps(training_record(data=data)))
+    card = model_payload(model_copy, "tester/classifier", "mit").card
+    assert "SynArtifact-1K" in card and "Which of these kinds of artifacts" in card
+    assert "pairs" not in card and "artiagent detect" not in card and "on purpose" not in card
 
 
 def test_python_in_cards_compiles(model, run_folder):
@@ -345,9 +367,17 @@ def test_a_data_set_is_its_shards_and_records(run_folder):
     metadata = metadata_load_text(payload.card)
     assert metadata["license"] == "cc-by-4.0" and metadata["size_categories"] == "n<1K"
     assert metadata["configs"] == (metadata_load(run_folder / "README.md") or {})["configs"]
-    for fact in ('load_dataset("tester/pairs", split="train")', "Published under `cc-by-4.0`.", "| rows.pairs | 6 |"):
+    for fact in ('load_dataset("tester/pairs", split="train")', "Published under `cc-by-4.0`.", "| rows, pairs | 6 |"):
         assert fact in payload.card
+    assert "hf download tester/pairs --repo-type dataset --local-dir pairs`, then\n`artiagent prepare" in payload.card
     assert "path/to/this/folder" not in payload.card and "before publishing" not in payload.card
+
+
+def test_the_card_of_a_downloaded_data_set_is_made_anew(run_copy):
+    first = dataset_payload(run_copy, "tester/pairs", "cc-by-4.0").card
+    (run_copy / "README.md").write_text(first)
+    again = dataset_payload(run_copy, "tester/pairs", "mit").card
+    assert first != again == first.replace("cc-by-4.0", "mit") and again.count("## This copy") == 1
 
 
 def test_a_data_set_needs_a_licence(run_folder):
@@ -361,7 +391,7 @@ def test_a_prepared_folder_is_sent_as_its_configurations(run_folder, tmp_path):
     folder = tmp_path / "prepared"
     prepare_pairs_folder(run_folder, folder, ["pairs", "vqa"])
     payload = dataset_payload(folder, "tester/pairs", "cc-by-4.0")
-    assert "prepared.json" in content(payload) and "| rows.vqa | 12 |" in payload.card
+    assert "prepared.json" in content(payload) and "| rows, vqa | 12 |" in payload.card
     shard = next((folder / "vqa").glob("*.parquet"))
     shard.rename(shard.with_name("other.parquet"))
     with pytest.raises(UserError, match="the configuration vqa has no file"):
@@ -448,13 +478,20 @@ def run_command(*arguments: str) -> int:
 # The Hub
 
 
-@pytest.fixture
-def hub(monkeypatch) -> Iterator[LocalHub]:
+@contextmanager
+def reachable_hub() -> Iterator[LocalHub]:
     """A Hub that this process's client talks to; the tests' own settings, from its import on, are offline."""
-    with LocalHub() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with LocalHub() as hub, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", hub.url)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        patch.setenv("HF_TOKEN", TOKEN)
+        yield hub
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    with reachable_hub() as hub:
         yield hub
 
 

@@ -1,12 +1,16 @@
 """The README's examples run as they stand, offline, in a process and a cache of their own."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+from datasets_script.cli import build_parser
 from tests.benchmark_sources import artibench_row, write_artibench
 from tests.made_pairs import make_pair, write_run
+from training.sft_vlm import parse
 
 
 README = Path(__file__).parents[1] / "README.md"
@@ -33,3 +37,29 @@ def test_examples_run(tmp_path):
         [sys.executable, "-c", RUN, str(README)], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def commands(program: str) -> list[list[str]]:
+    """The arguments of every command line of a program in the README."""
+    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    split = [shlex.split(line, comments=True) for line in lines]
+    beginning = program.split()
+    return [words[len(beginning) :] for words in split if words[: len(beginning)] == beginning]
+
+
+def test_commands_have_arguments_that_exist():
+    found = commands("artiagent")
+    assert {words[0] for words in found} >= {"synthesize", "prepare", "predict", "evaluate", "detect", "push"}
+    for words in found:
+        build_parser().parse_args(words)
+
+
+def test_training_commands_name_recipes_and_arguments_that_exist(monkeypatch):
+    monkeypatch.chdir(README.parent)
+    launched = [words[words.index("training/sft_vlm.py") + 1 :] for words in commands("accelerate launch")]
+    found = [*launched, *commands("python training/sft_vlm.py"), *commands("trl sft")]
+    assert len(found) == 4
+    for words in found:
+        # The parser asks for the GPU that the recipe needs.
+        parse([*words, "--use_cpu", "True", "--bf16", "False"])

@@ -134,19 +134,23 @@ def greedy(vlm, prompts):
     return answers
 
 
-# Long enough to learn all answers by heart, which takes more width than the other tests need.
-OVERFIT = ("--max_steps", "200", "--learning_rate", "6e-3", "--per_device_train_batch_size", "8")
+ONE_STEP = ("--max_steps", "1", "--warmup_steps", "0", "--per_device_train_batch_size", "2")
+# What each family learns by heart, and in how many steps: boxes and several turns, or two images. It takes more width
+# than the other tests need.
+LEARNED = {"qwen2_5_vl": ("vqa", 140), "internvl": ("comparisons", 80)}
+OVERFIT = ("--learning_rate", "6e-3", "--per_device_train_batch_size", "8", "--save_strategy", "no")
 
 
 def overfit(family, run, folder):
     """The conversations and the record of a model that has learned them, in `folder / "tuned"`."""
-    kinds = ["vqa", "comparisons"]
-    rows = conversations(run, family, kinds)
+    kind, steps = LEARNED[family]
+    rows = conversations(run, family, [kind])
     base = save_base(family, folder / "base", texts_of(rows), width=64)
-    return rows, train(base, run, folder / "tuned", "--conversations", *kinds, "--save_strategy", "no", *OVERFIT)
+    options = ("--conversations", kind, "--max_steps", str(steps), *OVERFIT)
+    return rows, train(base, run, folder / "tuned", *options)
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "internvl"])
+@pytest.fixture(scope="module", params=LEARNED)
 def overfitted(request, run, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     return request.param, folder / "tuned", *overfit(request.param, run, folder)
@@ -163,7 +167,7 @@ def test_every_answer_is_reproduced(overfitted):
         for place in range(1, len(row["messages"]), 2):
             prompts.append((row["images"], row["messages"][:place]))
             answers.append(row["messages"][place]["content"][0]["text"])
-    assert len(answers) > 60 and len(set(answers)) > 20
+    assert len(answers) >= 16 and len(set(answers)) >= 9
     assert greedy(vlm, prompts) == answers
     # And as `artiagent predict` asks, the first of each conversation.
     firsts = [row["messages"][1]["content"][0]["text"] for row in rows]
@@ -203,11 +207,10 @@ def test_loss_is_of_answers_alone(family, run, bases):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("frozen", [("vision",), ("vision", "language"), ("projector",)], ids="+".join)
+@pytest.mark.parametrize("frozen", [("vision", "language"), ("projector",)], ids="+".join)
 def test_frozen_parts_stay_and_others_learn(family, frozen, run, bases, tmp_path):
-    options = ("--max_steps", "2", "--save_strategy", "no", "--warmup_steps", "0", "--gradient_checkpointing", "true")
-    data = ("--conversations", "comparisons", "--per_device_train_batch_size", "2")
-    record = train(bases[family], run, tmp_path / "out", "--freeze", *frozen, *options, *data)
+    options = ("--conversations", "comparisons", "--gradient_checkpointing", "true", "--save_strategy", "no")
+    record = train(bases[family], run, tmp_path / "out", "--freeze", *frozen, *options, *ONE_STEP)
     before, after = weights(bases[family]), weights(tmp_path / "out")
     changed = dict.fromkeys(PARTS, False)
     for name, value in before.items():
@@ -229,7 +232,8 @@ def test_parts_of_larger_families(family):
 
 
 def test_resumed_equals_uninterrupted(run, bases, tmp_path):
-    options = ("--max_steps", "4", "--save_steps", "2", "--save_total_limit", "5", "--logging_steps", "1")
+    options = [*("--max_steps", "4", "--save_steps", "2", "--save_total_limit", "5", "--logging_steps", "1")]
+    options += ["--per_device_train_batch_size", "2"]
     whole = train(bases["llava"], run, tmp_path / "whole", *options)
     # As Ctrl-C leaves it in the middle of writing another checkpoint.
     for name in ("checkpoint-2", "recipe.json"):
@@ -247,7 +251,7 @@ def test_resumed_equals_uninterrupted(run, bases, tmp_path):
 
 
 def test_record(run, bases, tmp_path):
-    options = ("--max_steps", "1", "--conversations", "vqa", "comparisons", "--test_share", "0.25")
+    options = (*ONE_STEP, "--conversations", "vqa", "comparisons", "--test_share", "0.25")
     record = train(bases["llava"], run, tmp_path / "one", *options)
     assert str(tmp_path) not in json.dumps(record) and str(run.parent) not in json.dumps(record)
     assert record["recipe"]["learning_rate"] == 1e-3 and "adam_beta1" not in record["recipe"]
@@ -261,8 +265,7 @@ def test_record(run, bases, tmp_path):
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])
 def test_lora(family, run, bases, tmp_path):
     options = ("--use_peft", "--lora_target_modules", "all-linear", "--freeze", "vision", "projector")
-    fast = ("--max_steps", "2", "--warmup_steps", "0", "--per_device_train_batch_size", "2", "--save_strategy", "no")
-    record = train(bases[family], run, tmp_path / "out", *options, *fast)
+    record = train(bases[family], run, tmp_path / "out", *options, *ONE_STEP, "--save_strategy", "no")
     assert record["method"]["peft"] and 0 < record["method"]["trainable_parameters"] < record["method"]["parameters"]
     base = AutoModelForImageTextToText.from_pretrained(bases[family])
     model = PeftModel.from_pretrained(base, tmp_path / "out")
@@ -283,7 +286,8 @@ def test_recipes_are_understood(recipe):
     (numbers,) = re.findall(told, recipe.read_text())
     batch, per_device, accumulated, devices = map(int, numbers)
     assert batch == per_device * accumulated * devices
-    assert batch == (64 if re.match("qwen|internvl", recipe.stem) else 16)
+    if "cpu" not in recipe.stem:  # those are ours altogether
+        assert batch == (16 if "synartifact" in recipe.stem else 64)
     assert (per_device, accumulated) == (
         training_args.per_device_train_batch_size,
         training_args.gradient_accumulation_steps,
@@ -312,6 +316,8 @@ def test_trl_runs_a_recipe_wholly_or_not_at_all(recipe):
         (("--min_pixels", "1000"), "--min_pixels and --max_pixels are for Qwen2.5-VL"),
         (("--min_pixels", "10", "--max_pixels", "5"), "--min_pixels must be at least 1 and at most --max_pixels"),
         (("--load_in_4bit", "true"), "need --use_peft"),
+        (("--chat_template_path", "no.jinja"), "--chat_template_path must be a file, got 'no.jinja'"),
+        (("--push_to_hub", "true"), "`artiagent push model "),
         (("--eval_strategy", "steps"), "set --test_share"),
         (("--model_name_or_path", "no/such/model"), "--model_name_or_path must be"),
     ],
@@ -331,7 +337,7 @@ def test_unknown_names_of_a_recipe_are_refused(tmp_path):
 def write_golden():
     with tempfile.TemporaryDirectory() as work:
         run = write_pairs(Path(work) / "run")
-        records = {family: overfit(family, run, Path(work) / family)[1] for family in ("qwen2_5_vl", "internvl")}
+        records = {family: overfit(family, run, Path(work) / family)[1] for family in LEARNED}
     golden = {
         "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
         "loss": {family: record["loss"][:5] for family, record in records.items()},

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -15,6 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
+from datasets_script.evaluation.predict import convention_of
+from datasets_script.files import fingerprint
 from datasets_script.prompts import describe, explain, verify
 from datasets_script.vlm import CachedVLM, LocalVLM, VLMAnswer, VLMUnavailable, default_cache_folder
 
@@ -200,6 +203,58 @@ class TestAdapter:
         path.unlink()
         with pytest.raises(VLMUnavailable, match="there is no adapter_model.safetensors"):
             LocalVLM(str(spoilt), device="cpu")
+
+
+@pytest.fixture
+def trained(talking, tmp_path):
+    """A copy of the model, with the record of its training."""
+    folder = Path(shutil.copytree(talking, tmp_path / "trained"))
+    (folder / "training.json").write_text(json.dumps({"format": 1, "data": {"coordinates": "qwen3"}}))
+    return folder
+
+
+class TestConvention:
+    def test_boxes_are_asked_for_as_the_training_wrote_them(self, talking, trained, tmp_path):
+        assert convention_of(LocalVLM(str(talking), device="cpu")) == "llava"
+        assert convention_of(CachedVLM(LocalVLM(str(trained), device="cpu"), tmp_path)) == "qwen3"
+
+    def test_the_record_is_found_on_the_hub_too(self, trained):
+        commit = "89abcdef0123456789abcdef0123456789abcdef"
+        repository = Path(huggingface_hub.constants.HF_HUB_CACHE) / "models--tiny--trained"
+        shutil.copytree(trained, repository / "snapshots" / commit)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(commit)
+        assert convention_of(LocalVLM("tiny/trained", device="cpu")) == "qwen3"
+
+    @pytest.mark.parametrize("record", ["[]", '{"data": []}', '{"data": {"coordinates": "polar"}}'])
+    def test_files_of_other_programs_say_nothing(self, trained, record):
+        (trained / "training.json").write_text(record)
+        assert convention_of(LocalVLM(str(trained), device="cpu")) == "llava"
+
+
+class TestFingerprint:
+    @pytest.mark.parametrize("size", [10_000, 9_000_000])
+    def test_other_weights_of_the_same_size_are_another_model(self, size, tmp_path):
+        path = tmp_path / "model.safetensors"
+        content = np.random.default_rng(0).bytes(size)
+        path.write_bytes(content)
+        first = fingerprint(tmp_path)
+        assert fingerprint(tmp_path) == first
+        # A tensor of 100 KB in the middle has been trained, the last byte, or all after the header.
+        for begin, end in ((size // 2, size // 2 + 100_000), (1000, size)):
+            changed = bytearray(content)
+            changed[begin:end] = bytes(len(changed[begin:end]))
+            path.write_bytes(changed)
+            assert fingerprint(tmp_path) != first
+
+    def test_a_model_trained_anew_in_its_folder_is_asked_again(self, trained, tmp_path):
+        for times in (1, 2):
+            vlm = CachedVLM(LocalVLM(str(trained), device="cpu"), tmp_path / "cache")
+            vlm.ask(REQUESTS[:1])
+            assert vlm.usage.requests == 1, f"at time {times}"
+            weights = load_file(trained / "model.safetensors")
+            name = next(name for name in weights if "q_proj" in name and "language" in name)
+            save_file(weights | {name: weights[name] * 1.0001}, trained / "model.safetensors", {"format": "pt"})
 
 
 class TestCache:

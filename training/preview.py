@@ -26,24 +26,21 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
-from transformers import AutoConfig, AutoProcessor
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datasets_script.coordinates import Box, convention_for  # noqa: E402
+from datasets_script.coordinates import Box  # noqa: E402
 from datasets_script.errors import UserError  # noqa: E402
 from datasets_script.evaluation.box_answers import find_boxes  # noqa: E402
 from datasets_script.evaluation.prediction_files import AnswerFormat  # noqa: E402
 from datasets_script.files import write_text  # noqa: E402
 from datasets_script.show import Color, draw_box, draw_tag  # noqa: E402
 from training.seen_images import SeenImage, seen_images  # noqa: E402
-from training.sft_vlm import parse  # noqa: E402
+from training.sft_vlm import parse, prepare_inputs  # noqa: E402
 from training.vlm_data import load_conversations  # noqa: E402
-from training.vlm_processor import prepare_processor, set_chat_template  # noqa: E402
-from training.vlm_run import find_base  # noqa: E402
 
 
 _ANSWERED: Color = (213, 94, 0)
@@ -113,37 +110,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Nothing is computed, so a recipe for GPUs can be looked at without one.
     script_args, training_args, model_args, _ = parse([*rest, "--use_cpu", "True", "--bf16", "False"])
 
-    # Processor and data, as in sft_vlm.py
-    _, revision = find_base(model_args.model_name_or_path, model_args.model_revision)
-    options = {"revision": revision, "trust_remote_code": training_args.trust_remote_code}
-    processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, **options)
-    config = AutoConfig.from_pretrained(model_args.model_name_or_path, **options)
-    coordinates: Any = script_args.coordinates or convention_for(config.model_type, model_args.model_name_or_path)
-    box_format = prepare_processor(processor, coordinates, script_args.min_pixels, script_args.max_pixels)
-    if training_args.chat_template_path is None:
-        set_chat_template(processor, config.model_type)
-    else:
-        processor.chat_template = Path(training_args.chat_template_path).read_text(encoding="utf-8")
-    kinds = script_args.conversations or []
-    dataset = load_conversations(
-        script_args.dataset_name,
-        kinds,
-        box_format,
-        test_share=script_args.test_share,
-        seed=training_args.seed,
-        num_pairs=script_args.num_pairs,
-        revision=script_args.dataset_revision,
-    )["train"]
-
-    # Preview
+    inputs = prepare_inputs(script_args, training_args, model_args)
+    dataset = load_conversations(**inputs.source)["train"]
+    box_format, processor = inputs.source["box_format"], inputs.processor
     form = AnswerFormat(box_format.coordinates, box_format.min_pixels, box_format.max_pixels)
     collator = make_collator(processor)
     rows = dataset.select(range(min(args.num_rows, len(dataset))))
-    limit = config.get_text_config().max_position_embeddings
+    limit = inputs.config.get_text_config().max_position_embeddings
     conversations = [see(row, processor, collator, form, limit) for row in rows]
     facts = (
-        f"{model_args.model_name_or_path} · {', '.join(kinds)} · boxes: {coordinates} · "
-        f"{len(rows)} of {len(dataset):,} conversations"
+        f"{model_args.model_name_or_path} · {', '.join(inputs.source['conversations'])} · "
+        f"boxes: {box_format.coordinates} · {len(rows)} of {len(dataset):,} conversations"
     )
     write_text(args.out / "preview.html", make_page(conversations, facts))
     for number, conversation in enumerate(conversations, start=1):

@@ -23,7 +23,8 @@ python training/sft_vlm.py --config training/recipes/qwen2_5_vl_7b_lora_24gb.yam
 ```
 
 Every value of a recipe can be overridden on the command line. Stopped by Ctrl-C or a crash, the same command continues
-from the last checkpoint. Beside the model lies `training.json`: recipe, base model, data, versions and losses.
+from the last checkpoint. Beside the model lies `training.json`: recipe, base model, data, versions and losses. To
+publish it, `artiagent push model FOLDER REPO`.
 """
 
 import argparse
@@ -121,25 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     set_seed(training_args.seed)
 
     # Processor and data
-    base, revision = find_base(model_args.model_name_or_path, model_args.model_revision)
-    options = {"revision": revision, "trust_remote_code": training_args.trust_remote_code}
-    processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, **options)
-    model_type = AutoConfig.from_pretrained(model_args.model_name_or_path, **options).model_type
-    family = convention_for(model_type, model_args.model_name_or_path)
-    coordinates = cast(Convention, script_args.coordinates or family)
-    box_format = prepare_processor(processor, coordinates, script_args.min_pixels, script_args.max_pixels)
-    if training_args.chat_template_path is None:
-        set_chat_template(processor, model_type)
-    source: dict[str, Any] = {
-        "source": script_args.dataset_name,
-        "conversations": script_args.conversations,
-        "box_format": box_format,
-        "test_share": script_args.test_share,
-        "seed": training_args.seed,
-        "num_pairs": script_args.num_pairs,
-        "revision": script_args.dataset_revision,
-    }
-    dataset = load_conversations(**source)
+    inputs = prepare_inputs(script_args, training_args, model_args)
+    dataset = load_conversations(**inputs.source)
     if training_args.eval_strategy != "no" and "test" not in dataset:
         raise UserError("--eval_strategy needs data held out: set --test_share, e.g. to 0.02")
 
@@ -147,12 +131,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # transformers writes the weights of these families under older names than it goes on with, warns and trains the
     # base model again; so what a checkpoint holds is loaded here. Adapters and sharded weights it finds itself.
     if checkpoint is not None and (checkpoint / "config.json").exists():
-        model = load_model(str(checkpoint), model_args, training_args.device, options | {"revision": None})
+        model = load_model(str(checkpoint), model_args, training_args.device, inputs.options | {"revision": None})
     else:
-        model = load_model(model_args.model_name_or_path, model_args, training_args.device, options)
+        model = load_model(model_args.model_name_or_path, model_args, training_args.device, inputs.options)
     peft_config = get_peft_config(model_args)
     if peft_config is not None:
-        exclude_from_lora(peft_config, script_args.freeze, model_type)
+        exclude_from_lora(peft_config, script_args.freeze, inputs.config.model_type)
     else:
         freeze(model, script_args.freeze)
 
@@ -162,11 +146,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args=training_args,
         train_dataset=dataset["train"],
         eval_dataset=dataset.get("test"),
-        processing_class=processor,
+        processing_class=inputs.processor,
         peft_config=peft_config,
     )
     counts = parameter_counts(trainer.model)
-    announce(trainer, recipe, coordinates, counts)
+    announce(trainer, recipe, inputs.source["box_format"].coordinates, counts)
+    # Before training, so that it is of what is trained on, and what is wrong with it shows early.
+    data = data_record(**inputs.source) if trainer.is_world_process_zero() else None
     begun = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if "test" in dataset:
@@ -180,9 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "format": 1,
             "script": "training/sft_vlm.py",
             "recipe": recipe,
-            "base_model": base,
+            "base_model": inputs.base,
             "method": {"peft": model_args.use_peft, "frozen": script_args.freeze, **counts},
-            "data": data_record(**source),
+            "data": data,
             "seed": training_args.seed,
             "versions": versions("torch", "transformers", "trl", "peft", "accelerate", "datasets"),
             "device": device_name(training_args),
@@ -194,11 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "eval_loss": [[entry["step"], entry["eval_loss"]] for entry in history if "eval_loss" in entry],
         }
         write_json(output_dir / "training.json", record)
-    trainer.accelerator.print(f"model saved to {training_args.output_dir}")
-    if training_args.push_to_hub:
-        source_name = script_args.dataset_name
-        trainer.push_to_hub(dataset_name=Path(source_name).name if Path(source_name).exists() else source_name)
-        trainer.accelerator.print(f"model pushed to https://huggingface.co/{trainer.hub_model_id}")
+    trainer.accelerator.print(
+        f"model saved to {output_dir}; `artiagent push model {output_dir} REPO` publishes it with a card"
+    )
     trainer.end()
 
 
@@ -226,7 +210,7 @@ def parse(
         script_args, training_args, model_args = make_parser().parse_args_and_config(arguments)
     except ValueError as error:
         raise UserError(str(error).strip()) from None
-    check(script_args, model_args)
+    check(script_args, training_args, model_args)
     training_args.max_length, training_args.assistant_only_loss = None, True
     if script_args.conversations is None:
         configuration = script_args.dataset_config
@@ -234,7 +218,7 @@ def parse(
     return script_args, training_args, model_args, recipe_record(given)
 
 
-def check(script_args: SFTVLMArguments, model_args: ModelConfig) -> None:
+def check(script_args: SFTVLMArguments, training_args: SFTConfig, model_args: ModelConfig) -> None:
     for name, value in (
         ("model_name_or_path", model_args.model_name_or_path),
         ("dataset_name", script_args.dataset_name),
@@ -253,6 +237,57 @@ def check(script_args: SFTVLMArguments, model_args: ModelConfig) -> None:
         raise UserError(f"--num_pairs must be at least 1, got {script_args.num_pairs}")
     if (model_args.load_in_4bit or model_args.load_in_8bit) and not model_args.use_peft:
         raise UserError("--load_in_4bit and --load_in_8bit need --use_peft: quantized weights cannot be trained")
+    template = training_args.chat_template_path
+    if template is not None and not Path(template).is_file():
+        raise UserError(f"--chat_template_path must be a file, got '{template}'")
+    if training_args.push_to_hub:
+        raise UserError(
+            "--push_to_hub would send training_args.bin too, with paths of this machine: train without it, then "
+            f"`artiagent push model {training_args.output_dir} REPO`"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """
+    What a recipe's base model is fed with, and what to load the model itself with.
+
+    Attributes:
+        base (`dict`): The base model, for the record.
+        options (`dict`): For `from_pretrained`.
+        config (`PreTrainedConfig`): Of the base model.
+        processor (`ProcessorMixin`): As the recipe sets it.
+        source (`dict`): Arguments of [`load_conversations`], boxes written for the processor.
+    """
+
+    base: dict[str, Any]
+    options: dict[str, Any]
+    config: Any
+    processor: Any
+    source: dict[str, Any]
+
+
+def prepare_inputs(script_args: SFTVLMArguments, training_args: SFTConfig, model_args: ModelConfig) -> Inputs:
+    name = model_args.model_name_or_path
+    base, revision = find_base(name, model_args.model_revision)
+    options = {"revision": revision, "trust_remote_code": training_args.trust_remote_code}
+    config = AutoConfig.from_pretrained(name, **options)
+    processor = AutoProcessor.from_pretrained(name, **options)
+    coordinates = cast(Convention, script_args.coordinates or convention_for(config.model_type, name))
+    source = {
+        "source": script_args.dataset_name,
+        "conversations": script_args.conversations,
+        "box_format": prepare_processor(processor, coordinates, script_args.min_pixels, script_args.max_pixels),
+        "test_share": script_args.test_share,
+        "seed": training_args.seed,
+        "num_pairs": script_args.num_pairs,
+        "revision": script_args.dataset_revision,
+    }
+    if training_args.chat_template_path is None:
+        set_chat_template(processor, config.model_type)
+    else:
+        processor.chat_template = Path(training_args.chat_template_path).read_text(encoding="utf-8")
+    return Inputs(base, options, config, processor, source)
 
 
 def load_model(name: str, model_args: ModelConfig, device: torch.device, options: dict[str, Any]) -> Any:

@@ -1,6 +1,6 @@
 """
 A small vision-language model with random weights, to be trained from scratch on a CPU: FastVLM's form, with a ResNet
-as vision tower and GPT-2 as language model, 3 million parameters.
+as vision tower and GPT-2 as language model, 1.7 million parameters.
 
     python training/small_vlm.py runs/base --dataset_name runs/demo
 
@@ -41,7 +41,7 @@ STRIDE = 16
 _TEMPLATE = Path(__file__).with_name("chat_templates") / "llava.jinja"
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:
     """Byte-level BPE, which loses nothing of any text and writes that of `texts` in few tokens."""
     backend = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)
@@ -85,9 +85,9 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> FastVlmForC
     text = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=2048,
-        n_embd=160,
-        n_layer=4,
-        n_head=5,
+        n_embd=128,
+        n_layer=3,
+        n_head=4,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,

@@ -3,7 +3,7 @@ The conversations that vision-language models are trained on, and the facts of t
 
 | conversations | made of | a row is |
 |---|---|---|
-| `vqa` | pairs | an image, with several questions about it (ArtiAgent §3.3) |
+| `vqa` | pairs | an image, with several questions about it (ArtiAgent's form) |
 | `instructions` | pairs | an image and one question of `artiagent predict` |
 | `comparisons` | pairs | two images: which one is flawed, and what is wrong with it |
 | `synartifact_classification` | SynArtifact-1K | an image and the question for its kinds of artifacts |
@@ -281,7 +281,10 @@ def _make_of_pairs(settings: ConversationSettings, files: _Files, kind: str) -> 
         builder.download_and_prepare()
         # Of a split without rows there is no file to read.
         rows = {name: builder.as_dataset(name) for name, info in builder.info.splits.items() if info.num_examples}
-        made |= rows if settings.test_share else {split: rows["train"]}
+        if settings.test_share:
+            made |= rows
+        elif rows:
+            made[split] = rows["train"]
     if settings.num_pairs is not None and "train" in made:
         made["train"] = _first_pairs(made["train"], settings.num_pairs)
     return made

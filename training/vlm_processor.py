@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import LlavaImageProcessor
+from transformers import CLIPImageProcessor, LlavaImageProcessor
 from trl.chat_template_utils import get_training_chat_template
 
 from datasets_script.coordinates import QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, Convention
@@ -86,7 +86,7 @@ def set_chat_template(processor: Any, model_type: str) -> None:
 
 def _pad_to_square(processor: Any) -> None:
     old = processor.image_processor
-    if not hasattr(old, "crop_size"):
+    if not isinstance(old, CLIPImageProcessor | LlavaImageProcessor):
         raise UserError(
             f"--coordinates llava needs the processor of LLaVA-1.5, got {type(old).__name__}: choose --coordinates "
             "normalized"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from datasets_script.files import resolve_revision, write_json
 
 
 # Arguments that do not change what is learned: a run may be continued with others.
-_INCIDENTAL = ("push_to_hub", "report_to", "run_name", "dataloader_num_workers", "disable_tqdm")
+_INCIDENTAL = ("report_to", "run_name", "dataloader_num_workers", "disable_tqdm")
 _INCIDENTAL_PREFIXES = ("hub_", "logging_", "save_", "log_")
 
 
@@ -58,7 +59,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 def recipe_record(given: dict[str, Any]) -> dict[str, Any]:
     """What is kept of given arguments; of paths the name alone, as records are published."""
     return {
-        name: Path(value).name if isinstance(value, str) and Path(value).exists() else value
+        name: Path(value).name if isinstance(value, str) and (os.path.isabs(value) or os.path.exists(value)) else value
         for name, value in given.items()
         if name not in ("output_dir", "hub_token")
     }

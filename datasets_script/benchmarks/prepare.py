@@ -108,11 +108,16 @@ def prepare_pairs_folder(
         `dict[str, datasets.SplitDict]`: The splits of each configuration.
 
     Raises:
-        UserError: the source is no folder of a completed run.
+        UserError: the source is no folder of a completed run, or has lost its card.
         FileExistsError: `out` exists.
     """
     if not source.is_dir():
         raise UserError(f"source must be a folder written by `artiagent synthesize`, got '{source}'")
+    if (source / "run.json").exists() and not (source / "README.md").exists():
+        raise UserError(
+            f"source '{source}' has no README.md, the card that the prepared set carries on, with the licence of its "
+            "photographs: the command that made the run writes it again"
+        )
     splits = {}
     with _whole_folder(out, options) as folder:
         for config in configs:

@@ -75,7 +75,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     asked.add_argument(
         "--ask-all", action="store_true", help="ask where and why of images without flaws, too, as training did"
     )
-    asked.add_argument("--coordinates", choices=CONVENTIONS, help="of boxes (default: by the model's family)")
+    asked.add_argument("--coordinates", choices=CONVENTIONS, help="of boxes (default: as the model was trained)")
     asked.add_argument(
         "--min-pixels", type=int, help="qwen2.5: least pixels of the model's image processor (default: its own)"
     )
@@ -141,7 +141,7 @@ def _check(args: argparse.Namespace) -> None:
 def _find_inputs(paths: Sequence[Path], out: Path) -> list[Input]:
     """All images, each of which can be read: that is known before a model is loaded, which takes minutes."""
     found = [item for path in paths for item in _expanded(path, out)]
-    mistakes = [f"{path}: {reason}" for path, _ in found if (reason := _why_unreadable(path))]
+    mistakes = [reason for path, _ in found if (reason := _why_unreadable(path))]
     if mistakes:
         more = len(mistakes) - _MISTAKES_SHOWN
         shown = mistakes[:_MISTAKES_SHOWN] + ([f"and {more} more"] if more > 0 else [])
@@ -180,5 +180,5 @@ def _why_unreadable(path: Path) -> str:
     except SourceError as error:
         return str(error)
     if max(width, height) > _LARGEST_RATIO * min(width, height):
-        return f"too narrow: {width}x{height} px, one side is over {_LARGEST_RATIO} times the other"
+        return f"{path}: too narrow: {width}x{height} px, one side is over {_LARGEST_RATIO} times the other"
     return ""

@@ -25,9 +25,10 @@ examples:
   artiagent predict my-model --endpoint http://localhost:8000/v1 --benchmark out/ --out mine.jsonl
 then: artiagent evaluate qwen.jsonl --benchmark artibench
 
-Boxes are asked for as the model's family writes them: Qwen2.5-VL, Qwen3-VL, InternVL and LLaVA by name or
-architecture, fractions from 0 to 1 for others. An endpoint's key is read from ARTIAGENT_API_KEY; HF_TOKEN is sent to
-servers of Hugging Face alone, OPENAI_API_KEY to OpenAI's."""
+Boxes are asked for as the model was trained to write them: as its training.json says where it has one, else as its
+family does, Qwen2.5-VL, Qwen3-VL, InternVL and LLaVA by name or architecture, fractions from 0 to 1 for others. An
+endpoint's key is read from ARTIAGENT_API_KEY; HF_TOKEN is sent to servers of Hugging Face alone, OPENAI_API_KEY to
+OpenAI's."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,7 +53,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--tasks",
         help=f"comma-separated, of {', '.join(TASKS)} (default: the first three, for synartifact all)",
     )
-    asked.add_argument("--coordinates", choices=CONVENTIONS, help="of boxes (default: by the model's family)")
+    asked.add_argument("--coordinates", choices=CONVENTIONS, help="of boxes (default: as the model was trained)")
     asked.add_argument(
         "--min-pixels", type=int, help="qwen2.5: least pixels of the model's image processor (default: its own)"
     )

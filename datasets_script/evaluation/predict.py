@@ -95,8 +95,13 @@ def provenance(vlm: VLM, settings: PredictionSettings) -> dict[str, Any]:
 
 
 def convention_of(vlm: VLM) -> Convention:
-    """How a model's family is trained to write boxes, by its architecture or name; `"normalized"` for others."""
+    """
+    How a model is trained to write boxes: by the record of its training where that is beside it (`training.json`), or
+    as its family does, by its architecture or name; `"normalized"` for others.
+    """
     local = _local(vlm)
+    if local and local.coordinates:
+        return local.coordinates
     return convention_for(local.network.config.model_type if local else "", vlm.model)
 
 

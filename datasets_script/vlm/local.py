@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from transformers.utils import find_adapter_config_file, is_bitsandbytes_available, is_peft_available
 
+from ..coordinates import CONVENTIONS, Convention
 from ..files import fingerprint, resolve_revision
 from .answers import shorten
 from .base import GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
@@ -26,6 +28,9 @@ DEFAULT_VLM = "Qwen/Qwen2.5-VL-7B-Instruct"
 
 # Configurations, the processor, and weights that are not pickled.
 _ADAPTER_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "adapter_model.safetensors"]
+
+# What training/sft_vlm.py leaves beside a model.
+_RECORD = "training.json"
 
 Quantization = Literal["4bit", "8bit"]
 
@@ -42,6 +47,9 @@ class LocalVLM(GeneratingVLM):
         dtype (`torch.dtype`, *optional*): Defaults to bfloat16, on a CPU to float32.
         quantization (`str`, *optional*): `"4bit"` or `"8bit"`, by bitsandbytes.
         batch_size (`int`): Most questions at once.
+
+    Attributes:
+        coordinates (`str`, *optional*): How it was trained to write boxes, where its `training.json` tells.
 
     Raises:
         VLMUnavailable: there is no such model, it cannot be had, or it takes no images.
@@ -64,6 +72,7 @@ class LocalVLM(GeneratingVLM):
             options["quantization_config"] = _quantization(quantization, dtype)
         try:
             self._files = files = _find_files(model, revision)
+            self.coordinates = _recorded_coordinates(files)
             self.processor = AutoProcessor.from_pretrained(files.processor, revision=files.revision)
             options |= {"revision": files.revision, "use_safetensors": True, "output_loading_info": True}
             network, loaded = AutoModelForImageTextToText.from_pretrained(files.network, **options)
@@ -168,6 +177,19 @@ def _find_files(model: str, revision: str | None) -> _Files:
     base = settings["base_model_name_or_path"]
     revision, recorded_base = resolve_revision(base, settings.get("revision"))
     return _Files(str(folder), base, revision, recorded, recorded_base, str(folder))
+
+
+def _recorded_coordinates(files: _Files) -> Convention | None:
+    folder = Path(files.processor)
+    try:
+        found = hf_hub_download(files.processor, _RECORD, revision=files.revision) if not folder.is_dir() else None
+        record = json.loads(Path(found or folder / _RECORD).read_text(encoding="utf-8"))
+    except (EntryNotFoundError, FileNotFoundError):  # most models have none
+        return None
+    # Other programs may leave a file of that name, too.
+    data = record.get("data") if isinstance(record, dict) else None
+    coordinates = data.get("coordinates") if isinstance(data, dict) else None
+    return coordinates if coordinates in CONVENTIONS else None
 
 
 def _conversation(request: VLMRequest) -> list[dict[str, Any]]:

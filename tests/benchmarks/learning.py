@@ -1,0 +1,317 @@
+"""Do models learn to see flaws from the pairs, and only from the flaws? On a CPU, from scratch, in about two hours.
+
+    python tests/benchmarks/learning.py --photos PHOTOS --json learning.json
+
+1. Pairs are made with the embedded model from views of the photographs (`learning_data.py`); about a sixth of the
+   photographs is kept for judging.
+2. For 250, 500, 1,000 and 2,000 pairs: the vision tower of a small vision-language model (`training/small_vlm.py`)
+   learns which tokens are flawed (`training/train_tower.py`), which is also the control, scored by itself; then the
+   model learns to answer by the recipe `training/recipes/learning_cpu.yaml`, its tower frozen.
+3. `artiagent predict` and `artiagent evaluate` judge it on 400 pairs of the photographs kept.
+4. Shortcuts: the same tower learns to tell the clean from the flawed image with the target hidden in both. Chance is
+   what there has to be.
+
+`detection_accuracy`, `detection_interval` and `localization_iou` are of the model trained on the most pairs;
+`constant_box_iou` is that of the one box that fits the training pairs best, answered for every image. What is finished
+in `--work` is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from skimage.measure import label
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from datasets_script.benchmarks.builder import load_benchmark  # noqa: E402
+from datasets_script.files import write_json  # noqa: E402
+from datasets_script.report.statistics import best_constant_box  # noqa: E402
+from evaluate_metrics.functional.intervals import versions  # noqa: E402
+from tests.benchmarks.learning_data import SIDE, make_views  # noqa: E402
+from training.train_tower import (  # noqa: E402
+    FlawDetector,
+    PairArrays,
+    TowerTraining,
+    centred_crops,
+    detector_of,
+    hide_targets,
+    image_scores,
+    load_pairs,
+    token_logits,
+    train,
+)
+
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+SIZES = (250, 500, 1000, 2000)
+HELDOUT_PAIRS = 400
+TOWER = TowerTraining()
+
+# How far around the target patches both images are hidden, px; `None` hides nothing. By chance, accuracies are within
+# .035 of .5 (95 % of them, with 800 images).
+_HIDDEN = {"nothing hidden": None, "target hidden": 0, "target and 16 px around it hidden": 16}
+
+
+def run(*command: str | Path | int) -> None:
+    """A command of this checkout, its output passed on."""
+    print("$", *command, flush=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, *map(str, command)], check=True, env=environment, cwd=ROOT)
+
+
+def artiagent(*arguments: str | Path | int) -> None:
+    run("-m", "datasets_script.cli", *arguments)
+
+
+def once(path: Path, make: Callable[[], None]) -> Path:
+    """Calls `make` unless `path` is there, which it has to write whole."""
+    if not path.exists():
+        make()
+    return path
+
+
+def make_pairs(photos: Path, work: Path, processes: int) -> dict[str, str]:
+    """Pairs to train on and to judge with. Of those to train on, no more are made once there are enough."""
+    views = once(work / "views", lambda: _make_views(photos, work / "views"))
+    shards = work / "train" / "data"
+    is_made = {
+        "heldout": (work / "heldout" / "README.md").exists(),  # written last
+        "train": sum(pq.read_metadata(path).num_rows for path in shards.glob("*.parquet")) >= max(SIZES),
+    }
+    for split in (split for split, made in is_made.items() if not made):
+        artiagent(
+            *("synthesize", views / split, work / split, "--annotations", views / f"{split}.json"),
+            *("--pairs-per-image", 3, "--max-artifacts", 1, "--balance", "shard"),
+            *("--shard-size", 24, "--processes", processes),
+        )
+    return {"train": str(shards / "*.parquet"), "heldout": str(work / "heldout")}
+
+
+def _make_views(photos: Path, out: Path) -> None:
+    incomplete = out.with_name("views.incomplete")
+    shutil.rmtree(incomplete, ignore_errors=True)
+    make_views(photos, incomplete, number=5)
+    incomplete.rename(out)
+
+
+def evaluate(predictions: Path, heldout: str) -> dict[str, Any]:
+    """The scores of predictions about the first of the held-out pairs."""
+    report = predictions.with_suffix(".md")
+    options = ("--limit", 2 * HELDOUT_PAIRS, "--css-model", "none")
+    once(
+        report,
+        lambda: artiagent("evaluate", predictions, "--benchmark", heldout, *options, "--out", report),
+    )
+    scores: dict[str, Any] = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))["scores"]
+    return scores
+
+
+def write_predictions(path: Path, predictions: Iterator[dict[str, Any]]) -> None:
+    path.write_text("".join(f"{json.dumps(prediction)}\n" for prediction in predictions), encoding="utf-8")
+
+
+def constant_box(pairs: PairArrays, heldout: str, out: Path) -> dict[str, Any]:
+    """Scores of a "model" that answers for every image the box that fits most training pairs."""
+    box = [SIDE * share for share in best_constant_box([[_shares(mask)] for mask in pairs.masks]).box]
+    ids = [image.id for image in load_benchmark(heldout)][: 2 * HELDOUT_PAIRS]
+    write_predictions(out, ({"id": name, "has_artifact": True, "boxes": [box]} for name in ids))
+    return evaluate(out, heldout)
+
+
+def _shares(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """The box about a mask, in shares of the image's sides."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return columns[0] / SIDE, rows[0] / SIDE, (columns[-1] + 1) / SIDE, (rows[-1] + 1) / SIDE
+
+
+def control(detector: FlawDetector, pairs: PairArrays, heldout: str, judged: PairArrays, out: Path) -> dict[str, Any]:
+    """Scores of the tower alone: an image is flawed above the median of the training images' scores."""
+    seen = np.concatenate([pairs.images[:, 0], pairs.images[:, 1]])
+    threshold = image_scores(token_logits(detector, seen[:: max(1, len(seen) // 1000)])).median()
+    logits = token_logits(detector, judged.images.reshape(-1, *judged.images.shape[2:]))
+    flawed = (image_scores(logits) > threshold).tolist()
+    ids = [image.id for image in load_benchmark(heldout)][: len(flawed)]
+    write_predictions(
+        out,
+        (
+            {"id": name, "has_artifact": answer, "boxes": _token_boxes(grid) if answer else []}
+            for name, answer, grid in zip(ids, flawed, logits, strict=True)
+        ),
+    )
+    return evaluate(out, heldout)
+
+
+def _token_boxes(logits: torch.Tensor) -> list[list[float]]:
+    """The box about the most flawed token and its neighbours that are more flawed than not."""
+    grid = logits.numpy()
+    labels = label(grid > min(0.0, float(grid.max()) - 1e-6), connectivity=1)
+    rows, columns = np.nonzero(labels == labels[np.unravel_index(grid.argmax(), grid.shape)])
+    side = SIDE / len(grid)
+    return [[side * float(value) for value in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]]
+
+
+def learn(
+    work: Path, sources: dict[str, str], base: Path, size: int, all_pairs: PairArrays, judged: PairArrays
+) -> Any:
+    """Trains on the first `size` pairs; returns the scores of the tower alone and of the whole model."""
+    folder = work / f"pairs-{size}"
+    folder.mkdir(exist_ok=True)
+    pairs = PairArrays(all_pairs.images[:size], all_pairs.masks[:size], all_pairs.targets[:size])
+
+    def make_tower() -> None:
+        vlm, processor = load(base)
+        detector = detector_of(vlm, processor, TOWER.seed)
+        curve = train(detector, pairs, TOWER)
+        control(detector, pairs, sources["heldout"], judged, folder / "control.jsonl")
+        vlm.save_pretrained(folder / "tower")
+        processor.save_pretrained(folder / "tower")
+        write_json(folder / "tower.json", {"settings": vars(TOWER), "loss": curve})
+
+    once(folder / "tower.json", make_tower)
+    recipe = ROOT / "training/recipes/learning_cpu.yaml"
+    once(
+        folder / "vlm" / "training.json",
+        lambda: run(
+            *("training/sft_vlm.py", "--config", recipe, "--model_name_or_path", folder / "tower"),
+            *("--dataset_name", sources["train"], "--num_pairs", size, "--output_dir", folder / "vlm"),
+        ),
+    )
+    answers = folder / "answers.jsonl"
+    options = ("--benchmark", sources["heldout"], "--limit", 2 * HELDOUT_PAIRS, "--tasks", "detection,localization")
+    cache = ("--batch-size", 32, "--cache", folder / "cache")
+    once(
+        answers.with_suffix(".md"),
+        lambda: artiagent("predict", folder / "vlm", *options, *cache, "--max-new-tokens", 64, "--out", answers),
+    )
+    return {
+        "control": evaluate(folder / "control.jsonl", sources["heldout"]),
+        "model": evaluate(answers, sources["heldout"]),
+    }
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    return AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+
+
+def shortcuts(work: Path, base: Path, pairs: PairArrays, judged: PairArrays) -> dict[str, float]:
+    """Accuracy on crops about the target of towers that learn which of the two images a crop is of."""
+    path = once(work / "shortcuts.json", lambda: write_json(work / "shortcuts.json", _shortcuts(base, pairs, judged)))
+    accuracies: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return accuracies
+
+
+def _shortcuts(base: Path, pairs: PairArrays, judged: PairArrays) -> dict[str, float]:
+    settings = replace(TOWER, whole=True, steps=500)
+    accuracies = {}
+    for name, margin in _HIDDEN.items():
+        seen, asked = (one if margin is None else hide_targets(one, margin) for one in (pairs, judged))
+        detector = detector_of(*load(base), settings.seed)
+        train(detector, seen, settings)
+        asked = centred_crops(asked, settings.crop)
+        clean, flawed = (token_logits(detector, asked.images[:, side]).mean((1, 2)) for side in (0, 1))
+        accuracies[name] = float(((clean <= 0).float().mean() + (flawed > 0).float().mean()) / 2)
+        print(name, accuracies[name], flush=True)
+    return accuracies
+
+
+def by_photograph(predictions: Path, names: Sequence[str], resamples: int = 1000) -> list[float]:
+    """95 % interval of the accuracy of yes and no, of resampled photographs: their pairs are not independent."""
+    read = (json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines())
+    answers = {row["id"]: row["answers"]["detection"] for row in read if "answers" in row}
+    hits: dict[str, list[bool]] = {}
+    for name in names:
+        photograph = Path(name.partition(":")[0]).name
+        right = answers.get(name, "").lower().startswith("yes" if name.endswith("#flawed") else "no")
+        hits.setdefault(photograph, []).append(right)
+    sums = np.array([[sum(rights), len(rights)] for rights in hits.values()])
+    drawn = sums[np.random.default_rng(0).integers(0, len(sums), (resamples, len(sums)))].sum(1)
+    return [float(value) for value in np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))]
+
+
+def draw(curve: dict[int, Any], constant: float, out: Path) -> None:
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    scores = {"detection accuracy": ("detection", "accuracy"), "mIoU (artiagent)": ("localization", "miou")}
+    for panel, (title, (section, score)) in zip(panels, scores.items(), strict=True):
+        for kind, name in {"model": "vision-language model", "control": "its vision tower alone"}.items():
+            values = [curve[size][kind][section] for size in curve]
+            middle = np.array([value[score] for value in values])
+            low, high = np.array([value[f"{score}_interval"] for value in values]).T
+            panel.errorbar(list(curve), middle, (middle - low, high - middle), marker="o", capsize=3, label=name)
+        panel.axhline(0.5 if section == "detection" else constant, color="grey", linestyle="--", label="best constant")
+        panel.set(xscale="log", xlabel="pairs", title=title)
+        panel.set_xticks(list(curve), [f"{size:,}" for size in curve])
+        panel.minorticks_off()
+    panels[0].legend()
+    figure.savefig(out, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, default=ROOT.parent / "shared/data/photos", help="250 are enough")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/learning", help="default: %(default)s")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--figure", type=Path, help="PNG of the curve to write")
+    parts = [*map(str, SIZES), "shortcuts"]
+    parser.add_argument("--only", choices=parts, help="do a part of the work and stop, e.g. several at once")
+    parser.add_argument("--processes", type=int, default=2, help="that make pairs (default: %(default)s)")
+    args = parser.parse_args()
+    if not args.photos.is_dir():
+        parser.error(f"--photos must be a folder of photographs, got '{args.photos}'")
+    args.work.mkdir(parents=True, exist_ok=True)
+    sources = make_pairs(args.photos, args.work, args.processes)
+    base = once(
+        args.work / "base",
+        lambda: run("training/small_vlm.py", args.work / "base", "--dataset_name", sources["train"]),
+    )
+    pairs, judged = load_pairs(sources["train"], max(SIZES)), load_pairs(sources["heldout"], HELDOUT_PAIRS)
+    if args.only != "shortcuts":
+        sizes = [int(args.only)] if args.only else SIZES
+        curve = {size: learn(args.work, sources, base, size, pairs, judged) for size in sizes}
+    if args.only in (None, "shortcuts"):
+        hidden = shortcuts(args.work, base, pairs, judged)
+    if args.only:
+        return
+    constant = constant_box(pairs, sources["heldout"], args.work / "constant.jsonl")["localization"]["miou"]
+    last = curve[max(SIZES)]["model"]
+    names = [image.id for image in load_benchmark(sources["heldout"])][: 2 * HELDOUT_PAIRS]
+    figures = {
+        "detection_accuracy": last["detection"]["accuracy"],
+        "detection_interval": last["detection"]["accuracy_interval"],
+        "detection_interval_by_photograph": by_photograph(args.work / f"pairs-{max(SIZES)}" / "answers.jsonl", names),
+        "localization_iou": last["localization"]["miou"],
+        "localization_interval": last["localization"]["miou_interval"],
+        "constant_box_iou": constant,
+        "shortcut_accuracy": hidden["target hidden"],
+        "shortcuts": hidden,
+        "curve": curve,
+        "versions": versions("torch", "transformers", "trl", "datasets"),
+    }
+    print(json.dumps({name: value for name, value in figures.items() if name != "curve"}, indent=1))
+    if args.json:
+        write_json(args.json, figures)
+    if args.figure:
+        draw(curve, constant, args.figure)
+
+
+if __name__ == "__main__":
+    main()

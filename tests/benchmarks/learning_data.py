@@ -1,0 +1,152 @@
+"""
+Views of photographs with regions to work on, for `tests/benchmarks/learning.py`: what is in them is found by colour
+and texture alone (Felzenszwalb and Huttenlocher's graph segmentation), so that any photographs will do and nobody has
+to annotate them.
+
+    python tests/benchmarks/learning_data.py PHOTOS OUT
+
+writes `OUT/train` and `OUT/heldout`, each with views and `annotations.json`. A photograph is in one of them alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from skimage.measure import label, regionprops
+from skimage.segmentation import felzenszwalb
+from tqdm import tqdm
+
+from datasets_script.settings import derive_seed
+from datasets_script.sources import list_sources, open_source
+
+
+SIDE = 256
+HELDOUT_SHARE = 0.17
+
+# Shares of a view. A part of 1 % is a handful of the embedded model's patches, of which a view has 256.
+_ENTITY_SHARES, _PART_SHARES = (0.04, 0.6), (0.01, 0.08)
+_ENTITIES, _PARTS_EACH = 4, 3
+
+_CATEGORIES = [
+    {"id": 1, "name": "region", "supercategory": "entity"},
+    {"id": 2, "name": "piece", "supercategory": "part", "level": "peripheral"},
+    {"id": 3, "name": "area", "supercategory": "part", "level": "intermediate"},
+]
+
+
+def is_heldout(photograph: str) -> bool:
+    """Whether a photograph is kept for judging, by a hash of its name."""
+    return derive_seed(0, f"learning:{photograph}") < HELDOUT_SHARE * 2**63
+
+
+def views(photograph: Image.Image, name: str, number: int) -> Iterator[Image.Image]:
+    """Square views of `SIDE` px of different places and sizes of a photograph; every second is mirrored."""
+    generator = np.random.default_rng(derive_seed(0, name))
+    for index in range(number):
+        longest = min(photograph.size)
+        side = int(generator.integers(min(longest, SIDE), longest + 1))
+        x, y = (int(generator.integers(0, length - side + 1)) for length in photograph.size)
+        view = photograph.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=(x, y, x + side, y + side))
+        yield ImageOps.mirror(view) if index % 2 else view
+
+
+def regions(view: Image.Image, generator: np.random.Generator) -> list[tuple[np.ndarray, list[np.ndarray]]]:
+    """Masks of the largest regions of a view, each with masks of smaller regions inside it."""
+    pixels = np.asarray(view)
+    found = []
+    finer = list(_segments(felzenszwalb(pixels, scale=60, sigma=0.8, min_size=300), _PART_SHARES))
+    coarse = _segments(felzenszwalb(pixels, scale=500, sigma=0.8, min_size=1500), _ENTITY_SHARES)
+    for mask in sorted(coarse, key=np.sum, reverse=True)[:_ENTITIES]:
+        inside = [part for part in finer if (part & mask).sum() > 0.9 * part.sum()]
+        generator.shuffle(inside)
+        found.append((mask, [part & mask for part in inside[:_PARTS_EACH]]))
+    return found
+
+
+def _segments(segmentation: np.ndarray, shares: tuple[float, float]) -> Iterator[np.ndarray]:
+    labels = label(segmentation + 1)
+    for region in regionprops(labels):
+        if shares[0] <= region.area / labels.size <= shares[1]:
+            yield labels == region.label
+
+
+def run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's uncompressed RLE: runs of 0 and 1 in turn, column by column."""
+    flat = mask.flatten(order="F")
+    borders = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff([0, *borders, flat.size]).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if flat[0] else counts}
+
+
+class _Annotations:
+    """COCO-format file, growing."""
+
+    def __init__(self) -> None:
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+
+    def add(self, name: str, found: list[tuple[np.ndarray, list[np.ndarray]]]) -> None:
+        self.images.append({"id": len(self.images) + 1, "file_name": name, "width": SIDE, "height": SIDE})
+        for entity, parts in found:
+            parent = self._add(entity, 1)
+            for index, part in enumerate(parts):
+                self._add(part, 2 + index % 2, parent)
+
+    def _add(self, mask: np.ndarray, category: int, parent: int | None = None) -> int:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        x, y = int(columns[0]), int(rows[0])
+        annotation = {
+            "id": len(self.annotations) + 1,
+            "image_id": len(self.images),
+            "category_id": category,
+            "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+            "area": int(mask.sum()),
+            "iscrowd": 0,
+            "segmentation": run_lengths(mask),
+        }
+        self.annotations.append(annotation if parent is None else {**annotation, "parent_id": parent})
+        return len(self.annotations)
+
+    def write(self, path: Path) -> None:
+        document = {"images": self.images, "categories": _CATEGORIES, "annotations": self.annotations}
+        path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def make_views(photos: Path, out: Path, number: int) -> dict[str, int]:
+    """Writes the views; returns how many photographs went to each part."""
+    annotations = {"train": _Annotations(), "heldout": _Annotations()}
+    photographs = {"train": 0, "heldout": 0}
+    for name in tqdm(list_sources(photos), desc="views"):
+        split = "heldout" if is_heldout(name) else "train"
+        photographs[split] += 1
+        for index, view in enumerate(views(open_source(photos / name), name, number)):
+            found = regions(view, np.random.default_rng(derive_seed(index, name)))
+            if not any(parts for _, parts in found):
+                continue
+            # Sorted by name, the first views of all photographs come before the second ones.
+            file = Path(str(index), name).with_suffix(".png")
+            (out / split / file).parent.mkdir(parents=True, exist_ok=True)
+            view.save(out / split / file)
+            annotations[split].add(file.as_posix(), found)
+    for split, one in annotations.items():
+        one.write(out / f"{split}.json")
+    return photographs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, help="folder of photographs")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--views", type=int, default=5, help="of each photograph (default: %(default)s)")
+    args = parser.parse_args()
+    print(make_views(args.photos, args.out, args.views))
+
+
+if __name__ == "__main__":
+    main()
