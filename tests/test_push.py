@@ -314,7 +314,7 @@ def test_the_value_of_a_token_in_use_is_refused(model_copy, monkeypatch):
 
 
 def test_words_of_a_vocabulary_and_addresses_are_no_paths(model_copy):
-    (model_copy / "vocab.json").write_text('{"/root": 0, "/home/user": 1}')
+    (model_copy / "vocab.json").write_text('{"/root": 0, "/home/alice": 1}')
     (model_copy / "chat_template.jinja").write_text("https://example.org/home/alice and share/home/bob")
     assert model_payload(model_copy, "tester/detector", "mit")
 

@@ -1,4 +1,4 @@
-"""Do models learn to see flaws from the pairs, and only from the flaws? On a CPU, from scratch, in about two hours.
+"""Do models learn to see flaws from the pairs, and only from the flaws? On a CPU, from scratch, in about three hours.
 
     python tests/benchmarks/learning.py --photos PHOTOS --json learning.json
 
@@ -241,7 +241,7 @@ def by_photograph(predictions: Path, names: Sequence[str], resamples: int = 1000
     hits: dict[str, list[bool]] = {}
     for name in names:
         photograph = Path(name.partition(":")[0]).name
-        right = answers.get(name, "").lower().startswith("yes" if name.endswith("#flawed") else "no")
+        right = answers.get(name, "").strip().lower().startswith("yes" if name.endswith("#flawed") else "no")
         hits.setdefault(photograph, []).append(right)
     sums = np.array([[sum(rights), len(rights)] for rights in hits.values()])
     drawn = sums[np.random.default_rng(0).integers(0, len(sums), (resamples, len(sums)))].sum(1)
