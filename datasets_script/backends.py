@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .coordinates import CONVENTIONS
 from .errors import UserError
 from .perception import AnnotationPerception, PerceptionAgent
 from .vlm import VLM, CachedVLM, EndpointVLM, LocalVLM, default_cache_folder
@@ -53,6 +54,18 @@ def add_vlm_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--vlm", help="model: a Hub id or folder to run here, or its name at --vlm-endpoint")
     add_vlm_run_options(group, "--vlm-", "default: as --device")
+
+
+def add_answer_options(asked: argparse._ArgumentGroup) -> None:
+    """Options of commands that ask a model for boxes: how it writes them, and how long it may answer."""
+    asked.add_argument("--coordinates", choices=CONVENTIONS, help="of boxes (default: as the model was trained)")
+    asked.add_argument(
+        "--min-pixels", type=int, help="qwen2.5: least pixels of the model's image processor (default: its own)"
+    )
+    asked.add_argument("--max-pixels", type=int, help="qwen2.5: most pixels of it (default: its own)")
+    asked.add_argument(
+        "--max-new-tokens", type=int, help="longest answer, e.g. 8192 for models that think (default: 256 to 1024)"
+    )
 
 
 def add_vlm_run_options(

@@ -12,8 +12,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from ..backends import add_vlm_run_options, make_vlm
-from ..coordinates import CONVENTIONS
+from ..backends import add_answer_options, add_vlm_run_options, make_vlm
 from ..detection import ArtifactDetector, upright
 from ..detection_picture import detection_picture
 from ..errors import UserError
@@ -75,14 +74,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     asked.add_argument(
         "--ask-all", action="store_true", help="ask where and why of images without flaws, too, as training did"
     )
-    asked.add_argument("--coordinates", choices=CONVENTIONS, help="of boxes (default: as the model was trained)")
-    asked.add_argument(
-        "--min-pixels", type=int, help="qwen2.5: least pixels of the model's image processor (default: its own)"
-    )
-    asked.add_argument("--max-pixels", type=int, help="qwen2.5: most pixels of it (default: its own)")
-    asked.add_argument(
-        "--max-new-tokens", type=int, help="longest answer, e.g. 8192 for models that think (default: 256 to 1024)"
-    )
+    add_answer_options(asked)
     add_vlm_run_options(parser.add_argument_group("how the model is run"))
     parser.set_defaults(
         interrupted="lines and pictures so far are whole; the same command again takes those answers from the cache.",

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..backends import add_vlm_run_options, make_vlm
+from ..backends import add_answer_options, add_vlm_run_options, make_vlm
 from ..benchmarks.base import BenchmarkError, BenchmarkImage
 from ..benchmarks.builder import load_benchmark
-from ..coordinates import CONVENTIONS
 from ..errors import UserError
 from ..evaluation.predict import PredictionSettings, answer_format, convention_of, predict
 from ..evaluation.questions import TASKS, Task
@@ -53,14 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--tasks",
         help=f"comma-separated, of {', '.join(TASKS)} (default: the first three, for synartifact all)",
     )
-    asked.add_argument("--coordinates", choices=CONVENTIONS, help="of boxes (default: as the model was trained)")
-    asked.add_argument(
-        "--min-pixels", type=int, help="qwen2.5: least pixels of the model's image processor (default: its own)"
-    )
-    asked.add_argument("--max-pixels", type=int, help="qwen2.5: most pixels of it (default: its own)")
-    asked.add_argument(
-        "--max-new-tokens", type=int, help="longest answer, e.g. 8192 for models that think (default: 256 to 1024)"
-    )
+    add_answer_options(asked)
     add_vlm_run_options(parser.add_argument_group("how the model is run"))
     parser.set_defaults(
         interrupted="the answers so far are kept; the same command again continues.", run=run, device=None
