@@ -29,7 +29,7 @@ from datasets_script.views.comparisons import WHICH, comparison_row
 from datasets_script.views.instructions import instruction_rows
 from datasets_script.views.synartifact import classification_row, detection_row
 from datasets_script.views.vqa import BoxFormat, vqa_rows
-from training.vlm_data import SYNARTIFACT_CONVERSATIONS, data_record, load_conversations
+from training.vlm_data import SYNARTIFACT_CONVERSATIONS, Conversations
 
 from .benchmark_sources import picture
 from .local_hub import LocalHub
@@ -256,13 +256,13 @@ def texts(rows):
 
 
 def test_kinds_are_mixed_by_the_seed(out):
-    data = load_conversations(out, ["vqa", "instructions", "comparisons"], BoxFormat("internvl"))
+    data = Conversations(out, ["vqa", "instructions", "comparisons"], BoxFormat("internvl")).load()
     assert list(data) == ["train"] and data["train"].column_names == ["images", "messages"]
     assert len(data["train"]) == 6 * (2 + 6 + 1)
     assert data["train"][0]["images"][0].size == SIZE
-    again = load_conversations(out, ["vqa", "instructions", "comparisons"], BoxFormat("internvl"))
+    again = Conversations(out, ["vqa", "instructions", "comparisons"], BoxFormat("internvl")).load()
     assert texts(again["train"]) == texts(data["train"])
-    other = load_conversations(out, ["vqa", "instructions", "comparisons"], BoxFormat("internvl"), seed=1)
+    other = Conversations(out, ["vqa", "instructions", "comparisons"], BoxFormat("internvl"), seed=1).load()
     assert texts(other["train"]) != texts(data["train"])
     counts = [len(turns) for turns in texts(data["train"])]
     assert len(set(counts[:12])) > 1
@@ -272,23 +272,24 @@ def test_kinds_are_mixed_by_the_seed(out):
 def test_trl_trains_on_the_rows(out):
     from trl.data_utils import prepare_multimodal_messages
 
-    for row in load_conversations(out, ["comparisons"], BoxFormat())["train"]:
+    for row in Conversations(out, ["comparisons"], BoxFormat()).load()["train"]:
         messages = prepare_multimodal_messages(row["messages"], images=row["images"])
         assert [part["image"] for part in messages[0]["content"][:2]] == row["images"]
 
 
 def test_the_first_pairs_are_those_of_the_source(out):
-    whole = load_conversations(out, ["comparisons", "instructions"], BoxFormat(), test_share=0.5, seed=1)
-    first = load_conversations(out, ["comparisons", "instructions"], BoxFormat(), test_share=0.5, seed=1, num_pairs=1)
+    kinds = ["comparisons", "instructions"]
+    whole = Conversations(out, kinds, BoxFormat(), test_share=0.5, seed=1).load()
+    first = Conversations(out, kinds, BoxFormat(), test_share=0.5, seed=1, num_pairs=1).load()
     assert texts(first["test"]) == texts(whole["test"])
     assert len(first["train"]) == 7 < len(whole["train"])
-    run = load_conversations(out, ["instructions"], BoxFormat(), num_pairs=2)
+    run = Conversations(out, ["instructions"], BoxFormat(), num_pairs=2).load()
     shown = {pixels(row["images"][0]) for row in run["train"]}
     assert shown == {
         pixels(picture) for index in (0, 1) for picture in (make_pair(index).clean, make_pair(index).flawed)
     }
     with pytest.raises(UserError, match="at most the 6 pairs of the train split, got 7"):
-        load_conversations(out, ["vqa"], BoxFormat(), num_pairs=7)
+        Conversations(out, ["vqa"], BoxFormat(), num_pairs=7).load()
 
 
 def pixels(image):
@@ -296,40 +297,40 @@ def pixels(image):
 
 
 def test_a_prepared_folder_gives_its_splits_in_whatever_convention(out, prepared):
-    from_run = load_conversations(out, ["vqa"], BoxFormat("llava"), test_share=0.5, seed=1)
-    from_folder = load_conversations(prepared, ["vqa"], BoxFormat("llava"), seed=1)
+    from_run = Conversations(out, ["vqa"], BoxFormat("llava"), test_share=0.5, seed=1).load()
+    from_folder = Conversations(prepared, ["vqa"], BoxFormat("llava"), seed=1).load()
     for split in ("train", "test"):
         assert texts(from_folder[split]) == texts(from_run[split])
     with pytest.raises(UserError, match="without a split 'test'"):
-        load_conversations(prepared, ["vqa"], BoxFormat(), test_share=0.1)
+        Conversations(prepared, ["vqa"], BoxFormat(), test_share=0.1).load()
 
 
 def test_files_and_patterns_are_sources(out):
     files = sorted(str(path) for path in (out / "data").glob("*.parquet"))
-    one = load_conversations(files[0], ["comparisons"], BoxFormat())
-    two = load_conversations(files[:2], ["comparisons"], BoxFormat())
-    every = load_conversations(str(out / "data" / "*.parquet"), ["comparisons"], BoxFormat())
+    one = Conversations(files[0], ["comparisons"], BoxFormat()).load()
+    two = Conversations(files[:2], ["comparisons"], BoxFormat()).load()
+    every = Conversations(str(out / "data" / "*.parquet"), ["comparisons"], BoxFormat()).load()
     assert [len(data["train"]) for data in (one, two, every)] == [2, 4, 6]
 
 
 def test_a_changed_source_is_read_anew(out, synartifact, tmp_path):
     copy = shutil.copytree(out, tmp_path / "copy")
-    assert len(load_conversations(copy, ["comparisons"], BoxFormat())["train"]) == 6
+    assert len(Conversations(copy, ["comparisons"], BoxFormat()).load()["train"]) == 6
     os.remove(copy / "data" / "pairs-00002.parquet")
-    assert len(load_conversations(copy, ["comparisons"], BoxFormat())["train"]) == 4
+    assert len(Conversations(copy, ["comparisons"], BoxFormat()).load()["train"]) == 4
     other = shutil.copytree(synartifact, tmp_path / "other")
     kinds = ["synartifact_classification"]
-    assert len(load_conversations(other, kinds, BoxFormat())["train"]) == 3
+    assert len(Conversations(other, kinds, BoxFormat()).load()["train"]) == 3
     (train,) = (other / "data").glob("*-train*")
     Dataset.from_parquet(str(train)).select([0]).to_parquet(train)
-    assert len(load_conversations(other, kinds, BoxFormat())["train"]) == 1
+    assert len(Conversations(other, kinds, BoxFormat()).load()["train"]) == 1
 
 
 def test_synartifact_is_a_source_with_its_own_splits(synartifact):
-    data = load_conversations(synartifact, SYNARTIFACT_CONVERSATIONS, BoxFormat("llava"))
+    data = Conversations(synartifact, SYNARTIFACT_CONVERSATIONS, BoxFormat("llava")).load()
     assert {split: len(rows) for split, rows in data.items()} == {"train": 6, "test": 4}
     assert sorted({len(turns) for turns in texts(data["train"])}) == [1, 4]
-    record = data_record(synartifact, SYNARTIFACT_CONVERSATIONS, BoxFormat("llava"))
+    record = Conversations(synartifact, SYNARTIFACT_CONVERSATIONS, BoxFormat("llava")).record()
     assert record["rows"]["test"] == {"synartifact_classification": 2, "synartifact_detection": 2}
     assert record["licenses"] == ["unknown"] and "pairs" not in record
     assert ("No", "1. No artifacts.") in {(turns[0][1], turns[1][1]) for turns in texts(data["train"]) if turns[1:]}
@@ -337,14 +338,14 @@ def test_synartifact_is_a_source_with_its_own_splits(synartifact):
 
 def test_synartifact_is_a_source_by_its_name_once_it_is_prepared(synartifact, synartifact_source):
     with pytest.raises(UserError, match="artiagent prepare synartifact --source"):
-        load_conversations("synartifact", ["synartifact_detection"], BoxFormat("qwen3"))
+        Conversations("synartifact", ["synartifact_detection"], BoxFormat("qwen3")).load()
     prepare("synartifact", str(synartifact_source), allow_partial=True)
-    by_name = load_conversations("synartifact", ["synartifact_detection"], BoxFormat("qwen3"))
-    by_folder = load_conversations(synartifact, ["synartifact_detection"], BoxFormat("qwen3"))
+    by_name = Conversations("synartifact", ["synartifact_detection"], BoxFormat("qwen3")).load()
+    by_folder = Conversations(synartifact, ["synartifact_detection"], BoxFormat("qwen3")).load()
     assert {split: texts(rows) for split, rows in by_name.items()} == {
         split: texts(rows) for split, rows in by_folder.items()
     }
-    record = data_record("synartifact", ["synartifact_detection"], BoxFormat("qwen3"))
+    record = Conversations("synartifact", ["synartifact_detection"], BoxFormat("qwen3")).record()
     assert (record["source"], record["licenses"]) == ("synartifact", ["unknown"])
 
 
@@ -365,30 +366,30 @@ def test_synartifact_is_a_source_by_its_name_once_it_is_prepared(synartifact, sy
 )
 def test_mistakes_are_named(out, kinds, options, message):
     with pytest.raises(UserError, match=message):
-        load_conversations(out, kinds, BoxFormat(), **options)
+        Conversations(out, kinds, BoxFormat(), **options).load()
 
 
 def test_sources_that_are_none_are_named(out, synartifact, tmp_path):
     with pytest.raises(UserError, match="'no/where'"):
-        load_conversations("no/where", ["vqa"], BoxFormat())
+        Conversations("no/where", ["vqa"], BoxFormat()).load()
     with pytest.raises(UserError, match="no configuration 'pairs'"):
-        load_conversations(synartifact, ["vqa"], BoxFormat())
+        Conversations(synartifact, ["vqa"], BoxFormat()).load()
     with pytest.raises(UserError, match=r"no run\.json"):
-        load_conversations(tmp_path, ["vqa"], BoxFormat())
+        Conversations(tmp_path, ["vqa"], BoxFormat()).load()
     running = shutil.copytree(out, tmp_path / "running")
     (running / "run.json").write_text('{"status": "running"}')
     with pytest.raises(UserError, match="not complete"):
-        load_conversations(running, ["vqa"], BoxFormat())
+        Conversations(running, ["vqa"], BoxFormat()).load()
     chat = tmp_path / "chat"
     prepare_pairs_folder(out, chat, ("vqa",))
     with pytest.raises(UserError, match="no configuration 'pairs'"):
-        load_conversations(chat, ["vqa"], BoxFormat())
+        Conversations(chat, ["vqa"], BoxFormat()).load()
 
 
 def test_the_record_tells_what_and_no_paths(out, prepared, tmp_path):
     given: dict[str, Any] = {"test_share": 0.5, "seed": 1, "num_pairs": 1}
-    record = data_record(out, ["vqa", "instructions"], BoxFormat("qwen2.5", *BOUNDS), **given)
-    data = load_conversations(out, ["vqa", "instructions"], BoxFormat("qwen2.5", *BOUNDS), **given)
+    record = Conversations(out, ["vqa", "instructions"], BoxFormat("qwen2.5", *BOUNDS), **given).record()
+    data = Conversations(out, ["vqa", "instructions"], BoxFormat("qwen2.5", *BOUNDS), **given).load()
     assert {split: sum(kinds.values()) for split, kinds in record["rows"].items()} == {
         split: len(rows) for split, rows in data.items()
     }
@@ -399,13 +400,13 @@ def test_the_record_tells_what_and_no_paths(out, prepared, tmp_path):
     text = json.dumps(record)
     assert str(out) not in text and "/somewhere" not in text
     copy = shutil.copytree(out, tmp_path / "copy")
-    assert data_record(copy, ["vqa"], BoxFormat())["fingerprint"] == record["fingerprint"]
-    assert data_record(prepared, ["vqa"], BoxFormat())["runs"] == record["runs"]
+    assert Conversations(copy, ["vqa"], BoxFormat()).record()["fingerprint"] == record["fingerprint"]
+    assert Conversations(prepared, ["vqa"], BoxFormat()).record()["runs"] == record["runs"]
 
 
 def test_a_run_without_pairs_is_named(tmp_path):
     with pytest.raises(UserError, match="no conversation for the split 'train'"):
-        load_conversations(write_run(tmp_path / "empty", [], shards=1), ["vqa"], BoxFormat())
+        Conversations(write_run(tmp_path / "empty", [], shards=1), ["vqa"], BoxFormat()).load()
 
 
 def test_a_run_that_lost_its_card_is_not_prepared(tmp_path):
@@ -419,13 +420,13 @@ LOAD_FROM_HUB = """
 import json
 from datasets_script.errors import UserError
 from datasets_script.views.vqa import BoxFormat
-from training.vlm_data import data_record, load_conversations
+from training.vlm_data import Conversations
 for name in ("tester/run", "tester/prepared"):
-    data = load_conversations(name, ["vqa"], BoxFormat("qwen3"), seed=1)
-    record = data_record(name, ["vqa"], BoxFormat("qwen3"), seed=1)
+    data = Conversations(name, ["vqa"], BoxFormat("qwen3"), seed=1).load()
+    record = Conversations(name, ["vqa"], BoxFormat("qwen3"), seed=1).record()
     print(json.dumps([{split: len(rows) for split, rows in data.items()}, record["source"], record["revision"]]))
 try:
-    load_conversations("tester/none", ["vqa"], BoxFormat())
+    Conversations("tester/none", ["vqa"], BoxFormat()).load()
 except UserError as error:
     print(json.dumps(str(error)))
 """
@@ -445,6 +446,6 @@ def test_data_sets_on_the_hub_are_sources(out, prepared, tmp_path):
     assert run.returncode == 0, run.stderr
     from_run, from_prepared, error = map(json.loads, run.stdout.splitlines())
     assert from_run == [{"train": 12}, "tester/run", commits[0]]
-    counts = {split: len(rows) for split, rows in load_conversations(prepared, ["vqa"], BoxFormat()).items()}
+    counts = {split: len(rows) for split, rows in Conversations(prepared, ["vqa"], BoxFormat()).load().items()}
     assert from_prepared == [counts, "tester/prepared", commits[1]]
     assert "'tester/none'" in error

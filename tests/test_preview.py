@@ -19,7 +19,7 @@ from datasets_script.errors import UserError
 from datasets_script.evaluation.prediction_files import AnswerFormat
 from training import preview
 from training.preview import annotated, make_collator, see
-from training.vlm_data import load_conversations
+from training.vlm_data import Conversations
 from training.vlm_processor import prepare_processor, set_chat_template
 
 from .made_pairs import HEIGHT, WIDTH, make_pair, write_run
@@ -127,7 +127,7 @@ def row(*turns: tuple[str, str], images: int = 1, size: tuple[int, int] = (WIDTH
 def test_boxes_of_the_text_lie_on_the_flaws_of_the_image_as_it_is_seen(family, pairs, run):
     processor, form = prepared(family)
     box_format = prepare_processor(family.make()[1], family.convention)
-    rows = load_conversations(run, ["vqa", "instructions"], box_format)["train"]
+    rows = Conversations(run, ["vqa", "instructions"], box_format).load()["train"]
     true = {tuple(artifact.bbox) for pair in pairs for artifact in pair.artifacts}
     collator, found = make_collator(processor), 0
     for conversation in (see(rows[index], processor, collator, form, 8192) for index in range(len(rows))):
@@ -154,7 +154,7 @@ def test_boxes_of_the_text_lie_on_the_flaws_of_the_image_as_it_is_seen(family, p
 def test_what_is_learned_is_the_answers_with_their_ends_and_nothing_else(family, run):
     processor, form = prepared(family)
     box_format = prepare_processor(family.make()[1], family.convention)
-    rows = load_conversations(run, ["vqa", "comparisons"], box_format)["train"]
+    rows = Conversations(run, ["vqa", "comparisons"], box_format).load()["train"]
     collator = make_collator(processor)
     for index in range(len(rows)):
         conversation = see(rows[index], processor, collator, form, 8192)
@@ -249,7 +249,7 @@ class TestCommand:
 
     def test_it_collates_as_the_trainer_does(self, model, run, tmp_path):
         processor = transformers.AutoProcessor.from_pretrained(model)
-        rows = load_conversations(run, ["vqa"], prepare_processor(processor, "qwen2.5"))["train"]
+        rows = Conversations(run, ["vqa"], prepare_processor(processor, "qwen2.5")).load()["train"]
         args = SFTConfig(str(tmp_path), max_length=None, assistant_only_loss=True, use_cpu=True, bf16=False)
         trainer = SFTTrainer(str(model), args, train_dataset=rows, processing_class=processor)
         ours, theirs = (collator([rows[0], rows[1]]) for collator in (make_collator(processor), trainer.data_collator))

@@ -33,7 +33,7 @@ from datasets_script.vlm.local import LocalVLM
 from tests import tiny_vlms
 from tests.made_pairs import HEIGHT, WIDTH, make_pair, write_run
 from training.sft_vlm import main, parse
-from training.vlm_data import PAIR_CONVERSATIONS, load_conversations
+from training.vlm_data import PAIR_CONVERSATIONS, Conversations
 from training.vlm_parts import PARTS, part_of
 from training.vlm_processor import prepare_processor, set_chat_template
 
@@ -65,7 +65,7 @@ def run(tmp_path_factory):
 
 def conversations(run, family, kinds=PAIR_CONVERSATIONS):
     box_format = BoxFormat(convention_for(family), 28 * 28, 56 * 56)
-    return load_conversations(str(run), kinds, box_format)["train"]
+    return Conversations(str(run), kinds, box_format).load()["train"]
 
 
 def texts_of(rows):

@@ -40,7 +40,6 @@ from datasets_script.files import write_text  # noqa: E402
 from datasets_script.show import Color, draw_box, draw_tag  # noqa: E402
 from training.seen_images import SeenImage, seen_images  # noqa: E402
 from training.sft_vlm import parse, prepare_inputs  # noqa: E402
-from training.vlm_data import load_conversations  # noqa: E402
 
 
 _ANSWERED: Color = (213, 94, 0)
@@ -111,15 +110,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     script_args, training_args, model_args, _ = parse([*rest, "--use_cpu", "True", "--bf16", "False"])
 
     inputs = prepare_inputs(script_args, training_args, model_args)
-    dataset = load_conversations(**inputs.source)["train"]
-    box_format, processor = inputs.source["box_format"], inputs.processor
+    dataset = inputs.conversations.load()["train"]
+    box_format, processor = inputs.conversations.box_format, inputs.processor
     form = AnswerFormat(box_format.coordinates, box_format.min_pixels, box_format.max_pixels)
     collator = make_collator(processor)
     rows = dataset.select(range(min(args.num_rows, len(dataset))))
     limit = inputs.config.get_text_config().max_position_embeddings
     conversations = [see(row, processor, collator, form, limit) for row in rows]
     facts = (
-        f"{model_args.model_name_or_path} · {', '.join(inputs.source['conversations'])} · "
+        f"{model_args.model_name_or_path} · {', '.join(inputs.conversations.kinds)} · "
         f"boxes: {box_format.coordinates} · {len(rows)} of {len(dataset):,} conversations"
     )
     write_text(args.out / "preview.html", make_page(conversations, facts))

@@ -54,7 +54,7 @@ from datasets_script.coordinates import CONVENTIONS, Convention, convention_for 
 from datasets_script.errors import UserError  # noqa: E402
 from datasets_script.files import write_json  # noqa: E402
 from evaluate_metrics.functional.intervals import versions  # noqa: E402
-from training.vlm_data import CONVERSATIONS, data_record, load_conversations  # noqa: E402
+from training.vlm_data import CONVERSATIONS, Conversations  # noqa: E402
 from training.vlm_parts import PARTS, exclude_from_lora, freeze, parameter_counts  # noqa: E402
 from training.vlm_processor import prepare_processor, set_chat_template  # noqa: E402
 from training.vlm_run import begin_run, find_base, given_arguments, recipe_record, step_of  # noqa: E402
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # Processor and data
     inputs = prepare_inputs(script_args, training_args, model_args)
-    dataset = load_conversations(**inputs.source)
+    dataset = inputs.conversations.load()
     if training_args.eval_strategy != "no" and "test" not in dataset:
         raise UserError("--eval_strategy needs data held out: set --test_share, e.g. to 0.02")
 
@@ -150,9 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         peft_config=peft_config,
     )
     counts = parameter_counts(trainer.model)
-    announce(trainer, recipe, inputs.source["box_format"].coordinates, counts)
+    announce(trainer, recipe, inputs.conversations.box_format.coordinates, counts)
     # Before training, so that it is of what is trained on, and what is wrong with it shows early.
-    data = data_record(**inputs.source) if trainer.is_world_process_zero() else None
+    data = inputs.conversations.record() if trainer.is_world_process_zero() else None
     begun = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if "test" in dataset:
@@ -257,14 +257,14 @@ class Inputs:
         options (`dict`): For `from_pretrained`.
         config (`PreTrainedConfig`): Of the base model.
         processor (`ProcessorMixin`): As the recipe sets it.
-        source (`dict`): Arguments of [`load_conversations`], boxes written for the processor.
+        conversations (`Conversations`): To train on, boxes written for the processor.
     """
 
     base: dict[str, Any]
     options: dict[str, Any]
     config: Any
     processor: Any
-    source: dict[str, Any]
+    conversations: Conversations
 
 
 def prepare_inputs(script_args: SFTVLMArguments, training_args: SFTConfig, model_args: ModelConfig) -> Inputs:
@@ -274,20 +274,20 @@ def prepare_inputs(script_args: SFTVLMArguments, training_args: SFTConfig, model
     config = AutoConfig.from_pretrained(name, **options)
     processor = AutoProcessor.from_pretrained(name, **options)
     coordinates = cast(Convention, script_args.coordinates or convention_for(config.model_type, name))
-    source = {
-        "source": script_args.dataset_name,
-        "conversations": script_args.conversations,
-        "box_format": prepare_processor(processor, coordinates, script_args.min_pixels, script_args.max_pixels),
-        "test_share": script_args.test_share,
-        "seed": training_args.seed,
-        "num_pairs": script_args.num_pairs,
-        "revision": script_args.dataset_revision,
-    }
+    conversations = Conversations(
+        source=script_args.dataset_name,
+        kinds=script_args.conversations,
+        box_format=prepare_processor(processor, coordinates, script_args.min_pixels, script_args.max_pixels),
+        test_share=script_args.test_share,
+        seed=training_args.seed,
+        num_pairs=script_args.num_pairs,
+        revision=script_args.dataset_revision,
+    )
     if training_args.chat_template_path is None:
         set_chat_template(processor, config.model_type)
     else:
         processor.chat_template = Path(training_args.chat_template_path).read_text(encoding="utf-8")
-    return Inputs(base, options, config, processor, source)
+    return Inputs(base, options, config, processor, conversations)
 
 
 def load_model(name: str, model_args: ModelConfig, device: torch.device, options: dict[str, Any]) -> Any:

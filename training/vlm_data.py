@@ -18,6 +18,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,54 +47,6 @@ _SPLITS = ("train", "test")
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 # Of a data set on the Hub what is read, and no other configuration of it.
 _HUB_FILES = ("README.md", "run.json", "data/*.parquet", "pairs/*.parquet")
-
-
-@dataclass(frozen=True)
-class ConversationSettings:
-    """
-    Which conversations, of what. As arguments of [`load_conversations`].
-
-    Args:
-        source (`str` or sequence of `str`): For conversations about pairs a folder written by `artiagent synthesize`
-            or by `artiagent prepare artiagent --out`, the id of either as a data set on the Hub, or Parquet files of
-            pairs, a pattern for them, or several. For those of SynArtifact `"synartifact"` as prepared in the cache, a
-            folder written by `artiagent prepare synartifact --out`, or its id on the Hub.
-        conversations (`Sequence[str]`): Among [`CONVERSATIONS`], all of one source.
-        box_format (`BoxFormat`): How boxes are written. A prepared folder's own choice does not matter: conversations
-            are made of its pairs.
-        test_share (`float`): Of the photographs, for a split `test`. A source that has such a split keeps its own.
-        seed (`int`): Chooses questions, orders and the photographs of the test split.
-        num_pairs (`int`, *optional*): Train on the first pairs of the train split, in the order of the source; by
-            default on all. The test split stays as it is, so that numbers of pairs can be compared on it.
-        revision (`str`, *optional*): Branch, tag or commit of a data set on the Hub.
-    """
-
-    source: Source
-    conversations: Sequence[str]
-    box_format: BoxFormat
-    test_share: float = 0.0
-    seed: int = 0
-    num_pairs: int | None = None
-    revision: str | None = None
-
-    def __post_init__(self) -> None:
-        kinds = list(self.conversations)
-        known = ", ".join(CONVERSATIONS)
-        if not kinds or len(set(kinds)) < len(kinds):
-            raise UserError(f"conversations must be one or more of {known}, each once, got {kinds}")
-        if unknown := [kind for kind in kinds if kind not in CONVERSATIONS]:
-            raise UserError(f"conversations must be among {known}, got '{unknown[0]}'")
-        if not (set(kinds) <= set(PAIR_CONVERSATIONS) or set(kinds) <= set(SYNARTIFACT_CONVERSATIONS)):
-            raise UserError(
-                f"conversations must be of one source: {', '.join(PAIR_CONVERSATIONS)} are made of pairs and "
-                f"{', '.join(SYNARTIFACT_CONVERSATIONS)} of SynArtifact-1K, got {kinds}"
-            )
-        if self.num_pairs is not None and (self.num_pairs < 1 or not self.of_pairs):
-            raise UserError(f"num_pairs must be at least 1, and for conversations about pairs, got {self.num_pairs}")
-
-    @property
-    def of_pairs(self) -> bool:
-        return set(self.conversations) <= set(PAIR_CONVERSATIONS)
 
 
 @dataclass(frozen=True)
@@ -126,88 +79,117 @@ class _Files:
         return list(dict.fromkeys(Path(path).parent.parent for path in self.all()))
 
 
-def load_conversations(
-    source: Source,
-    conversations: Sequence[str],
-    box_format: BoxFormat,
-    *,
-    test_share: float = 0.0,
-    seed: int = 0,
-    num_pairs: int | None = None,
-    revision: str | None = None,
-) -> datasets.DatasetDict:
+@dataclass(frozen=True, eq=False)
+class Conversations:
     """
-    Conversations to train on; several kinds of them are mixed by `seed`. They are made once and kept in the cache of
-    `datasets` until the source changes; pictures are decoded when a row is read.
+    Conversations to train on. They are made once and kept in the cache of `datasets` until the source changes.
 
     Args:
-        source, conversations, box_format, test_share, seed, num_pairs, revision: See [`ConversationSettings`].
-
-    Returns:
-        `datasets.DatasetDict`: Split `train`, and `test` where there is one, with columns `images` and `messages`.
+        source (`str` or sequence of `str`): For conversations about pairs a folder written by `artiagent synthesize`
+            or by `artiagent prepare artiagent --out`, the id of either as a data set on the Hub, or Parquet files of
+            pairs, a pattern for them, or several. For those of SynArtifact `"synartifact"` as prepared in the cache, a
+            folder written by `artiagent prepare synartifact --out`, or its id on the Hub.
+        kinds (`Sequence[str]`): Among [`CONVERSATIONS`], all of one source.
+        box_format (`BoxFormat`): How boxes are written. A prepared folder's own choice does not matter: conversations
+            are made of its pairs.
+        test_share (`float`): Of the photographs, for a split `test`. A source that has such a split keeps its own.
+        seed (`int`): Chooses questions, orders and the photographs of the test split.
+        num_pairs (`int`, *optional*): Train on the first pairs of the train split, in the order of the source; by
+            default on all. The test split stays as it is, so that numbers of pairs can be compared on it.
+        revision (`str`, *optional*): Branch, tag or commit of a data set on the Hub.
 
     Raises:
-        UserError: an argument is none of the above, the source cannot be had or holds something else, or it gives no
-            conversation.
+        UserError: an argument is none of the above; later, the source cannot be had or holds something else, or it
+            gives no conversation.
     """
-    settings = ConversationSettings(source, conversations, box_format, test_share, seed, num_pairs, revision)
-    made = _make(settings, _find(settings))
-    mixed = datasets.DatasetDict()
-    for split, kinds in made.items():
-        rows = datasets.concatenate_datasets(list(kinds.values())).select_columns(["images", "messages"])
-        mixed[split] = rows.shuffle(seed=seed)
-    return mixed
+
+    source: Source
+    kinds: Sequence[str]
+    box_format: BoxFormat
+    test_share: float = 0.0
+    seed: int = 0
+    num_pairs: int | None = None
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        kinds = list(self.kinds)
+        known = ", ".join(CONVERSATIONS)
+        if not kinds or len(set(kinds)) < len(kinds):
+            raise UserError(f"conversations must be one or more of {known}, each once, got {kinds}")
+        if unknown := [kind for kind in kinds if kind not in CONVERSATIONS]:
+            raise UserError(f"conversations must be among {known}, got '{unknown[0]}'")
+        if not (set(kinds) <= set(PAIR_CONVERSATIONS) or set(kinds) <= set(SYNARTIFACT_CONVERSATIONS)):
+            raise UserError(
+                f"conversations must be of one source: {', '.join(PAIR_CONVERSATIONS)} are made of pairs and "
+                f"{', '.join(SYNARTIFACT_CONVERSATIONS)} of SynArtifact-1K, got {kinds}"
+            )
+        if self.num_pairs is not None and (self.num_pairs < 1 or not self.of_pairs):
+            raise UserError(f"num_pairs must be at least 1, and for conversations about pairs, got {self.num_pairs}")
+
+    @property
+    def of_pairs(self) -> bool:
+        return set(self.kinds) <= set(PAIR_CONVERSATIONS)
+
+    def load(self) -> datasets.DatasetDict:
+        """
+        Several kinds mixed by `seed`; pictures are decoded when a row is read.
+
+        Returns:
+            `datasets.DatasetDict`: Split `train`, and `test` where there is one, with columns `images` and `messages`.
+        """
+        mixed = datasets.DatasetDict()
+        for split, kinds in self._made.items():
+            rows = datasets.concatenate_datasets(list(kinds.values())).select_columns(["images", "messages"])
+            mixed[split] = rows.shuffle(seed=self.seed)
+        return mixed
+
+    def record(self) -> dict[str, Any]:
+        """
+        What the record of a training tells of its data.
+
+        Returns:
+            `dict`: JSON-serialisable, without paths of this machine: `source` (its name), `revision` (commit on the
+                Hub), `fingerprint` (hash of the files' bytes), `pairs` (by split; of pairs only), `rows` (by split and
+                kind), `coordinates` with `min_pixels` and `max_pixels` where boxes depend on them, `test_share`,
+                `seed`, `num_pairs`, `licenses` (as the cards state them) and `runs` (what made the pairs, where it is
+                known).
+        """
+        files, made = self._files, self._made
+        bounds = {"min_pixels": self.box_format.min_pixels, "max_pixels": self.box_format.max_pixels}
+        pairs = {split: len(_pair_ids(next(iter(kinds.values())))) for split, kinds in made.items()}
+        return {
+            "source": files.name,
+            "revision": files.revision,
+            "fingerprint": f"sha256:{_hash(files.all())}",
+            **({"pairs": pairs} if self.of_pairs else {}),
+            "rows": {split: {kind: len(rows) for kind, rows in kinds.items()} for split, kinds in made.items()},
+            "coordinates": self.box_format.coordinates,
+            **(bounds if self.box_format.coordinates == "qwen2.5" else {}),
+            "test_share": self.test_share,
+            "seed": self.seed,
+            "num_pairs": self.num_pairs,
+            "licenses": _licenses(self, files),
+            "runs": [_run_facts(json.loads(path.read_text(encoding="utf-8"))) for path in _run_files(files)],
+        }
+
+    @cached_property
+    def _files(self) -> _Files:
+        return _find(self)
+
+    @cached_property
+    def _made(self) -> dict[str, dict[str, datasets.Dataset]]:
+        return _make(self, self._files)
 
 
-def data_record(
-    source: Source,
-    conversations: Sequence[str],
-    box_format: BoxFormat,
-    *,
-    test_share: float = 0.0,
-    seed: int = 0,
-    num_pairs: int | None = None,
-    revision: str | None = None,
-) -> dict[str, Any]:
-    """
-    What the record of a training tells of its data; with the arguments and errors of [`load_conversations`].
-
-    Returns:
-        `dict`: JSON-serialisable, without paths of this machine: `source` (its name), `revision` (commit on the Hub),
-            `fingerprint` (hash of the files' bytes), `pairs` (by split; of pairs only), `rows` (by split and kind),
-            `coordinates` with `min_pixels` and `max_pixels` where boxes depend on them, `test_share`, `seed`,
-            `num_pairs`, `licenses` (as the cards state them) and `runs` (what made the pairs, where it is known).
-    """
-    settings = ConversationSettings(source, conversations, box_format, test_share, seed, num_pairs, revision)
-    files = _find(settings)
-    made = _make(settings, files)
-    bounds = {"min_pixels": box_format.min_pixels, "max_pixels": box_format.max_pixels}
-    pairs = {split: len(_pair_ids(next(iter(kinds.values())))) for split, kinds in made.items()}
-    return {
-        "source": files.name,
-        "revision": files.revision,
-        "fingerprint": f"sha256:{_hash(files.all())}",
-        **({"pairs": pairs} if settings.of_pairs else {}),
-        "rows": {split: {kind: len(rows) for kind, rows in kinds.items()} for split, kinds in made.items()},
-        "coordinates": box_format.coordinates,
-        **(bounds if box_format.coordinates == "qwen2.5" else {}),
-        "test_share": test_share,
-        "seed": seed,
-        "num_pairs": num_pairs,
-        "licenses": _licenses(settings, files),
-        "runs": [_run_facts(json.loads(path.read_text(encoding="utf-8"))) for path in _run_files(files)],
-    }
-
-
-def _find(settings: ConversationSettings) -> _Files:
-    source = settings.source
+def _find(wanted: Conversations) -> _Files:
+    source = wanted.source
     if not isinstance(source, str | os.PathLike):
         return _Files("", {"train": find_shards(source)}, "")
     folder, public_name, commit = Path(source), "", None
     if not folder.exists() and _HUB_ID.fullmatch(str(source)):
-        folder, public_name = _download(str(source), settings.revision), str(source)
+        folder, public_name = _download(str(source), wanted.revision), str(source)
         commit = folder.name
-    if settings.of_pairs:
+    if wanted.of_pairs:
         return _Files(public_name, _find_pairs(folder), str(folder), commit)
     if str(source) == _SYNARTIFACT and not folder.exists():
         cached = _split_files(cache_folder(_SYNARTIFACT), f"{_SYNARTIFACT}-{{split}}*.arrow")
@@ -251,42 +233,42 @@ def _split_files(folder: Path, pattern: str) -> dict[str, list[str]]:
     return {split: files for split, files in found.items() if files}
 
 
-def _make(settings: ConversationSettings, files: _Files) -> dict[str, dict[str, datasets.Dataset]]:
+def _make(wanted: Conversations, files: _Files) -> dict[str, dict[str, datasets.Dataset]]:
     """Rows by split and kind of conversation."""
-    if settings.test_share and ("test" in files.splits or not settings.of_pairs):
-        raise UserError(f"test_share is for pairs without a split 'test', got {settings.test_share} for {files.name}")
-    make = _make_of_pairs if settings.of_pairs else _make_of_synartifact
+    if wanted.test_share and ("test" in files.splits or not wanted.of_pairs):
+        raise UserError(f"test_share is for pairs without a split 'test', got {wanted.test_share} for {files.name}")
+    make = _make_of_pairs if wanted.of_pairs else _make_of_synartifact
     made: dict[str, dict[str, datasets.Dataset]] = {}
-    for kind in settings.conversations:
-        for split, rows in make(settings, files, kind).items():
+    for kind in wanted.kinds:
+        for split, rows in make(wanted, files, kind).items():
             made.setdefault(split, {})[kind] = rows
-    for split in ("train", "test") if settings.test_share else {"train": [], **files.splits}:
+    for split in ("train", "test") if wanted.test_share else {"train": [], **files.splits}:
         if not any(map(len, made.get(split, {}).values())):
             raise UserError(f"source {files.name} gives no conversation for the split '{split}'")
     return made
 
 
-def _make_of_pairs(settings: ConversationSettings, files: _Files, kind: str) -> dict[str, datasets.Dataset]:
+def _make_of_pairs(wanted: Conversations, files: _Files, kind: str) -> dict[str, datasets.Dataset]:
     made: dict[str, datasets.Dataset] = {}
     for split, shards in files.splits.items():
         builder = ArtiAgentPairs(
             config_name=kind,
             source=shards,
-            coordinates=settings.box_format.coordinates,
-            min_pixels=settings.box_format.min_pixels,
-            max_pixels=settings.box_format.max_pixels,
-            seed=settings.seed,
-            test_share=settings.test_share,
+            coordinates=wanted.box_format.coordinates,
+            min_pixels=wanted.box_format.min_pixels,
+            max_pixels=wanted.box_format.max_pixels,
+            seed=wanted.seed,
+            test_share=wanted.test_share,
         )
         builder.download_and_prepare()
         # Of a split without rows there is no file to read.
         rows = {name: builder.as_dataset(name) for name, info in builder.info.splits.items() if info.num_examples}
-        if settings.test_share:
+        if wanted.test_share:
             made |= rows
         elif rows:
             made[split] = rows["train"]
-    if settings.num_pairs is not None and "train" in made:
-        made["train"] = _first_pairs(made["train"], settings.num_pairs)
+    if wanted.num_pairs is not None and "train" in made:
+        made["train"] = _first_pairs(made["train"], wanted.num_pairs)
     return made
 
 
@@ -306,7 +288,7 @@ def _pair_ids(rows: datasets.Dataset) -> dict[str, int]:
     return counts
 
 
-def _make_of_synartifact(settings: ConversationSettings, files: _Files, kind: str) -> dict[str, datasets.Dataset]:
+def _make_of_synartifact(wanted: Conversations, files: _Files, kind: str) -> dict[str, datasets.Dataset]:
     if not files.splits:
         # Says how to prepare it.
         _check_readable(files.opened)
@@ -318,7 +300,7 @@ def _make_of_synartifact(settings: ConversationSettings, files: _Files, kind: st
                 "opened": files.opened,
                 "split_name": split,
                 "kind": kind,
-                "box_format": settings.box_format,
+                "box_format": wanted.box_format,
                 # Part of the name of the cache, which must be another one once the source has changed.
                 "stamps": tuple((path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths),
             },
@@ -370,10 +352,10 @@ def _without_paths(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _licenses(settings: ConversationSettings, files: _Files) -> list[str]:
+def _licenses(wanted: Conversations, files: _Files) -> list[str]:
     """As the cards of the source state them, which their owners may have filled in."""
     cards = [folder / "README.md" for folder in files.folders()]
     stated = [DatasetCard.load(card).data.license for card in cards if card.is_file()]
-    if not stated and not settings.of_pairs:
+    if not stated and not wanted.of_pairs:
         stated = [get_benchmark(_SYNARTIFACT).license]
     return sorted({str(license) for license in stated if license})
