@@ -68,6 +68,21 @@ def add_answer_options(asked: argparse._ArgumentGroup) -> None:
     )
 
 
+def check_answer_options(args: argparse.Namespace, *others: str) -> None:
+    """
+    Args:
+        args (`argparse.Namespace`): With what [`add_answer_options`] and [`add_vlm_run_options`] declare.
+        others (`str`): Names of further options that must be at least 1 where they are given.
+
+    Raises:
+        UserError: a number is below 1.
+    """
+    for name in ("min_pixels", "max_pixels", "max_new_tokens", "vlm_batch_size", "vlm_concurrency", *others):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.removeprefix('vlm_').replace('_', '-')} must be at least 1, got {value}")
+
+
 def add_vlm_run_options(
     group: argparse._ArgumentGroup, prefix: str = "--", device: str = "default: cuda, or cpu"
 ) -> None:

@@ -21,7 +21,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 
 Box = tuple[float, float, float, float]
@@ -192,6 +192,18 @@ def qwen2_5_size(
         grow = math.sqrt(min_pixels / (height * width))
         return math.ceil(width * grow / factor) * factor, math.ceil(height * grow / factor) * factor
     return resized
+
+
+def pixel_bounds(image_processor: Any) -> tuple[int, int]:
+    """
+    Least and most pixels of the images of an image processor of Qwen2-VL's and later families; for others, and none,
+    those of the published Qwen2.5-VL models.
+    """
+    size = getattr(image_processor, "size", None)
+    if not (size and hasattr(image_processor, "merge_size") and size["longest_edge"]):
+        return QWEN2_5_MIN_PIXELS, QWEN2_5_MAX_PIXELS
+    # transformers keeps the numbers of pixels of these families under the names of edges.
+    return int(size["shortest_edge"]), int(size["longest_edge"])
 
 
 @dataclass(frozen=True)

@@ -454,7 +454,12 @@ def _sha1(content: bytes) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="A Hub on localhost, in memory, until Ctrl-C.")
     parser.add_argument("--port", type=int, default=0, help="default: any that is free")
-    with LocalHub(parser.parse_args().port) as hub:
+    port = parser.parse_args().port
+    try:
+        local = LocalHub(port)
+    except OSError as error:
+        parser.error(f"--port must be free, got {port}: {error.strerror}")
+    with local as hub:
         variables = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
         print(f"export {' '.join(f'{name}={value}' for name, value in variables.items())}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

@@ -115,7 +115,8 @@ def test_a_side_must_be_whole_tokens(monkeypatch, tmp_path, run, capsys):
 
 
 def test_a_tower_learns_which_tokens_are_flawed(base):
-    detector = detector_of(*load(base), seed=0)
+    model, processor = load(base)
+    detector = detector_of(model, processor, 0)
     curve = train(detector, noisy_pairs(64), TowerTraining(steps=40, crop=SIDE))
     assert curve[-1][1] < 0.5 * curve[0][1]
     judged = noisy_pairs(16, seed=1)

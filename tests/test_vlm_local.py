@@ -72,7 +72,7 @@ def test_memory_that_runs_out_halves_the_batch(talking, caplog):
 
 @pytest.mark.parametrize("model", ["no/such-model", "{empty}"])
 def test_a_model_that_cannot_be_had_is_told(model, tmp_path):
-    with pytest.raises(VLMUnavailable, match="--vlm must be a folder or a Hub repository of an image-text-to-text"):
+    with pytest.raises(VLMUnavailable, match="model must be a folder or a Hub repository of an image-text-to-text"):
         LocalVLM(model.format(empty=tmp_path), device="cpu")
 
 
@@ -90,7 +90,7 @@ def test_weights_that_are_cut_off_are_told(talking, tmp_path):
     shutil.copytree(talking, tmp_path / "model")
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(VLMUnavailable, match="--vlm must be a folder"):
+    with pytest.raises(VLMUnavailable, match="model must be a folder"):
         LocalVLM(str(tmp_path / "model"), device="cpu")
 
 

@@ -276,7 +276,7 @@ def prepare_inputs(script_args: SFTVLMArguments, training_args: SFTConfig, model
     coordinates = cast(Convention, script_args.coordinates or convention_for(config.model_type, name))
     conversations = Conversations(
         source=script_args.dataset_name,
-        kinds=script_args.conversations,
+        kinds=script_args.conversations or (),
         box_format=prepare_processor(processor, coordinates, script_args.min_pixels, script_args.max_pixels),
         test_share=script_args.test_share,
         seed=training_args.seed,

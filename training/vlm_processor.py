@@ -8,7 +8,7 @@ from typing import Any
 from transformers import CLIPImageProcessor, LlavaImageProcessor
 from trl.chat_template_utils import get_training_chat_template
 
-from datasets_script.coordinates import QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, Convention
+from datasets_script.coordinates import Convention, pixel_bounds
 from datasets_script.errors import UserError
 from datasets_script.views.vqa import BoxFormat
 
@@ -44,16 +44,7 @@ def prepare_processor(
         raise UserError(f"--min_pixels must be at least 1 and at most --max_pixels, got {min_pixels}, {max_pixels}")
     if bounds:
         _bound(processor, min_pixels, max_pixels)
-    return BoxFormat(convention, *pixel_bounds(processor))
-
-
-def pixel_bounds(processor: Any) -> tuple[int, int]:
-    """Least and most pixels of an image; those of the published Qwen2.5-VL models for other families."""
-    size = processor.image_processor.size
-    if not (hasattr(processor.image_processor, "merge_size") and size["longest_edge"]):
-        return QWEN2_5_MIN_PIXELS, QWEN2_5_MAX_PIXELS
-    # transformers keeps the numbers of pixels of this family under the names of edges.
-    return int(size["shortest_edge"]), int(size["longest_edge"])
+    return BoxFormat(convention, *pixel_bounds(processor.image_processor))
 
 
 def set_chat_template(processor: Any, model_type: str) -> None:
@@ -105,7 +96,7 @@ def _pad_to_square(processor: Any) -> None:
 def _bound(processor: Any, min_pixels: int | None, max_pixels: int | None) -> None:
     image_processor = processor.image_processor
     if hasattr(image_processor, "merge_size"):
-        least, most = pixel_bounds(processor)
+        least, most = pixel_bounds(image_processor)
         image_processor.size = {"shortest_edge": min_pixels or least, "longest_edge": max_pixels or most}
     elif hasattr(image_processor, "max_patches"):
         tile = image_processor.size["height"] * image_processor.size["width"]

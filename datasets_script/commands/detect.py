@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from ..backends import add_answer_options, add_vlm_run_options, make_vlm
+from ..backends import add_answer_options, add_vlm_run_options, check_answer_options, make_vlm
 from ..detection import ArtifactDetector, upright
 from ..detection_picture import detection_picture
 from ..errors import UserError
@@ -120,10 +120,7 @@ def write_detections(detector: ArtifactDetector, inputs: Sequence[Input], out: P
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("min_pixels", "max_pixels", "max_new_tokens", "vlm_batch_size", "vlm_concurrency"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.removeprefix('vlm_').replace('_', '-')} must be at least 1, got {value}")
+    check_answer_options(args)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

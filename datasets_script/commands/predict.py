@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..backends import add_answer_options, add_vlm_run_options, make_vlm
+from ..backends import add_answer_options, add_vlm_run_options, check_answer_options, make_vlm
 from ..benchmarks.base import BenchmarkError, BenchmarkImage
 from ..benchmarks.builder import load_benchmark
 from ..errors import UserError
@@ -84,10 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("limit", "min_pixels", "max_pixels", "max_new_tokens", "vlm_batch_size", "vlm_concurrency"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.removeprefix('vlm_').replace('_', '-')} must be at least 1, got {value}")
+    check_answer_options(args, "limit")
     if args.out.is_dir():
         raise UserError(f"--out must be a file, got the folder '{args.out}'")
     try:

@@ -16,7 +16,7 @@ from PIL import Image
 from evaluate_metrics.functional.intervals import versions
 
 from ..benchmarks.base import BenchmarkImage
-from ..coordinates import QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, Convention, convention_for
+from ..coordinates import Convention, convention_for, pixel_bounds
 from ..errors import UserError
 from ..locks import RunBusyError
 from ..vlm.base import VLM, VLMAnswer
@@ -115,18 +115,10 @@ def answer_format(vlm: VLM, coordinates: Convention, bounds: tuple[int | None, i
         bounds (`tuple[int | None, int | None]`): Least and most pixels of the model's image processor; by default
             those of the processor itself, or behind an endpoint those of the published Qwen2.5-VL models.
     """
-    known = _processor_bounds(vlm)
+    local = _local(vlm)
+    known = pixel_bounds(local.processor.image_processor if local else None)
     least, most = (given or default for given, default in zip(bounds, known, strict=True))
     return AnswerFormat(coordinates, least, most)
-
-
-def _processor_bounds(vlm: VLM) -> tuple[int, int]:
-    local = _local(vlm)
-    size = getattr(local.processor.image_processor, "size", None) if local else None
-    if size is None or not (size.get("shortest_edge") and size.get("longest_edge")):
-        return QWEN2_5_MIN_PIXELS, QWEN2_5_MAX_PIXELS
-    # transformers keeps the numbers of pixels of this family under the names of edges.
-    return int(size["shortest_edge"]), int(size["longest_edge"])
 
 
 def _local(vlm: VLM) -> LocalVLM | None:

@@ -81,7 +81,7 @@ class LocalVLM(GeneratingVLM):
                 missing |= network.load_adapter(files.adapter).missing_keys
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise VLMUnavailable(
-                "--vlm must be a folder or a Hub repository of an image-text-to-text model with safetensors, "
+                "model must be a folder or a Hub repository of an image-text-to-text model with safetensors, "
                 f"got {model!r}: {error}"
             ) from error
         # transformers would only warn, and go on with random numbers in their place.
@@ -199,7 +199,7 @@ def _conversation(request: VLMRequest) -> list[dict[str, Any]]:
 
 def _quantization(bits: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
     if not is_bitsandbytes_available():
-        raise ImportError("--vlm-quantization needs bitsandbytes; run `pip install artiagent[quantization]`")
+        raise ImportError("quantization needs bitsandbytes; run `pip install artiagent[quantization]`")
     if bits == "4bit":
         return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
     return BitsAndBytesConfig(load_in_8bit=True)
