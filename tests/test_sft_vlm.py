@@ -252,14 +252,15 @@ def test_resumed_equals_uninterrupted(run, bases, tmp_path):
 
 def test_record(run, bases, tmp_path):
     options = (*ONE_STEP, "--conversations", "vqa", "comparisons", "--test_share", "0.25")
-    record = train(bases["llava"], run, tmp_path / "one", *options)
+    record = train(bases["llava"], run, tmp_path / "one", *options, "--coordinates", "normalized")
     assert str(tmp_path) not in json.dumps(record) and str(run.parent) not in json.dumps(record)
     assert record["recipe"]["learning_rate"] == 1e-3 and "adam_beta1" not in record["recipe"]
     assert record["data"]["rows"]["test"] == {"vqa": 4, "comparisons": 2}
     assert record["base_model"]["id"] == "llava" and len(record["eval_loss"]) == 1
-    # A second stage knows where the first began.
+    # A second stage knows where the first began, and goes on writing boxes as it did.
     second = train(tmp_path / "one", run, tmp_path / "two", *options)
     assert second["base_model"]["id"] == "one" and second["base_model"]["base_model"] == record["base_model"]
+    assert record["data"]["coordinates"] == second["data"]["coordinates"] == "normalized"
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])

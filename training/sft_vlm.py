@@ -53,6 +53,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets_script.coordinates import CONVENTIONS, Convention, convention_for  # noqa: E402
 from datasets_script.errors import UserError  # noqa: E402
 from datasets_script.files import write_json  # noqa: E402
+from datasets_script.vlm.local import recorded_coordinates  # noqa: E402
 from evaluate_metrics.functional.intervals import versions  # noqa: E402
 from training.vlm_data import CONVERSATIONS, Conversations  # noqa: E402
 from training.vlm_parts import PARTS, exclude_from_lora, freeze, parameter_counts  # noqa: E402
@@ -68,7 +69,8 @@ class SFTVLMArguments(ScriptArguments):
     Args:
         conversations (`list[str]`, *optional*): Kinds of conversations, of `CONVERSATIONS`. Without it, the one that
             `dataset_config` names, or `vqa` and `instructions`.
-        coordinates (`str`, *optional*): How boxes are written; by default as the model's family does.
+        coordinates (`str`, *optional*): How boxes are written; by default as the model was trained, by its own record
+            or as its family.
         min_pixels, max_pixels (`int`, *optional*): Bounds of the image the model sees, set on the processor and saved
             with it; answers are written for them.
         test_share (`float`, *optional*, defaults to 0): Share of source photographs held out for the loss on data not
@@ -89,7 +91,7 @@ class SFTVLMArguments(ScriptArguments):
     coordinates: str | None = field(
         default=None,
         metadata={
-            "help": "How boxes are written. Default: as the model's family does.",
+            "help": "How boxes are written. Default: as the model was trained, by its record or as its family.",
             "choices": [*CONVENTIONS],
         },
     )
@@ -273,7 +275,8 @@ def prepare_inputs(script_args: SFTVLMArguments, training_args: SFTConfig, model
     options = {"revision": revision, "trust_remote_code": training_args.trust_remote_code}
     config = AutoConfig.from_pretrained(name, **options)
     processor = AutoProcessor.from_pretrained(name, **options)
-    coordinates = cast(Convention, script_args.coordinates or convention_for(config.model_type, name))
+    asked = cast(Convention | None, script_args.coordinates)
+    coordinates = asked or recorded_coordinates(name, revision) or convention_for(config.model_type, name)
     conversations = Conversations(
         source=script_args.dataset_name,
         kinds=script_args.conversations or (),

@@ -72,7 +72,7 @@ class LocalVLM(GeneratingVLM):
             options["quantization_config"] = _quantization(quantization, dtype)
         try:
             self._files = files = _find_files(model, revision)
-            self.coordinates = _recorded_coordinates(files)
+            self.coordinates = recorded_coordinates(files.processor, files.revision)
             self.processor = AutoProcessor.from_pretrained(files.processor, revision=files.revision)
             options |= {"revision": files.revision, "use_safetensors": True, "output_loading_info": True}
             network, loaded = AutoModelForImageTextToText.from_pretrained(files.network, **options)
@@ -179,10 +179,11 @@ def _find_files(model: str, revision: str | None) -> _Files:
     return _Files(str(folder), base, revision, recorded, recorded_base, str(folder))
 
 
-def _recorded_coordinates(files: _Files) -> Convention | None:
-    folder = Path(files.processor)
+def recorded_coordinates(model: str, revision: str | None) -> Convention | None:
+    """How a model in a folder or on the Hub writes boxes, by the record of its training (`training.json`) if any."""
+    folder = Path(model)
     try:
-        found = hf_hub_download(files.processor, _RECORD, revision=files.revision) if not folder.is_dir() else None
+        found = hf_hub_download(model, _RECORD, revision=revision) if not folder.is_dir() else None
         record = json.loads(Path(found or folder / _RECORD).read_text(encoding="utf-8"))
     except (EntryNotFoundError, FileNotFoundError):  # most models have none
         return None
