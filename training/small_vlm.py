@@ -41,7 +41,7 @@ from training.vlm_data import PAIR_CONVERSATIONS, Conversations  # noqa: E402
 IMAGE, END, PAD = "<image>", "<|endofanswer|>", "<|pad|>"
 STRIDE = 16
 
-# GPT-2's own .02 is for layers six times as wide; after the same 3,200 boxes, weights of .08 had begun to find places.
+# GPT-2's own .02 is for layers six times as wide; after the same 3,200 questions, .08 had begun to find places.
 _WEIGHT_STD = 0.08
 # Of the sines. Larger than words, they are not lost in what a token of the image looks like.
 _PLACE_SCALE = 2.0
