@@ -1,4 +1,4 @@
-"""Do models learn to see flaws from the pairs, and only from the flaws? On a CPU, from scratch, in three to four hours.
+"""Do models learn to see flaws from the pairs, and only from the flaws? From scratch on a CPU, in under four hours.
 
     python tests/benchmarks/learning.py --photos PHOTOS --json learning.json
 
