@@ -70,8 +70,11 @@ def add_answer_options(asked: argparse._ArgumentGroup) -> None:
 
 def check_answer_options(args: argparse.Namespace, *others: str) -> None:
     """
+    Refuses numbers below 1.
+
     Args:
-        args (`argparse.Namespace`): With what [`add_answer_options`] and [`add_vlm_run_options`] declare.
+        args (`argparse.Namespace`): With what [`add_answer_options`] declares, and [`add_vlm_run_options`] without
+            another prefix.
         others (`str`): Names of further options that must be at least 1 where they are given.
 
     Raises:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -196,14 +197,19 @@ def qwen2_5_size(
 
 def pixel_bounds(image_processor: Any) -> tuple[int, int]:
     """
-    Least and most pixels of the images of an image processor of Qwen2-VL's and later families; for others, and none,
-    those of the published Qwen2.5-VL models.
+    Least and most pixels of an image that a model gets.
+
+    Args:
+        image_processor (`BaseImageProcessor`, *optional*): Of Qwen2-VL, Qwen2.5-VL or Qwen3-VL. For those of other
+            families, and for `None`, the bounds are those of the published Qwen2.5-VL models.
     """
-    size = getattr(image_processor, "size", None)
-    if not (size and hasattr(image_processor, "merge_size") and size["longest_edge"]):
-        return QWEN2_5_MIN_PIXELS, QWEN2_5_MAX_PIXELS
-    # transformers keeps the numbers of pixels of these families under the names of edges.
-    return int(size["shortest_edge"]), int(size["longest_edge"])
+    if hasattr(image_processor, "merge_size"):
+        # transformers keeps the numbers of pixels of these families under the names of edges.
+        with suppress(KeyError):
+            least, most = image_processor.size["shortest_edge"], image_processor.size["longest_edge"]
+            if least and most:
+                return int(least), int(most)
+    return QWEN2_5_MIN_PIXELS, QWEN2_5_MAX_PIXELS
 
 
 @dataclass(frozen=True)

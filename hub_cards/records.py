@@ -65,7 +65,7 @@ class TrainingRecord:
         recipe (`dict`): The arguments that were given.
         base (`BaseModel`): What was trained.
         method (`dict`): `peft`, `frozen`, `trainable_parameters`, `parameters`.
-        data (`dict`): Facts of the data, as `training.vlm_data.data_record` gives them.
+        data (`dict`): Facts of the data, as `training.vlm_data.Conversations.record` gives them.
         seed (`int`): Of the training.
         versions (`dict[str, str]`): Of packages.
         device (`str`), devices (`int`): What it ran on, and on how many of them.

@@ -457,8 +457,8 @@ def main() -> None:
     port = parser.parse_args().port
     try:
         local = LocalHub(port)
-    except OSError as error:
-        parser.error(f"--port must be free, got {port}: {error.strerror}")
+    except (OSError, OverflowError) as error:
+        parser.error(f"--port must be one that is free, got {port}: {error}")
     with local as hub:
         variables = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
         print(f"export {' '.join(f'{name}={value}' for name, value in variables.items())}", flush=True)

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import doctest
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.image_utils import SizeDict
 
 from datasets_script import coordinates
-from datasets_script.coordinates import CONVENTIONS, convention_for, decode_box, encode_box, format_box, qwen2_5_size
+from datasets_script.coordinates import (
+    CONVENTIONS,
+    QWEN2_5_MAX_PIXELS,
+    QWEN2_5_MIN_PIXELS,
+    convention_for,
+    decode_box,
+    encode_box,
+    format_box,
+    pixel_bounds,
+    qwen2_5_size,
+)
 
 
 SIDES = st.integers(8, 4000)
@@ -151,6 +163,23 @@ def test_mistakes_are_named():
 )
 def test_conventions_of_families(names, convention):
     assert convention_for(*names) == convention
+
+
+@pytest.mark.parametrize(
+    ("attributes", "bounds"),
+    [
+        ({"merge_size": 2, "size": {"shortest_edge": 784, "longest_edge": 3136}}, (784, 3136)),
+        ({"merge_size": 2, "size": SizeDict(shortest_edge=784, longest_edge=3136)}, (784, 3136)),
+        ({"merge_size": 2, "size": SizeDict(longest_edge=1)}, None),
+        ({"merge_size": 2, "size": {"height": 448, "width": 448}}, None),
+        # Edges in pixels, as detectors have them.
+        ({"size": {"shortest_edge": 800, "longest_edge": 1333}}, None),
+        ({}, None),
+    ],
+)
+def test_bounds_are_read_from_processors_that_count_pixels(attributes, bounds):
+    assert pixel_bounds(SimpleNamespace(**attributes)) == (bounds or (QWEN2_5_MIN_PIXELS, QWEN2_5_MAX_PIXELS))
+    assert pixel_bounds(None) == (QWEN2_5_MIN_PIXELS, QWEN2_5_MAX_PIXELS)
 
 
 def test_examples_run():

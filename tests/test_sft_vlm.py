@@ -329,6 +329,13 @@ def test_mistakes_are_told_in_a_line(options, message, run, bases, tmp_path):
     assert "Traceback" not in str(raised.value)
 
 
+def test_a_broken_record_of_the_base_model_is_told(run, bases, tmp_path):
+    base = shutil.copytree(bases["llava"], tmp_path / "base")
+    (base / "training.json").write_text("{")
+    with pytest.raises(UserError, match="--model_name_or_path must have a readable training.json or none"):
+        train(base, run, tmp_path / "out")
+
+
 def test_unknown_names_of_a_recipe_are_refused(tmp_path):
     (tmp_path / "mine.yaml").write_text("learning_rat: 1.0e-5\n")
     with pytest.raises(UserError, match="unknown name, learning_rat"):

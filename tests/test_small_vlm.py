@@ -16,7 +16,15 @@ from datasets_script.errors import UserError
 from datasets_script.evaluation.questions import TASKS, question
 from tests.made_pairs import HEIGHT, WIDTH, make_pair, write_run
 from training import small_vlm, train_tower
-from training.small_vlm import STRIDE, conversation_texts, make_model, make_processor, place_codes, train_tokenizer
+from training.small_vlm import (
+    PLACE_SCALE,
+    STRIDE,
+    conversation_texts,
+    make_model,
+    make_processor,
+    place_codes,
+    train_tokenizer,
+)
 from training.train_tower import (
     PairArrays,
     TowerTraining,
@@ -76,7 +84,7 @@ def test_each_token_of_the_image_begins_with_the_code_of_its_place(base):
     for prompt in prompts:
         tokens = processor(images=picture, text=prompt, return_tensors="pt").input_ids[0]
         places = torch.nonzero(tokens == model.config.image_token_index)[:, 0]
-        torch.testing.assert_close(weights[places], 2.0 * place_codes(rows, weights.shape[1]))
+        torch.testing.assert_close(weights[places], PLACE_SCALE * place_codes(rows, weights.shape[1]))
 
 
 def test_codes_tell_places_apart_and_near_ones_are_alike():
@@ -104,6 +112,7 @@ def test_the_command_writes_a_model_that_loads_and_depends_on_the_seed_alone(bas
     for name, tensor in again.state_dict().items():
         torch.testing.assert_close(tensor, weights[name], rtol=0, atol=0)
     assert any(not torch.equal(tensor, weights[name]) for name, tensor in other.state_dict().items())
+    assert model.model.language_model.wte.weight.std().item() == pytest.approx(0.08, rel=0.05)
 
 
 def test_a_side_must_be_whole_tokens(monkeypatch, tmp_path, run, capsys):

@@ -276,7 +276,12 @@ def prepare_inputs(script_args: SFTVLMArguments, training_args: SFTConfig, model
     config = AutoConfig.from_pretrained(name, **options)
     processor = AutoProcessor.from_pretrained(name, **options)
     asked = cast(Convention | None, script_args.coordinates)
-    coordinates = asked or recorded_coordinates(name, revision) or convention_for(config.model_type, name)
+    try:
+        coordinates = asked or recorded_coordinates(name, revision) or convention_for(config.model_type, name)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--model_name_or_path must have a readable training.json or none, got '{name}': {error}"
+        ) from None
     conversations = Conversations(
         source=script_args.dataset_name,
         kinds=script_args.conversations or (),

@@ -5,10 +5,10 @@ as vision tower and GPT-2 as language model, 1.7 million parameters.
     python training/small_vlm.py runs/base --dataset_name runs/demo
 
 It is here to try the recipes, and for `tests/benchmarks/learning.py`. Why these parts: convolutions with
-batch norm learned in minutes what SegFormer's encoder, which was tried first, had not begun to learn; the language
-model's positions of the image's tokens begin as sines of row and column, and its weights wider than GPT-2's, without
-which it did not learn to say where something is; numbers are written digit by digit, so that each digit is seen often
-enough to be learned.
+batch norm learned in minutes what SegFormer's encoder, which was tried first, had not begun to learn. The language
+model's position embeddings of the image's tokens begin as sines of row and column, and its weights are drawn with a
+larger deviation than GPT-2's; with neither it answered boxes of zeros. Numbers are written digit by
+digit, so that each digit is seen often enough to be learned.
 """
 
 import argparse
@@ -41,11 +41,14 @@ from training.vlm_data import PAIR_CONVERSATIONS, Conversations  # noqa: E402
 IMAGE, END, PAD = "<image>", "<|endofanswer|>", "<|pad|>"
 STRIDE = 16
 
-# GPT-2's own .02 is for layers six times as wide; after the same 3,200 questions, .08 had begun to find places.
+# For a conversation, besides the image.
+_TEXT_POSITIONS = 1792
+
+# GPT-2's own .02 is for layers six times as wide. What was compared: tests/benchmarks/README.md.
 _WEIGHT_STD = 0.08
 # Of the sines. Larger than words, they are not lost in what a token of the image looks like.
-_PLACE_SCALE = 2.0
-# Of the fastest, radians a row; the slowest is so many times slower.
+PLACE_SCALE = 2.0
+# Radians a row of the fastest sines, and how many times slower others become.
 _PLACE_FREQUENCY, _PLACE_RANGE = math.pi / 2, 100.0
 
 _TEMPLATE = Path(__file__).with_name("chat_templates") / "llava.jinja"
@@ -89,13 +92,14 @@ def make_processor(tokenizer: PreTrainedTokenizerFast, side: int = 256) -> Llava
 def make_model(processor: LlavaProcessor, seed: int = 0) -> FastVlmForConditionalGeneration:
     """Random weights; a token of the image for each `STRIDE` x `STRIDE` px that the processor gives."""
     tokenizer = processor.tokenizer
+    rows = processor.image_processor.crop_size["height"] // STRIDE
     widths = [32, 64, 128]
     vision = ResNetConfig(
         embedding_size=widths[0], hidden_sizes=widths, depths=[1, 2, 2], layer_type="basic", hidden_size=widths[-1]
     )
     text = GPT2Config(
         vocab_size=len(tokenizer),
-        n_positions=2048,
+        n_positions=rows**2 + _TEXT_POSITIONS,
         n_embd=128,
         n_layer=3,
         n_head=4,
@@ -118,17 +122,20 @@ def make_model(processor: LlavaProcessor, seed: int = 0) -> FastVlmForConditiona
     model = FastVlmForConditionalGeneration(config)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    rows = processor.image_processor.crop_size["height"] // STRIDE
     question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ""}]}]
     first = tokenizer(processor.apply_chat_template(question)).input_ids.index(config.image_token_index)
     with torch.no_grad():
-        model.model.language_model.wpe.weight[first : first + rows**2] = _PLACE_SCALE * place_codes(rows, text.n_embd)
+        model.model.language_model.wpe.weight[first : first + rows**2] = PLACE_SCALE * place_codes(rows, text.n_embd)
     return model
 
 
 def place_codes(rows: int, width: int) -> torch.Tensor:
     """
     Sines and cosines of where the tokens of a square image are, row by row.
+
+    Args:
+        rows (`int`): Of tokens, and columns.
+        width (`int`): Of a code, a multiple of 4.
 
     Returns:
         `torch.Tensor` of shape `(rows * rows, width)`: Of mean square 1; half of them tell the column, half the row.

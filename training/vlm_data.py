@@ -82,7 +82,8 @@ class _Files:
 @dataclass(frozen=True, eq=False)
 class Conversations:
     """
-    Conversations to train on. They are made once and kept in the cache of `datasets` until the source changes.
+    Conversations to train on. They are kept in the cache of `datasets`, and made again for another object once the
+    source has changed.
 
     Args:
         source (`str` or sequence of `str`): For conversations about pairs a folder written by `artiagent synthesize`
@@ -115,12 +116,12 @@ class Conversations:
         kinds = list(self.kinds)
         known = ", ".join(CONVERSATIONS)
         if not kinds or len(set(kinds)) < len(kinds):
-            raise UserError(f"conversations must be one or more of {known}, each once, got {kinds}")
+            raise UserError(f"kinds of conversations must be one or more of {known}, each once, got {kinds}")
         if unknown := [kind for kind in kinds if kind not in CONVERSATIONS]:
-            raise UserError(f"conversations must be among {known}, got '{unknown[0]}'")
+            raise UserError(f"kinds of conversations must be among {known}, got '{unknown[0]}'")
         if not (set(kinds) <= set(PAIR_CONVERSATIONS) or set(kinds) <= set(SYNARTIFACT_CONVERSATIONS)):
             raise UserError(
-                f"conversations must be of one source: {', '.join(PAIR_CONVERSATIONS)} are made of pairs and "
+                f"kinds of conversations must be of one source: {', '.join(PAIR_CONVERSATIONS)} are made of pairs and "
                 f"{', '.join(SYNARTIFACT_CONVERSATIONS)} of SynArtifact-1K, got {kinds}"
             )
         if self.num_pairs is not None and (self.num_pairs < 1 or not self.of_pairs):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from transformers.utils import find_adapter_config_file, is_bitsandbytes_available, is_peft_available
@@ -180,11 +180,25 @@ def _find_files(model: str, revision: str | None) -> _Files:
 
 
 def recorded_coordinates(model: str, revision: str | None) -> Convention | None:
-    """How a model in a folder or on the Hub writes boxes, by the record of its training (`training.json`) if any."""
+    """
+    How a model writes boxes, by the record of its training (`training.json`); `None` if it has none, or none that can
+    be had.
+
+    Args:
+        model (`str`): A folder, or an id on the Hub.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+
+    Raises:
+        OSError: the Hub answers with an error.
+        ValueError: the record is no JSON.
+    """
     folder = Path(model)
     try:
         found = hf_hub_download(model, _RECORD, revision=revision) if not folder.is_dir() else None
         record = json.loads(Path(found or folder / _RECORD).read_text(encoding="utf-8"))
+    except LocalEntryNotFoundError:
+        logger.warning("%s: without the Hub it cannot be known whether its training set how it writes boxes", model)
+        return None
     except (EntryNotFoundError, FileNotFoundError):  # most models have none
         return None
     # Other programs may leave a file of that name, too.
