@@ -111,7 +111,7 @@ def find_base(model: str, revision: str) -> tuple[dict[str, Any], str | None]:
         revision (`str`): Branch, tag or commit of a repository.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such model, or its record of a training cannot be read.
     """
     folder = Path(model)
     try:
@@ -124,8 +124,15 @@ def find_base(model: str, revision: str) -> tuple[dict[str, Any], str | None]:
         return {"id": model, "revision": recorded}, loaded
     base: dict[str, Any] = {"id": folder.name, "revision": recorded}
     if (folder / "training.json").exists():
-        before = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-        base["base_model"] = before["base_model"]
+        try:
+            before = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"--model_name_or_path must have a readable training.json or none, got '{model}': {error}"
+            ) from None
+        # Other programs may leave a file of that name, too.
+        if isinstance(before, dict) and "base_model" in before:
+            base["base_model"] = before["base_model"]
     return base, loaded
 
 
