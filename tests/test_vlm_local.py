@@ -20,7 +20,7 @@ from datasets_script.evaluation.predict import convention_of
 from datasets_script.files import fingerprint
 from datasets_script.prompts import describe, explain, verify
 from datasets_script.vlm import CachedVLM, LocalVLM, VLMAnswer, VLMUnavailable, default_cache_folder
-from datasets_script.vlm.local import recorded_coordinates
+from datasets_script.vlm.local import recorded_coordinates, training_record
 
 from .tiny_vlms import tiny_internvl, tiny_llava, tiny_qwen2_5_vl
 
@@ -37,7 +37,7 @@ REQUESTS = [
 
 def test_a_record_that_cannot_be_asked_for_is_told(monkeypatch, caplog):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert recorded_coordinates("someone/never-downloaded", None) is None
+    assert recorded_coordinates(training_record("someone/never-downloaded", None)) is None
     assert "someone/never-downloaded: without the Hub it cannot be known" in caplog.text
 
 

@@ -271,17 +271,12 @@ class Inputs:
 
 def prepare_inputs(script_args: SFTVLMArguments, training_args: SFTConfig, model_args: ModelConfig) -> Inputs:
     name = model_args.model_name_or_path
-    base, revision = find_base(name, model_args.model_revision)
+    base, revision, before = find_base(name, model_args.model_revision)
     options = {"revision": revision, "trust_remote_code": training_args.trust_remote_code}
     config = AutoConfig.from_pretrained(name, **options)
     processor = AutoProcessor.from_pretrained(name, **options)
     asked = cast(Convention | None, script_args.coordinates)
-    try:
-        coordinates = asked or recorded_coordinates(name, revision) or convention_for(config.model_type, name)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--model_name_or_path must have a readable training.json or none, got '{name}': {error}"
-        ) from None
+    coordinates = asked or recorded_coordinates(before) or convention_for(config.model_type, name)
     conversations = Conversations(
         source=script_args.dataset_name,
         kinds=script_args.conversations or (),

@@ -7,8 +7,8 @@ as vision tower and GPT-2 as language model, 1.7 million parameters.
 It is here to try the recipes, and for `tests/benchmarks/learning.py`. Why these parts: convolutions with
 batch norm learned in minutes what SegFormer's encoder, which was tried first, had not begun to learn. The language
 model's position embeddings of the image's tokens begin as sines of row and column, and its weights are drawn with a
-larger deviation than GPT-2's; with neither it answered boxes of zeros. Numbers are written digit by
-digit, so that each digit is seen often enough to be learned.
+larger deviation than GPT-2's; with neither it answered boxes of zeros. Numbers are written digit by digit, so that
+each digit is seen often enough to be learned.
 """
 
 import argparse

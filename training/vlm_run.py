@@ -14,6 +14,7 @@ from trl import TrlParser
 
 from datasets_script.errors import UserError
 from datasets_script.files import resolve_revision, write_json
+from datasets_script.vlm.local import training_record
 
 
 # Arguments that do not change what is learned: a run may be continued with others.
@@ -102,9 +103,10 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def find_base(model: str, revision: str) -> tuple[dict[str, Any], str | None]:
+def find_base(model: str, revision: str) -> tuple[dict[str, Any], str | None, dict[str, Any]]:
     """
-    What to record of the model that training begins with, and the revision to load of it.
+    What to record of the model that training begins with, the revision to load of it, and the record of its own
+    training, empty for most.
 
     Args:
         model (`str`): A folder, or the id of a repository on the Hub.
@@ -120,20 +122,18 @@ def find_base(model: str, revision: str) -> tuple[dict[str, Any], str | None]:
         raise UserError(
             f"--model_name_or_path must be a folder or a model on the Hub, got '{model}': {error}"
         ) from None
+    try:
+        before = training_record(model, loaded)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--model_name_or_path must have a readable training.json or none, got '{model}': {error}"
+        ) from None
     if not folder.is_dir():
-        return {"id": model, "revision": recorded}, loaded
+        return {"id": model, "revision": recorded}, loaded, before
     base: dict[str, Any] = {"id": folder.name, "revision": recorded}
-    if (folder / "training.json").exists():
-        try:
-            before = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"--model_name_or_path must have a readable training.json or none, got '{model}': {error}"
-            ) from None
-        # Other programs may leave a file of that name, too.
-        if isinstance(before, dict) and "base_model" in before:
-            base["base_model"] = before["base_model"]
-    return base, loaded
+    if "base_model" in before:
+        base["base_model"] = before["base_model"]
+    return base, loaded, before
 
 
 def _is_incidental(name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,7 +72,7 @@ class LocalVLM(GeneratingVLM):
             options["quantization_config"] = _quantization(quantization, dtype)
         try:
             self._files = files = _find_files(model, revision)
-            self.coordinates = recorded_coordinates(files.processor, files.revision)
+            self.coordinates = recorded_coordinates(training_record(files.processor, files.revision))
             self.processor = AutoProcessor.from_pretrained(files.processor, revision=files.revision)
             options |= {"revision": files.revision, "use_safetensors": True, "output_loading_info": True}
             network, loaded = AutoModelForImageTextToText.from_pretrained(files.network, **options)
@@ -179,10 +179,9 @@ def _find_files(model: str, revision: str | None) -> _Files:
     return _Files(str(folder), base, revision, recorded, recorded_base, str(folder))
 
 
-def recorded_coordinates(model: str, revision: str | None) -> Convention | None:
+def training_record(model: str, revision: str | None) -> dict[str, Any]:
     """
-    How a model writes boxes, by the record of its training (`training.json`); `None` if it has none, or none that can
-    be had.
+    The record of a model's training (`training.json`), empty if it has none, or none that can be had.
 
     Args:
         model (`str`): A folder, or an id on the Hub.
@@ -198,11 +197,16 @@ def recorded_coordinates(model: str, revision: str | None) -> Convention | None:
         record = json.loads(Path(found or folder / _RECORD).read_text(encoding="utf-8"))
     except LocalEntryNotFoundError:
         logger.warning("%s: without the Hub it cannot be known whether its training set how it writes boxes", model)
-        return None
+        return {}
     except (EntryNotFoundError, FileNotFoundError):  # most models have none
-        return None
+        return {}
     # Other programs may leave a file of that name, too.
-    data = record.get("data") if isinstance(record, dict) else None
+    return record if isinstance(record, dict) else {}
+
+
+def recorded_coordinates(record: Mapping[str, Any]) -> Convention | None:
+    """How a model writes boxes, by the record of its training; `None` if that does not tell."""
+    data = record.get("data")
     coordinates = data.get("coordinates") if isinstance(data, dict) else None
     return coordinates if coordinates in CONVENTIONS else None
 
