@@ -11,6 +11,7 @@ from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, Co
 
 # Of a local folder, diffusers copies only the modules that this file names itself, so it names those of pipeline.py.
 from .confinement import confine_tokens  # noqa: F401
+from .denoising_loop import Walk  # noqa: F401
 from .family import TransformerFamily  # noqa: F401
 from .family_chroma import ChromaFamily  # noqa: F401
 from .family_flux import FluxFamily  # noqa: F401
@@ -23,7 +24,6 @@ from .mapping import PatchMapping
 from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
 from .schedulers import SOLVERS  # noqa: F401
 from .value_cache import ValueCache  # noqa: F401
-from .walk import Walk  # noqa: F401
 
 
 REQUIRED_COMPONENTS = ("transformer", "scheduler", "vae")

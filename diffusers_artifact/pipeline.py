@@ -22,6 +22,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import unwrap_module
 
 from .confinement import CONFINEMENTS, Confinement, confine_pixels, confine_tokens, dilated_targets
+from .denoising_loop import Walk
 from .family import Conditioning, TransformerFamily
 from .family_chroma import ChromaFamily
 from .family_flux import FluxFamily
@@ -39,7 +40,6 @@ from .inputs import ImageInput, MappingInput, arrange_mappings, one_of, preproce
 from .mapping import PatchMapping
 from .schedulers import SOLVERS
 from .value_cache import CACHE_DEVICES, CacheDevice
-from .walk import Walk
 
 
 FAMILIES: tuple[type[TransformerFamily], ...] = (FluxFamily, Flux2Family, ChromaFamily, SD3Family, QwenImageFamily)

@@ -11,9 +11,9 @@ from typing import Any
 from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, SpaceCard, SpaceCardData
 
 from datasets_script.benchmarks.registry import BENCHMARKS
-from datasets_script.coordinates import MEANINGS
-from datasets_script.evaluation.questions import question
-from evaluate_metrics.functional.intervals import versions
+from datasets_script.detection.questions import question
+from datasets_script.vlm.conventions import MEANINGS
+from evaluate_metrics.functional.versions import versions
 
 from .records import BaseModel, EvaluationReport, TrainingRecord
 

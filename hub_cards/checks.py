@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard, ModelCard, RepoCard, SpaceCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from datasets_script.errors import UserError
+from datasets_script.utils.errors import UserError
 
 
 # https://huggingface.co/docs/hub/repositories-licenses, but for `unknown`.

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from huggingface_hub import RepoCard
 
-from datasets_script.errors import UserError
+from datasets_script.utils.errors import UserError
 
 from .cards import dataset_card
 from .checks import check_license, parse_card

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets_script.errors import UserError
+from datasets_script.utils.errors import UserError
 
 from .cards import space_card
 from .checks import parse_card

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from datasets_script.errors import UserError
+from datasets_script.utils.errors import UserError
 
 from .cards import MARK, model_card
 from .checks import check_license, parse_card

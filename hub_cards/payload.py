@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, get_args
 
-from datasets_script.errors import UserError
+from datasets_script.utils.errors import UserError
 
 from .checks import check_card, check_text, is_text
 

@@ -7,7 +7,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from datasets_script.errors import UserError
+from datasets_script.utils.errors import UserError
 
 from .cards import pipeline_card
 from .payload import Payload, SentFile, divide

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from datasets_script.errors import UserError
+from datasets_script.utils.errors import UserError
 
 from .payload import CARD, Payload, is_allowed
 

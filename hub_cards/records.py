@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from datasets_script.errors import UserError
 from datasets_script.evaluation.tables import SCORE_NAMES
+from datasets_script.utils.errors import UserError
 
 
 TRAINING_FILE = "training.json"
@@ -65,7 +65,7 @@ class TrainingRecord:
         recipe (`dict`): The arguments that were given.
         base (`BaseModel`): What was trained.
         method (`dict`): `peft`, `frozen`, `trainable_parameters`, `parameters`.
-        data (`dict`): Facts of the data, as `training.vlm_data.Conversations.record` gives them.
+        data (`dict`): Facts of the data, as `training.vlm.data.Conversations.record` gives them.
         seed (`int`): Of the training.
         versions (`dict[str, str]`): Of packages.
         device (`str`), devices (`int`): What it ran on, and on how many of them.

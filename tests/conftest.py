@@ -23,7 +23,7 @@ os.environ.update(
 hypothesis.settings.register_profile("artiagent", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("artiagent")
 
-pytest_plugins = ["tests.vlm_fixtures"]
+pytest_plugins = ["tests.helpers.vlm_fixtures"]
 
 
 def pytest_addoption(parser):

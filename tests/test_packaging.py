@@ -9,15 +9,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from .helpers.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 
 # Each package, with those it may import.
 PACKAGES: dict[str, set[str]] = {
@@ -27,7 +26,7 @@ PACKAGES: dict[str, set[str]] = {
     "hub_cards": {"datasets_script", "diffusers_artifact", "evaluate_metrics"},
 }
 # The command line, which nothing imports, publishes.
-PUBLISHER = "datasets_script/commands/push.py"
+PUBLISHER = "datasets_script/cli/push.py"
 MAX_EMBEDDED_BYTES = 16 * 2**20
 
 # Alice is nobody's account: it is she whose paths must not be published, in the tests of that.

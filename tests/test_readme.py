@@ -5,15 +5,16 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
-from datasets_script.cli import build_parser
-from tests.benchmark_sources import artibench_row, write_artibench
-from tests.made_pairs import make_pair, write_run
+from datasets_script.cli.main import build_parser
+from tests.helpers.benchmark_sources import artibench_row, write_artibench
+from tests.helpers.made_pairs import make_pair, write_run
 from training.sft_vlm import parse
 
+from .helpers.paths import ROOT
 
-README = Path(__file__).parents[1] / "README.md"
+
+README = ROOT / "README.md"
 RUN = """
 import doctest, re, sys
 from pathlib import Path
@@ -57,8 +58,8 @@ def test_commands_have_arguments_that_exist():
 
 def test_training_commands_name_recipes_and_arguments_that_exist(monkeypatch):
     monkeypatch.chdir(README.parent)
-    launched = [words[words.index("training/sft_vlm.py") + 1 :] for words in commands("accelerate launch")]
-    found = [*launched, *commands("python training/sft_vlm.py"), *commands("trl sft")]
+    launched = [words[words.index("training.sft_vlm") + 1 :] for words in commands("accelerate launch")]
+    found = [*launched, *commands("python -m training.sft_vlm"), *commands("trl sft")]
     assert len(found) == 4
     for words in found:
         # The parser asks for the GPU that the recipe needs.

@@ -11,15 +11,15 @@ parts of the model frozen, boxes written for the model's own processor, pixel bo
 
 # Full training (ArtiAgent's two stages, on 8 GPUs)
 ```bash
-accelerate launch --config_file training/accelerate_configs/zero3.yaml training/sft_vlm.py \
+accelerate launch --config_file training/accelerate_configs/zero3.yaml -m training.sft_vlm \
     --config training/recipes/qwen2_5_vl_7b_stage1.yaml --dataset_name runs/pairs
-accelerate launch --config_file training/accelerate_configs/zero3.yaml training/sft_vlm.py \
+accelerate launch --config_file training/accelerate_configs/zero3.yaml -m training.sft_vlm \
     --config training/recipes/qwen2_5_vl_7b_stage2.yaml --dataset_name runs/pairs
 ```
 
 # LoRA (one 24 GB GPU)
 ```bash
-python training/sft_vlm.py --config training/recipes/qwen2_5_vl_7b_lora_24gb.yaml --dataset_name runs/pairs
+python -m training.sft_vlm --config training/recipes/qwen2_5_vl_7b_lora_24gb.yaml --dataset_name runs/pairs
 ```
 
 Every value of a recipe can be overridden on the command line. Stopped by Ctrl-C or a crash, the same command continues
@@ -47,18 +47,15 @@ from trl import (
     get_quantization_config,
 )
 
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from datasets_script.coordinates import CONVENTIONS, Convention, convention_for  # noqa: E402
-from datasets_script.errors import UserError  # noqa: E402
-from datasets_script.files import write_json  # noqa: E402
-from datasets_script.vlm.local import recorded_coordinates  # noqa: E402
-from evaluate_metrics.functional.intervals import versions  # noqa: E402
-from training.vlm_data import CONVERSATIONS, Conversations  # noqa: E402
-from training.vlm_parts import PARTS, exclude_from_lora, freeze, parameter_counts  # noqa: E402
-from training.vlm_processor import prepare_processor, set_chat_template  # noqa: E402
-from training.vlm_run import begin_run, find_base, given_arguments, recipe_record, step_of  # noqa: E402
+from datasets_script.utils.errors import UserError
+from datasets_script.utils.files import write_json
+from datasets_script.vlm.conventions import CONVENTIONS, Convention, convention_for
+from datasets_script.vlm.local import recorded_coordinates
+from evaluate_metrics.functional.versions import versions
+from training.vlm.data import CONVERSATIONS, Conversations
+from training.vlm.freezing import PARTS, exclude_from_lora, freeze, parameter_counts
+from training.vlm.processor import prepare_processor, set_chat_template
+from training.vlm.run import begin_run, find_base, given_arguments, recipe_record, step_of
 
 
 @dataclass

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .base import Benchmark, BenchmarkError, BenchmarkImage, Region, Skipped
+from ..schema.image import BenchmarkImage, Region
+from .base import Benchmark, BenchmarkError, Skipped
 from .builder import BenchmarkBuilder
 from .reading import RecordError, decoded_size, read_or_skip, read_parquet, to_numbers
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCardData
 
-from ..files import write_text
+from ..utils.files import write_text
 from .base import Benchmark
-from .builder import Survey
+from .survey import Survey
 
 
 COLUMNS = {

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .base import Benchmark, BenchmarkError, BenchmarkImage, Region, Skipped
+from ..schema.image import BenchmarkImage, Region
+from .base import Benchmark, BenchmarkError, Skipped
 from .builder import BenchmarkBuilder
 from .reading import RecordError, decoded_size, read_image, read_or_skip
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import UnidentifiedImageError
 
-from .base import Benchmark, BenchmarkError, BenchmarkImage, Region, Skipped
-from .builder import image_size
+from ..schema.image import BenchmarkImage, Region, image_size
+from .base import Benchmark, BenchmarkError, Skipped
 
 
 Box = tuple[float, float, float, float]

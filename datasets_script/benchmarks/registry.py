@@ -18,7 +18,7 @@ SCHEMA_HASH = "v1"
 
 PAIRS = "artiagent"
 MODULES = {
-    PAIRS: "datasets_script.pairs",
+    PAIRS: "datasets_script.pairs.builder",
     "artibench": "datasets_script.benchmarks.artibench",
     "richhf": "datasets_script.benchmarks.richhf",
     "loki": "datasets_script.benchmarks.loki",

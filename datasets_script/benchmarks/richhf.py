@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .base import Benchmark, BenchmarkError, BenchmarkImage, Region, Skipped
+from ..schema.image import BenchmarkImage, Region
+from .base import Benchmark, BenchmarkError, Skipped
 from .builder import BenchmarkBuilder
 from .reading import RecordError, decoded_size, read_or_skip
 from .tfrecord import Feature, read_examples

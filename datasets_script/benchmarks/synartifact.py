@@ -9,7 +9,8 @@ from typing import Any
 
 from evaluate_metrics.functional.classification import CLASSES, NO_ARTIFACTS
 
-from .base import Benchmark, BenchmarkError, BenchmarkImage, Skipped
+from ..schema.image import BenchmarkImage
+from .base import Benchmark, BenchmarkError, Skipped
 from .builder import BenchmarkBuilder
 from .reading import (
     Mark,

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .base import Benchmark, BenchmarkImage, Skipped
+from ..schema.image import BenchmarkImage
+from .base import Benchmark, Skipped
 from .builder import BenchmarkBuilder
 from .reading import (
     Mark,

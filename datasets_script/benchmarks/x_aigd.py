@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .base import Benchmark, BenchmarkError, BenchmarkImage, Skipped
+from ..schema.image import BenchmarkImage
+from .base import Benchmark, BenchmarkError, Skipped
 from .builder import BenchmarkBuilder
 from .reading import (
     Mark,

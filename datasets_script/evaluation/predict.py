@@ -13,18 +13,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from evaluate_metrics.functional.intervals import versions
+from evaluate_metrics.functional.versions import versions
 
-from ..benchmarks.base import BenchmarkImage
-from ..coordinates import Convention, convention_for, pixel_bounds
-from ..errors import UserError
-from ..locks import RunBusyError
+from ..detection.answer_format import AnswerFormat
+from ..detection.answers import prediction_of
+from ..detection.questions import VERSION, Task, question, request
+from ..engine.locks import RunBusyError
+from ..schema.image import BenchmarkImage
+from ..schema.prediction import Prediction
+from ..utils.errors import UserError
 from ..vlm.base import VLM, VLMAnswer
-from ..vlm.cache import CachedVLM
-from ..vlm.local import LocalVLM
-from .prediction_files import AnswerFormat, append_answers, begin_predictions, prediction_of
-from .predictions import Prediction
-from .questions import VERSION, Task, question, request
+from .prediction_files import append_answers, begin_predictions
 
 
 @dataclass(frozen=True)
@@ -92,39 +91,6 @@ def provenance(vlm: VLM, settings: PredictionSettings) -> dict[str, Any]:
         "max_new_tokens": settings.max_new_tokens,
         "versions": versions("torch", "transformers"),
     }
-
-
-def convention_of(vlm: VLM) -> Convention:
-    """
-    How a model is trained to write boxes: by the record of its training where that is beside it (`training.json`), or
-    as its family does, by its architecture or name; `"normalized"` for others.
-    """
-    local = _local(vlm)
-    if local and local.coordinates:
-        return local.coordinates
-    return convention_for(local.network.config.model_type if local else "", vlm.model)
-
-
-def answer_format(vlm: VLM, coordinates: Convention, bounds: tuple[int | None, int | None]) -> AnswerFormat:
-    """
-    How boxes of a model are meant.
-
-    Args:
-        vlm (`VLM`): The model.
-        coordinates (`str`): Their convention.
-        bounds (`tuple[int | None, int | None]`): Least and most pixels of the model's image processor; by default
-            those of the processor itself, or behind an endpoint those of the published Qwen2.5-VL models.
-    """
-    local = _local(vlm)
-    known = pixel_bounds(local.processor.image_processor if local else None)
-    least, most = (given or default for given, default in zip(bounds, known, strict=True))
-    return AnswerFormat(coordinates, least, most)
-
-
-def _local(vlm: VLM) -> LocalVLM | None:
-    """The model itself, where it runs here."""
-    model = vlm.vlm if isinstance(vlm, CachedVLM) else vlm
-    return model if isinstance(model, LocalVLM) else None
 
 
 def _ask(

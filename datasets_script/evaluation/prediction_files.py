@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..coordinates import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, Convention, qwen2_5_size
-from ..errors import UserError
-from ..files import write_text
-from .answers import read_answer, read_answers
-from .box_answers import meant_box, shown
-from .predictions import Box, Prediction
-from .questions import TASKS
+from ..detection.answer_format import AnswerFormat
+from ..detection.answers import prediction_of, read_answer
+from ..detection.box_answers import meant_box, shown
+from ..detection.questions import TASKS
+from ..schema.prediction import Box, Prediction
+from ..utils.errors import UserError
+from ..utils.files import write_text
+from ..vlm.conventions import CONVENTIONS, Convention
 
 
 _HEADER = "artiagent"
@@ -43,25 +44,6 @@ class PredictionFile:
     def model(self) -> str:
         """The model's name, empty where it is not recorded."""
         return str(self.header.get("model", {}).get("model", ""))
-
-
-@dataclass(frozen=True)
-class AnswerFormat:
-    """
-    How boxes in answers are meant.
-
-    Attributes:
-        coordinates (`str`): Their convention.
-        min_pixels, max_pixels (`int`): Bounds of the model's image processor, for `"qwen2.5"`.
-    """
-
-    coordinates: Convention = "pixel"
-    min_pixels: int = QWEN2_5_MIN_PIXELS
-    max_pixels: int = QWEN2_5_MAX_PIXELS
-
-    def resized(self, size: tuple[int, int]) -> tuple[int, int] | None:
-        """Width and height of the image that the model saw, where the convention depends on it."""
-        return qwen2_5_size(size, self.min_pixels, self.max_pixels) if self.coordinates == "qwen2.5" else None
 
 
 def read_predictions(
@@ -147,15 +129,6 @@ def append_answers(path: Path, image_id: str, answers: Mapping[str, str], errors
         file.write(_line(record).encode())
         file.flush()
         os.fsync(file.fileno())
-
-
-def prediction_of(
-    image_id: str, answers: Mapping[str, str], errors: Mapping[str, str], size: tuple[int, int], form: AnswerFormat
-) -> Prediction:
-    """What answers to questions say of an image; a question without an answer is a failure."""
-    prediction = read_answers(image_id, answers, size, form.coordinates, form.resized(size))
-    failures = tuple(f"{task}: there is no answer: {reason}" for task, reason in errors.items())
-    return replace(prediction, failures=prediction.failures + failures)
 
 
 def _in_words(value: Any) -> str:

@@ -9,13 +9,13 @@ from typing import Any
 
 from PIL import Image
 
-from evaluate_metrics.functional.intervals import versions
 from evaluate_metrics.functional.regions import region_mask
+from evaluate_metrics.functional.versions import versions
 
-from ..benchmarks.base import BenchmarkImage
-from ..files import replacing, write_json, write_text
-from .pictures import Case, case_sheet, reliability_of_boxes, type_bars
-from .predictions import Prediction
+from ..figures.cases import Case, case_sheet, reliability_of_boxes, type_bars
+from ..schema.image import BenchmarkImage
+from ..schema.prediction import Prediction
+from ..utils.files import replacing, write_json, write_text
 from .scores import Evaluation, Located, ScoringSettings, predicted_region, truth_region
 
 

@@ -17,8 +17,8 @@ from evaluate_metrics.functional.miou import score_pixel_counts
 from evaluate_metrics.functional.regions import pixel_counts
 from evaluate_metrics.functional.rouge import rouge
 
-from ..benchmarks.base import BenchmarkImage
-from .predictions import Prediction
+from ..schema.image import BenchmarkImage
+from ..schema.prediction import Prediction
 
 
 MISSING = "there is no prediction for it"

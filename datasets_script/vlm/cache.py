@@ -13,7 +13,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from PIL import Image
 
-from ..files import write_json
+from ..utils.files import write_json
 from .base import VLM, VLMAnswer, VLMRequest
 
 

@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from transformers.utils import find_adapter_config_file, is_bitsandbytes_available, is_peft_available
 
-from ..coordinates import CONVENTIONS, Convention
-from ..files import fingerprint, resolve_revision
+from ..utils.files import fingerprint, resolve_revision
 from .answers import shorten
 from .base import GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
+from .conventions import CONVENTIONS, Convention
 
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import Bootstrap, score_with_intervals, versions
+from .intervals import Bootstrap, score_with_intervals
 from .regions import Map, check_lengths, heat_map
+from .versions import versions
 
 
 def artifact_map(

@@ -12,7 +12,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from .intervals import Bootstrap, interval_of, resamplings, versions
+from .intervals import Bootstrap, interval_of, resamplings
+from .versions import versions
 
 
 Box = Sequence[float]

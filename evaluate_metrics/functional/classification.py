@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from .intervals import Bootstrap, ratio, score_with_intervals, versions
+from .intervals import Bootstrap, ratio, score_with_intervals
+from .versions import versions
 
 
 Accuracy = Literal["exact_match", "jaccard", "hamming"]

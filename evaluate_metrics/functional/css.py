@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .intervals import Bootstrap, score_with_intervals, versions
+from .intervals import Bootstrap, score_with_intervals
 from .rouge import check_texts
+from .versions import versions
 
 
 if TYPE_CHECKING:

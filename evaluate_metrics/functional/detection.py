@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import Bootstrap, ratio, score_with_intervals, versions
+from .intervals import Bootstrap, ratio, score_with_intervals
+from .versions import versions
 
 
 # Columns of the confusion: what was answered.

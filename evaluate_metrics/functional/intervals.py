@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -102,14 +101,3 @@ def interval_of(values: np.ndarray, bootstrap: Bootstrap) -> list[float]:
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Shares; 0 where there is no case, as in scikit-learn."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Versions of installed distributions that a score depends on; without ours where it runs from a checkout."""
-    found = {}
-    for name in ("artiagent", "numpy", *packages):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

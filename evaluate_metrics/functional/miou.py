@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import Bootstrap, ratio, score_with_intervals, versions
+from .intervals import Bootstrap, ratio, score_with_intervals
 from .regions import RESIZE_POLICIES, Region, Resize, Size, check_lengths, pixel_counts, region_size
+from .versions import versions
 
 
 __all__ = ["EMPTY_POLICIES", "PROTOCOLS", "RESIZE_POLICIES", "miou", "pixel_counts", "score_pixel_counts"]

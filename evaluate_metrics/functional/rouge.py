@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import Bootstrap, score_with_intervals, versions
+from .intervals import Bootstrap, score_with_intervals
+from .versions import versions
 
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")

@@ -23,10 +23,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
 from diffusers_artifact import SOLVERS, PatchMapping
+from diffusers_artifact.denoising_loop import Walk
 from diffusers_artifact.family import Conditioning
 from diffusers_artifact.family_flux import FluxFamily
 from diffusers_artifact.injection import InjectionState
-from diffusers_artifact.walk import Walk
 
 
 STEPS = 8

@@ -20,11 +20,13 @@ from pathlib import Path
 
 import torch
 
-from datasets_script.demo import DEMO_SETTINGS, prepare_demo
-from datasets_script.engine import Run, Synthesizer, read_pairs
-from datasets_script.injector import PRESETS, Injector
-from datasets_script.ledger import read_rejected
-from datasets_script.perception import AnnotationPerception
+from datasets_script.agents.perception import AnnotationPerception
+from datasets_script.demo.settings import DEMO_SETTINGS, prepare_demo
+from datasets_script.engine.injector import PRESETS, Injector
+from datasets_script.engine.ledger import read_rejected
+from datasets_script.engine.run import Run
+from datasets_script.engine.synthesizer import Synthesizer
+from datasets_script.pairs.storage import read_pairs
 
 
 @torch.no_grad()

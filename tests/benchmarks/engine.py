@@ -32,16 +32,18 @@ import torch
 from PIL import Image
 from skimage import data
 
-from datasets_script.demo import DEMO_SETTINGS, prepare_demo
-from datasets_script.engine import Run, Shards, Synthesizer
-from datasets_script.injector import Injector
-from datasets_script.ledger import marker
-from datasets_script.perception import AnnotationPerception
-from datasets_script.records import Artifact, Pair
-from datasets_script.run_log import log_path, parse_events
-from datasets_script.runners import WorkerPool
-from datasets_script.settings import RunSettings
-from datasets_script.stages import Read, Sample, Stage
+from datasets_script.agents.perception import AnnotationPerception
+from datasets_script.demo.settings import DEMO_SETTINGS, prepare_demo
+from datasets_script.engine.injector import Injector
+from datasets_script.engine.ledger import marker
+from datasets_script.engine.log import log_path, parse_events
+from datasets_script.engine.run import Run
+from datasets_script.engine.settings import RunSettings
+from datasets_script.engine.shards import Shards
+from datasets_script.engine.stages import Read, Sample, Stage
+from datasets_script.engine.synthesizer import Synthesizer
+from datasets_script.engine.workers import WorkerPool
+from datasets_script.schema.pair import Artifact, Pair
 from diffusers_artifact.mapping import PatchMapping
 
 

@@ -42,19 +42,19 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 from tqdm import tqdm
 
-from datasets_script.curation.measures import as_array, change_inside, measure, psnr_outside, target_pixels
-from datasets_script.curation.perceptual import load_perceptual_metric
-from datasets_script.demo import DEMO_SETTINGS, prepare_demo
-from datasets_script.injector import PRESETS, InjectionPreset, InjectionSettings, Injector
-from datasets_script.perception import AnnotationPerception, apply_to_perception, filter_perception
-from datasets_script.records import Artifact
-from datasets_script.settings import derive_seed
-from datasets_script.sources import fit, open_source
-from datasets_script.synthesis import Scene, plan_artifacts
+from datasets_script.agents.curation.measures import as_array, change_inside, measure, psnr_outside, target_pixels
+from datasets_script.agents.curation.perceptual import load_perceptual_metric
+from datasets_script.agents.perception import AnnotationPerception, apply_to_perception, filter_perception
+from datasets_script.agents.planning import Scene, plan_artifacts
+from datasets_script.demo.settings import DEMO_SETTINGS, prepare_demo
+from datasets_script.engine.injector import PRESETS, InjectionPreset, InjectionSettings, Injector
+from datasets_script.schema.pair import Artifact
+from datasets_script.utils.photos import fit, open_source
+from datasets_script.utils.seeds import derive_seed
 from diffusers_artifact import SOLVERS, ArtifactInjectionPipeline, PatchMapping
+from diffusers_artifact.denoising_loop import Walk
 from diffusers_artifact.injection import InjectionState, default_position_blocks, default_value_blocks
 from diffusers_artifact.inputs import preprocess_images
-from diffusers_artifact.walk import Walk
 
 
 SIDE = 256

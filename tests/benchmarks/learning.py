@@ -4,9 +4,10 @@
 
 1. Pairs are made with the embedded model from views of the photographs (`learning_data.py`); about a sixth of the
    photographs is kept for judging.
-2. For 250, 500, 1,000 and 2,000 pairs: the vision tower of a small vision-language model (`training/small_vlm.py`)
-   learns which tokens are flawed (`training/train_tower.py`), which is also the control, scored by itself; then the
-   model learns to answer by the recipe `training/recipes/learning_cpu.yaml`, its tower frozen.
+2. For 250, 500, 1,000 and 2,000 pairs: the vision tower of a small vision-language model
+   (`training/vlm/small_model.py`) learns which tokens are flawed (`training/vlm/tower.py`), which is also the control,
+   scored by itself; then the model learns to answer by the recipe `training/recipes/learning_cpu.yaml`, its tower
+   frozen.
 3. `artiagent predict` and `artiagent evaluate` judge it on 400 pairs of the photographs kept.
 4. Shortcuts: the same tower learns to tell the clean from the flawed image with the target hidden in both. Chance is
    what there has to be.
@@ -29,23 +30,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 from skimage.measure import label
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from datasets_script.benchmarks.builder import load_benchmark  # noqa: E402
-from datasets_script.files import write_json  # noqa: E402
-from datasets_script.report.statistics import best_constant_box  # noqa: E402
-from evaluate_metrics.functional.intervals import versions  # noqa: E402
-from tests.benchmarks.learning_data import SIDE, make_views  # noqa: E402
-from training.train_tower import (  # noqa: E402
+from datasets_script.benchmarks.loading import load_benchmark
+from datasets_script.pairs.report.statistics import best_constant_box
+from datasets_script.utils.files import write_json
+from evaluate_metrics.functional.versions import versions
+from tests.benchmarks.learning_data import SIDE, make_views
+from training.vlm.tower import (
     FlawDetector,
     PairArrays,
     TowerTraining,
@@ -59,10 +56,7 @@ from training.train_tower import (  # noqa: E402
 )
 
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-
-
+ROOT = Path(__file__).resolve().parents[2]
 SIZES = (250, 500, 1000, 2000)
 HELDOUT_PAIRS = 400
 TOWER = TowerTraining()
@@ -80,7 +74,7 @@ def run(*command: str | Path | int) -> None:
 
 
 def artiagent(*arguments: str | Path | int) -> None:
-    run("-m", "datasets_script.cli", *arguments)
+    run("-m", "datasets_script.cli.main", *arguments)
 
 
 def once(path: Path, make: Callable[[], None]) -> Path:
@@ -192,7 +186,7 @@ def learn(
     once(
         folder / "vlm" / "training.json",
         lambda: run(
-            *("training/sft_vlm.py", "--config", recipe, "--model_name_or_path", folder / "tower"),
+            *("-m", "training.sft_vlm", "--config", recipe, "--model_name_or_path", folder / "tower"),
             *("--dataset_name", sources["train"], "--num_pairs", size, "--output_dir", folder / "vlm"),
         ),
     )
@@ -281,7 +275,7 @@ def main() -> None:
     sources = make_pairs(args.photos, args.work, args.processes)
     base = once(
         args.work / "base",
-        lambda: run("training/small_vlm.py", args.work / "base", "--dataset_name", sources["train"]),
+        lambda: run("-m", "training.vlm.small_model", args.work / "base", "--dataset_name", sources["train"]),
     )
     pairs, judged = load_pairs(sources["train"], max(SIZES)), load_pairs(sources["heldout"], HELDOUT_PAIRS)
     if args.only != "shortcuts":

@@ -22,8 +22,8 @@ from skimage.measure import label, regionprops
 from skimage.segmentation import felzenszwalb
 from tqdm import tqdm
 
-from datasets_script.settings import derive_seed
-from datasets_script.sources import list_sources, open_source
+from datasets_script.utils.photos import list_sources, open_source
+from datasets_script.utils.seeds import derive_seed
 
 
 SIDE = 256

@@ -1,0 +1,1 @@
+"""The agents: perception, planning and curation, with their prompts."""

@@ -1,0 +1,104 @@
+"""Verdicts: which injected artifacts are kept, and why the others are not (ArtiAgent §5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...schema.pair import Artifact
+
+
+@dataclass(frozen=True)
+class CurationSettings:
+    """
+    Thresholds of acceptance.
+
+    Args:
+        lpips_band (`tuple[float, float]`): Least and largest 1 − LPIPS between the box crops of a distortion, the
+            paper's. Less is a crop that was replaced rather than distorted, more is no visible change.
+        stlpips_band (`tuple[float, float]`): The same for the shift-tolerant stand-in. Chosen by eye on 12 crops of
+            five photographs of `skimage.data`, **not the paper's**: swapping two patches (a distance of .02 to .06 for
+            half of the crops) hides in texture, shuffling a third of them (.19 to .25) does not; shuffling all reaches
+            .63, while crops of other photographs start at .51 with a median of .62, and blanks at .67. Blur alone
+            reaches .28, so it can pass.
+        min_change_inside (`float`): Least mean absolute difference over the target patches of what is not a
+            distortion. 0.03 is 8 of 255 grey levels: over a whole patch, a change that the eye has to look for.
+        require_closer (`bool`): Whether a duplication's target must have come closer to its reference.
+    """
+
+    lpips_band: tuple[float, float] = (0.5, 0.9)
+    stlpips_band: tuple[float, float] = (0.4, 0.9)
+    min_change_inside: float = 0.03
+    require_closer: bool = True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """
+    Whether an artifact is kept.
+
+    Attributes:
+        kept (`bool`): Whether it is.
+        reason (`str`): Names the measure, its value and the threshold, either way.
+        scores (`dict[str, float]`): What it was judged by: those of
+            [`~datasets_script.agents.curation.measures.measure`], and `vlm_has_artifact`, 1 or 0, where a
+            vision-language model was asked.
+        raw (`str`): What that model answered, where it could not be used.
+    """
+
+    kept: bool
+    reason: str
+    scores: dict[str, float] = field(default_factory=dict)
+    raw: str = ""
+
+
+def judge(artifact: Artifact, settings: CurationSettings) -> Verdict:
+    """
+    The verdict of the measures on one artifact. Distortions are judged by the perceptual band, as in the paper. The
+    other types go to a vision-language model there, see [`~datasets_script.agents.curation.curator.Curator`]; before
+    that, or without one, they need a visible change, and duplications one towards their reference.
+
+    Args:
+        artifact (`Artifact`): With the scores of [`~datasets_script.agents.curation.measures.measure`].
+        settings (`CurationSettings`): Thresholds.
+
+    Raises:
+        ValueError: a distortion without a perceptual score.
+    """
+    if artifact.type == "distortion":
+        kept, reason = _within_band(artifact, settings)
+    else:
+        kept, reason = _visible(artifact, settings)
+    return Verdict(kept, reason, artifact.scores)
+
+
+def _visible(artifact: Artifact, settings: CurationSettings) -> tuple[bool, str]:
+    change = artifact.scores["change_inside"]
+    numbers = f"change inside the target {change:.3f}, at least {settings.min_change_inside:.3f} needed"
+    if change < settings.min_change_inside:
+        return False, f"hardly visible: {numbers}"
+    if artifact.type == "duplication" and settings.require_closer:
+        return _came_closer(artifact, numbers)
+    return True, f"visible: {numbers}"
+
+
+def _within_band(artifact: Artifact, settings: CurationSettings) -> tuple[bool, str]:
+    bands = {"lpips": settings.lpips_band, "stlpips": settings.stlpips_band}
+    metric = next((name for name in bands if name in artifact.scores), None)
+    if metric is None:
+        raise ValueError(f"`artifact.scores` must hold one of {sorted(bands)}, got {sorted(artifact.scores)}")
+    least, most = bands[metric]
+    similarity = 1 - artifact.scores[metric]
+    numbers = f"1 - {metric} = {similarity:.3f} on the box, {least:g} to {most:g} needed"
+    if similarity < least:
+        return False, f"replaced rather than distorted: {numbers}"
+    if similarity > most:
+        return False, f"hardly visible: {numbers}"
+    return True, f"visible: {numbers}"
+
+
+def _came_closer(artifact: Artifact, change: str) -> tuple[bool, str]:
+    before, after = artifact.scores["reference_distance_before"], artifact.scores["reference_distance_after"]
+    distances = f"distance of target and reference {before:.3f} before, {after:.3f} after"
+    if not artifact.scores["closer_to_reference"]:
+        return False, f"no copy of the reference: {distances}"
+    return True, f"visible copy: {change}; {distances}"

@@ -1,0 +1,433 @@
+"""Perception from COCO-format annotation files: COCO, PACO, PartImageNet and files drawn for one's own photographs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path, PurePosixPath
+from typing import Any, get_args
+
+import numpy as np
+from PIL import Image
+
+from diffusers_artifact.tools import bbox_of_mask
+
+from ...schema.perception import Entity, Part, PartLevel, Perception
+from .base import PerceptionAgent, PerceptionError
+from .masks import decode_segmentation, disc, is_number, shorten
+
+
+# Last words of the names of distal parts with a clear contour (ArtiAgent §3); every other part is "intermediate".
+PERIPHERAL_PARTS = frozenset(
+    "hand finger thumb wrist foot toe ankle ear eye nose beak horn antler paw hoof claw tail fin flipper wing "
+    "wheel tire tyre mirror handle spout pedal propeller antenna headlight taillight turnsignal button knob".split()
+)
+
+# PartImageNet's "Car Tier" and "Bicycle Tier".
+_PARTIMAGENET_SPELLINGS = {"tier": "tire"}
+
+# Share of a part's pixels that lie in the entity it belongs to (ArtiAgent §3).
+_MIN_CONTAINMENT = 0.9
+
+# Radius of the disc drawn for a keypoint, as a share of the square root of its entity's box area: about an eye socket
+# on a portrait, a hand on a standing person.
+_KEYPOINT_RADIUS = 0.08
+
+
+class AnnotationError(PerceptionError):
+    """An annotation file, or one annotation of it, does not say what it must; the message tells which and what."""
+
+
+class NoAnnotation(PerceptionError):
+    """
+    An image has no usable annotation. The message tells what is missing and how to provide it.
+
+    Attributes:
+        source_id (`str`): The image.
+    """
+
+    def __init__(self, source_id: str, reason: str) -> None:
+        super().__init__(f"{source_id}: {reason}")
+        self.source_id = source_id
+
+
+@dataclass(frozen=True)
+class _Category:
+    """What annotations of it are: an entity (`part` empty), or a part of an entity called `entity`."""
+
+    entity: str
+    part: str
+    level: PartLevel | None
+    keypoints: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Region:
+    """One annotation of one image, decoded; `mask` is empty where it has a box alone."""
+
+    id: int
+    category: _Category
+    mask: np.ndarray
+    parent: int | None
+    keypoints: list[float]
+    where: str
+
+    @property
+    def is_part(self) -> bool:
+        return self.parent is not None or bool(self.category.part)
+
+    @property
+    def part_name(self) -> str:
+        return self.category.part or self.category.entity
+
+    @property
+    def level(self) -> PartLevel:
+        return self.category.level or part_level(self.part_name)
+
+
+@dataclass(eq=False)
+class _Draft:
+    """An entity whose parts are being collected; `region` is its annotation, `None` if only its parts have one."""
+
+    id: int
+    name: str
+    region: _Region | None
+    parts: list[_Region] = field(default_factory=list)
+
+    def mask(self) -> np.ndarray:
+        """Its own pixels, or else those of all its parts; empty where there are neither."""
+        if self.region is not None and (self.region.mask.any() or not self.parts):
+            return self.region.mask
+        return np.logical_or.reduce([part.mask for part in self.parts])
+
+
+def part_level(name: str) -> PartLevel:
+    """The level of a part from the last word of its name: `"left ear"` is peripheral, `"door"` intermediate."""
+    word = name.split()[-1]
+    return "peripheral" if {word, word.removesuffix("s")} & PERIPHERAL_PARTS else "intermediate"
+
+
+class AnnotationPerception(PerceptionAgent):
+    """
+    Entities and parts from a COCO-format JSON file. `segmentation` may be polygons or RLE, compressed or not. Skipped
+    are `iscrowd` annotations, and those with a box alone unless their parts give them pixels. An image entry may hold
+    a `caption`.
+
+    What is a part, and of which entity:
+
+    - *Files of one's own*: an annotation with `parent_id`, the `id` of the annotation it is a part of. Its category
+      may have `level`, `"peripheral"` or `"intermediate"`; otherwise the name decides, see [`part_level`].
+    - *PACO*: categories named `"dog:ear"`, linked by `obj_ann_id`. Without a link (annotation tools can name
+      categories but rarely write links) a part belongs to the instance of that name that holds 0.9 or more of its
+      pixels, and to none if there is none that does.
+    - *PartImageNet*: categories named `"Quadruped Head"` with supercategory `"Quadruped"`, if all categories of the
+      supercategory, two or more, are named so. It annotates parts only: where an image has no entity of the name, the
+      entity is the union of all the image's parts of that name.
+    - *COCO keypoints*: each visible one (`v` = 2) becomes a disc inside its entity, of radius 8 % of the square root
+      of the entity's box area, unless the entity has an annotated part of the same name.
+
+    Masks are decoded when an image is perceived, not when the file is read.
+
+    Args:
+        path (`str` or `pathlib.Path`): The file. An image is found by its full relative path, otherwise by its base
+            name if only one image entry has it.
+
+    Raises:
+        AnnotationError: not a COCO-format JSON file. [`perceive`] raises it for a malformed annotation.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        document = self._load()
+        self._categories = self._read_categories(document["categories"])
+        self._entries_by_path: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._entries_by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for position, entry in enumerate(document["images"]):
+            name = self._field(entry, "file_name", str, f"images[{position}]").replace("\\", "/").removeprefix("./")
+            self._field(entry, "id", (int, str), f"images[{position}]")
+            self._entries_by_path[name].append(entry)
+            self._entries_by_name[PurePosixPath(name).name].append(entry)
+        self._annotations: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
+        for position, annotation in enumerate(document["annotations"]):
+            image_id = self._field(annotation, "image_id", (int, str), f"annotations[{position}]")
+            self._annotations[image_id].append(annotation)
+
+    def perceive(self, image: Image.Image, source_id: str) -> Perception:
+        """
+        The annotated entities of an image.
+
+        Args:
+            image (`PIL.Image.Image`): The image, upright, of the size it was annotated at.
+            source_id (`str`): Its path relative to the source folder, with forward slashes.
+
+        Returns:
+            `Perception`: In pixels of `image`; `instance_id` is the annotation's `id`, or a new number for keypoints
+            and for entities made of their parts.
+
+        Raises:
+            NoAnnotation: the file has no entry for the image, or no entity with pixels.
+            AnnotationError: the image's entry or one of its annotations is malformed.
+        """
+        entry = self._entry(source_id)
+        self._check_size(entry, image)
+        annotations = self._annotations.get(entry["id"], [])
+        regions = self._regions(annotations, (image.height, image.width))
+        entities = _assemble(regions)
+        if not entities:
+            raise NoAnnotation(source_id, self._nothing_usable(len(annotations)))
+        if entry.get("caption"):
+            caption = self._field(entry, "caption", str, f"image {entry['id']}")
+        else:
+            caption = _caption(entity.name for entity in entities)
+        return Perception(entities=entities, caption=caption)
+
+    def identity(self) -> dict[str, Any]:
+        return {"backend": "annotations", "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            document = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise AnnotationError(f"{self.path}: no such file; expected a COCO-format JSON file") from None
+        except ValueError as error:
+            raise AnnotationError(f"{self.path}: expected a COCO-format JSON file, got no JSON: {error}") from error
+        for key in ("images", "annotations", "categories"):
+            records = document.get(key) if isinstance(document, dict) else None
+            if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+                raise AnnotationError(f"{self.path}: `{key}` must be a list of objects, got {shorten(records)}")
+        return document
+
+    def _field(self, record: dict[str, Any], key: str, kind: type | tuple[type, ...], where: str) -> Any:
+        """`record[key]`, which must be of the type `kind`."""
+        value = record.get(key)
+        if not isinstance(value, kind):
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            expected = " or ".join(one.__name__ for one in kinds)
+            raise AnnotationError(f"{self.path}, {where}: `{key}` must be {expected}, got {shorten(value)}")
+        return value
+
+    def _read_categories(self, records: list[dict[str, Any]]) -> dict[int | str, _Category]:
+        named_by_supercategory = _categories_named_by_supercategory(records)
+        categories: dict[int | str, _Category] = {}
+        for position, record in enumerate(records):
+            where = f"categories[{position}]"
+            identifier = self._field(record, "id", (int, str), where)
+            name = self._field(record, "name", str, where)
+            entity, colon, part = name.partition(":")
+            if name in named_by_supercategory:
+                entity, part = record["supercategory"], name[len(record["supercategory"]) + 1 :]
+                part = _PARTIMAGENET_SPELLINGS.get(part.lower(), part)
+            entity, part = _clean(entity), _clean(part)
+            if not entity or (colon and not part):
+                raise AnnotationError(f"{self.path}, {where}: `name` must be 'entity' or 'entity:part', got {name!r}")
+            if identifier in categories:
+                raise AnnotationError(f"{self.path}, {where}: `id` must be unique, got {identifier!r} again")
+            keypoints = tuple(_clean(str(keypoint)) for keypoint in record.get("keypoints", ()))
+            categories[identifier] = _Category(entity, part, self._level(record, where), keypoints)
+        return categories
+
+    def _level(self, category: dict[str, Any], where: str) -> PartLevel | None:
+        level = category.get("level")
+        if level is not None and level not in get_args(PartLevel):
+            raise AnnotationError(f"{self.path}, {where}: `level` must be among {get_args(PartLevel)}, got {level!r}")
+        return level
+
+    def _entry(self, source_id: str) -> dict[str, Any]:
+        entries = self._entries_by_path.get(source_id) or self._entries_by_name.get(PurePosixPath(source_id).name)
+        if not entries:
+            raise NoAnnotation(
+                source_id,
+                f"no entry in {self.path.name}; add an image entry with this `file_name`, and annotations with "
+                "`segmentation` for its entities and, with `parent_id`, for their parts",
+            )
+        if len(entries) > 1:
+            names = ", ".join(f"{entry['file_name']} (id {entry['id']})" for entry in entries[:3])
+            raise AnnotationError(
+                f"{self.path}: one image entry must match {source_id}, got {len(entries)}: {names}; "
+                "use full relative paths as `file_name`, each once"
+            )
+        return entries[0]
+
+    def _check_size(self, entry: dict[str, Any], image: Image.Image) -> None:
+        annotated = (entry.get("width", image.width), entry.get("height", image.height))
+        if annotated != image.size:
+            raise AnnotationError(
+                f"{self.path}, image {entry['id']}: `width` and `height` must be those of {entry['file_name']} turned "
+                f"upright, {image.size}, got {annotated}"
+            )
+
+    def _regions(self, annotations: list[dict[str, Any]], shape: tuple[int, int]) -> dict[int, _Region]:
+        """The annotations of an image by `id`, decoded, without crowds."""
+        crowds = [annotation.get("id") for annotation in annotations if annotation.get("iscrowd")]
+        regions: dict[int, _Region] = {}
+        for annotation in annotations:
+            if annotation.get("iscrowd"):
+                continue
+            region = self._region(annotation, shape)
+            if region.id in regions:
+                raise AnnotationError(f"{region.where}: `id` must be unique, got it twice")
+            regions[region.id] = region
+        for region in regions.values():
+            if region.parent is not None and region.parent not in regions and region.parent not in crowds:
+                raise AnnotationError(
+                    f"{region.where}: the parent must be an annotation of the same image, got {region.parent!r}"
+                )
+        return regions
+
+    def _region(self, annotation: dict[str, Any], shape: tuple[int, int]) -> _Region:
+        where = f"{self.path}, annotation {annotation.get('id')}"
+        identifier = self._field(annotation, "id", int, where)
+        category_id = self._field(annotation, "category_id", (int, str), where)
+        if category_id not in self._categories:
+            raise AnnotationError(f"{where}: `category_id` must be among `categories`, got {category_id!r}")
+        category = self._categories[category_id]
+        parent = annotation.get("parent_id", annotation.get("obj_ann_id"))
+        # PACO links an object to itself.
+        parent = None if parent == identifier else parent
+        if parent is not None and not isinstance(parent, int):
+            raise AnnotationError(f"{where}: `parent_id` must be the id of an annotation, got {shorten(parent)}")
+        if category.level and not category.part and parent is None:
+            raise AnnotationError(
+                f"{where}: an annotation of the part category {category.entity!r} (it has `level`) must have "
+                "`parent_id`, or its category a name like 'dog:ear', got neither"
+            )
+        segmentation = annotation.get("segmentation")
+        try:
+            mask = decode_segmentation(segmentation, shape) if segmentation else np.zeros(shape, dtype=bool)
+            keypoints = _check_keypoints(annotation.get("keypoints", []), category)
+        except ValueError as error:
+            raise AnnotationError(f"{where}: {error}") from error
+        return _Region(identifier, category, mask, parent, keypoints, where)
+
+    def _nothing_usable(self, annotations: int) -> str:
+        if not annotations:
+            return f"no annotations in {self.path}; add at least one, with `segmentation`"
+        return (
+            f"no usable one among its {annotations} annotations in {self.path}; at least one entity must have a "
+            "`segmentation` that covers pixels of the image and not be `iscrowd`"
+        )
+
+
+def _assemble(regions: dict[int, _Region]) -> tuple[Entity, ...]:
+    """The entities of an image, with their parts, from its decoded annotations by `id`."""
+    new_id = count(max(regions, default=0) + 1)
+    drafts = {
+        region.id: _Draft(region.id, region.category.entity, region)
+        for region in regions.values()
+        if not region.is_part
+    }
+    annotated = {draft.name for draft in drafts.values()}
+    made_of_parts: dict[str, _Draft] = {}
+    for part in regions.values():
+        name = part.category.entity
+        if not part.is_part or not part.mask.any():
+            continue
+        if part.parent is None and name not in annotated:
+            if name not in made_of_parts:
+                made_of_parts[name] = _Draft(next(new_id), name, None)
+            owner: _Draft | None = made_of_parts[name]
+        elif part.parent is None:
+            owner = _containing(part, drafts.values())
+        else:
+            owner = drafts.get(_root(part, regions))
+        if owner is not None:
+            owner.parts.append(part)
+    usable = (draft for draft in (*drafts.values(), *made_of_parts.values()) if draft.mask().any())
+    return tuple(_finish(draft, new_id) for draft in usable)
+
+
+def _root(part: _Region, regions: dict[int, _Region]) -> int:
+    """The end of a chain of parents: an eye may be part of a face, which is part of a person (or of a crowd)."""
+    seen = {part.id}
+    ancestor = part
+    while ancestor.parent is not None:
+        if ancestor.parent in seen:
+            raise AnnotationError(f"{part.where}: its chain of parents must end at an entity, got a circle")
+        seen.add(ancestor.parent)
+        if ancestor.parent not in regions:
+            return ancestor.parent
+        ancestor = regions[ancestor.parent]
+    if ancestor.is_part:
+        raise AnnotationError(f"{part.where}: the parent must be an entity, got the part {ancestor.part_name!r}")
+    return ancestor.id
+
+
+def _containing(part: _Region, drafts: Iterable[_Draft]) -> _Draft | None:
+    """The entity of the part's kind that holds most of it, the smallest of several; `None` if none holds enough."""
+    ranked = []
+    for draft in drafts:
+        if draft.region is not None and draft.name == part.category.entity:
+            containment = float(draft.region.mask[part.mask].mean())
+            ranked.append((containment, -int(draft.region.mask.sum()), draft))
+    containment, _, owner = max(ranked, key=lambda rank: rank[:2])
+    return owner if containment >= _MIN_CONTAINMENT else None
+
+
+def _finish(draft: _Draft, new_id: count[int]) -> Entity:
+    """The entity with its parts and, as further parts, its keypoints."""
+    mask = draft.mask()
+    bbox = bbox_of_mask(mask)
+    parts = [_part(part.part_name, part.id, part.mask, draft.id, part.level) for part in draft.parts]
+    radius = _KEYPOINT_RADIUS * float(np.sqrt((bbox[2] - bbox[0]) * (bbox[3] - bbox[1])))
+    annotated = {part.name for part in parts}
+    for name, centre in _visible_keypoints(draft.region) if draft.region else ():
+        pixels = disc(mask.shape, centre, radius) & mask
+        if name not in annotated and pixels.any():
+            parts.append(_part(name, next(new_id), pixels, draft.id, part_level(name)))
+    return Entity(draft.name, draft.id, bbox, mask, score=1.0, parts=tuple(parts))
+
+
+def _part(name: str, identifier: int, mask: np.ndarray, parent: int, level: PartLevel) -> Part:
+    return Part(name, identifier, bbox_of_mask(mask), mask, score=1.0, parent=parent, level=level)
+
+
+def _visible_keypoints(region: _Region) -> Iterable[tuple[str, tuple[float, float]]]:
+    """Name and position of each keypoint that is labelled and not occluded."""
+    for position, name in enumerate(region.category.keypoints if region.keypoints else ()):
+        x, y, visibility = region.keypoints[3 * position : 3 * position + 3]
+        if visibility == 2:
+            yield name, (x, y)
+
+
+def _check_keypoints(keypoints: Any, category: _Category) -> list[float]:
+    expected = 3 * len(category.keypoints)
+    if not keypoints:
+        return []
+    if not isinstance(keypoints, list) or len(keypoints) != expected or not all(is_number(k) for k in keypoints):
+        raise ValueError(
+            f"`keypoints` must be {expected} numbers, x, y and v for each that its category names, got "
+            f"{shorten(keypoints)}"
+        )
+    return keypoints
+
+
+def _categories_named_by_supercategory(records: list[dict[str, Any]]) -> set[str]:
+    """
+    Names such as "Quadruped Head" of supercategory "Quadruped". Asking it of all categories of a supercategory keeps
+    COCO's "sports ball" of supercategory "sports" an entity.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        groups[str(record.get("supercategory"))].append(str(record.get("name")))
+    return {
+        name
+        for supercategory, names in groups.items()
+        if len(names) > 1 and all(name.lower().startswith(supercategory.lower() + " ") for name in names)
+        for name in names
+    }
+
+
+def _clean(name: str) -> str:
+    """`"car_(automobile)"` → `"car"`, `"left_ear"` → `"left ear"`."""
+    return " ".join(re.sub(r"\(.*?\)", " ", name).replace("_", " ").lower().split())
+
+
+def _caption(names: Iterable[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    listed = unique[0] if len(unique) == 1 else ", ".join(unique[:-1]) + " and " + unique[-1]
+    return f"a photo of {listed}"

@@ -1,0 +1,139 @@
+"""Perception by open-vocabulary models: a VLM names what an image holds, others find it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ...schema.perception import Perception
+from ...vlm.base import VLM, VLMAnswer
+from ..prompts import caption, vocabulary
+from ..prompts.vocabulary import Vocabulary
+from .association import MIN_CONTAINMENT, Segment, associate
+from .base import PerceptionAgent, PerceptionError
+from .grounding import DEFAULT_DETECTOR, DEFAULT_SEGMENTER, BoxSegmenter, GroundingDino
+
+
+class VocabularyPerception(PerceptionAgent):
+    """
+    A VLM names the entities and parts of each image and captions it; [`ground`] finds them; parts are assigned to the
+    instances that hold them, see [`~datasets_script.agents.perception.association.associate`].
+
+    Args:
+        vlm (`VLM`): Asked for all images of a batch at once.
+    """
+
+    def __init__(self, vlm: VLM) -> None:
+        self.vlm = vlm
+
+    @abstractmethod
+    def ground(
+        self, images: Sequence[Image.Image], names: Sequence[Sequence[str]]
+    ) -> list[tuple[list[Segment], list[str]]]:
+        """For each image the segments of what its names name, and reasons for what was dropped."""
+
+    def perceive(self, image: Image.Image, source_id: str) -> Perception:
+        (result,) = self.perceive_batch([image], [source_id])
+        if isinstance(result, PerceptionError):
+            raise result
+        return result
+
+    def perceive_batch(
+        self, images: Sequence[Image.Image], source_ids: Sequence[str]
+    ) -> list[Perception | PerceptionError]:
+        """
+        Raises:
+            VLMUnavailable: the VLM cannot be had.
+        """
+        answers = self.vlm.ask([prompt.request(image) for image in images for prompt in (vocabulary, caption)])
+        readings = [_read(*pair) for pair in zip(answers[::2], answers[1::2], strict=True)]
+        names = [() if isinstance(reading, PerceptionError) else reading[0].names for reading in readings]
+        results: list[Perception | PerceptionError] = []
+        for reading, (segments, notes) in zip(readings, self.ground(images, names), strict=True):
+            if isinstance(reading, PerceptionError):
+                results.append(reading)
+            else:
+                perception = associate(segments, *reading)
+                results.append(replace(perception, notes=(*notes, *perception.notes)))
+        return results
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "vlm": self.vlm.identity(),
+            "prompts": {"vocabulary": vocabulary.VERSION, "caption": caption.VERSION},
+            "min_containment": MIN_CONTAINMENT,
+        }
+
+
+class GroundedSamPerception(VocabularyPerception):
+    """
+    Entities and parts that a VLM names, boxed by Grounding DINO and outlined by SAM or SAM 2. Both models run in
+    float32 by default: they are small beside the diffusion transformer, and everything later rests on their masks.
+
+    Args:
+        vlm (`VLM`): Names and captions.
+        detector (`str`): A folder or Hub id of a Grounding DINO or MM Grounding DINO model with safetensors.
+        segmenter (`str`): The same of a SAM or SAM 2 model, e.g. `"facebook/sam2.1-hiera-large"`, which is faster.
+        detector_revision, segmenter_revision (`str`, *optional*): Branch, tag or commit of a Hub model.
+        device (`str`, *optional*): Of both. Defaults to CUDA where there is one.
+        dtype (`torch.dtype`): Of both.
+        box_threshold (`float`): Least score of a box, exclusive (ArtiAgent §3).
+        text_threshold (`float`): Least score, exclusive, of a token that counts as said of a box.
+        batch_size (`int`): Most images at once.
+
+    Raises:
+        PerceptionModelError: one of the two cannot be had.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        detector: str = DEFAULT_DETECTOR,
+        segmenter: str = DEFAULT_SEGMENTER,
+        detector_revision: str | None = None,
+        segmenter_revision: str | None = None,
+        device: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        box_threshold: float = 0.30,
+        text_threshold: float = 0.25,
+        batch_size: int = 8,
+    ) -> None:
+        super().__init__(vlm)
+        self.detector = GroundingDino(
+            detector, detector_revision, device, dtype, box_threshold, text_threshold, batch_size
+        )
+        self.segmenter = BoxSegmenter(segmenter, segmenter_revision, device, dtype, batch_size)
+
+    def ground(
+        self, images: Sequence[Image.Image], names: Sequence[Sequence[str]]
+    ) -> list[tuple[list[Segment], list[str]]]:
+        found = self.detector.detect(images, names)
+        masks = self.segmenter.segment(images, [[one.box for one in detections] for detections, _ in found])
+        return [
+            ([Segment(one.name, mask, one.score) for one, mask in zip(detections, outlines, strict=True)], notes)
+            for (detections, notes), outlines in zip(found, masks, strict=True)
+        ]
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {
+            "backend": "grounded-sam",
+            "detector": self.detector.identity(),
+            "segmenter": self.segmenter.identity(),
+        }
+
+
+def _read(names: VLMAnswer, text: VLMAnswer) -> tuple[Vocabulary, str] | PerceptionError:
+    """The answers to the two questions, or why one of them cannot be used."""
+    if names.value is None:
+        return PerceptionError(f"the VLM gave no vocabulary: {names.error}", names.raw)
+    if text.value is None:
+        return PerceptionError(f"the VLM gave no caption: {text.error}", text.raw)
+    try:
+        return vocabulary.read(names.value), caption.read(text.value)
+    except ValueError as error:
+        return PerceptionError(f"the VLM gave no caption: {error}", text.raw)

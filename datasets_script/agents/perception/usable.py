@@ -1,0 +1,88 @@
+"""From the annotated photograph to what can be used of it on the image that the model sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from diffusers_artifact.tools import bbox_of_mask
+
+from ...schema.perception import Entity, Part, Perception
+from ...utils.photos import SourceTransform
+
+
+Region = TypeVar("Region", Part, Entity)
+
+
+def apply_to_perception(perception: Perception, transform: SourceTransform) -> Perception:
+    """
+    A perception of the source in the pixels of the transformed image. Boxes are those of the transformed masks;
+    parts and entities that lie outside the crop are left out, and so are the parts of such an entity.
+    """
+    entities = []
+    for entity in perception.entities:
+        moved = _move(entity, transform)
+        if moved is not None:
+            parts = (_move(part, transform) for part in entity.parts)
+            entities.append(replace(moved, parts=tuple(part for part in parts if part is not None)))
+    return replace(perception, entities=tuple(entities))
+
+
+def filter_perception(
+    perception: Perception,
+    patch_size: int = 16,
+    min_entity_share: float = 0.01,
+    min_part_pixels: int = 512,
+    max_part_share: float = 0.5,
+    min_part_patches: int = 2,
+) -> tuple[Perception, list[str]]:
+    """
+    What is large enough to carry an artifact, on the image that the model sees (ArtiAgent §3).
+
+    Args:
+        perception (`Perception`): In the pixels of that image.
+        patch_size (`int`, defaults to 16): Side of a token, pixels.
+        min_entity_share (`float`, defaults to 0.01): Least share of the image an entity covers.
+        min_part_pixels (`int`, defaults to 512): A part has more pixels than this.
+        max_part_share (`float`, defaults to 0.5): Greatest share of the image a part covers.
+        min_part_patches (`int`, defaults to 2): Least number of rows, and of columns, of patches a part touches.
+
+    Returns:
+        `tuple[Perception, list[str]]`: The entities and parts kept, and for each one dropped its reason. The parts of
+        a dropped entity go with it and are not listed.
+    """
+    entities, reasons = [], []
+    for entity in perception.entities:
+        name, share = f"{entity.name} #{entity.instance_id}", entity.mask.mean()
+        if share < min_entity_share:
+            reasons.append(f"{name}: {share:.2%} of the image, under {min_entity_share:.0%}")
+            continue
+        kept = []
+        for part in entity.parts:
+            reason = _part_reason(part, patch_size, min_part_pixels, max_part_share, min_part_patches)
+            if reason:
+                reasons.append(f"{name}, {part.name} #{part.instance_id}: {reason}")
+            else:
+                kept.append(part)
+        entities.append(replace(entity, parts=tuple(kept)))
+    return replace(perception, entities=tuple(entities)), reasons
+
+
+def _part_reason(part: Part, patch_size: int, min_pixels: int, max_share: float, min_patches: int) -> str:
+    """Why a part cannot be used; empty where it can."""
+    pixels = int(part.mask.sum())
+    if pixels <= min_pixels:
+        return f"{pixels} px, not over {min_pixels}"
+    if pixels > max_share * part.mask.size:
+        return f"{pixels / part.mask.size:.0%} of the image, over {max_share:.0%}"
+    x_min, y_min, x_max, y_max = (int(value) for value in part.bbox)
+    rows = (y_max - 1) // patch_size - y_min // patch_size + 1
+    columns = (x_max - 1) // patch_size - x_min // patch_size + 1
+    if min(rows, columns) < min_patches:
+        return f"{rows}x{columns} patches, under {min_patches}x{min_patches}"
+    return ""
+
+
+def _move(region: Region, transform: SourceTransform) -> Region | None:
+    mask = transform.apply_mask(region.mask)
+    return replace(region, mask=mask, bbox=bbox_of_mask(mask)) if mask.any() else None

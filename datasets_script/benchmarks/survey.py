@@ -1,0 +1,114 @@
+"""Count what a split holds and check it against the publication, before anything is written."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import datasets
+
+from ..schema.image import BenchmarkImage
+from ..utils.files import write_text
+from .base import Benchmark, BenchmarkError, Skipped
+
+
+logger = datasets.utils.logging.get_logger(__name__)
+
+SKIPPED_FILE = "skipped.jsonl"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """
+    What reading a split found.
+
+    Attributes:
+        split (`str`): Its name.
+        images (`int`): How many could be read.
+        with_artifact (`dict[bool | None, int]`): How many of them by `has_artifact`.
+        skipped (`tuple[Skipped, ...]`): What could not be read.
+        problems (`tuple[str, ...]`): What of the published counts this contradicts.
+    """
+
+    split: str
+    images: int
+    with_artifact: dict[bool | None, int] = field(default_factory=dict)
+    skipped: tuple[Skipped, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def survey_split(benchmark: Benchmark, source: Path, split: str) -> Survey:
+    """
+    Reads a split to count and check it.
+
+    Raises:
+        BenchmarkError: files are missing or not laid out as published.
+    """
+    images: list[BenchmarkImage] = []
+    skipped: list[Skipped] = []
+    for item in benchmark.read(source, split):
+        if isinstance(item, Skipped):
+            skipped.append(item)
+        else:
+            images.append(_without_pixels(item))
+    problems = list(benchmark.check(images, split))
+    published = benchmark.splits[split]
+    if published is not None and len(images) != published:
+        problems.insert(
+            0, f"published are {published} images, {len(images)} could be read, {len(skipped)} records were left out"
+        )
+    twice = [name for name, count in Counter(image.id for image in images).items() if count > 1]
+    if twice:
+        problems.append(f"ids must be unique, {len(twice)} are not, such as '{twice[0]}'")
+    with_artifact = Counter(image.has_artifact for image in images)
+    return Survey(split, len(images), dict(with_artifact), tuple(skipped), tuple(problems))
+
+
+def _without_pixels(image: BenchmarkImage) -> BenchmarkImage:
+    """What may be kept of every image of a large benchmark at once."""
+    return replace(image, image=b"", regions=tuple(replace(region, mask=None) for region in image.regions))
+
+
+def report_surveys(benchmark: Benchmark, surveys: list[Survey], allow_partial: bool) -> None:
+    """
+    Logs what was skipped and what differs from the publication.
+
+    Raises:
+        BenchmarkError: something differs and `allow_partial` is off, or nothing could be read at all.
+    """
+    for survey in surveys:
+        if survey.skipped:
+            logger.warning(f"{benchmark.name}, {survey.split}: {skipped_summary(survey.skipped)}")
+    differences = [f"{survey.split}: {problem}" for survey in surveys for problem in survey.problems]
+    reasons = [f"{survey.split}: {skipped_summary(survey.skipped)}" for survey in surveys if survey.skipped]
+    empty = [survey.split for survey in surveys if not survey.images]
+    if empty:
+        raise BenchmarkError("\n".join([f"{benchmark.name}: no image of {', '.join(empty)} could be read", *reasons]))
+    if not differences:
+        return
+    message = "\n  ".join([f"{benchmark.name} is not as published:", *differences, *reasons])
+    if not allow_partial:
+        raise BenchmarkError(f"{message}\nWith allow_partial (--allow-partial) what is there is used all the same.")
+    logger.warning(message)
+
+
+def skipped_summary(skipped: tuple[Skipped, ...]) -> str:
+    """How many records were left out, by reason, with an example of each; the names in reasons count as one reason."""
+    examples: dict[str, Skipped] = {}
+    counts: Counter[str] = Counter()
+    for record in skipped:
+        kind = record.reason.replace(record.id, "…")
+        counts[kind] += 1
+        examples.setdefault(kind, record)
+    parts = [f"{count} × {examples[kind].reason} ({examples[kind].id})" for kind, count in counts.most_common(10)]
+    more = len(counts) - len(parts)
+    return f"{len(skipped)} left out: {'; '.join(parts)}{f'; and {more} other reasons' if more else ''}"
+
+
+def write_skipped(folder: Path, surveys: list[Survey]) -> None:
+    """Writes `skipped.jsonl`: split, id and reason of every record that was left out."""
+    records = [{"split": survey.split, **asdict(record)} for survey in surveys for record in survey.skipped]
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    write_text(folder / SKIPPED_FILE, "".join(lines))

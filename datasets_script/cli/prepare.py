@@ -1,0 +1,180 @@
+"""`artiagent prepare`: a published benchmark, or pairs, as a data set that `load_dataset` gives by name."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..benchmarks.base import BenchmarkError
+from ..benchmarks.prepare import cache_folder, prepare, prepare_folder
+from ..benchmarks.registry import BENCHMARKS, MODULES, PAIRS, get_benchmark, get_builder
+from ..benchmarks.source import how_to_fetch
+from ..benchmarks.survey import SKIPPED_FILE, Survey, skipped_summary
+from ..pairs.prepare import prepare_pairs_folder
+from ..utils.errors import UserError
+from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS
+
+
+_EPILOG = """\
+examples:
+  artiagent prepare                                                 the benchmarks and their licences
+  artiagent prepare artibench                                       what to fetch, from where, and its licence
+  artiagent prepare artibench --source artibench-source             then: load_dataset("artibench")
+  artiagent prepare richhf --source richhf-source --split test --num-proc 4
+  artiagent prepare artibench --source KRAFTON/ArtiBench --out artibench-parquet
+  artiagent prepare artiagent --source out --config vqa             then: load_dataset("artiagent", "vqa")
+  artiagent prepare artiagent --source out --out pairs-parquet --coordinates qwen2.5 --test-share 0.1
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "prepare",
+        help="turn a published benchmark's files into a data set that load_dataset gives by name",
+        description="Reads the published files of a benchmark, checks their counts, and writes them in the columns\n"
+        "that all benchmarks share. What cannot be read is listed with its reason in skipped.jsonl.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "name",
+        nargs="?",
+        choices=MODULES,
+        metavar="NAME",
+        help=f"{', '.join(MODULES)}; without it the command lists them with their licences",
+    )
+    parser.add_argument(
+        "--source",
+        help="folder with the published files, or the id of a data set on the Hub; without it the command says what "
+        "to fetch from where, and under which licence",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="write a folder of Parquet files with a card, to load or to push to the Hub, instead of preparing "
+        "load_dataset(NAME) in the cache",
+    )
+    parser.add_argument("--split", help="comma-separated, default: all splits")
+    parser.add_argument("--num-proc", type=int, default=1, help="processes that write (default: 1)")
+    parser.add_argument(
+        "--allow-partial",
+        action="store_true",
+        help="go on where the files contradict the published counts, which is refused otherwise",
+    )
+    group = parser.add_argument_group(f"{PAIRS}: pairs in the form a trainer takes")
+    group.add_argument(
+        "--config",
+        help="pairs, images, vqa, masks, instructions or comparisons (default: pairs; with --out all of them)",
+    )
+    group.add_argument(
+        "--coordinates",
+        choices=CONVENTIONS,
+        default="pixel",
+        help="how vqa and instructions write boxes (default: pixel)",
+    )
+    group.add_argument(
+        "--min-pixels",
+        type=int,
+        default=QWEN2_5_MIN_PIXELS,
+        help="of the processor of qwen2.5 (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-pixels",
+        type=int,
+        default=QWEN2_5_MAX_PIXELS,
+        help="of the processor of qwen2.5 (default: %(default)s)",
+    )
+    group.add_argument(
+        "--test-share", type=float, default=0.0, help="share of the photographs that goes to a split test (default: 0)"
+    )
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="chooses vqa's questions, the order of images in comparisons and the test split (default: 0)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.num_proc < 1:
+        raise UserError(f"--num-proc must be at least 1, got {args.num_proc}")
+    if args.name is None:
+        print("\n".join(listing()))
+        return 0
+    if args.out is not None and args.out.exists():
+        raise UserError(f"--out must be a folder that is not there yet, got '{args.out}'")
+    return prepare_pairs(args) if args.name == PAIRS else prepare_benchmark(args)
+
+
+def listing() -> list[str]:
+    """A line for each benchmark: name, images of its splits, licence, and where it is published."""
+    rows = [("name", "images", "licence", "published at")]
+    for name in BENCHMARKS:
+        benchmark = get_benchmark(name)
+        counts = ", ".join(f"{split} {'?' if count is None else count}" for split, count in benchmark.splits.items())
+        rows.append((name, counts, benchmark.license, benchmark.homepage))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def prepare_benchmark(args: argparse.Namespace) -> int:
+    if args.config:
+        raise UserError(f"--config is for {PAIRS} alone, {args.name} has one configuration")
+    if args.source is None:
+        print(f"{args.name} needs --source, a folder with its files.\n\n{how_to_fetch(get_benchmark(args.name))}")
+        return 2
+    options = {"splits": args.split, "allow_partial": args.allow_partial, "num_proc": args.num_proc}
+    try:
+        if args.out is None:
+            builder = prepare(args.name, args.source, **options)
+        else:
+            builder = prepare_folder(args.name, args.source, args.out, **options)
+    except BenchmarkError as error:
+        raise UserError(str(error)) from error
+    print(report_text(builder.surveys))
+    skipped = (args.out or cache_folder(args.name)) / SKIPPED_FILE
+    print(f"what was left out, and why: {skipped}")
+    print(f'load_dataset("{args.out or args.name}")')
+    return 0
+
+
+def prepare_pairs(args: argparse.Namespace) -> int:
+    for option, value in (("--split", args.split), ("--allow-partial", args.allow_partial)):
+        if value:
+            raise UserError(f"{option} is for benchmarks, got it for {PAIRS}")
+    configs = list(get_builder(PAIRS).builder_configs)
+    if args.config not in (None, *configs):
+        raise UserError(f"--config must be one of {', '.join(configs)}, got '{args.config}'")
+    if args.source is None:
+        raise UserError(f"{PAIRS} needs --source, a folder written by `artiagent synthesize`")
+    options = {
+        "coordinates": args.coordinates,
+        "min_pixels": args.min_pixels,
+        "max_pixels": args.max_pixels,
+        "test_share": args.test_share,
+        "seed": args.seed,
+    }
+    if args.out is None:
+        builder = prepare(PAIRS, args.source, args.config, args.num_proc, **options)
+        prepared = {builder.config.name: builder.info.splits}
+    else:
+        chosen = [args.config] if args.config else configs
+        prepared = prepare_pairs_folder(Path(args.source), args.out, chosen, args.num_proc, **options)
+    for config, splits in prepared.items():
+        counts = ", ".join(f"{split} {info.num_examples} rows" for split, info in splits.items())
+        print(f'load_dataset("{args.out or PAIRS}", "{config}"): {counts}')
+    return 0
+
+
+def report_text(surveys: list[Survey]) -> str:
+    """A line of counts for each split, what differs from the publication, and what was left out."""
+    lines = []
+    for survey in surveys:
+        counts = f"{survey.with_artifact.get(True, 0)} with artifacts, {survey.with_artifact.get(False, 0)} without"
+        unknown = survey.with_artifact.get(None, 0)
+        lines.append(f"{survey.split}: {survey.images} images, {counts}{f', {unknown} not stated' if unknown else ''}")
+        lines += [f"  differs from the publication: {problem}" for problem in survey.problems]
+        if survey.skipped:
+            lines.append(f"  {skipped_summary(survey.skipped)}")
+    return "\n".join(lines)

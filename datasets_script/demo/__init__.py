@@ -1,0 +1,1 @@
+"""The demo: photos from installed packages, their annotations, and its settings."""

@@ -1,0 +1,1 @@
+"""Ask models about artifacts and read their answers."""

@@ -1,0 +1,165 @@
+"""Boxes in a model's answer, however they are written."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..schema.prediction import Box
+from ..vlm.conventions import Convention, decode_box, encode_box
+
+
+# Of sums of fractions.
+_ROUNDING = 1e-9
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+_GROUP = re.compile(rf"[\[(]\s*({_NUMBER}(?:\s*[,;]?\s+{_NUMBER}|\s*[,;]\s*{_NUMBER})*)\s*,?\s*[\])]")
+_LINE = re.compile(
+    rf"^[ \t]*(?:(?:[-*•]|\d+[.)])[ \t]*)?({_NUMBER}(?:[ \t]*,[ \t]*{_NUMBER}){{3}})[ \t.]*$", re.MULTILINE
+)
+_NAMED = re.compile(
+    r"\b(?:(x_?1|x_?min|left)|(y_?1|y_?min|top)|(x_?2|x_?max|right)|(y_?2|y_?max|bottom))"
+    rf"[\"'`*]*\s*[:=]\s*({_NUMBER})",
+    re.IGNORECASE,
+)
+# What stands between the two corners of a box.
+_TO = r"(?:,|;|to|and|-|–|→)"
+_OTHER_CORNER = r"(?:the )?(?:bottom|lower)[- ]right(?: corner)?\s*(?:at|is|:|=)?"
+_CORNERS = re.compile(rf"\s*(?:{_TO}|(?:{_TO}\s*)?{_OTHER_CORNER})\s*", re.IGNORECASE)
+# The list of another field, such as "classes", says nothing of boxes.
+_EMPTY = re.compile(
+    r"(?:(?:answer|[\"'](?:artifacts?|\w{0,20}box\w{0,20}|regions?|detections?|objects?)[\"'])\s{0,9}:|^|[^:\s])"
+    r"\s{0,9}\[\s{0,9}\]",
+    re.IGNORECASE,
+)
+# A list that ends within a box: the answer was cut off.
+_CUT_OFF = re.compile(rf"[\[(]\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*,?\s*$")
+# Gemini's own boxes have y first; what a model means that was asked for another order cannot be known.
+_BOX_2D = re.compile(r"[\"']box_2d[\"']")
+
+
+@dataclass(frozen=True)
+class BoxAnswer:
+    """
+    The boxes of an answer, px of the stored image.
+
+    Attributes:
+        boxes (`tuple[Box, ...]`): Those that can be meant, each once, in their order.
+        failures (`tuple[str, ...]`): Why others cannot be.
+        is_empty (`bool`): Whether the answer is a list without a box.
+    """
+
+    boxes: tuple[Box, ...]
+    failures: tuple[str, ...]
+    is_empty: bool
+
+
+def find_boxes(
+    text: str, size: tuple[int, int], convention: Convention, resized: tuple[int, int] | None = None
+) -> BoxAnswer:
+    """
+    All boxes in a text: in JSON, whole or cut off, in a fence or amid prose; in InternVL's or Qwen's tags; as four
+    numbers in brackets or alone on a line, as two corners in brackets each, or as `x_min=..., y_min=..., ...`.
+
+    Corners in another order stand for the same box. What reaches over a border of the image by one step of the
+    convention (a pixel, a thousandth, a hundredth of a fraction) is rounding and is cut off; by more, it cannot be
+    meant so and is a failure, as is a box without an area, and fractions where whole numbers are the convention.
+
+    Args:
+        text (`str`): A model's answer.
+        size (`tuple[int, int]`): Width and height of the stored image, px.
+        convention (`str`): See [`~datasets_script.vlm.conventions.encode_box`].
+        resized (`tuple[int, int]`, *optional*): See there.
+    """
+    if _BOX_2D.search(text):
+        return BoxAnswer((), ('"box_2d" has y first in Gemini\'s boxes: which order is meant is not known',), False)
+    boxes: dict[Box, None] = {}
+    failures = []
+    for values in _quadruples(text):
+        try:
+            boxes[meant_box(values, size, convention, resized)] = None
+        except ValueError as error:
+            failures.append(f"{shown(values)}: {error}")
+    if _CUT_OFF.search(text):
+        failures.append("it is cut off within a box")
+    return BoxAnswer(tuple(boxes), tuple(failures), bool(_EMPTY.search(text)) and not boxes and not failures)
+
+
+def _quadruples(text: str) -> Iterator[tuple[float, ...]]:
+    """What may be meant as a box, in the order of the text; of other than four numbers where it cannot be one."""
+    found = [*_named(text), *_grouped(text)]
+    found += [(match.start(), _numbers(match[1])) for match in _LINE.finditer(text)]
+    yield from (values for _, values in sorted(found, key=lambda item: item[0]))
+
+
+def _grouped(text: str) -> Iterator[tuple[int, tuple[float, ...]]]:
+    corners: list[re.Match[str]] = []
+    for match in _GROUP.finditer(text):
+        values = _numbers(match[1])
+        if len(values) == 2 and corners and _CORNERS.fullmatch(text, corners[-1].end(), match.start()):
+            corners.append(match)
+            continue
+        yield from _joined(corners)
+        corners = [match] if len(values) == 2 else []
+        if len(values) > 2:
+            yield match.start(), values
+    yield from _joined(corners)
+
+
+def _joined(corners: list[re.Match[str]]) -> Iterator[tuple[int, tuple[float, ...]]]:
+    """Points in a row: two are corners; more may be a polygon; one alone is a point or a size."""
+    if len(corners) > 1:
+        yield corners[0].start(), tuple(value for match in corners for value in _numbers(match[1]))
+
+
+def _named(text: str) -> Iterator[tuple[int, tuple[float, ...]]]:
+    edges: dict[int, float] = {}
+    for match in _NAMED.finditer(text):
+        edge = next(index for index in range(4) if match[index + 1])
+        if edge in edges:
+            yield match.start(), tuple(edges.values())
+            edges = {}
+        edges[edge] = float(match[5])
+        if len(edges) == 4:
+            yield match.start(), tuple(edges[index] for index in range(4))
+            edges = {}
+    if edges:
+        yield len(text), tuple(edges.values())
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(number) for number in re.findall(_NUMBER, text))
+
+
+def meant_box(
+    values: Sequence[float], size: tuple[int, int], convention: Convention, resized: tuple[int, int] | None = None
+) -> Box:
+    """
+    The box, px of the stored image, that numbers stand for. Arguments as of [`find_boxes`].
+
+    Raises:
+        ValueError: they cannot be meant as a box of this image.
+    """
+    if len(values) != 4:
+        raise ValueError(f"{len(values)} numbers are no box")
+    if not all(map(math.isfinite, values)):
+        raise ValueError("not all of them are finite")
+    x_min, x_max = sorted(values[0::2])
+    y_min, y_max = sorted(values[1::2])
+    whole = encode_box((0, 0, *size), size, convention, resized)
+    step = 0.01 if convention in ("normalized", "llava") else 1
+    # A box of the whole image as fractions is far more common than one of a single pixel in its corner.
+    if step == 1 and max(values) <= 1:
+        raise ValueError(f"fractions are no box of the convention '{convention}'")
+    least, most = min(x_min - whole[0], y_min - whole[1]), max(x_max - whole[2], y_max - whole[3])
+    if least < -step - _ROUNDING or most > step + _ROUNDING:
+        raise ValueError(f"it reaches out of the image, which is {shown(whole)}")
+    box = decode_box((x_min, y_min, x_max, y_max), size, convention, resized)
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise ValueError("it has no area")
+    return box
+
+
+def shown(values: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:g}' for value in values[:8])}{', …' if len(values) > 8 else ''}]"

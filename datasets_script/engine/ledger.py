@@ -1,0 +1,139 @@
+"""
+What a run has done so far, read from its folder: the marker of each finished shard, added up.
+
+A run's folder holds `run.json` (settings, versions, counts), `sources.jsonl`, `data/*.parquet`, `shards/*.json` (the
+markers, each written last), `rejected.jsonl` (at the end), `barred.json` (photographs that killed a worker), `logs/`
+(what each rank did) and `.locks/`.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..schema.pair import Artifact, Pair, Rejection
+
+
+# Of each accepted artifact, for the summary's medians.
+SUMMARY_SCORES = ("change_inside", "change_outside", "psnr_outside")
+
+
+@dataclass
+class Totals:
+    """
+    Counts of a shard, or of several added up.
+
+    Attributes:
+        sources, pairs, rejections (`int`): Photographs done with, pairs written, rejections on record.
+        accepted, discarded (`Counter[str]`): Artifacts made and kept, or made and not kept, by `"type/tool/kernel"`.
+        rejected_at (`Counter[str]`): All rejections by stage.
+        counters (`Counter[str]`): Evaluations of the transformer, requests and tokens of the VLM.
+        seconds (`float`): Time spent.
+        scores (`dict[str, array]`): `SUMMARY_SCORES` of the accepted artifacts one after another, by type.
+    """
+
+    sources: int = 0
+    pairs: int = 0
+    rejections: int = 0
+    accepted: Counter[str] = field(default_factory=Counter)
+    discarded: Counter[str] = field(default_factory=Counter)
+    rejected_at: Counter[str] = field(default_factory=Counter)
+    counters: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    scores: dict[str, array[float]] = field(default_factory=lambda: defaultdict(lambda: array("f")))
+
+    def count(self, pairs: Sequence[Pair], rejections: Sequence[Rejection]) -> None:
+        """Counts one photograph with what came of it."""
+        self.sources += 1
+        self.pairs += len(pairs)
+        self.rejections += len(rejections)
+        for pair in pairs:
+            for artifact in pair.artifacts:
+                self.accepted[_kind(artifact.type, artifact.tool, artifact.parameters.get("kernel", ""))] += 1
+                self._note_scores(artifact)
+        for rejection in rejections:
+            self.rejected_at[rejection.stage] += 1
+            if rejection.pair_id:
+                self.discarded[_kind(rejection.type, rejection.tool, rejection.kernel)] += 1
+
+    def _note_scores(self, artifact: Artifact) -> None:
+        if all(name in artifact.scores for name in SUMMARY_SCORES):
+            self.scores[artifact.type].extend(artifact.scores[name] for name in SUMMARY_SCORES)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Adds what [`as_dict`] gave."""
+        for name in ("sources", "pairs", "rejections", "seconds"):
+            setattr(self, name, getattr(self, name) + record[name])
+        for name in ("accepted", "discarded", "rejected_at", "counters"):
+            getattr(self, name).update(record[name])
+        for kind, values in record["scores"].items():
+            self.scores[kind].extend(values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-serialisable."""
+        return {
+            "sources": self.sources,
+            "pairs": self.pairs,
+            "rejections": self.rejections,
+            "accepted": dict(self.accepted),
+            "discarded": dict(self.discarded),
+            "rejected_at": dict(self.rejected_at),
+            "counters": dict(self.counters),
+            "seconds": round(self.seconds, 3),
+            "scores": {kind: [float(f"{value:.5g}") for value in values] for kind, values in self.scores.items()},
+        }
+
+    def by_type(self, counts: Counter[str]) -> Counter[str]:
+        """`accepted` or `discarded` by type alone."""
+        total: Counter[str] = Counter()
+        for kind, count in counts.items():
+            total[kind.partition("/")[0]] += count
+        return total
+
+    @property
+    def acceptance(self) -> dict[str, dict[str, int]]:
+        """`{"type/tool/kernel": {"made": …, "accepted": …}}`."""
+        kinds = sorted({*self.accepted, *self.discarded})
+        return {
+            kind: {"made": self.accepted[kind] + self.discarded[kind], "accepted": self.accepted[kind]}
+            for kind in kinds
+        }
+
+
+def marker(out: Path, shard: int) -> Path:
+    """The file that says that a shard is finished."""
+    return out / "shards" / f"{shard:05d}.json"
+
+
+def read_markers(out: Path) -> Iterator[dict[str, Any]]:
+    """The records of all finished shards, in order."""
+    for path in sorted((out / "shards").glob("*.json")):
+        yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_totals(out: Path) -> Totals:
+    """What all finished shards add up to."""
+    totals = Totals()
+    for record in read_markers(out):
+        totals.add(record)
+    return totals
+
+
+def read_rejected(out: Path) -> Iterator[dict[str, Any]]:
+    """The rejections of all finished shards."""
+    for record in read_markers(out):
+        yield from record["rejected"]
+
+
+def json_lines(records: Iterable[dict[str, Any]]) -> Iterator[str]:
+    for record in records:
+        yield json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _kind(*parts: str) -> str:
+    return "/".join(part for part in parts if part)

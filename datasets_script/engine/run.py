@@ -1,0 +1,285 @@
+"""
+Runs the stages over a folder of photographs and writes the data set, shard by shard, so that it can be stopped at any
+moment and continued, by any number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ..figures.sheets import contact_sheet
+from ..pairs.card import write_card
+from ..pairs.storage import PairWriter, read_pairs
+from ..utils.files import replacing, write_json
+from .ledger import Totals, json_lines, marker, read_markers, read_rejected, read_totals
+from .locks import holding_rank, lock_folder
+from .log import ProgressLine, RunLog
+from .shards import RunMismatchError, Shards, _recorded_sources, read_barred
+from .stages import Sample
+from .synthesizer import Synthesizer
+
+
+RECORDED_PACKAGES = ("artiagent", "torch", "diffusers", "transformers", "datasets", "numpy", "pillow")
+
+# So many photographs in a row that fail unexpectedly, or whose answers cannot be read, mean that it is not the
+# photographs.
+MAX_FAILURES_IN_A_ROW = 20
+
+# Rows that wait in memory until they are written as one row group.
+_ROWS_AT_ONCE = 16
+
+
+class RunAborted(RuntimeError):
+    """The run would only fail on; finished shards are kept and it can be continued."""
+
+
+class Run:
+    """
+    A run of the synthesis in an output folder; [`datasets_script.engine.ledger`] tells what is in it.
+
+    Args:
+        out (`Path`): Output folder. A run already there with the same settings is continued.
+        source_folder (`Path`): Where the photographs are.
+        sources (`Sequence[str]`): Source ids, in order.
+        synthesizer (`Synthesizer`): Makes the pairs.
+        rank, world_size (`int`): This process and how many there are; it takes every `world_size`-th shard. Any later
+            run may have another world size.
+
+    Raises:
+        RunMismatchError: the folder holds a run with other settings, versions or sources.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        source_folder: Path,
+        sources: Sequence[str],
+        synthesizer: Synthesizer,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.out, self.synthesizer, self.rank, self.world_size = out, synthesizer, rank, world_size
+        self.failures_in_a_row = 0
+        self.shards_in_doubt: list[int] = []
+        """Finished since the latest streak of failures began."""
+        out.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock_folder(out) / "start.lock"):
+            sources, self.duplicates = _recorded_sources(out, source_folder, sources)
+            self.shards = Shards(sources, synthesizer.settings.shard_size)
+            self._check_identity()
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        names = hashlib.sha256("\n".join(self.shards.sources).encode()).hexdigest()
+        return json.loads(
+            json.dumps(
+                {
+                    "settings": asdict(self.synthesizer.settings),
+                    **self.synthesizer.identity,
+                    "versions": recorded_versions(),
+                    "sources": {"count": len(self.shards.sources), "sha256": names},
+                }
+            )
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the identity, which every shard's marker holds."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _check_identity(self) -> None:
+        path = self.out / "run.json"
+        if not path.exists():
+            if any(record["fingerprint"] != self.fingerprint for record in read_markers(self.out)):
+                raise RunMismatchError(f"'{self.out}' has lost its run.json and holds shards of another run")
+            write_json(path, {**self.identity, "status": "running"})
+            return
+        different = sorted(differences(json.loads(path.read_text(encoding="utf-8")), self.identity))
+        if different:
+            raise RunMismatchError(
+                f"'{self.out}' holds a run with another {', '.join(different)}; give the same settings to continue "
+                "that run, or choose another output folder (--force-new starts one beside it)"
+            )
+
+    def execute(self, show_progress: bool = True) -> dict[str, Any]:
+        """
+        Makes the missing shards of this rank and, if they were the last ones, the files that describe the whole.
+
+        Returns:
+            `dict`: The content of `run.json`, with `status` `"complete"`, or `"running"` while other ranks are at
+            work.
+
+        Raises:
+            RunBusyError: another process has this rank, or works with another world size.
+            RunAborted: too many photographs in a row have failed unexpectedly.
+        """
+        with holding_rank(self.out, self.rank, self.world_size), self._logging() as log:
+            progress = None
+            if show_progress:
+                progress = ProgressLine(len(self.shards.sources), self.shards.count_finished(self.out))
+            try:
+                for shard in range(self.rank, len(self.shards), self.world_size):
+                    if not marker(self.out, shard).exists():
+                        self._make_shard(shard, log, progress)
+            finally:
+                if progress:
+                    progress.close()
+            log.write("finished")
+        return self._finish()
+
+    @contextmanager
+    def _logging(self) -> Iterator[RunLog]:
+        log, package = RunLog(self.out, self.rank), logging.getLogger("datasets_script")
+        log.write("start", rank=self.rank, world_size=self.world_size, fingerprint=self.fingerprint)
+        package.addHandler(log)
+        try:
+            with logging_redirect_tqdm([package]):
+                yield log
+        except BaseException as error:
+            log.write("stopped", reason=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            package.removeHandler(log)
+            log.close()
+
+    def _make_shard(self, shard: int, log: RunLog, progress: ProgressLine | None) -> None:
+        start, totals, rejected = time.perf_counter(), Totals(), []
+        before = dict(self.synthesizer.counters())
+        log.write("shard", shard=shard, sources=len(self.shards.of(shard)))
+        with replacing(self.out / "data" / f"pairs-{shard:05d}.parquet") as temporary, PairWriter(temporary) as writer:
+            last = start
+            for sample in self.synthesizer.run(self._samples(shard), self.rank, self.world_size):
+                for pair in sample.pairs:
+                    writer.write(pair)
+                rejected += [asdict(rejection) for rejection in sample.rejections]
+                totals.count(sample.pairs, sample.rejections)
+                now = time.perf_counter()
+                event = _sample_event(sample, now - last)
+                last = now
+                log.write(**event)
+                if progress:
+                    progress.take(event)
+                self._watch_failures(sample, log)
+                _check_parent()
+        totals.seconds = time.perf_counter() - start
+        totals.counters.update({name: n - before[name] for name, n in self.synthesizer.counters().items()})
+        record = {"fingerprint": self.fingerprint, **totals.as_dict(), "rejected": rejected}
+        write_json(marker(self.out, shard), record)
+        self.shards_in_doubt = [*self.shards_in_doubt, shard] if self.failures_in_a_row else []
+        log.write("shard_finished", shard=shard, pairs=totals.pairs, seconds=round(totals.seconds, 3))
+
+    def _samples(self, shard: int) -> Iterator[Sample]:
+        barred = read_barred(self.out)
+        for source_id in self.shards.of(shard):
+            sample = Sample(source_id)
+            if source_id in self.duplicates:
+                yield sample.rejected("read", f"the same file as '{self.duplicates[source_id]}'")
+            elif source_id in barred:
+                yield sample.rejected("read", barred[source_id])
+            else:
+                yield sample
+
+    def _watch_failures(self, sample: Sample, log: RunLog) -> None:
+        failures = [rejection for rejection in sample.rejections if rejection.traceback or rejection.raw]
+        for failure in failures:
+            log.write(
+                "failure",
+                source_id=sample.source_id,
+                stage=failure.stage,
+                reason=failure.reason,
+                raw=failure.raw,
+                traceback=failure.traceback,
+            )
+        if not failures or sample.pairs:
+            self.failures_in_a_row, self.shards_in_doubt = 0, []
+            return
+        self.failures_in_a_row += 1
+        if self.failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
+            for shard in self.shards_in_doubt:
+                marker(self.out, shard).unlink()
+            raise RunAborted(
+                f"{self.failures_in_a_row} photographs in a row failed, the last with '{failures[-1].reason}'; "
+                f"details are in {log.path}. They count as not done yet: the same command tries them again"
+            )
+
+    def _finish(self) -> dict[str, Any]:
+        """Describes the whole, if all ranks are done."""
+        with FileLock(lock_folder(self.out) / "finish.lock"):
+            if self.shards.count_finished(self.out) < len(self.shards.sources):
+                return {**self.identity, "status": "running"}
+            totals = read_totals(self.out)
+            run = {
+                **self.identity,
+                "status": "complete",
+                "fingerprint": self.fingerprint,
+                "pairs": totals.pairs,
+                "rejected": totals.rejections,
+                "made": dict(totals.by_type(totals.accepted + totals.discarded)),
+                "accepted": dict(totals.by_type(totals.accepted)),
+                "acceptance": totals.acceptance,
+                "rejected_at": dict(totals.rejected_at),
+                **totals.counters,
+                "seconds": round(totals.seconds, 3),
+            }
+            with replacing(self.out / "rejected.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
+                file.writelines(json_lines(read_rejected(self.out)))
+            write_card(self.out, run)
+            if totals.pairs:
+                with replacing(self.out / "contact_sheet.png") as temporary:
+                    contact_sheet(read_pairs(self.out)).save(temporary, format="PNG")
+            write_json(self.out / "run.json", run)
+            return run
+
+
+def _check_parent() -> None:
+    """A worker whose parent was killed must not go on: the run may be continued by another that does not know it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        raise RunAborted("the process that began this worker is gone")
+
+
+def _sample_event(sample: Sample, seconds: float) -> dict[str, Any]:
+    totals = Totals()
+    totals.count(sample.pairs, sample.rejections)
+    return {
+        "event": "sample",
+        "source_id": sample.source_id,
+        "pairs": totals.pairs,
+        "accepted": dict(totals.by_type(totals.accepted)),
+        "discarded": dict(totals.by_type(totals.discarded)),
+        "seconds": round(seconds, 3),
+    }
+
+
+def recorded_versions() -> dict[str, str]:
+    versions = {}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def differences(recorded: dict[str, Any], current: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted names of the entries of `current` that are other in `recorded`."""
+    for key, value in current.items():
+        other = recorded.get(key)
+        if isinstance(value, dict) and isinstance(other, dict):
+            yield from differences(other, value, f"{prefix}{key}.")
+        elif value != other:
+            yield f"{prefix}{key}"

@@ -1,0 +1,94 @@
+"""The third stage: which flaws are made of what was perceived."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from PIL import Image
+
+from diffusers_artifact.mapping import ArtifactType
+from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
+
+from ...agents.perception import Perception, apply_to_perception, filter_perception
+from ...agents.planning import Choice, Scene, plan_artifacts
+from ...schema.pair import Artifact, Rejection
+from ...utils.photos import SourceTransform, fit, fit_multiple
+from ...utils.seeds import derive_seed
+from ..settings import RunSettings
+from .base import FlawPlan, Sample, Stage
+
+
+class Plan(Stage):
+    """
+    Chooses the flaws. With `balance="sample"` a photograph's flaws depend on nothing but the seed and itself; with
+    `"shard"` the types that are rare so far among the samples of one `run` come first, which balances better where
+    some types seldom fit.
+
+    Args:
+        settings (`RunSettings`): Tools, numbers, seed and balance.
+        sample_size (`int`, *optional*): Side of the square the model takes, pixels, if it takes no other size.
+        patch_size (`int`): Side of a token, pixels.
+    """
+
+    name = "plan"
+
+    def __init__(self, settings: RunSettings, sample_size: int | None, patch_size: int) -> None:
+        super().__init__()
+        self.settings, self.sample_size, self.patch_size = settings, sample_size, patch_size
+        self.made: Counter[ArtifactType] = Counter()
+
+    def run(self, samples: Iterable[Sample], rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
+        self.made = Counter()
+        yield from super().run(samples, rank, world_size)
+
+    def process(self, samples: Sequence[Sample]) -> list[Sample]:
+        return [self._plan(sample) for sample in samples]
+
+    def _plan(self, sample: Sample) -> Sample:
+        image = sample.image
+        assert image is not None and sample.perception is not None
+        transform = self._frame(image, sample.perception)
+        perception, dropped = filter_perception(apply_to_perception(sample.perception, transform), self.patch_size)
+        sample = sample.noting(*(Rejection(sample.source_id, self.name, reason) for reason in dropped))
+        if not perception.entities:
+            return sample.rejected(self.name, "no entity left to work on")
+        scene = Scene.of(perception, self.patch_size)
+        variants, reasons = self._variants(scene, sample.source_id)
+        sample = sample.noting(
+            *(
+                Rejection(sample.source_id, self.name, reason, type=ARTIFACT_TYPE_OF_TOOL[tool], tool=tool)
+                for tool, reason in reasons.items()
+            )
+        )
+        if not variants:
+            return sample.rejected(self.name, "no tool fits")
+        self.made.update(artifact.type for artifacts in variants.values() for artifact in artifacts)
+        plan = FlawPlan(transform.apply(image), transform, scene, variants)
+        return replace(sample, image=None, perception=None, plan=plan)
+
+    def _frame(self, image: Image.Image, perception: Perception) -> SourceTransform:
+        """The crop the model will see, centred on what was perceived."""
+        left, top, right, bottom = zip(*(entity.bbox for entity in perception.entities), strict=True)
+        focus = (min(left), min(top), max(right), max(bottom))
+        if self.sample_size:
+            return fit(image.size, (self.sample_size, self.sample_size), focus)
+        return fit_multiple(image.size, self.patch_size, max_long_side=self.settings.max_long_side, focus=focus)
+
+    def _variants(self, scene: Scene, source_id: str) -> tuple[dict[int, tuple[Artifact, ...]], dict[str, str]]:
+        settings, generator = self.settings, torch.Generator().manual_seed(derive_seed(self.settings.seed, source_id))
+        made = self.made.copy() if settings.balance == "shard" else Counter()
+        variants: dict[int, tuple[Artifact, ...]] = {}
+        avoid: set[Choice] = set()
+        for variant in range(settings.pairs_per_image):
+            most = int(torch.randint(1, settings.max_artifacts + 1, (), generator=generator))
+            artifacts, reasons = plan_artifacts(
+                scene, settings.tools, most, made, generator, settings.max_target_share, frozenset(avoid)
+            )
+            if artifacts:
+                variants[variant] = tuple(artifacts)
+            made.update(artifact.type for artifact in artifacts)
+            avoid |= {(artifact.tool, artifact.parameters["instance_id"], "") for artifact in artifacts}
+        return variants, reasons

@@ -1,0 +1,94 @@
+"""`artiagent status`: what a run has done, whether it is at work, and how long it will take."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from .ledger import read_totals
+from .locks import working_ranks
+from .log import log_path, parse_events
+from .summary import acceptance_table
+
+
+# Photographs whose time the rate is taken from: the latest, as later stages of a run can be slower than the first.
+_LATEST = 200
+
+
+def status_text(out: Path) -> str:
+    """
+    The state of a run, for people.
+
+    Args:
+        out (`Path`): A folder with a `run.json`.
+    """
+    run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    totals, count = read_totals(out), run["sources"]["count"]
+    size = run["settings"]["shard_size"]
+    shards, finished = -(-count // size), sum(1 for _ in (out / "shards").glob("*.json"))
+    ranks = working_ranks(out)
+    state = "complete" if run["status"] == "complete" else "at work" if ranks else "stopped"
+    lines = [
+        f"{out}: {state}",
+        f"shards {finished}/{shards}, photographs {totals.sources}/{count} in finished shards, "
+        f"pairs {totals.pairs}, rejections {totals.rejections}",
+    ]
+    samples = [_latest_samples(out, rank) for rank, _ in ranks]
+    lines += [_rank_line(*who, done) for who, done in zip(ranks, samples, strict=True)]
+    if state == "at work":
+        lines.append(_time_left(count - totals.sources, samples))
+    elif state == "stopped":
+        lines.append(_last_words(out))
+    if totals.accepted or totals.discarded:
+        lines += ["", acceptance_table(totals)]
+    if totals.counters:
+        lines += ["", "spent: " + ", ".join(f"{name} {number:,}" for name, number in sorted(totals.counters.items()))]
+    return "\n".join(lines)
+
+
+def _events(out: Path, rank: int) -> list[dict[str, Any]]:
+    path = log_path(out, rank)
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return list(parse_events(deque(file, 2 * _LATEST)))
+
+
+def _latest_samples(out: Path, rank: int) -> list[dict[str, Any]]:
+    return [event for event in _events(out, rank) if event["event"] == "sample"][-_LATEST:]
+
+
+def _rank_line(rank: int, world_size: int, samples: list[dict[str, Any]]) -> str:
+    seconds = sum(event["seconds"] for event in samples)
+    at = f", last '{samples[-1]['source_id']}'" if samples else ""
+    rate = f", {sum(event['pairs'] for event in samples) / seconds:.2f} pairs/s" if seconds else ""
+    return f"rank {rank} of {world_size}: at work{at}{rate}"
+
+
+def _time_left(photographs: int, samples_of_ranks: list[list[dict[str, Any]]]) -> str:
+    rate = 0.0
+    for samples in samples_of_ranks:
+        if seconds := sum(event["seconds"] for event in samples):
+            rate += len(samples) / seconds
+    if not rate:
+        return "time left: not known before the first photograph is done"
+    return f"time left: about {_duration(photographs / rate)} ({rate:.2f} photographs/s)"
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes} min" if hours < 2 else f"{hours} h"
+
+
+def _last_words(out: Path) -> str:
+    """Why the ranks of a run that is not at work have stopped, as far as they could say."""
+    stops = []
+    for path in sorted((out / "logs").glob("rank-*.jsonl")):
+        events = _events(out, int(path.stem.removeprefix("rank-")))
+        if events and events[-1]["event"] == "stopped":
+            stops.append(f"rank {int(path.stem.removeprefix('rank-'))} stopped: {events[-1]['reason']}")
+        elif events and events[-1]["event"] != "finished":
+            stops.append(f"rank {int(path.stem.removeprefix('rank-'))} was killed")
+    return "\n".join([*stops, "the command that began the run continues it"])

@@ -1,0 +1,84 @@
+"""The chain of stages, and what a run records of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..agents.curation.curator import Curator
+from ..agents.curation.perceptual import load_perceptual_metric
+from ..agents.perception import PerceptionAgent
+from ..vlm import VLM
+from .injector import Injector
+from .settings import RunSettings
+from .stages import Explain, Inject, Perceive, Plan, Read, Sample, Stage
+
+
+@dataclass(frozen=True, eq=False)
+class Synthesizer:
+    """
+    The chain of stages, and what a run records of it.
+
+    Args:
+        stages (`Sequence[Stage]`): From source ids to pairs.
+        settings (`RunSettings`): Settings of the run.
+        identity (`Mapping`): What results depend on beside the settings: models, revisions. JSON-serialisable.
+        counters (`Callable[[], Mapping[str, int]]`): What has been spent so far, by name; a run records differences.
+    """
+
+    stages: Sequence[Stage]
+    settings: RunSettings
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    counters: Callable[[], Mapping[str, int]] = dict
+
+    @classmethod
+    def of(
+        cls,
+        source_folder: Path,
+        perception: PerceptionAgent,
+        injector: Injector,
+        settings: RunSettings,
+        vlm: VLM | None = None,
+        batch_size: int = 1,
+        perception_batch_size: int = 1,
+    ) -> Synthesizer:
+        """
+        The stages of spec §1 to §5.
+
+        Args:
+            source_folder (`Path`): Folder that source ids are relative to.
+            perception (`PerceptionAgent`): Names and grounds entities and parts.
+            injector (`Injector`): The loaded model.
+            settings (`RunSettings`): Settings of the run.
+            vlm (`VLM`, *optional*): Judges and explains; without it measures and templates do.
+            batch_size (`int`): Photographs injected together. Above 1 pixels may differ by one grey level, as sums
+                are taken in another order.
+            perception_batch_size (`int`): Photographs perceived, and explained, together.
+        """
+        curator = Curator(settings.curation, load_perceptual_metric(settings.perceptual_metric), vlm)
+        stages = [
+            Read(source_folder),
+            Perceive(perception, perception_batch_size),
+            Plan(settings, injector.sample_size, injector.pipeline.patch_size),
+            Inject(injector, curator, settings, batch_size),
+            Explain(curator, perception_batch_size),
+        ]
+        identity = {
+            "model_revision": injector.revision,
+            "perception": perception.identity(),
+            "curation": curator.identity(),
+        }
+
+        def counters() -> dict[str, int]:
+            usage = {} if vlm is None else {f"vlm_{name}": count for name, count in asdict(vlm.usage).items()}
+            return {"num_function_evaluations": injector.num_function_evaluations, **usage}
+
+        return cls(stages, settings, identity, counters)
+
+    def run(self, samples: Iterable[Sample], rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
+        """All stages, one after the other."""
+        for stage in self.stages:
+            samples = stage.run(samples, rank, world_size)
+        return iter(samples)

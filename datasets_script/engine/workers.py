@@ -1,0 +1,147 @@
+"""One worker process for each device of this machine, watched: one that was killed for its memory is started again."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from ..utils.files import write_json
+from .log import LogTail, ProgressLine, log_path
+from .run import RunAborted
+from .shards import Shards, read_barred
+
+
+# Deaths of its worker, working on it alone, after which a photograph is taken for the cause: one may be bad luck.
+_DEATHS_PER_PHOTOGRAPH = 2
+# So many deaths with no photograph finished in between mean that it is not the photographs.
+_DEATHS_IN_A_ROW = 6
+_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_TO_STOP = 10.0
+
+StartWorker = Callable[[int, bool], BaseProcess]
+"""Starts the worker of a rank; where the second argument is true, with batches of one photograph."""
+
+
+@dataclass(eq=False)
+class _Worker:
+    rank: int
+    process: BaseProcess
+    tail: LogTail
+    one_by_one: bool
+    shard: int | None = None
+    finished: set[str] = field(default_factory=set)
+
+
+class WorkerPool:
+    """
+    Runs several processes, each a rank of one run.
+
+    Args:
+        out (`Path`): The run's folder.
+        shards (`Shards`): Its sources.
+        start (`Callable`): Starts one of them.
+        world_size (`int`): How many.
+    """
+
+    def __init__(self, out: Path, shards: Shards, start: StartWorker, world_size: int) -> None:
+        self.out, self.shards, self.start, self.world_size = out, shards, start, world_size
+        self.deaths: Counter[str] = Counter()
+        self.deaths_in_a_row: Counter[int] = Counter()
+
+    def execute(self) -> int:
+        """
+        Waits for all workers, showing the progress of all in one line.
+
+        Returns:
+            `int`: 0, or the exit status of the first worker that ended with a fault of its own, after stopping the
+            others.
+
+        Raises:
+            RunAborted: workers keep being killed, whatever the photograph.
+        """
+        progress = ProgressLine(len(self.shards.sources), self.shards.count_finished(self.out))
+        workers: list[_Worker] = []
+        try:
+            workers += [self._start(rank) for rank in range(self.world_size)]
+            while workers:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                for worker in list(workers):
+                    status = worker.process.exitcode
+                    self._follow(worker, progress)
+                    if status is None:
+                        continue
+                    workers.remove(worker)
+                    if status > 0:
+                        return status
+                    if status < 0:
+                        progress.take_back(len(worker.finished))
+                        workers.append(self._replace(worker, signal.Signals(-status).name))
+            return 0
+        finally:
+            progress.close()
+            _stop([worker.process for worker in workers])
+
+    def _start(self, rank: int, one_by_one: bool = False) -> _Worker:
+        tail = LogTail(log_path(self.out, rank))  # made first, so that no event is missed
+        return _Worker(rank, self.start(rank, one_by_one), tail, one_by_one)
+
+    def _follow(self, worker: _Worker, progress: ProgressLine) -> None:
+        for event in worker.tail.read():
+            if event["event"] == "shard":
+                worker.shard, worker.finished = event["shard"], set()
+            elif event["event"] == "shard_finished":
+                worker.shard, worker.finished = None, set()
+            elif event["event"] == "sample":
+                worker.finished.add(event["source_id"])
+                self.deaths_in_a_row[worker.rank] = 0
+            progress.take(event)
+
+    def _replace(self, worker: _Worker, killed_by: str) -> _Worker:
+        """Starts a worker again that was killed, and bars the photograph it was at if that has happened before."""
+        suspect = self._suspect(worker)
+        self.deaths_in_a_row[worker.rank] += 1
+        if self.deaths_in_a_row[worker.rank] >= _DEATHS_IN_A_ROW:
+            raise RunAborted(
+                f"worker {worker.rank} was killed ({killed_by}) {_DEATHS_IN_A_ROW} times with no photograph done in "
+                "between; is there too little memory? Finished shards are kept, and the same command continues"
+            )
+        print(f"\nworker {worker.rank} was killed ({killed_by}) at {suspect!r}, starting it again", file=sys.stderr)
+        if suspect and worker.one_by_one:  # in a batch it may have been another
+            self.deaths[suspect] += 1
+            if self.deaths[suspect] >= _DEATHS_PER_PHOTOGRAPH:
+                reason = f"killed its worker {self.deaths[suspect]} times ({killed_by})"
+                write_json(self.out / "barred.json", {**read_barred(self.out), suspect: reason})
+        # One by one, so that the next death has one photograph to blame.
+        return self._start(worker.rank, one_by_one=True)
+
+    def _suspect(self, worker: _Worker) -> str:
+        """The photograph that a worker was at; empty where it was at none."""
+        waiting = () if worker.shard is None else self.shards.of(worker.shard)
+        return next((name for name in waiting if name not in worker.finished), "")
+
+
+def _stop(processes: Sequence[BaseProcess]) -> None:
+    """A worker can be stopped at any moment: what it has not finished is made again."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + _SECONDS_TO_STOP
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        process.kill()
+        process.join()
+
+
+def device_of_worker(rank: int, device: str | None) -> str:
+    """The device that was asked for, else the CUDA devices in turn, else the CPU."""
+    if device:
+        return device
+    count = torch.cuda.device_count()
+    return f"cuda:{rank % count}" if count else "cpu"

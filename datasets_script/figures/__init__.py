@@ -1,0 +1,1 @@
+"""Draw sheets, charts and detections in one style."""

@@ -1,0 +1,328 @@
+"""Pictures of an evaluation: worst and best cases, how good boxes are, and scores by type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from evaluate_metrics.functional.intervals import score_with_intervals
+
+from .style import BLUE, FAINT, INK, ORANGE, new_figure, only_x, shortened, styled, to_image
+
+
+Color = tuple[int, int, int]
+
+_TRUTH: Color = (0, 114, 178)
+_PREDICTION: Color = (213, 94, 0)
+_TILE = 380
+_GAP = 8
+_MARGIN = 28
+_CARD = 2 * _TILE + _GAP
+_LINE = 22
+_INDENT = 22
+_LINES_OF_A_TEXT = 7
+_TITLE_FONT = ImageFont.load_default(size=26)
+_TEXT_FONT = ImageFont.load_default(size=17)
+
+# Sizes of true regions, in shares of the image, that IoU is told for.
+_SIZE_EDGES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """
+    One image with what is true of it and what was predicted.
+
+    Attributes:
+        id (`str`): Of the image.
+        image (`PIL.Image.Image`): As the benchmark has it.
+        truth, prediction (`np.ndarray` of shape `(height, width)`, `bool`): Unions of regions, in the image's pixels.
+        iou (`float`): Of the two.
+        truth_text, predicted_text (`str`): Explanations; empty where there is none.
+    """
+
+    id: str
+    image: Image.Image
+    truth: np.ndarray
+    prediction: np.ndarray
+    iou: float
+    truth_text: str = ""
+    predicted_text: str = ""
+
+
+def case_sheet(cases: Sequence[Case], title: str, columns: int = 2) -> Image.Image:
+    """
+    Cases to look at: each image as it is and with both regions, the true and the predicted one
+    tinted and outlined in two colours, over its IoU and both explanations.
+
+    Args:
+        cases (`Sequence[Case]`): At least one, in the order to show.
+        title (`str`): Says what they are and of how many, e.g. `"worst 6 of 500 images, protocol artiagent"`.
+        columns (`int`, *optional*, defaults to 2): Cases beside each other.
+
+    Returns:
+        `PIL.Image.Image`: RGB; 1628 px wide for two columns.
+
+    Raises:
+        ValueError: no case, or a mask that is not of its image's size.
+    """
+    if not cases:
+        raise ValueError("`cases` must hold at least one case, got none")
+    for case in cases:
+        _check(case)
+    cards = [_card(case) for case in cases]
+    rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
+    heights = [max(card.height for card in row) + _MARGIN for row in rows]
+    width = 2 * _MARGIN + min(columns, len(cards)) * (_CARD + _MARGIN) - _MARGIN
+    heading = wrapped(title, width - 2 * _MARGIN, _TITLE_FONT)
+    top = _MARGIN + 34 * len(heading) + 40
+    sheet = Image.new("RGB", (width, top + sum(heights)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, line in enumerate(heading):
+        draw.text((_MARGIN, _MARGIN - 6 + 34 * number), line, fill=INK, font=_TITLE_FONT)
+    _draw_legend(draw, top - 40)
+    for row, height in zip(rows, heights, strict=True):
+        for column, card in enumerate(row):
+            sheet.paste(card, (_MARGIN + column * (_CARD + _MARGIN), top))
+        top += height
+    return sheet
+
+
+def success_curve(ious: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The share of images whose IoU is at least t, as a function of t.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: Where it falls, from 0 to 1, and the share from there to the next place
+        (without that place itself, where an image that has just this IoU still counts).
+
+    Example:
+
+    ```python
+    >>> thresholds, shares = success_curve([0.0, 0.5])
+    >>> thresholds.tolist(), shares.tolist()
+    ([0.0, 0.0, 0.5, 1.0], [1.0, 0.5, 0.0, 0.0])
+
+    ```
+    """
+    count = len(ious)
+    thresholds = np.concatenate([[0.0], np.sort(ious), [1.0]])
+    return thresholds, np.append(np.arange(count, -1, -1) / count, 0.0)
+
+
+@styled
+def reliability_of_boxes(
+    ious: Sequence[float], true_shares: Sequence[float] | None = None, protocol: str = "artiagent"
+) -> Image.Image:
+    """
+    How often boxes are how good: the share of images whose IoU is at least t, over t; and with `true_shares` the mean
+    IoU by the size of what was to be found. The area under the curve is the mean.
+
+    Args:
+        ious (`Sequence[float]`): One of each image that has artifacts, in [0, 1]; 0 where nothing was predicted.
+        true_shares (`Sequence[float]`, *optional*): Share of each image that its true region covers.
+        protocol (`str`, *optional*, defaults to `"artiagent"`): For the title.
+
+    Raises:
+        ValueError: no IoU, or as many shares as there are not IoUs.
+    """
+    values = np.asarray(ious, dtype=np.float64)
+    if not values.size:
+        raise ValueError("`ious` must hold at least one IoU, got none")
+    if true_shares is not None and len(true_shares) != len(values):
+        raise ValueError(f"`true_shares` must be as many as `ious`, {len(values)}, got {len(true_shares)}")
+    figure = new_figure(560 if true_shares is None else 1064, 400)
+    panels = figure.subplots(1, 1 if true_shares is None else 2, squeeze=False)[0]
+    _success_curve(panels[0], values, protocol)
+    if true_shares is not None:
+        _iou_by_size(panels[1], values, np.asarray(true_shares, dtype=np.float64), protocol)
+    return to_image(figure)
+
+
+@styled
+def type_bars(
+    recall_by_type: Mapping[str, float],
+    intervals: Mapping[str, Sequence[float] | None],
+    iou_by_type: Mapping[str, Sequence[float]],
+    counts: Mapping[str, int] | None = None,
+    protocol: str = "artiagent",
+) -> Image.Image:
+    """
+    Recall of detection and IoU of localization by type of artifact, each with its 95 % interval.
+
+    Args:
+        recall_by_type (`Mapping[str, float]`): As `artifact_detection` gives it. Its order is the order of the rows.
+        intervals (`Mapping[str, Sequence[float] | None]`): `recall_by_type_interval`; `None` where there is none.
+        iou_by_type (`Mapping[str, Sequence[float]]`): IoU of each image that has the type; none for types, or
+            benchmarks, without places.
+        counts (`Mapping[str, int]`, *optional*): Images that have the type; by default as many as have an IoU.
+        protocol (`str`, *optional*, defaults to `"artiagent"`): Of the IoU, for the title.
+
+    Raises:
+        ValueError: no type.
+    """
+    if not recall_by_type:
+        raise ValueError("`recall_by_type` must hold at least one type, got none")
+    if counts is None:
+        counts = {kind: len(ious) for kind, ious in iou_by_type.items()}
+    figure = new_figure(1064, 120 + 40 * max(2, len(recall_by_type)))
+    recall, iou = figure.subplots(1, 2, sharey=True)
+    for place, (kind, value) in enumerate(recall_by_type.items()):
+        _bar_with_interval(recall, place, value, intervals.get(kind), BLUE)
+        if ious := iou_by_type.get(kind):
+            mean, interval = _mean_with_interval(ious)
+            _bar_with_interval(iou, place, mean, interval, ORANGE)
+        else:
+            iou.annotate("no places", (0, place), (5, 0), textcoords="offset points", va="center", color=FAINT)
+    names = [shortened(kind) + (f"  (n = {counts[kind]:,})" if counts.get(kind) else "") for kind in recall_by_type]
+    recall.set_yticks(range(len(names)), names)
+    recall.invert_yaxis()
+    for axes, title, label in (
+        (recall, "Recall by type", "images with the type that were called flawed"),
+        (iou, f"IoU by type, protocol {protocol}", "mean IoU of the images with the type"),
+    ):
+        axes.set(title=title, xlabel=f"{label}, 95 % interval", xlim=(0, 1.08), xticks=(0, 0.25, 0.5, 0.75, 1))
+        only_x(axes)
+    return to_image(figure)
+
+
+def _check(case: Case) -> None:
+    shape = (case.image.height, case.image.width)
+    for name, mask in (("truth", case.truth), ("prediction", case.prediction)):
+        if mask.shape != shape:
+            raise ValueError(f"`{name}` of case '{case.id}' must have the shape {shape}, got {mask.shape}")
+
+
+def _card(case: Case) -> Image.Image:
+    factor = _TILE / max(case.image.size)
+    size = (max(1, round(case.image.width * factor)), max(1, round(case.image.height * factor)))
+    plain = case.image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    marked = _outlined(_outlined(plain, case.truth, _TRUTH, 0.4), case.prediction, _PREDICTION, 0.25)
+    texts = [
+        (_TRUTH, _text_lines(f"truth: {case.truth_text or 'no explanation'}")),
+        (_PREDICTION, _text_lines(f"predicted: {case.predicted_text or 'no explanation'}")),
+    ]
+    height = size[1] + 12 + _LINE * (1 + sum(len(lines) for _, lines in texts))
+    card = Image.new("RGB", (_CARD, height), "white")
+    for index, tile in enumerate((plain, marked)):
+        card.paste(tile, (index * (_TILE + _GAP), 0))
+    draw, top = ImageDraw.Draw(card), size[1] + 8
+    empty = "" if case.prediction.any() else ", nothing predicted"
+    name = wrapped(f"IoU {case.iou:.3f}{empty} · {case.id}", _CARD, _TEXT_FONT)[0]
+    draw.text((0, top), name, fill=INK, font=_TEXT_FONT)
+    for color, lines in texts:
+        draw.rounded_rectangle((0, top + _LINE + 3, 14, top + _LINE + 17), radius=3, fill=color)
+        for line in lines:
+            top += _LINE
+            draw.text((_INDENT, top), line, fill=INK, font=_TEXT_FONT)
+    return card
+
+
+def _text_lines(text: str) -> list[str]:
+    lines = wrapped(text, _CARD - _INDENT, _TEXT_FONT)
+    if len(lines) > _LINES_OF_A_TEXT:
+        lines = [*lines[: _LINES_OF_A_TEXT - 1], lines[_LINES_OF_A_TEXT - 1][:-1].rstrip() + "…"]
+    return lines
+
+
+def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """Lines that fit; what is wider than a line on its own, such as Chinese, is broken anywhere."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if font.getlength(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
+    return lines
+
+
+def _outlined(image: Image.Image, mask: np.ndarray, color: Color, opacity: float) -> Image.Image:
+    """`image` with a mask of any size laid over it: a tint, and an outline of three px within a white one."""
+    region = Image.fromarray(mask.astype(np.uint8) * 255).resize(image.size, Image.Resampling.BILINEAR)
+    inside = region.point(lambda value: 255 * (value > 127))
+    # A border lets what fills the image have an outline too.
+    framed = Image.new("L", (image.width + 6, image.height + 6))
+    framed.paste(inside, (3, 3))
+    within, around = (
+        np.asarray(framed.filter(kind(size)))[3:-3, 3:-3] > 0
+        for kind, size in ((ImageFilter.MinFilter, 7), (ImageFilter.MaxFilter, 3))
+    )
+    area = np.asarray(inside) > 0
+    pixels = np.asarray(image, dtype=np.float32).copy()
+    pixels[area] = pixels[area] * (1 - opacity) + np.array(color, dtype=np.float32) * opacity
+    pixels[area & ~within] = color
+    pixels[around & ~area] = 255
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, top: int) -> None:
+    left = float(_MARGIN)
+    for color, text in ((_TRUTH, "true region"), (_PREDICTION, "predicted region")):
+        draw.rounded_rectangle((left, top + 3, left + 16, top + 19), radius=3, fill=color)
+        draw.text((left + 23, top), text, fill=INK, font=_TEXT_FONT)
+        left += 23 + draw.textlength(text, font=_TEXT_FONT) + 26
+
+
+def _success_curve(axes: Axes, values: np.ndarray, protocol: str) -> None:
+    thresholds, shares = success_curve(values)
+    axes.step(thresholds, shares, where="post", color=BLUE, linewidth=2)
+    axes.fill_between(thresholds, shares, step="post", color=BLUE, alpha=0.12, linewidth=0)
+    mean = float(values.mean())
+    axes.axvline(mean, color=ORANGE, linewidth=1.6, linestyle=(0, (4, 3)))
+    axes.set_title(f"Images by IoU, protocol {protocol}, n = {len(values):,}")
+    axes.set(xlabel=f"threshold t (dashed: mean IoU, {mean:.3f})", ylabel="images with IoU of at least t")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    axes.yaxis.set_major_formatter(FuncFormatter(_as_percent))
+    axes.grid()
+
+
+def _iou_by_size(axes: Axes, values: np.ndarray, shares: np.ndarray, protocol: str) -> None:
+    bins = np.clip(np.searchsorted(_SIZE_EDGES, shares, side="right") - 1, 0, len(_SIZE_EDGES) - 2)
+    names = []
+    for place in range(len(_SIZE_EDGES) - 1):
+        own = values[bins == place]
+        names.append(f"{_as_percent(_SIZE_EDGES[place])}–{_as_percent(_SIZE_EDGES[place + 1])}\nn = {len(own):,}")
+        if not len(own):
+            continue
+        mean, interval = _mean_with_interval(list(own))
+        axes.bar(place, mean, color=ORANGE, width=0.6)
+        axes.plot([place, place], interval, color=INK, linewidth=1.4)
+        axes.annotate(f"{mean:.2f}", (place, interval[1]), (0, 4), textcoords="offset points", ha="center")
+    axes.set_xticks(range(len(names)), names)
+    axes.set_title(f"IoU by size of the true region, protocol {protocol}")
+    axes.set(xlabel="share of the image that is flawed", ylabel="mean IoU, 95 % interval", ylim=(0, 1.12))
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.grid(axis="y")
+
+
+def _bar_with_interval(axes: Axes, place: int, value: float, interval: Sequence[float] | None, color: str) -> None:
+    axes.barh(place, value, color=color, height=0.6)
+    end = value
+    if interval is not None:
+        axes.plot(list(interval), [place, place], color=INK, linewidth=1.4)
+        end = max(value, interval[1])
+    axes.annotate(f"{value:.3f}", (end, place), (5, 0), textcoords="offset points", va="center", annotation_clip=False)
+
+
+def _mean_with_interval(values: Sequence[float]) -> tuple[float, list[float]]:
+    result = score_with_intervals(np.column_stack([values, np.ones(len(values))]), _mean_of_sums)
+    return result["mean"], result["mean_interval"]
+
+
+def _mean_of_sums(sums: np.ndarray) -> dict[str, np.ndarray]:
+    return {"mean": sums[:, 0] / sums[:, 1]}
+
+
+def _as_percent(share: float, _: int = 0) -> str:
+    return f"{100 * share:g}%"

@@ -1,0 +1,1 @@
+"""Data sets of pairs: storage, views for training, exports and reports."""

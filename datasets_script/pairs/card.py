@@ -1,0 +1,145 @@
+"""The card of a data set of pairs: a README.md that the Hub and `load_dataset` read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import DatasetCardData
+
+from ..utils.files import write_text
+
+
+COLUMNS = {
+    "pair_id": "name of the pair, unique in the data set",
+    "source_id": "file name of the photograph, relative to the source folder",
+    "source": "the photograph as the model saw it, cropped and resized by `transform`",
+    "clean": "its reconstruction by the model, without flaws: the clean half of the pair",
+    "flawed": "the same reconstruction with the flaws of `artifacts`",
+    "caption": "what the image shows; the prompt of the model",
+    "clean_description": "what the clean image shows, as an answer that finds nothing wrong",
+    "explanation": "what is wrong with the flawed image as a whole",
+    "explanation_source": "what wrote the texts but the caption: `template`, or the id of a vision-language model",
+    "grid": "rows and columns of patches",
+    "seed": "seed of the source's random choices",
+    "solver": "ODE solver that inverted and denoised",
+    "num_inference_steps": "its steps",
+    "model": "the diffusion model",
+    "model_revision": "commit of the model, or a fingerprint of its files",
+    "transform": "JSON: size of the photograph, crop and output size",
+    "artifacts": "the flaws, a list of the fields below",
+}
+ARTIFACT_FIELDS = {
+    "type": "`duplication`, `omission`, `distortion` or `fusion`",
+    "tool": "what made it: `add`, `remove`, `distort` or `fuse`",
+    "entity": "the person, animal or thing it sits on",
+    "part": "the part of it; empty for a fusion",
+    "fused_entity": "the second entity of a fusion, else empty",
+    "bbox": "box in pixels of `flawed`: x_min, y_min, x_max, y_max, maxima exclusive",
+    "mask": "its pixels in `flawed`, 255 inside and 0 outside",
+    "target_patches": "row-major indices of the patches where it was injected",
+    "reference_patches": "for each of them, the patch its content and position come from",
+    "label": "a few words",
+    "explanation": "one sentence",
+    "scores": "JSON: what curation measured (changes as mean absolute difference in [0, 1], PSNR in dB); "
+    "`vlm_has_artifact` is a vision-language model's verdict",
+    "parameters": "JSON: settings of the tool",
+}
+
+_BODY = """\
+# Pairs of clean and structurally flawed images
+
+{pairs} pairs made from {sources} photographs with [ArtiAgent](https://arxiv.org/abs/2602.20951)'s method: each
+photograph is inverted and re-denoised by a diffusion transformer, once as it is (`clean`) and once with flaws injected
+at attention (`flawed`). Both halves share the model's fingerprint and differ in the flaws.
+
+![Pairs of this data set](contact_sheet.png)
+
+```python
+from datasets import load_dataset
+
+pairs = load_dataset("path/to/this/folder", split="train")
+```
+
+`artiagent prepare artiagent --source path/to/this/folder --out other/folder` gives the same pairs as single images
+with their regions, as conversations, and as masks, each a configuration of its own.
+
+`contact_sheet.png` shows the first pairs, `rejected.jsonl` everything that was not kept and why, `run.json` the
+settings.
+
+## Columns
+
+{columns}
+
+Each of `artifacts`:
+
+{fields}
+
+## Counts
+
+{counts}
+
+{rejected} rejections on record, those of photographs and of tools without a fitting place included.
+
+## Licence
+
+The images derive from the source photographs and from the output of the model `{model}`: the licences of both apply.
+Set `license` at the top of this file accordingly before publishing.
+
+## Settings and versions
+
+```json
+{settings}
+```
+"""
+
+
+def write_card(folder: Path, run: dict[str, Any]) -> None:
+    """
+    Writes `README.md`, whole or not at all.
+
+    Args:
+        folder (`Path`): The data set's folder, with its shards in `data/*.parquet`.
+        run (`dict`): The content of `run.json`: `settings`, `model_revision`, `versions`, `sources`, `pairs`,
+            `rejected`, `made` and `accepted` (counts by type), and `license`, an identifier of the Hub, if known.
+    """
+    write_text(folder / "README.md", f"---\n{_front_matter(run)}\n---\n\n{_body(run)}")
+
+
+def _front_matter(run: dict[str, Any]) -> str:
+    return DatasetCardData(
+        license=run.get("license", "unknown"),
+        pretty_name="Pairs of clean and structurally flawed images",
+        task_categories=["image-classification", "object-detection", "image-segmentation"],
+        tags=["artiagent", "image-artifacts", "synthetic"],
+        configs=[
+            {
+                "config_name": "pairs",
+                "default": True,
+                "data_files": [{"split": "train", "path": "data/*.parquet"}],
+            }
+        ],
+    ).to_yaml()
+
+
+def _body(run: dict[str, Any]) -> str:
+    recorded = {
+        key: run[key] for key in ("settings", "model_revision", "perception", "curation", "versions", "sources")
+    }
+    counts = {kind: f"{run['accepted'].get(kind, 0)} | {made}" for kind, made in sorted(run["made"].items())}
+    return _BODY.format(
+        pairs=run["pairs"],
+        sources=run["sources"]["count"],
+        columns=_table("column | content", COLUMNS),
+        fields=_table("field | content", ARTIFACT_FIELDS),
+        counts=_table("type | kept | made", counts, code=False),
+        rejected=run["rejected"],
+        model=run["settings"]["model"],
+        settings=json.dumps(recorded, indent=1, ensure_ascii=False),
+    )
+
+
+def _table(heading: str, rows: dict[str, str], code: bool = True) -> str:
+    lines = [f"| {heading} |", "|---" * (heading.count("|") + 1) + "|"]
+    return "\n".join(lines + [f"| {f'`{name}`' if code else name} | {content} |" for name, content in rows.items()])

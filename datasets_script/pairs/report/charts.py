@@ -1,0 +1,302 @@
+"""The charts of a report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from PIL import Image
+
+from diffusers_artifact.mapping import ARTIFACT_TYPES
+
+from ...figures.style import (
+    BLUE,
+    COLOR_OF_TYPE,
+    FAINT,
+    INK,
+    ORANGE,
+    RULE,
+    legend_below,
+    new_figure,
+    only_x,
+    shortened,
+    styled,
+    to_image,
+)
+from .statistics import GRID, ConstantBox, Statistics, wilson_interval
+
+
+_HALF, _WHOLE = 520, 1064
+_NAMES_SHOWN = 15
+_POINTS_SHOWN = 2000
+_MARKERS = {"duplication": "o", "omission": "s", "distortion": "^", "fusion": "D"}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture, its name, and what it shows for those who cannot see it."""
+
+    name: str
+    image: Image.Image
+    description: str
+
+
+def make_charts(statistics: Statistics) -> list[Chart]:
+    """
+    All charts in the order of the page.
+
+    Args:
+        statistics (`Statistics`): With at least one pair.
+    """
+    charts = [_types(statistics), _flaws_per_pair(statistics), _positions(statistics), _sizes(statistics)]
+    if statistics.sampled_changes():
+        charts.append(_changes(statistics))
+    charts.append(_names(statistics.entities, "entity", statistics.flaws))
+    if statistics.parts:
+        charts.append(_names(statistics.parts, "part", sum(of.total() for of in statistics.parts.values())))
+    charts.append(_words(statistics))
+    if statistics.acceptance:
+        charts.append(_acceptance(statistics.acceptance))
+    return charts
+
+
+@styled
+def _types(statistics: Statistics) -> Chart:
+    figure = new_figure(_HALF, 250)
+    axes = figure.subplots()
+    numbers = [statistics.types[kind] for kind in ARTIFACT_TYPES]
+    axes.barh(ARTIFACT_TYPES, numbers, color=[COLOR_OF_TYPE[kind] for kind in ARTIFACT_TYPES], height=0.64)
+    even = statistics.flaws / len(ARTIFACT_TYPES)
+    axes.axvline(even, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    for place, number in enumerate(numbers):
+        _beside(axes, number, place, f"{number:,}  ({number / statistics.flaws:.0%})")
+    axes.set_xlim(0, 1.28 * max(numbers))
+    axes.set(title=f"Flaws by type, n = {statistics.flaws:,}", xlabel="flaws (dashed: all types alike)")
+    _finish_bars(axes)
+    shares = ", ".join(f"{kind} {number}" for kind, number in zip(ARTIFACT_TYPES, numbers, strict=True))
+    return Chart("types", to_image(figure), f"Flaws by type: {shares}.")
+
+
+@styled
+def _flaws_per_pair(statistics: Statistics) -> Chart:
+    figure = new_figure(_HALF, 250)
+    axes = figure.subplots()
+    places = range(1, max(3, *statistics.flaws_per_pair) + 1)
+    numbers = [statistics.flaws_per_pair[place] for place in places]
+    axes.bar([str(place) for place in places], numbers, color=BLUE, width=0.6)
+    for place, number in enumerate(numbers):
+        axes.annotate(
+            f"{number:,}  ({number / statistics.pairs:.0%})", (place, number), (0, 4), textcoords="offset points",
+            ha="center", fontsize=9.5,
+        )  # fmt: skip
+    axes.set_ylim(0, 1.15 * max(numbers))
+    axes.set(title=f"Flaws an image, n = {statistics.pairs:,} pairs", xlabel="flaws in the flawed image")
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_ylabel("pairs")
+    axes.grid(axis="y")
+    told = ", ".join(f"{number} with {place}" for place, number in zip(places, numbers, strict=True))
+    return Chart("flaws_per_image", to_image(figure), f"Pairs by number of flaws: {told}.")
+
+
+@styled
+def _positions(statistics: Statistics) -> Chart:
+    figure = new_figure(_WHOLE, 300)
+    panels = figure.subplots(1, 1 + len(ARTIFACT_TYPES))
+    everywhere = sum(statistics.coverage.values(), np.zeros((GRID, GRID)))
+    sums = {"all": everywhere} | {str(kind): statistics.coverage[kind] for kind in ARTIFACT_TYPES}
+    for axes, (name, cells) in zip(panels, sums.items(), strict=True):
+        number = statistics.flaws if name == "all" else statistics.types[name]
+        axes.imshow(cells, cmap="cividis", extent=(0, 1, 1, 0), vmin=0, vmax=max(1e-9, cells.max()))
+        axes.set_title(f"{name}, n = {number:,}", fontsize=10, color=COLOR_OF_TYPE.get(name, INK))
+        axes.set_xlabel(f"brightest: {cells.max() / max(1, number):.0%} of boxes", loc="left")
+        axes.set(xticks=(1 / 3, 2 / 3), yticks=(1 / 3, 2 / 3))
+        axes.tick_params(labelbottom=False, labelleft=False, length=0)
+        axes.grid(color="white", alpha=0.3, linewidth=0.8)
+        axes.set_axisbelow(False)
+        axes.spines[:].set_visible(False)
+    _outline_constant_box(panels[0], statistics.constant_box)
+    figure.suptitle(
+        "Where flaws are: how many boxes cover a place of the image (dashed: the best constant box, mean IoU "
+        f"{statistics.constant_box.mean_iou:.3f})",
+        x=0.006,
+        ha="left",
+        fontsize=11,
+        fontweight="bold",
+    )
+    row, column = np.unravel_index(everywhere.argmax(), everywhere.shape)
+    description = (
+        f"Heat maps of box positions. The place most often covered is {(column + 0.5) / GRID:.0%} across and "
+        f"{(row + 0.5) / GRID:.0%} down, by {everywhere.max() / statistics.flaws:.0%} of all boxes."
+    )
+    return Chart("positions", to_image(figure), description)
+
+
+def _outline_constant_box(axes: Axes, constant: ConstantBox) -> None:
+    x_min, y_min, x_max, y_max = constant.box
+    outline = Rectangle(
+        (x_min, y_min), x_max - x_min, y_max - y_min, fill=False, edgecolor="white", linewidth=1.8, linestyle="--"
+    )
+    outline.set_clip_on(False)
+    axes.add_patch(outline)
+
+
+@styled
+def _sizes(statistics: Statistics) -> Chart:
+    figure = new_figure(_HALF, 330)
+    axes = figure.subplots()
+    shares = {kind: [flaw.share for flaw in statistics.sampled_flaws(kind)] for kind in ARTIFACT_TYPES}
+    everything = np.concatenate([np.asarray(of) for of in shares.values()])
+    edges = np.geomspace(min(0.001, everything.min()), 1, 25)
+    axes.hist(
+        list(shares.values()), bins=list(edges), stacked=True, color=[COLOR_OF_TYPE[kind] for kind in shares],
+        label=list(shares), rwidth=0.9,
+    )  # fmt: skip
+    median = float(np.median(everything))
+    axes.axvline(median, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"median, {_percent(median)}")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set(
+        title=f"Size of the boxes, n = {_sampled(len(everything), statistics.flaws)}",
+        xlabel="share of the image that the box covers (logarithmic)",
+        ylabel="flaws",
+    )
+    axes.grid(axis="y")
+    legend_below(axes)
+    return Chart("sizes", to_image(figure), f"Histogram of box sizes; the median covers {_percent(median)}.")
+
+
+@styled
+def _changes(statistics: Statistics) -> Chart:
+    figure = new_figure(_HALF, 330)
+    axes = figure.subplots()
+    changes = {kind: statistics.sampled_changes(kind) for kind in ARTIFACT_TYPES}
+    total = sum(len(of) for of in changes.values())
+    least = 1e-4  # of change outside: less is no change to be seen, and a logarithm has no zero
+    for kind, of in changes.items():
+        if of:
+            points = np.asarray(of[: max(1, _POINTS_SHOWN * len(of) // max(total, _POINTS_SHOWN))])
+            axes.scatter(
+                np.maximum(points[:, 1], least), points[:, 0], s=22, marker=_MARKERS[kind], color=COLOR_OF_TYPE[kind],
+                alpha=0.75, linewidths=0, label=kind,
+            )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="change outside all flaws", ylabel="change inside the flaw")
+    # Room below for the lines of equal ratio to be seen to be diagonal.
+    x_low, x_high = axes.get_xlim()
+    y_low, y_high = axes.get_ylim()
+    y_low = min(y_low, 0.03)
+    for ratio in (1, 3, 10, 30, 100, 300):
+        axes.plot([x_low, x_high], [ratio * x_low, ratio * x_high], color=RULE, linewidth=1, zorder=0)
+        if y_low < ratio * x_high < y_high:
+            axes.annotate(f"{ratio}×", (x_high, ratio * x_high), (3, 0), textcoords="offset points", fontsize=8.5,
+                          color=FAINT, va="center", annotation_clip=False)  # fmt: skip
+    axes.set(xlim=(x_low, x_high), ylim=(y_low, y_high))
+    axes.set_title(f"Change inside and outside, n = {_sampled(total, statistics.flaws)}")
+    legend_below(axes)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    description = "Scatter of the change inside each flaw over the change outside, with lines of equal ratio."
+    return Chart("changes", to_image(figure), description)
+
+
+@styled
+def _names(counts: Mapping[str, Counter[str]], what: str, total: int) -> Chart:
+    names = sorted(counts, key=lambda name: (-counts[name].total(), name))
+    shown = names[:_NAMES_SHOWN]
+    figure = new_figure(_HALF, 130 + 22 * max(4, len(shown)))
+    axes = figure.subplots()
+    places, left = np.arange(len(shown)), np.zeros(len(shown))
+    for kind in ARTIFACT_TYPES:
+        numbers = np.asarray([counts[name][kind] for name in shown])
+        if numbers.any():
+            axes.barh(places, numbers, left=left, color=COLOR_OF_TYPE[kind], height=0.7, label=kind)
+        left += numbers
+    for place, number in enumerate(left):
+        _beside(axes, number, place, f"{number:,.0f}")
+    axes.set_yticks(places, [shortened(name, 24) for name in shown])
+    axes.set_xlim(0, 1.12 * left.max())
+    rest = len(names) - len(shown)
+    others = f"; {rest:,} rarer not shown" if rest else ""
+    axes.set(title=f"Flaws by {what}, n = {total:,}{others}", xlabel="flaws")
+    _finish_bars(axes)
+    legend_below(axes)
+    told = ", ".join(f"{name} {counts[name].total()}" for name in shown[:5])
+    return Chart(what, to_image(figure), f"Flaws by {what}, the most frequent first: {told}.")
+
+
+@styled
+def _words(statistics: Statistics) -> Chart:
+    figure = new_figure(_HALF, 300)
+    flaws, images = figure.subplots(1, 2, sharex=True)
+    of_flaws = [flaw.words for flaw in statistics.sampled_flaws()]
+    of_images = [pair.words for pair in statistics.sample]
+    most = max(*of_flaws, *of_images, 1)
+    step = -(-most // 25)
+    edges = list(np.arange(0, most + 1 + step, step) - 0.5)
+    for axes, words, what in ((flaws, of_flaws, "a flaw"), (images, of_images, "an image")):
+        median = float(np.median(words))
+        axes.hist(words, bins=edges, color=BLUE, rwidth=0.9)
+        axes.axvline(median, color=ORANGE, linewidth=1.4, linestyle=(0, (4, 3)))
+        axes.set_title(f"of {what}: median {median:.0f}", fontsize=9.5, fontweight="normal")
+        axes.set_xlabel("words")
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.grid(axis="y")
+    figure.suptitle(
+        f"Length of explanations, n = {len(of_flaws):,} flaws in {len(of_images):,} images",
+        x=0.012, ha="left", fontsize=11, fontweight="bold",
+    )  # fmt: skip
+    description = f"Histograms of words: median {np.median(of_flaws):.0f} a flaw, {np.median(of_images):.0f} an image."
+    return Chart("explanations", to_image(figure), description)
+
+
+@styled
+def _acceptance(acceptance: Mapping[str, Mapping[str, int]]) -> Chart:
+    kinds = list(acceptance)
+    figure = new_figure(_HALF, 110 + 30 * max(3, len(kinds)))
+    axes = figure.subplots()
+    for place, kind in enumerate(kinds):
+        accepted, made = acceptance[kind]["accepted"], acceptance[kind]["made"]
+        low, high = wilson_interval(accepted, made)
+        axes.barh(place, accepted / made, color=COLOR_OF_TYPE[kind.partition("/")[0]], height=0.62)
+        axes.plot([low, high], [place, place], color=INK, linewidth=1.4)
+        axes.text(1.03, place, f"{accepted:,} of {made:,}", va="center", fontsize=9.5)
+    axes.set_yticks(range(len(kinds)), [_spaced(kind) for kind in kinds])
+    axes.set_xlim(0, 1.0)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    made = sum(of["made"] for of in acceptance.values())
+    axes.set(title=f"Kept of what was made, n = {made:,}", xlabel="share that curation kept, 95 % interval")
+    axes.invert_yaxis()
+    only_x(axes)
+    told = "; ".join(f"{_spaced(kind)} {of['accepted']} of {of['made']}" for kind, of in acceptance.items())
+    return Chart("acceptance", to_image(figure), f"Kept of what was made: {told}.")
+
+
+def _spaced(kind: str) -> str:
+    """The last names of `"type/tool/kernel"`; the tool goes with the type."""
+    names = kind.split("/")
+    return ", ".join([names[0], *names[2:]])
+
+
+def _beside(axes: Axes, x: float, y: float, text: str) -> None:
+    axes.annotate(text, (x, y), (5, 0), textcoords="offset points", va="center", fontsize=9.5)
+
+
+def _finish_bars(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.invert_yaxis()
+    only_x(axes)
+
+
+def _sampled(shown: int, total: int) -> str:
+    return f"{total:,}" if shown == total else f"{shown:,} drawn of {total:,}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"

@@ -1,0 +1,234 @@
+"""The biases of a data set in words, by simple rules."""
+
+from __future__ import annotations
+
+import statistics as middle
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers_artifact.mapping import ARTIFACT_TYPES, ArtifactType
+
+from ...agents.curation.measures import inside_outside_ratio
+from .statistics import Statistics, wilson_interval
+
+
+# Fewer flaws than this say little of a share: its 95 % interval is about 20 points wide.
+_FEW = 100
+# Flaws or artifacts of a kind that a rule needs to speak of that kind.
+_ENOUGH = 20
+# A model that looks at no image should stay below this; published VLMs reach about .1 on ArtiBench (spec §8).
+_HIGH_CONSTANT_IOU = 0.15
+
+_PLURALS = {
+    "duplication": "duplications",
+    "omission": "omissions",
+    "distortion": "distortions",
+    "fusion": "fusions",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule has to say; `is_bias` if it is more than a number to know."""
+
+    rule: str
+    text: str
+    is_bias: bool = True
+
+
+def find_biases(statistics: Statistics, run: Mapping[str, Any]) -> list[Finding]:
+    """
+    What the rules say of a data set, the biases first.
+
+    Args:
+        statistics (`Statistics`): With at least one pair.
+        run (`Mapping`): The content of `run.json`.
+    """
+    found = [finding for rule in _RULES for finding in rule(statistics)]
+    if run["pairs"] != statistics.pairs:
+        text = f"run.json tells of {run['pairs']} pairs, the files hold {statistics.pairs}."
+        found.insert(0, Finding("missing_pairs", text))
+    return sorted(found, key=lambda finding: not finding.is_bias)
+
+
+def _size(counts: Statistics) -> Iterator[Finding]:
+    if counts.flaws < _FEW:
+        low, high = wilson_interval(round(counts.flaws / 2), counts.flaws)
+        text = f"{counts.flaws} flaws are few: any share below may be off by {100 * (high - low) / 2:.0f} points."
+        yield Finding("few_flaws", text)
+
+
+def _types(counts: Statistics) -> Iterator[Finding]:
+    even = 1 / len(ARTIFACT_TYPES)
+    shares = {kind: counts.types[kind] / counts.flaws for kind in ARTIFACT_TYPES}
+    for kind, share in shares.items():
+        name = _PLURALS[kind]
+        if share == 0:
+            yield Finding("type_balance", f"There are no {name}.")
+        elif share > 1.5 * even or share < even / 1.5:
+            text = f"{name.capitalize()} are {share:.0%} of all flaws; an even share is {even:.0%}."
+            yield Finding("type_balance", text)
+    if all(even / 1.5 <= share <= 1.5 * even for share in shares.values()):
+        yield Finding("type_balance", f"Types are even: {_listed(shares)}.", is_bias=False)
+
+
+def _acceptance(counts: Statistics) -> Iterator[Finding]:
+    made, kept = (sum(of[name] for of in counts.acceptance.values()) for name in ("made", "accepted"))
+    if not made:
+        return
+    yield Finding("acceptance", f"{kept} of {made} flaws made were kept ({kept / made:.0%}).", is_bias=False)
+    for kind, of in counts.acceptance.items():
+        if of["made"] >= _ENOUGH and of["accepted"] / of["made"] < 0.5 * kept / made:
+            text = (
+                f"{kind.replace('/', ' by ', 1).replace('/', ', ')}: {of['accepted']} of {of['made']} were kept "
+                f"({of['accepted'] / of['made']:.0%}); what is left of it are the easy cases."
+            )
+            yield Finding("acceptance", text)
+
+
+def _positions(counts: Statistics) -> Iterator[Finding]:
+    centre = counts.ninths[1, 1] / counts.flaws
+    text = f"{centre:.0%} of flaws have their centre in the middle ninth of the image; an even spread has 11%."
+    yield Finding("position", text, is_bias=centre > 2 / 9)
+    for share, where in (
+        (counts.ninths[0].sum(), "upper third"),
+        (counts.ninths[2].sum(), "lower third"),
+        (counts.ninths[:, 0].sum(), "left third"),
+        (counts.ninths[:, 2].sum(), "right third"),
+    ):
+        if counts.flaws >= _ENOUGH and share / counts.flaws < 1 / 6:
+            told = f"{share / counts.flaws:.0%} of flaws have their centre in the {where}"
+            yield Finding("position", f"Only {told}; an even spread has 33%.")
+
+
+def _sizes(counts: Statistics) -> Iterator[Finding]:
+    shares = sorted(flaw.share for flaw in counts.sampled_flaws())
+    low, high = shares[len(shares) // 10], shares[-1 - len(shares) // 10]
+    text = (
+        f"The median box covers {_percent(middle.median(shares))} of the image; four of five cover "
+        f"{_percent(low)} to {_percent(high)}. A detector sees few smaller or larger ones."
+    )
+    yield Finding("size", text, is_bias=high < 8 * low)
+
+
+def _sizes_by_type(counts: Statistics) -> Iterator[Finding]:
+    for kind in ARTIFACT_TYPES:
+        own = [flaw.share for flaw in counts.sampled_flaws(kind)]
+        others = [flaw.share for flaw in counts.sampled_flaws() if flaw.type != kind]
+        if min(len(own), len(others)) < _ENOUGH:
+            continue
+        ratio = middle.median(own) / middle.median(others)
+        if not 0.5 < ratio < 2:
+            text = (
+                f"The median box of {_PLURALS[kind]} covers {_percent(middle.median(own))} of the image, that of the "
+                f"other types {_percent(middle.median(others))}: size alone tells much of the type."
+            )
+            yield Finding("size_tells_type", text)
+
+
+def _constant_box(counts: Statistics) -> Iterator[Finding]:
+    constant = counts.constant_box
+    x_min, y_min, x_max, y_max = (f"{coordinate:.0%}" for coordinate in constant.box)
+    text = (
+        f"A model that answers the same box for every image ({x_min} to {x_max} across, {y_min} to {y_max} down) "
+        f"reaches a mean IoU of at least {constant.mean_iou:.3f}; the whole image, "
+        f"{constant.mean_iou_of_whole_image:.3f} (union of boxes, "
+        "mean over images: protocol artiagent). Localization is learned above that."
+    )
+    yield Finding("constant_box", text, is_bias=constant.mean_iou > _HIGH_CONSTANT_IOU)
+
+
+def _names(counts: Statistics) -> Iterator[Finding]:
+    for rule, by_name, where in (("entities", counts.entities, "on"), ("parts", counts.parts, "at the part")):
+        totals = Counter({name: of.total() for name, of in by_name.items()})
+        if not totals:
+            continue
+        (name, most), number = totals.most_common(1)[0], len(totals)
+        share = most / totals.total()
+        if share > 0.25 and number > 1:
+            yield Finding(rule, f"{share:.0%} of flaws are {where} “{name}”, the most frequent of {number} names.")
+        top = sum(count for _, count in totals.most_common(5)) / totals.total()
+        text = f"The five most frequent {rule} have {top:.0%} of the flaws with one; there are {number} names."
+        yield Finding(rule, text, is_bias=top > 0.75 and number > 5)
+
+
+def _types_of_parts(counts: Statistics) -> Iterator[Finding]:
+    told = []
+    for name, of in sorted(counts.parts.items(), key=lambda item: -item[1].total()):
+        kind, most = of.most_common(1)[0]
+        if of.total() >= _ENOUGH and most / of.total() >= 0.8 and counts.types[kind] / counts.flaws < 0.6:
+            told.append(f"{most / of.total():.0%} of those at “{name}” are {_PLURALS[kind]}")
+    if told:
+        yield Finding("part_tells_type", f"The part tells the type: {', '.join(told[:3])}.")
+
+
+def _kernels(counts: Statistics) -> Iterator[Finding]:
+    total = counts.kernels.total()
+    for kernel, number in counts.kernels.most_common(1):
+        if total >= _ENOUGH and number / total > 0.8:
+            yield Finding("kernels", f"{number / total:.0%} of distortions come from the kernel “{kernel}”.")
+
+
+def _flaws_per_pair(counts: Statistics) -> Iterator[Finding]:
+    (number, pairs), *_ = counts.flaws_per_pair.most_common(1)
+    flaws = "one flaw" if number == 1 else f"{number} flaws"
+    text = f"{pairs / counts.pairs:.0%} of flawed images have {flaws}; a model learns to find just so many."
+    yield Finding("flaws_per_pair", text, is_bias=pairs / counts.pairs > 0.8)
+
+
+def _photographs(counts: Statistics) -> Iterator[Finding]:
+    if counts.pairs > counts.photographs:
+        text = (
+            f"{counts.pairs} pairs come from {counts.photographs} photographs: split training and test by "
+            "source_id, not by pair, or the test's scenes are known."
+        )
+        yield Finding("photographs", text)
+
+
+def _changes(counts: Statistics) -> Iterator[Finding]:
+    ratios = [inside_outside_ratio(*change) for change in counts.sampled_changes()]
+    if not ratios:
+        return
+    weak = sum(ratio < 3 for ratio in ratios) / len(ratios)
+    text = (
+        f"The median flaw changes its place {middle.median(ratios):.0f} times as much as the rest of the image; "
+        f"{weak:.0%} less than 3 times."
+    )
+    yield Finding("change", text, is_bias=weak > 0.1)
+
+
+def _texts(counts: Statistics) -> Iterator[Finding]:
+    source, pairs = counts.explanation_sources.most_common(1)[0]
+    words = middle.median(pair.words for pair in counts.sample)
+    text = f"{pairs / counts.pairs:.0%} of explanations were written by “{source}”; the median has {words:.0f} words."
+    if source == "template":
+        text += " A model trained on them learns the templates' wording."
+    yield Finding("explanations", text, is_bias=source == "template")
+
+
+_RULES: tuple[Callable[[Statistics], Iterator[Finding]], ...] = (
+    _size,
+    _types,
+    _positions,
+    _constant_box,
+    _sizes,
+    _sizes_by_type,
+    _types_of_parts,
+    _names,
+    _photographs,
+    _flaws_per_pair,
+    _kernels,
+    _acceptance,
+    _changes,
+    _texts,
+)
+
+
+def _listed(shares: Mapping[ArtifactType, float]) -> str:
+    return ", ".join(f"{_PLURALS[kind]} {share:.0%}" for kind, share in shares.items())
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"

@@ -1,0 +1,181 @@
+"""The page of a report: one file, all pictures in it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from PIL import Image
+
+from ...figures.sheets import draw_artifacts
+from ...figures.style import COLOR_OF_TYPE, SHARPNESS
+from ...schema.pair import Pair
+from .charts import Chart
+from .findings import Finding
+from .statistics import Statistics
+
+
+_TILE = 336
+_REASONS_SHOWN = 20
+
+_CSS = """
+body { margin: 0 auto; padding: 28px; max-width: 1064px; color: #1e1e22; background: #fff;
+  font: 16px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
+h1 { font-size: 26px; margin: 0; } h2 { font-size: 20px; margin: 36px 0 8px; }
+.faint { color: #63636b; font-size: 14px; }
+.facts { display: flex; flex-wrap: wrap; gap: 12px; margin: 20px 0 0; padding: 0; list-style: none; }
+.facts li { flex: 1; min-width: 120px; border: 1px solid #dedee2; border-radius: 6px; padding: 8px 12px; }
+.facts b { display: block; font-size: 22px; line-height: 1.3; }
+.findings { padding: 0; list-style: none; }
+.findings li { border-left: 5px solid #dedee2; padding: 4px 12px; margin: 8px 0; }
+.findings .bias { border-color: #d55e00; background: #fdf4ee; }
+.charts { display: flex; flex-wrap: wrap; gap: 24px; align-items: flex-start; }
+.charts img { max-width: 100%; height: auto; }
+.pair { border-top: 1px solid #dedee2; padding: 16px 0; }
+.tiles { display: flex; flex-wrap: wrap; gap: 8px; } .tiles figure { margin: 0; }
+.tiles img { display: block; max-width: 100%; height: auto; }
+.flaw { margin: 6px 0; } .flaw span { display: inline-block; width: 13px; height: 13px; border-radius: 3px; }
+table { border-collapse: collapse; font-size: 14px; margin: 8px 0; }
+th, td { text-align: left; padding: 3px 20px 3px 0; border-bottom: 1px solid #dedee2; } td.n { text-align: right; }
+pre { overflow-x: auto; font-size: 13px; background: #f6f6f8; padding: 12px; border-radius: 6px; }
+summary { cursor: pointer; }
+"""
+
+
+def make_page(
+    content: Mapping[str, Any],
+    findings: Sequence[Finding],
+    statistics: Statistics,
+    charts: Sequence[Chart],
+    samples: Sequence[Pair],
+) -> str:
+    """
+    The page as HTML.
+
+    Args:
+        content (`Mapping`): What goes to `report.json`.
+        findings (`Sequence[Finding]`): In order.
+        statistics (`Statistics`): Of the data set.
+        charts (`Sequence[Chart]`): In order.
+        samples (`Sequence[Pair]`): To show.
+    """
+    run, settings = content["run"], content["run"]["settings"]
+    name = escape(content["data_set"])
+    made = f"model {settings['model']} · perception {run['perception'].get('backend', '')} · seed {settings['seed']}"
+    sections = [
+        f"<h1>What is in {name}</h1>",
+        f'<p class="faint">{escape(made)} · report of {content["made"]}</p>',
+        _facts(statistics),
+        "<h2>To know before training</h2>",
+        '<p class="faint">Found by simple rules; those marked are biases that a model can learn.</p>',
+        _list(findings),
+        "<h2>Numbers</h2>",
+        f'<div class="charts">{"".join(_chart(chart) for chart in charts)}</div>',
+        "<h2>Some pairs</h2>",
+        '<p class="faint">Drawn at random, up to two with each type of flaw.</p>',
+        *(_pair(pair) for pair in samples),
+        "<h2>What was not kept</h2>",
+        _rejections(statistics),
+        "<h2>Settings and versions</h2>",
+        f"<details><summary>As recorded by the run</summary><pre>{_json(run)}</pre></details>",
+        f'<p class="faint">Distributions are of up to {content["report"]["sample_size"]:,} pairs, drawn with seed '
+        f"{content['report']['seed']}; counts are of all. The same numbers are in report.json.</p>",
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>What is in {name}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
+        + "\n".join(sections)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _facts(statistics: Statistics) -> str:
+    shares = statistics.as_dict()["box_share"]["all"]
+    facts = {
+        "pairs": f"{statistics.pairs:,}",
+        "photographs": f"{statistics.photographs:,}",
+        "flaws": f"{statistics.flaws:,}",
+        "flaws an image": f"{statistics.flaws / statistics.pairs:.1f}",
+        "median box, of the image": f"{shares['q50']:.1%}",
+        "IoU of the best constant box": f"{statistics.constant_box.mean_iou:.3f}",
+    }
+    items = "".join(f"<li><b>{value}</b>{label}</li>" for label, value in facts.items())
+    return f'<ul class="facts">{items}</ul>'
+
+
+def _list(findings: Sequence[Finding]) -> str:
+    kinds = {True: ' class="bias"', False: ""}
+    items = (f"<li{kinds[finding.is_bias]}>{escape(finding.text)}</li>" for finding in findings)
+    return f'<ul class="findings">{"".join(items)}</ul>'
+
+
+def _chart(chart: Chart) -> str:
+    width, height = (side // SHARPNESS for side in chart.image.size)
+    return _image(chart.image, chart.description, "PNG", width, height)
+
+
+def _pair(pair: Pair) -> str:
+    factor = _TILE / max(pair.flawed.size)
+    size = (max(1, round(pair.flawed.width * factor)), max(1, round(pair.flawed.height * factor)))
+    pictures = {
+        "clean": pair.clean.resize(size, Image.Resampling.LANCZOS),
+        "flawed": pair.flawed.resize(size, Image.Resampling.LANCZOS),
+        "where": draw_artifacts(pair.flawed, pair.artifacts, size),
+    }
+    tiles = "".join(
+        f"<figure>{_image(picture, f'{pair.pair_id}: {title}', 'JPEG', *size)}"
+        f'<figcaption class="faint">{title}</figcaption></figure>'
+        for title, picture in pictures.items()
+    )
+    flaws = "".join(
+        f'<p class="flaw"><span style="background:{COLOR_OF_TYPE[artifact.type]}"></span> '
+        f"<b>{escape(artifact.type)}</b>, {escape(artifact.label)}: {escape(artifact.explanation)}</p>"
+        for artifact in pair.artifacts
+    )
+    name = f'<p class="faint">{escape(pair.pair_id)}</p>'
+    return f'<div class="pair"><div class="tiles">{tiles}</div>{flaws}{name}</div>'
+
+
+def _rejections(statistics: Statistics) -> str:
+    total = statistics.rejections.total()
+    if not total:
+        return "<p>Nothing was rejected.</p>"
+    most = statistics.rejections.most_common(_REASONS_SHOWN)
+    rows = [(stage, reason, f"{count:,}") for (stage, _, reason), count in ((r.partition(": "), n) for r, n in most)]
+    rest = total - sum(count for _, count in most)
+    note = f'<p class="faint">and {rest:,} for rarer reasons</p>' if rest else ""
+    return (
+        f"<p>{total:,} rejections on record: flaws that curation did not keep, tools without a fitting place, and "
+        f"photographs that could not be used.</p>{_table(('stage', 'reason', 'times'), rows)}{note}"
+    )
+
+
+def _table(heading: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows whose last cell is a number."""
+    head = "".join(f"<th>{cell}</th>" for cell in heading)
+    body = "".join(
+        f'<tr>{"".join(f"<td>{escape(cell)}</td>" for cell in row[:-1])}<td class="n">{row[-1]}</td></tr>'
+        for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _image(image: Image.Image, description: str, kind: str, width: int, height: int) -> str:
+    buffer = io.BytesIO()
+    # Charts have few colours: a palette is a third of the size, to no difference the eye sees.
+    picture = image.quantize(256, dither=Image.Dither.NONE) if kind == "PNG" else image.convert("RGB")
+    picture.save(buffer, format=kind, quality=88, optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<img src="data:image/{kind.lower()};base64,{data}" alt="{escape(description)}" width="{width}" '
+        f'height="{height}">'
+    )
+
+
+def _json(content: Any) -> str:
+    return escape(json.dumps(content, indent=1, ensure_ascii=False))

@@ -1,0 +1,42 @@
+"""A few pairs to look at, read back from the data set."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from diffusers_artifact.mapping import ARTIFACT_TYPES
+
+from ...schema.features import PAIR_FEATURES, row_to_pair
+from ...schema.pair import Pair
+from .columns import PairFacts
+from .statistics import SEED, Statistics
+
+
+def sample_pairs(out: Path, statistics: Statistics, of_each_type: int = 2) -> list[Pair]:
+    """
+    Pairs drawn at random, so many with each type of flaw as there are.
+
+    Args:
+        out (`Path`): The data set that `statistics` were counted on.
+        statistics (`Statistics`): Its sample is drawn from.
+        of_each_type (`int`, *optional*, defaults to 2): How many.
+
+    Returns:
+        `list[Pair]`: None twice, by type.
+    """
+    shuffled = random.Random(SEED).sample(statistics.sample, len(statistics.sample))
+    chosen: list[PairFacts] = []
+    for kind in ARTIFACT_TYPES:
+        fitting = (pair for pair in shuffled if pair not in chosen and any(flaw.type == kind for flaw in pair.flaws))
+        chosen.extend(list(islice(fitting, of_each_type)))
+    return [_read_pair(out, *pair.place) for pair in chosen]
+
+
+def _read_pair(out: Path, name: str, number: int) -> Pair:
+    rows = pq.ParquetFile(out / "data" / name).iter_batches(batch_size=1)
+    batch = next(islice(rows, number, None))
+    return row_to_pair(PAIR_FEATURES.decode_example(batch.to_pylist()[0]))

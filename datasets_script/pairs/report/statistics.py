@@ -1,0 +1,262 @@
+"""The numbers of a report: counts of all pairs, and distributions from a sample of fixed size."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from diffusers_artifact.mapping import ARTIFACT_TYPES
+
+from ...agents.curation.measures import inside_outside_ratio
+from .columns import Box, Flaw, PairFacts
+
+
+SEED = 0
+SAMPLE_SIZE = 10_000
+
+# Images that the constant box is looked for on: a few seconds, and its mean IoU is within about .01.
+_CONSTANT_BOX_IMAGES = 2500
+
+# Cells a side of the map of positions; a multiple of 3, as ninths of the image are told too.
+GRID = 24
+
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class ConstantBox:
+    """
+    The box that, answered for every image, has the greatest mean IoU with the flaws.
+
+    Attributes:
+        box (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)` in shares of the image's sides,
+            multiples of 1/24.
+        mean_iou (`float`): With the union of each image's boxes, mean over images (the protocol `artiagent`). A box
+            off the grid may reach more.
+        mean_iou_of_whole_image (`float`): The same for the whole image as the answer.
+        n (`int`): Images that it was looked for on.
+    """
+
+    box: Box
+    mean_iou: float
+    mean_iou_of_whole_image: float
+    n: int
+
+
+@dataclass
+class Statistics:
+    """
+    Counts of a data set. Everything but the names is of fixed size, however many pairs are counted.
+
+    Attributes:
+        acceptance (`Mapping`): `{"type/tool/kernel": {"made": …, "accepted": …}}`, as in `run.json`.
+        pairs, flaws, photographs (`int`): How many; a run writes the pairs of one photograph one after the other.
+        types, tools, kernels, explanation_sources (`Counter[str]`): Flaws, and pairs for the last, by name.
+        entities, parts (`dict[str, Counter[str]]`): Flaws by name and type.
+        flaws_per_pair (`Counter[int]`): Pairs by how many flaws they have.
+        rejections (`Counter[str]`): Rejections by stage and reason.
+        coverage (`dict[str, np.ndarray]`): Sum over flaws of a type of the share of each cell that the box covers,
+            shape `(GRID, GRID)`.
+        ninths (`np.ndarray` of shape `(3, 3)`): Flaws by where the centre of the box is.
+        sample_size (`int`): Most pairs in memory at once.
+        sample (`list[PairFacts]`): Up to so many pairs, each as likely as any other.
+    """
+
+    acceptance: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    pairs: int = 0
+    flaws: int = 0
+    photographs: int = 0
+    types: Counter[str] = field(default_factory=Counter)
+    tools: Counter[str] = field(default_factory=Counter)
+    kernels: Counter[str] = field(default_factory=Counter)
+    entities: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    parts: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    flaws_per_pair: Counter[int] = field(default_factory=Counter)
+    explanation_sources: Counter[str] = field(default_factory=Counter)
+    rejections: Counter[str] = field(default_factory=Counter)
+    coverage: dict[str, np.ndarray] = field(default_factory=lambda: defaultdict(lambda: np.zeros((GRID, GRID))))
+    ninths: np.ndarray = field(default_factory=lambda: np.zeros((3, 3), dtype=np.int64))
+    sample_size: int = SAMPLE_SIZE
+    sample: list[PairFacts] = field(default_factory=list)
+    _source_id: str | None = None
+    _random: random.Random = field(default_factory=lambda: random.Random(SEED))
+    _constant_box: ConstantBox | None = None
+
+    def count(self, pair: PairFacts) -> None:
+        """Counts one more pair."""
+        self.pairs += 1
+        self.photographs += pair.source_id != self._source_id
+        self._source_id = pair.source_id
+        self.flaws += len(pair.flaws)
+        self.flaws_per_pair[len(pair.flaws)] += 1
+        self.explanation_sources[pair.explanation_source] += 1
+        for flaw in pair.flaws:
+            self._count_flaw(flaw)
+        self._draw(pair)
+
+    def _count_flaw(self, flaw: Flaw) -> None:
+        self.types[flaw.type] += 1
+        self.tools[flaw.tool] += 1
+        self.entities[flaw.entity][flaw.type] += 1
+        if flaw.kernel:
+            self.kernels[flaw.kernel] += 1
+        if flaw.part:
+            self.parts[flaw.part][flaw.type] += 1
+        self.coverage[flaw.type] += covered_cells(flaw.box)
+        x_min, y_min, x_max, y_max = flaw.box
+        self.ninths[min(2, int(1.5 * (y_min + y_max))), min(2, int(1.5 * (x_min + x_max)))] += 1
+
+    def _draw(self, pair: PairFacts) -> None:
+        """Vitter's algorithm R."""
+        if len(self.sample) < self.sample_size:
+            self.sample.append(pair)
+        elif (index := self._random.randrange(self.pairs)) < self.sample_size:
+            self.sample[index] = pair
+
+    def sampled_flaws(self, kind: str | None = None) -> list[Flaw]:
+        """The flaws of the sample, of one type if one is given."""
+        return [flaw for pair in self.sample for flaw in pair.flaws if kind in (None, flaw.type)]
+
+    def sampled_changes(self, kind: str | None = None) -> list[tuple[float, float]]:
+        """Change inside and outside of the flaws of the sample that have both."""
+        return [
+            (flaw.change_inside, flaw.change_outside)
+            for flaw in self.sampled_flaws(kind)
+            if flaw.change_inside is not None and flaw.change_outside is not None
+        ]
+
+    @property
+    def constant_box(self) -> ConstantBox:
+        if self._constant_box is None:
+            pairs = random.Random(SEED).sample(self.sample, min(len(self.sample), _CONSTANT_BOX_IMAGES))
+            self._constant_box = best_constant_box([[flaw.box for flaw in pair.flaws] for pair in pairs])
+        return self._constant_box
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-serialisable; shares in [0, 1], quantiles from the sample."""
+        constant = self.constant_box
+        return {
+            "pairs": self.pairs,
+            "photographs": self.photographs,
+            "flaws": self.flaws,
+            "flaws_per_pair": {str(number): self.flaws_per_pair[number] for number in sorted(self.flaws_per_pair)},
+            "types": {kind: self.types[kind] for kind in ARTIFACT_TYPES},
+            "tools": dict(self.tools.most_common()),
+            "kernels": dict(self.kernels.most_common()),
+            "acceptance": {kind: dict(counts) for kind, counts in self.acceptance.items()},
+            "rejections": dict(self.rejections.most_common()),
+            "box_share": {kind: quantiles([flaw.share for flaw in flaws]) for kind, flaws in self._by_type()},
+            "ninths_of_the_image": self.ninths.tolist(),
+            "coverage": {kind: grid.round(3).tolist() for kind, grid in self.coverage.items()},
+            "constant_box": {
+                "box": list(constant.box),
+                "mean_iou": constant.mean_iou,
+                "mean_iou_of_whole_image": constant.mean_iou_of_whole_image,
+                "protocol": "artiagent",
+                "n": constant.n,
+            },
+            "change": {kind: _changes(self.sampled_changes(kind)) for kind in ARTIFACT_TYPES if self.types[kind]},
+            "entities": _by_name(self.entities),
+            "parts": _by_name(self.parts),
+            "explanation_words": {
+                "of_flaws": quantiles([flaw.words for flaw in self.sampled_flaws()]),
+                "of_images": quantiles([pair.words for pair in self.sample]),
+            },
+            "explanation_sources": dict(self.explanation_sources.most_common()),
+        }
+
+    def _by_type(self) -> list[tuple[str, list[Flaw]]]:
+        kinds = [kind for kind in ARTIFACT_TYPES if self.types[kind]]
+        return [("all", self.sampled_flaws()), *((kind, self.sampled_flaws(kind)) for kind in kinds)]
+
+
+def covered_cells(box: Box) -> np.ndarray:
+    """The share of each cell of the image that a box covers, exactly; `(GRID, GRID)`, rows first."""
+    edges = np.arange(GRID + 1)
+    x_min, y_min, x_max, y_max = (coordinate * GRID for coordinate in box)
+    across, down = (
+        np.clip(np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1]), 0, 1)
+        for low, high in ((x_min, x_max), (y_min, y_max))
+    )
+    return np.outer(down, across)
+
+
+def best_constant_box(boxes_of_images: Sequence[Sequence[Box]]) -> ConstantBox:
+    """
+    What a model that looks at no image can reach: tries every box whose corners lie on a grid.
+
+    Args:
+        boxes_of_images (`Sequence[Sequence[Box]]`): Boxes of each image's flaws, in shares of its sides. Where two of
+            one image share a cell, the one that covers more of it counts.
+
+    Returns:
+        `ConstantBox`: The first of the best.
+
+    Raises:
+        ValueError: no image.
+    """
+    if not boxes_of_images:
+        raise ValueError("`boxes_of_images` must hold at least one image, got none")
+    sums = np.zeros((len(boxes_of_images), GRID + 1, GRID + 1), dtype=np.float32)
+    for image, boxes in zip(sums, boxes_of_images, strict=True):
+        if boxes:
+            cells = np.maximum.reduce([covered_cells(box) for box in boxes])
+            image[1:, 1:] = cells.cumsum(axis=0).cumsum(axis=1)
+    total = sums[:, -1, -1, None]
+    lows, highs = np.triu_indices(GRID + 1, k=1)
+    best, best_box = -1.0, (0.0, 0.0, 1.0, 1.0)
+    for top, bottom in zip(lows, highs, strict=True):
+        rows = sums[:, bottom] - sums[:, top]
+        shared = rows[:, highs] - rows[:, lows]
+        ious = (shared / ((highs - lows) * (bottom - top) + total - shared)).mean(axis=0)
+        column = int(ious.argmax())
+        # The margin keeps rounding from preferring one of equal boxes over another.
+        if ious[column] > best + 1e-6:
+            best = float(ious[column])
+            left, right = lows[column], highs[column]
+            best_box = (left / GRID, top / GRID, right / GRID, bottom / GRID)
+    box = (float(best_box[0]), float(best_box[1]), float(best_box[2]), float(best_box[3]))
+    return ConstantBox(box, best, float(total.mean() / GRID**2), len(boxes_of_images))
+
+
+def quantiles(values: Iterable[float]) -> dict[str, float]:
+    """Mean and quantiles of at least one value."""
+    array = np.asarray(list(values), dtype=np.float64)
+    found = np.quantile(array, _QUANTILES)
+    return {
+        "n": len(array),
+        "mean": float(array.mean()),
+        **{f"q{100 * level:02.0f}": float(value) for level, value in zip(_QUANTILES, found, strict=True)},
+    }
+
+
+def wilson_interval(hits: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927), which holds its limits at 0 and 1 too; `total` above 0."""
+    z = 1.959964
+    share, spread = hits / total, z * z / total
+    centre = (share + spread / 2) / (1 + spread)
+    margin = z * (share * (1 - share) / total + spread / total / 4) ** 0.5 / (1 + spread)
+    return max(0.0, centre - margin), min(1.0, centre + margin)
+
+
+def _changes(changes: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    if not changes:
+        return {"n": 0}
+    # Nothing changed outside: the ratio is infinite, which JSON cannot hold and the others' quantiles need not.
+    ratios = [inside_outside_ratio(inside, outside) for inside, outside in changes if outside]
+    return {
+        "n": len(changes),
+        "inside": quantiles(inside for inside, _ in changes),
+        "outside": quantiles(outside for _, outside in changes),
+        "inside_outside_ratio": quantiles(ratios) if ratios else {"n": 0},
+    }
+
+
+def _by_name(counts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    names = sorted(counts, key=lambda name: (-counts[name].total(), name))
+    return {name: dict(counts[name].most_common()) for name in names}

@@ -1,0 +1,49 @@
+"""One row an image, in the schema of the benchmarks, so that detectors can be trained and scored on pairs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ...schema.image import BENCHMARK_FEATURES
+from .stored_rows import SIDES, image_id, image_size
+
+
+FEATURES = BENCHMARK_FEATURES
+
+
+def image_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """
+    The clean and the flawed image of a pair as rows of `FEATURES`; of the flawed one each artifact is a region with
+    its mask.
+
+    Args:
+        row (`dict`): A row of `PAIR_FEATURES` as it is stored.
+    """
+    metadata = {name: row[name] for name in ("pair_id", "source_id", "model", "model_revision")}
+    for side in SIDES:
+        flawed = side == "flawed"
+        width, height = image_size(row[side])
+        yield {
+            "id": image_id(row, side),
+            "image": row[side],
+            "width": width,
+            "height": height,
+            "has_artifact": flawed,
+            "regions": [_region(artifact) for artifact in row["artifacts"]] if flawed else [],
+            "caption": row["caption"],
+            "explanation": row["explanation"] if flawed else "",
+            "metadata": json.dumps(metadata, ensure_ascii=False, sort_keys=True),
+        }
+
+
+def _region(artifact: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "shape": "mask",
+        "bbox": artifact["bbox"],
+        "polygons": [],
+        "mask": artifact["mask"],
+        "class": artifact["type"],
+        "caption": artifact["explanation"],
+    }

@@ -1,0 +1,52 @@
+"""One row an image with masks of its flaws, for detectors of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets import Features, Value
+
+from diffusers_artifact.mapping import ARTIFACT_TYPES
+
+from ...utils.stored_images import stored_mask
+from .stored_rows import SIDES, decode_mask, image_id, image_size
+
+
+FEATURES = Features(
+    {
+        "id": Value("string"),
+        "image": datasets.Image(mode="RGB"),
+        "mask": datasets.Image(mode="L"),
+        **{f"mask_{kind}": datasets.Image(mode="L") for kind in ARTIFACT_TYPES},
+    }
+)
+
+
+def mask_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """
+    The clean and the flawed image of a pair as rows of `FEATURES`: `mask` is the union of all flaws, `mask_<type>` of
+    those of a type, 255 inside and 0 outside; those of the clean image are empty.
+
+    Args:
+        row (`dict`): A row of `PAIR_FEATURES` as it is stored.
+    """
+    width, height = image_size(row["clean"])
+    empty = stored_mask(np.zeros((height, width), dtype=bool))
+    for side in SIDES:
+        artifacts = row["artifacts"] if side == "flawed" else []
+        by_type = {kind: [a["mask"] for a in artifacts if a["type"] == kind] for kind in ARTIFACT_TYPES}
+        yield {
+            "id": image_id(row, side),
+            "image": row[side],
+            "mask": _union([artifact["mask"] for artifact in artifacts], empty),
+            **{f"mask_{kind}": _union(masks, empty) for kind, masks in by_type.items()},
+        }
+
+
+def _union(masks: Sequence[dict[str, Any]], empty: dict[str, Any]) -> dict[str, Any]:
+    if len(masks) < 2:
+        return masks[0] if masks else empty
+    return stored_mask(np.any([decode_mask(mask) > 127 for mask in masks], axis=0))

@@ -1,0 +1,38 @@
+"""Images as they are stored in rows, `{"bytes", "path"}`."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...schema.features import row_to_artifact
+from ...schema.pair import Artifact
+
+
+SIDES = ("clean", "flawed")
+
+
+def image_id(row: dict[str, Any], side: str) -> str:
+    """The id of one half of a pair, `"<pair_id>#clean"` or `"<pair_id>#flawed"`."""
+    return f"{row['pair_id']}#{side}"
+
+
+def image_size(picture: dict[str, Any]) -> tuple[int, int]:
+    """Width and height, from the header alone."""
+    with Image.open(io.BytesIO(picture["bytes"])) as image:
+        return image.size
+
+
+def read_artifacts(row: dict[str, Any]) -> list[Artifact]:
+    """The artifacts of a row of `PAIR_FEATURES` as it is stored."""
+    grid = (row["grid"][0], row["grid"][1])
+    return [row_to_artifact({**item, "mask": decode_mask(item["mask"])}, grid) for item in row["artifacts"]]
+
+
+def decode_mask(picture: dict[str, Any]) -> np.ndarray:
+    """Grey levels, `uint8` of shape `(height, width)`."""
+    with Image.open(io.BytesIO(picture["bytes"])) as image:
+        return np.asarray(image)

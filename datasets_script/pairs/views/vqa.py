@@ -1,0 +1,199 @@
+"""One row an image: a conversation about its flaws, to tune vision-language models on (spec §6)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+from datasets import Features, List, Value
+
+from ...agents.curation.explanations import is_plural
+from ...schema.pair import Artifact
+from ...utils.errors import UserError
+from ...utils.seeds import derive_seed
+from ...vlm.conventions import QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, Box, Convention, format_box, qwen2_5_size
+from .part_boxes import other_box, part_box
+from .stored_rows import SIDES, image_id, image_size, read_artifacts
+
+
+# The form of TRL's trainers. Parts of a message that are no text have none.
+FEATURES = Features(
+    {
+        "id": Value("string"),
+        "images": List(datasets.Image(mode="RGB")),
+        "messages": List(
+            {
+                "role": Value("string"),
+                "content": List({"type": Value("string"), "text": Value("string")}),
+            }
+        ),
+    }
+)
+
+HAS_ARTIFACT = (
+    "Does this image contain any visual artifacts?",
+    "Are there any visual artifacts in this image?",
+    "Is anything in this image structurally flawed?",
+)
+LOCATE = (
+    "Locate {part} in the image.",
+    "Where in the image is {part}? Answer with a box.",
+    "Give the bounding box of {part}.",
+)
+IS_IN_BOX = (
+    "Is there {part} in {box}?",
+    "Does the region {box} contain {part}?",
+    "Look at the region {box}: is there {part} in it?",
+)
+DESCRIBE_IMAGE = (
+    "Describe what the image shows and whether anything is wrong with it.",
+    "What does the image show, and is it sound?",
+    "Describe the image and the state of what it shows.",
+)
+ARTIFACT_BOXES = (
+    "Give the bounding boxes of all regions with artifacts.",
+    "Where are the artifacts? Answer with boxes.",
+    "Locate every artifact in the image.",
+)
+EXPLAIN_REGION = (
+    "Why is the region {box} an artifact?",
+    "What is wrong with the region {box}?",
+    "Explain why {box} is an artifact.",
+)
+DESCRIBE_ARTIFACTS = (
+    "Describe all artifacts in the image.",
+    "What is wrong with this image?",
+    "Explain what is flawed in this image.",
+)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and its answer."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class BoxFormat:
+    """
+    How boxes are written.
+
+    Args:
+        coordinates (`str`): One of `datasets_script.vlm.conventions.CONVENTIONS`.
+        min_pixels, max_pixels (`int`): As the processor of Qwen2.5-VL is set that the conversations are for; other
+            conventions do not depend on them.
+
+    Raises:
+        UserError: `min_pixels` is not above 0, or above `max_pixels`.
+    """
+
+    coordinates: Convention = "pixel"
+    min_pixels: int = QWEN2_5_MIN_PIXELS
+    max_pixels: int = QWEN2_5_MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_pixels <= self.max_pixels:
+            raise UserError(
+                f"min_pixels must be above 0 and at most max_pixels, got {self.min_pixels} and {self.max_pixels}"
+            )
+
+    def __call__(self, box: Box, size: tuple[int, int]) -> str:
+        resized = qwen2_5_size(size, self.min_pixels, self.max_pixels) if self.coordinates == "qwen2.5" else None
+        return format_box(box, size, self.coordinates, resized)
+
+
+def vqa_rows(row: dict[str, Any], box_format: BoxFormat, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """
+    The conversations about the clean and the flawed image of a pair as rows of `FEATURES`.
+
+    Args:
+        row (`dict`): A row of `PAIR_FEATURES` as it is stored.
+        box_format (`BoxFormat`): How boxes are written.
+        seed (`int`): With the id of the image it chooses the wording of the questions, and which question is asked of
+            a part.
+    """
+    artifacts, size = read_artifacts(row), image_size(row["clean"])
+    for side in SIDES:
+        name = image_id(row, side)
+        conversation = _Conversation(box_format, size, random.Random(derive_seed(seed, name)))
+        if side == "clean":
+            turns = conversation.about_clean(artifacts, row["clean_description"])
+        else:
+            turns = conversation.about_flawed(artifacts, row["explanation"])
+        yield {"id": name, "images": [row[side]], "messages": list(to_messages(turns))}
+
+
+@dataclass(frozen=True)
+class _Conversation:
+    """Asks about one image."""
+
+    box_format: BoxFormat
+    size: tuple[int, int]
+    choices: random.Random
+
+    def about_clean(self, artifacts: Sequence[Artifact], description: str) -> list[Turn]:
+        turns = [self._turn(HAS_ARTIFACT, "No")]
+        # Of two parts of one name the first: the same question cannot have two answers.
+        by_name = {part_name(artifact): artifact for artifact in reversed(artifacts)}
+        for artifact in by_name.values():
+            turns += self._of_part(artifact, artifacts)
+        if description:
+            turns.append(self._turn(DESCRIBE_IMAGE, description))
+        return turns
+
+    def about_flawed(self, artifacts: Sequence[Artifact], explanation: str) -> list[Turn]:
+        turns = [
+            self._turn(HAS_ARTIFACT, "Yes"),
+            self._turn(ARTIFACT_BOXES, ", ".join(self._box(artifact.bbox) for artifact in artifacts)),
+        ]
+        turns += [self._turn(EXPLAIN_REGION, a.label, box=self._box(a.bbox)) for a in artifacts if a.label]
+        if explanation:
+            turns.append(self._turn(DESCRIBE_ARTIFACTS, explanation))
+        return turns
+
+    def _of_part(self, artifact: Artifact, artifacts: Sequence[Artifact]) -> list[Turn]:
+        """
+        One question about where a part is, or whether it is somewhere, if the pair knows; not both, as the answer to
+        the one would give away the other. Whether is asked only where yes and no are equally likely.
+        """
+        place, elsewhere = part_box(artifact), other_box(artifact, artifacts)
+        if place is None:
+            return []
+        part = part_name(artifact)
+        if elsewhere is None or self.choices.random() < 0.5:
+            return [self._turn(LOCATE, self._box(place), part=part)]
+        if self.choices.random() < 0.5:
+            return [self._turn(IS_IN_BOX, "No", part=part, box=self._box(elsewhere))]
+        return [self._turn(IS_IN_BOX, "Yes", part=part, box=self._box(place))]
+
+    def _box(self, box: Box) -> str:
+        return self.box_format(box, self.size)
+
+    def _turn(self, wordings: Sequence[str], answer: str, **names: str) -> Turn:
+        return Turn(self.choices.choice(wordings).format(**names), answer)
+
+
+def part_name(artifact: Artifact) -> str:
+    """`"a cat's ear"`: a pair does not know whether the image has one cat, and one ear."""
+    if is_plural(artifact.entity):
+        return f"the {artifact.entity}{_apostrophe(artifact.entity)} {artifact.part}"
+    article = "an" if artifact.entity[:1] in "aeiou" else "a"
+    return f"{article} {artifact.entity}'s {artifact.part}"
+
+
+def _apostrophe(plural: str) -> str:
+    return "'" if plural.endswith("s") else "'s"
+
+
+def to_messages(turns: Iterable[Turn], pictures: int = 1) -> Iterator[dict[str, Any]]:
+    """Turns as the `messages` of `FEATURES`; the first question comes after so many pictures."""
+    shown = [{"type": "image", "text": None}] * pictures
+    for turn in turns:
+        yield {"role": "user", "content": [*shown, {"type": "text", "text": turn.question}]}
+        yield {"role": "assistant", "content": [{"type": "text", "text": turn.answer}]}
+        shown = []

@@ -1,0 +1,1 @@
+"""What travels between the folders: perceptions, pairs, images, predictions, and their columns."""

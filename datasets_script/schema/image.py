@@ -1,0 +1,179 @@
+"""One image of a benchmark: its schema, and the way to rows and back."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+from datasets import Features, List, Value
+from PIL import Image
+
+from ..utils.stored_images import stored_mask, stored_png
+
+
+RegionShape = Literal["box", "polygon", "mask", "heat_map"]
+
+
+# `metadata` is JSON in a string, as in `PAIR_FEATURES`. `has_artifact` is null where a benchmark does not say.
+BENCHMARK_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "image": datasets.Image(mode="RGB"),
+        "width": Value("int32"),
+        "height": Value("int32"),
+        "has_artifact": Value("bool"),
+        "regions": List(
+            {
+                "shape": Value("string"),
+                "bbox": List(Value("float64"), length=4),
+                "polygons": List(List(Value("float64"))),
+                "mask": datasets.Image(),
+                "class": Value("string"),
+                "caption": Value("string"),
+            }
+        ),
+        "caption": Value("string"),
+        "explanation": Value("string"),
+        "metadata": Value("string"),
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """
+    Where an artifact is, in the pixels of its image.
+
+    Attributes:
+        shape (`str`): `"box"`, `"polygon"`, `"mask"` or `"heat_map"`: what the benchmark publishes.
+        bbox (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)`, exclusive maxima; around the
+            polygons, the mask, or what of a heat map is above 0. `None` where that is empty.
+        polygons (`tuple[tuple[float, ...], ...]`): `(x, y, x, y, ...)` each, for `"polygon"`.
+        mask (`np.ndarray` of shape `(height, width)`): `bool` for `"mask"`, `float32` in [0, 1] for `"heat_map"` (kept
+            to 1/65535), else `None`.
+        name (`str`): The class of the artifact, in the benchmark's words; the column is called `class`.
+        caption (`str`): What is wrong there.
+    """
+
+    shape: RegionShape
+    bbox: tuple[float, float, float, float] | None
+    polygons: tuple[tuple[float, ...], ...] = ()
+    mask: np.ndarray | None = None
+    name: str = ""
+    caption: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkImage:
+    """
+    One image of a benchmark.
+
+    Attributes:
+        id (`str`): Unique in its split; predictions refer to it.
+        image (`bytes`): The image file as published (PNG, JPEG or WebP).
+        size (`tuple[int, int]`): Width and height, px.
+        has_artifact (`bool`): `None` where the benchmark does not say.
+        regions (`tuple[Region, ...]`): Empty for a clean image, or where the benchmark gives no places.
+        caption (`str`): The prompt or caption of the image.
+        explanation (`str`): What is wrong with the image as a whole.
+        metadata (`dict`): What else is published of it, JSON-serialisable.
+    """
+
+    id: str
+    image: bytes
+    size: tuple[int, int]
+    has_artifact: bool | None
+    regions: tuple[Region, ...] = ()
+    caption: str = ""
+    explanation: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def image_size(content: bytes) -> tuple[int, int]:
+    """
+    Width and height of an image file whose pixels can all be decoded.
+
+    Raises:
+        ValueError: they cannot; a file that was cut short still tells its size.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+            return picture.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the image cannot be decoded: {error}") from error
+
+
+def image_to_row(image: BenchmarkImage) -> dict[str, Any]:
+    """
+    A row of `BENCHMARK_FEATURES`. The image stays the file it was published as; masks become 8-bit PNG of 0 and 255,
+    heat maps 16-bit PNG.
+    """
+    return {
+        "id": image.id,
+        "image": {"bytes": image.image, "path": None},
+        "width": image.size[0],
+        "height": image.size[1],
+        "has_artifact": image.has_artifact,
+        "regions": [_region_to_row(region) for region in image.regions],
+        "caption": image.caption,
+        "explanation": image.explanation,
+        "metadata": json.dumps(image.metadata, ensure_ascii=False, allow_nan=False, sort_keys=True),
+    }
+
+
+def row_to_image(row: dict[str, Any]) -> BenchmarkImage:
+    """
+    The inverse of [`image_to_row`].
+
+    Args:
+        row (`dict`): With images as `{"bytes", "path"}`, as they are stored; `load_benchmark` reads them so.
+    """
+    return BenchmarkImage(
+        id=row["id"],
+        image=row["image"]["bytes"],
+        size=(row["width"], row["height"]),
+        has_artifact=row["has_artifact"],
+        regions=tuple(_row_to_region(region) for region in row["regions"]),
+        caption=row["caption"],
+        explanation=row["explanation"],
+        metadata=json.loads(row["metadata"]),
+    )
+
+
+def _region_to_row(region: Region) -> dict[str, Any]:
+    return {
+        "shape": region.shape,
+        "bbox": None if region.bbox is None else list(region.bbox),
+        "polygons": [list(polygon) for polygon in region.polygons],
+        "mask": None if region.mask is None else _stored(region.mask),
+        "class": region.name,
+        "caption": region.caption,
+    }
+
+
+def _row_to_region(row: dict[str, Any]) -> Region:
+    return Region(
+        shape=row["shape"],
+        bbox=None if row["bbox"] is None else tuple(row["bbox"]),
+        polygons=tuple(tuple(polygon) for polygon in row["polygons"]),
+        mask=None if row["mask"] is None else _decode_mask(row["mask"]["bytes"], row["shape"]),
+        name=row["class"],
+        caption=row["caption"],
+    )
+
+
+def _stored(mask: np.ndarray) -> dict[str, Any]:
+    if mask.dtype == bool:
+        return stored_mask(mask)
+    return stored_png(np.round(mask.astype(np.float64) * 65535).astype(np.uint16))
+
+
+def _decode_mask(content: bytes, shape: str) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as picture:
+        pixels = np.asarray(picture)
+    return pixels > 127 if shape == "mask" else (pixels / np.float64(65535)).astype(np.float32)

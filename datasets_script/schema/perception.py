@@ -1,0 +1,58 @@
+"""What perception finds in a photo: entities and their parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+
+PartLevel = Literal["peripheral", "intermediate"]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """
+    A named region of an image (ArtiAgent §3).
+
+    Attributes:
+        name (`str`): Lower-case noun, e.g. `"left ear"`.
+        instance_id (`int`): Unique within the image.
+        bbox (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)`, exclusive maxima, in pixels.
+        mask (`np.ndarray` of shape `(height, width)`, `bool`): Its pixels.
+        score (`float`): Confidence in [0, 1]; 1 for annotations.
+        parent (`int`): `instance_id` of the entity it belongs to.
+        level (`str`): `"peripheral"` (distal, clear contour: can be added or removed) or `"intermediate"` (can be
+            distorted).
+    """
+
+    name: str
+    instance_id: int
+    bbox: tuple[float, float, float, float]
+    mask: np.ndarray
+    score: float
+    parent: int
+    level: PartLevel
+
+
+@dataclass(frozen=True, eq=False)
+class Entity:
+    """A person, animal or thing with its parts; fields as in [`Part`]. Whole entities can be fused."""
+
+    name: str
+    instance_id: int
+    bbox: tuple[float, float, float, float]
+    mask: np.ndarray
+    score: float
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Perception:
+    """Everything perceived in one image, in the pixels of the image it was given."""
+
+    entities: tuple[Entity, ...]
+    caption: str = ""
+    notes: tuple[str, ...] = ()
+    """What was seen and could not be used, with the reason."""

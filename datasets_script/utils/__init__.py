@@ -1,0 +1,1 @@
+"""Files, photos, seeds, errors: what every other folder builds on."""

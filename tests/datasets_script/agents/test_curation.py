@@ -1,0 +1,371 @@
+"""Measures, perceptual distances, verdicts and texts of curation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from skimage import data
+
+from datasets_script.agents.curation.explanations import (
+    clean_description,
+    global_explanation,
+    is_plural,
+    label,
+    local_explanation,
+    plural,
+    subject,
+)
+from datasets_script.agents.curation.measures import (
+    MAX_PSNR,
+    aligned_patches,
+    as_array,
+    change_inside,
+    change_outside,
+    inside_outside_ratio,
+    measure,
+    psnr_outside,
+    target_pixels,
+)
+from datasets_script.agents.curation.perceptual import (
+    PerceptualMetric,
+    PerceptualMetricUnavailable,
+    load_perceptual_metric,
+)
+from datasets_script.agents.curation.verdicts import CurationSettings, judge
+from datasets_script.schema.pair import Artifact
+from diffusers_artifact.mapping import PatchMapping
+
+
+GRID = (8, 8)
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    # The astronaut's face and collar.
+    return Image.fromarray(data.astronaut()).crop((128, 0, 384, 256)).resize((SIZE, SIZE))
+
+
+@pytest.fixture(scope="module")
+def stlpips() -> PerceptualMetric:
+    return load_perceptual_metric("stlpips")
+
+
+def artifact(kind="duplication", targets=(9, 10), references=(44, 45), **changes) -> Artifact:
+    mapping = PatchMapping.from_pairs(zip(targets, references, strict=True), GRID, kind)
+    mask = target_pixels([mapping], 16)
+    ys, xs = np.nonzero(mask)
+    made = Artifact(
+        type=kind,
+        tool={"duplication": "add", "omission": "remove", "distortion": "distort", "fusion": "fuse"}[kind],
+        entity="cat",
+        part="" if kind == "fusion" else "ear",
+        fused_entity="dog" if kind == "fusion" else "",
+        mapping=mapping,
+        mask=mask,
+        bbox=(float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1)),
+    )
+    return replace(made, **changes)
+
+
+def with_patches(image: Image.Image, mapping: PatchMapping, source: Image.Image) -> Image.Image:
+    """`image` with `source`'s reference patches pasted on the targets."""
+    pasted = image.copy()
+    for target, reference in zip(mapping.targets, mapping.references, strict=True):
+        (row, column), (from_row, from_column) = divmod(target, GRID[1]), divmod(reference, GRID[1])
+        box = (from_column * 16, from_row * 16, from_column * 16 + 16, from_row * 16 + 16)
+        pasted.paste(source.crop(box), (column * 16, row * 16))
+    return pasted
+
+
+class TestMeasures:
+    def test_change_is_split_at_the_mask(self):
+        clean = np.zeros((4, 4, 3), dtype=np.float32)
+        flawed = clean.copy()
+        mask = np.zeros((4, 4), dtype=bool)
+        mask[:2, :2] = True
+        flawed[mask] = 0.5
+        flawed[3, 3] = 0.12
+        assert change_inside(clean, flawed, mask) == pytest.approx(0.5)
+        assert change_outside(clean, flawed, mask) == pytest.approx(0.12 / 12)
+        assert psnr_outside(clean, flawed, mask) == pytest.approx(-10 * math.log10(0.12**2 / 12))
+
+    def test_psnr_is_capped_where_nothing_changed(self):
+        image = np.zeros((4, 4, 3), dtype=np.float32)
+        assert psnr_outside(image, image, np.eye(4, dtype=bool)) == MAX_PSNR
+
+    def test_ratio(self):
+        assert inside_outside_ratio(0.2, 0.02) == pytest.approx(10)
+        assert inside_outside_ratio(0.2, 0.0) == math.inf
+
+    def test_empty_regions_are_refused(self):
+        image = np.zeros((4, 4, 3), dtype=np.float32)
+        with pytest.raises(ValueError, match="at least one pixel"):
+            change_inside(image, image, np.zeros((4, 4), dtype=bool))
+        with pytest.raises(ValueError, match="all targets"):
+            change_outside(image, image, np.ones((4, 4), dtype=bool))
+
+    def test_target_pixels_of_all_mappings(self):
+        first, second = artifact(targets=(0, 1)).mapping, artifact(targets=(63, 55)).mapping
+        pixels = target_pixels([first, second], 16)
+        assert pixels.shape == (SIZE, SIZE)
+        assert pixels[:16, :32].all() and pixels[96:, 112:].all()
+        assert pixels.sum() == 4 * 16 * 16
+
+    @given(
+        st.lists(st.integers(0, 63), min_size=1, max_size=10, unique=True).flatmap(
+            lambda targets: st.tuples(
+                st.just(targets), st.lists(st.integers(0, 63), min_size=len(targets), max_size=len(targets))
+            )
+        )
+    )
+    def test_copied_patches_align_with_their_reference(self, pairs):
+        mapping = PatchMapping(tuple(pairs[0]), tuple(pairs[1]), GRID)
+        image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        clean = Image.fromarray(image)
+        flawed = with_patches(clean, mapping, clean)
+        reference = aligned_patches(mapping, as_array(clean), mapping.references)
+        copied = aligned_patches(mapping, as_array(flawed), mapping.targets)
+        np.testing.assert_array_equal(copied, reference)
+        grey = (reference == 0.5).all(axis=-1).sum()
+        assert grey == reference.shape[0] * reference.shape[1] - 256 * len(mapping)
+
+    def test_scores_of_a_copy(self, photo, stlpips):
+        made = artifact()
+        flawed = with_patches(photo, made.mapping, photo)
+        scores = measure(made, photo, flawed, target_pixels([made.mapping], 16), stlpips)
+        assert scores["change_inside"] > 0.03
+        assert scores["change_outside"] == 0
+        assert scores["reference_distance_after"] == pytest.approx(0, abs=1e-6)
+        assert scores["reference_distance_before"] > 0.1
+        assert scores["closer_to_reference"] == 1
+        assert scores["stlpips"] > 0.1 and "lpips" not in scores
+
+    def test_no_change_is_not_closer_and_only_duplications_have_a_reference(self, photo, stlpips):
+        targets = target_pixels([artifact().mapping], 16)
+        assert measure(artifact(), photo, photo, targets, stlpips)["closer_to_reference"] == 0
+        scores = measure(artifact("omission"), photo, photo, targets, stlpips)
+        assert set(scores) == {"change_inside", "change_outside", "psnr_outside", "stlpips"}
+
+
+class TestPerceptual:
+    def test_equal_crops_have_distance_zero_and_more_change_is_farther(self, photo, stlpips):
+        crop = as_array(photo)[32:96, 32:96]
+        distorted = crop.copy()
+        distorted[16:48, 16:48] = np.roll(crop[16:48, 16:48], 16, axis=1)
+        unrelated = as_array(Image.fromarray(data.coffee()))[100:164, 100:164]
+        assert stlpips(crop, crop) == 0
+        assert 0.01 < stlpips(crop, distorted) < stlpips(crop, unrelated)
+
+    def test_small_and_oblong_crops_are_enlarged(self, photo, stlpips):
+        pixels = as_array(photo)
+        assert stlpips(pixels[:16, :48], pixels[16:32, :48]) > 0
+
+    def test_unequal_crops_are_refused(self, photo, stlpips):
+        pixels = as_array(photo)
+        with pytest.raises(ValueError, match="shape"):
+            stlpips(pixels[:64, :64], pixels[:64, :80])
+
+    def test_unknown_name(self):
+        with pytest.raises(ValueError, match="'ssim'"):
+            load_perceptual_metric("ssim")
+
+    def test_lpips_without_backbone_says_what_to_do(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        # Nothing listens on port 9, so that the download fails with or without a network.
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+        monkeypatch.setenv("no_proxy", "")
+        with pytest.raises(PerceptualMetricUnavailable, match="could not be downloaded.*'stlpips'"):
+            load_perceptual_metric("lpips")
+
+    @pytest.mark.filterwarnings("ignore:The parameter 'pretrained'", "ignore:Arguments other than a weight enum")
+    def test_lpips_with_a_cached_backbone_gives_the_packages_numbers(self, tmp_path, monkeypatch, photo):
+        from lpips import LPIPS
+
+        torch.manual_seed(0)
+        reference = LPIPS(net="alex", pnet_rand=True, verbose=False)
+        backbone = {"features." + key.split(".", 1)[1]: value for key, value in reference.net.state_dict().items()}
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        checkpoint = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
+        checkpoint.parent.mkdir(parents=True)
+        torch.save(backbone, checkpoint)
+        metric = load_perceptual_metric("lpips")
+        first, second = as_array(photo)[:64, :64], as_array(photo)[64:, 64:]
+        as_tensor = [torch.from_numpy(crop).permute(2, 0, 1)[None] for crop in (first, second)]
+        assert metric.name == "lpips"
+        assert metric(first, second) == pytest.approx(reference(*as_tensor, normalize=True).item(), rel=1e-6)
+
+
+class TestVerdicts:
+    @pytest.mark.parametrize(
+        ("metric", "distance", "kept", "reason"),
+        [
+            ("lpips", 0.05, False, "hardly visible: 1 - lpips = 0.950"),
+            ("lpips", 0.1, True, "visible"),
+            ("lpips", 0.5, True, "visible"),
+            ("lpips", 0.55, False, "replaced rather than distorted: 1 - lpips = 0.450"),
+            ("stlpips", 0.55, True, "visible"),
+            ("stlpips", 0.05, False, "hardly visible: 1 - stlpips"),
+            ("stlpips", 0.7, False, "replaced"),
+        ],
+    )
+    def test_distortions_must_lie_in_the_band_of_their_metric(self, metric, distance, kept, reason):
+        verdict = judge(artifact("distortion", scores={metric: distance}), CurationSettings())
+        assert verdict.kept is kept
+        assert reason in verdict.reason
+
+    def test_a_distortion_without_a_distance_is_refused(self):
+        with pytest.raises(ValueError, match="psnr_outside"):
+            judge(artifact("distortion", scores={"psnr_outside": 40.0}), CurationSettings())
+
+    @pytest.mark.parametrize("kind", ["omission", "fusion", "duplication"])
+    def test_the_others_need_a_visible_change(self, kind):
+        scores = {
+            "change_inside": 0.02,
+            "reference_distance_before": 0.5,
+            "reference_distance_after": 0.2,
+            "closer_to_reference": 1.0,
+        }
+        rejected = judge(artifact(kind, scores=scores), CurationSettings())
+        assert not rejected.kept and "0.020, at least 0.030" in rejected.reason
+        assert judge(artifact(kind, scores=scores | {"change_inside": 0.05}), CurationSettings()).kept
+        assert judge(artifact(kind, scores=scores), CurationSettings(min_change_inside=0.01)).kept
+
+    def test_a_duplication_must_come_closer_to_its_reference(self):
+        scores = {
+            "change_inside": 0.1,
+            "reference_distance_before": 0.4,
+            "reference_distance_after": 0.45,
+            "closer_to_reference": 0.0,
+        }
+        verdict = judge(artifact(scores=scores), CurationSettings())
+        assert not verdict.kept and "0.400 before, 0.450 after" in verdict.reason
+        assert verdict.scores == scores and verdict.raw == ""
+        assert judge(artifact(scores=scores), CurationSettings(require_closer=False)).kept
+
+    def test_the_band_of_the_stand_in_keeps_shuffles_and_no_blanks(self, photo, stlpips):
+        face = tuple(8 * row + column for row in range(1, 6) for column in range(2, 6))
+        shuffled = tuple(np.random.default_rng(0).permutation(face).tolist())
+        grey = Image.new("RGB", photo.size, (128, 128, 128))
+        made = artifact("distortion", targets=face, references=shuffled)
+        flawed = {
+            "unchanged": photo,
+            "shuffled": with_patches(photo, made.mapping, photo),
+            "blank": with_patches(photo, made.mapping, grey),
+        }
+        verdicts = {}
+        for name, image in flawed.items():
+            scores = measure(made, photo, image, target_pixels([made.mapping], 16), stlpips)
+            verdicts[name] = judge(replace(made, scores=scores), CurationSettings()).kept
+        assert verdicts == {"unchanged": False, "shuffled": True, "blank": False}
+
+
+class TestExplanations:
+    @pytest.mark.parametrize(
+        ("made", "name", "sentence"),
+        [
+            (artifact(), "duplicated ear", "The cat has an extra ear in the upper left of the image."),
+            (
+                artifact(entity="glasses", part="lens"),
+                "duplicated lens",
+                "The glasses have an extra lens in the upper left of the image.",
+            ),
+            (
+                artifact("omission", entity="coat", part="buttons", targets=(60,), references=(0,)),
+                "missing buttons",
+                "The coat's buttons are missing: they should be at the bottom of the image.",
+            ),
+            (
+                artifact("omission", entity="bus", part="left wheel", targets=(36,), references=(0,)),
+                "missing left wheel",
+                "The bus's left wheel is missing: it should be in the middle of the image.",
+            ),
+            (
+                artifact("distortion", entity="scissors", part="handles", targets=(7,), references=(7,)),
+                "distorted handles",
+                "The scissors' handles, in the upper right of the image, are distorted: "
+                "their pieces do not fit together.",
+            ),
+            (
+                artifact("fusion", targets=(39,), references=(0,)),
+                "fused cat and dog",
+                "The cat and the dog merge into each other on the right of the image, "
+                "with no clear boundary between them.",
+            ),
+            (
+                artifact("fusion", entity="coin", fused_entity="coin", targets=(32,), references=(0,)),
+                "fused coins",
+                "Two coins merge into each other on the left of the image, with no clear boundary between them.",
+            ),
+        ],
+    )
+    def test_label_and_local_explanation(self, made, name, sentence):
+        assert label(made) == name
+        assert local_explanation(made, (SIZE, SIZE)) == sentence
+
+    def test_global_explanation_names_all_flaws_and_no_place(self):
+        one, two = artifact(), artifact("distortion", part="paws")
+        three = artifact("fusion", entity="person", fused_entity="person")
+        assert global_explanation([one]) == "The cat has an extra ear."
+        assert global_explanation([one, two]) == (
+            "The image has two flaws: the cat has an extra ear and the cat's paws are distorted."
+        )
+        assert global_explanation([one, two, three]) == (
+            "The image has three flaws: the cat has an extra ear, the cat's paws are distorted, "
+            "and two people merge into each other."
+        )
+
+    @pytest.mark.parametrize(
+        ("made", "name"),
+        [
+            (artifact(), "the ear of the cat"),
+            (artifact("fusion"), "the cat and the dog"),
+            (artifact("fusion", entity="coin", fused_entity="coin"), "two coins"),
+            (artifact("fusion", entity="grapes", fused_entity="grapes"), "grapes"),
+        ],
+    )
+    def test_subject(self, made, name):
+        assert subject(made) == name
+
+    @pytest.mark.parametrize(
+        ("caption", "sentences"),
+        [
+            ("a cat on a sofa", "A cat on a sofa. No part is"),
+            ("A cat sits on a sofa. ", "A cat sits on a sofa. No part is"),
+            ("", "No part is"),
+        ],
+    )
+    def test_clean_description_says_what_is_there_and_that_nothing_is_wrong(self, caption, sentences):
+        assert clean_description(caption) == f"{sentences} doubled, missing, distorted or merged with another."
+
+    def test_global_explanation_of_nothing_is_refused(self):
+        with pytest.raises(ValueError, match="at least one artifact"):
+            global_explanation([])
+
+    @pytest.mark.parametrize(
+        ("one", "many"),
+        [
+            ("coin", "coins"),
+            ("person", "people"),
+            ("wine glass", "wine glasses"),
+            ("bus", "buses"),
+            ("lens", "lenses"),
+            ("teddy bear", "teddy bears"),
+            ("berry", "berries"),
+            ("toy", "toys"),
+            ("iris", "irises"),
+            ("knife", "knives"),
+            ("bench", "benches"),
+        ],
+    )
+    def test_plurals(self, one, many):
+        assert plural(one) == many
+        assert not is_plural(one) and is_plural(many)
+        assert plural(many) == many

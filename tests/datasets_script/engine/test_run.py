@@ -1,0 +1,261 @@
+"""The engine and the command line, with the embedded model at two steps on the demo's photographs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+from PIL import Image
+
+from datasets_script.agents.perception import AnnotationPerception, Perception
+from datasets_script.cli.main import main
+from datasets_script.engine.injector import InjectionSettings, Injector
+from datasets_script.engine.ledger import read_rejected
+from datasets_script.engine.shards import RunMismatchError
+from datasets_script.pairs.storage import read_pairs
+from datasets_script.utils.seeds import derive_seed
+
+from ...helpers.engine_runs import KEEP_ALL, SETTINGS, SOURCES, make_photos, make_run, rows
+from ...helpers.tiny_pipelines import tiny_flux
+
+
+# Two steps and two photographs: flaws that can be told from their surroundings.
+TWO = SOURCES[::2]
+TWO_STEPS = replace(SETTINGS, injection=InjectionSettings(num_inference_steps=2))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("demo"), TWO)
+
+
+@pytest.fixture(scope="module")
+def injector() -> Injector:
+    return Injector(TWO_STEPS.model, TWO_STEPS.injection, device="cpu")
+
+
+def run_of(photos, out, injector, settings=TWO_STEPS, sources=TWO, **options):
+    return make_run(photos, out, injector, settings, sources, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(photos, injector, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "out"
+    run_of(photos, out, injector).execute()
+    return out
+
+
+class InterruptedPerception(AnnotationPerception):
+    """The user presses Ctrl-C at the second photograph."""
+
+    def perceive(self, image: Image.Image, source_id: str) -> Perception:
+        if source_id == TWO[1]:
+            raise KeyboardInterrupt
+        return super().perceive(image, source_id)
+
+
+def test_the_output_is_a_data_set(finished):
+    table = load_dataset(str(finished), split="train")
+    assert len(table) == 4 and len(list(load_dataset(str(finished), split="train", streaming=True))) == 4
+    row = table[0]
+    assert row["clean"].size == row["flawed"].size == row["source"].size == (256, 256)
+    assert row["grid"] == [16, 16] and row["explanation_source"] == "template" and row["explanation"]
+    artifact = row["artifacts"][0]
+    mask = np.asarray(artifact["mask"]) > 0
+    x_min, y_min, x_max, y_max = (int(v) for v in artifact["bbox"])
+    assert mask.any() and mask[y_min:y_max, x_min:x_max].sum() == mask.sum()
+    targets = np.zeros(256, dtype=bool)
+    targets[artifact["target_patches"]] = True
+    assert not mask[~targets.reshape(16, 16).repeat(16, 0).repeat(16, 1)].any()
+    run = json.loads((finished / "run.json").read_text())
+    assert run["status"] == "complete" and run["pairs"] == 4 and run["model_revision"].startswith("sha256:")
+    assert {"README.md", "run.json", "rejected.jsonl", "contact_sheet.png"} <= {p.name for p in finished.iterdir()}
+    assert not list(finished.rglob("*.incomplete"))
+
+
+def test_clean_half_is_shared_and_flaws_are_where_they_are_said_to_be(finished):
+    pairs = list(read_pairs(finished))
+    assert np.array_equal(np.asarray(pairs[0].clean), np.asarray(pairs[1].clean))
+    for pair in pairs:
+        change = np.abs(np.asarray(pair.flawed, dtype=float) - np.asarray(pair.clean)).mean(-1)
+        targets = np.any([a.mapping.target_patches() for a in pair.artifacts], axis=0).repeat(16, 0).repeat(16, 1)
+        assert change[targets].mean() > 3 * change[~targets].mean()
+
+
+def test_an_interrupted_run_continues_to_the_same_rows(photos, injector, finished, tmp_path):
+    interrupted = InterruptedPerception(photos / "annotations.json")
+    with pytest.raises(KeyboardInterrupt):
+        run_of(photos, tmp_path, injector, perception=interrupted).execute()
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["pairs-00000.parquet"]
+    first = (tmp_path / "data" / "pairs-00000.parquet").stat().st_mtime_ns
+    run_of(photos, tmp_path, injector).execute()
+    assert (tmp_path / "data" / "pairs-00000.parquet").stat().st_mtime_ns == first
+    assert rows(tmp_path) == rows(finished)
+
+
+def test_another_setting_is_refused_and_named(photos, injector, finished):
+    with pytest.raises(RunMismatchError, match="another settings.max_artifacts, settings.seed"):
+        run_of(photos, finished, injector, replace(TWO_STEPS, seed=1, max_artifacts=1))
+    with pytest.raises(RunMismatchError, match="other sources, 2 and not 1"):
+        run_of(photos, finished, injector, sources=TWO[:1])
+
+
+def test_a_rejected_artifact_is_not_left_in_the_image(photos, injector, tmp_path):
+    no_distortion = replace(KEEP_ALL, stlpips_band=(5.0, 6.0))
+    settings = replace(
+        TWO_STEPS,
+        curation=no_distortion,
+        tools=("add", "distort"),
+        seed=4,
+        max_artifacts=3,
+        max_target_share=1.0,
+        pairs_per_image=3,
+        max_rerolls=0,
+        balance="shard",
+    )
+    run_of(photos, tmp_path, injector, settings).execute()
+    rejected = [r for r in read_rejected(tmp_path) if r["stage"] == "curation"]
+    survivors = {pair.pair_id: pair for pair in read_pairs(tmp_path)}
+    assert rejected and {r["type"] for r in rejected} == {"distortion"}
+    assert all(a.type == "duplication" for pair in survivors.values() for a in pair.artifacts)
+    remade = [survivors[r["pair_id"]] for r in rejected if r["pair_id"] in survivors]
+    assert remade
+    for pair in remade:
+        change = np.abs(np.asarray(pair.flawed, dtype=float) - np.asarray(pair.clean)).mean(-1)
+        targets = np.any([a.mapping.target_patches() for a in pair.artifacts], axis=0).repeat(16, 0).repeat(16, 1)
+        assert change[targets].mean() > 3 * change[~targets].mean()
+
+
+def test_a_rejected_flaw_is_tried_again_with_another_kernel_or_elsewhere(photos, injector, tmp_path):
+    settings = replace(
+        TWO_STEPS, tools=("distort",), max_artifacts=1, pairs_per_image=1, max_target_share=1.0, max_rerolls=2
+    )
+    no_distortion = replace(settings, curation=replace(KEEP_ALL, stlpips_band=(5.0, 6.0)))
+    run_of(photos, tmp_path / "none", injector, no_distortion).execute()
+    tried: dict[str, list[tuple[str, str]]] = {name: [] for name in TWO}
+    for entry in read_rejected(tmp_path / "none"):
+        if entry["stage"] == "curation":
+            tried[entry["source_id"]].append((entry["part"], entry["kernel"]))
+    assert all(len(entries) == len(set(entries)) == 3 for entries in tried.values())
+
+    reachable = [entry["scores"]["stlpips"] for entry in read_rejected(tmp_path / "none") if entry["scores"]]
+    between = 1 - sorted(reachable)[len(reachable) // 2]
+    some = replace(settings, curation=replace(KEEP_ALL, stlpips_band=(-10.0, between)))
+    run = run_of(photos, tmp_path / "some", injector, some).execute()
+    assert run["pairs"] and run["made"]["distortion"] > run["accepted"]["distortion"] == run["pairs"]
+    assert sum(counts["made"] for counts in run["acceptance"].values()) == run["made"]["distortion"]
+
+
+def test_unusable_files_are_rejected_by_name_and_the_rest_is_finished(photos, injector, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "broken.jpg").write_bytes((folder / TWO[0]).read_bytes()[:500])
+    (folder / "notes.txt").write_text("no image")
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    Image.new("RGB", (200, 200)).save(folder / "unknown.png")
+    sources = ["broken.jpg", "dot.png", "notes.txt", "unknown.png", TWO[0]]
+    run = run_of(folder, tmp_path / "out", injector, sources=sources).execute()
+    rejected = {r["source_id"]: r["reason"] for r in read_rejected(tmp_path / "out") if r["stage"] != "plan"}
+    assert run["pairs"] == 2
+    assert set(rejected) >= set(sources[:4]) and "too small" in rejected["dot.png"]
+
+
+def test_a_run_in_which_nothing_is_made_says_so(photos, injector, tmp_path):
+    never = replace(KEEP_ALL, min_change_inside=2.0, stlpips_band=(5.0, 6.0))
+    run = run_of(photos, tmp_path, injector, replace(TWO_STEPS, curation=never)).execute()
+    assert run["pairs"] == 0 and run["rejected"] >= 4 and not list(read_pairs(tmp_path))
+
+
+def test_a_checkpoint_with_text_encoders_takes_the_caption_and_its_own_size(photos, tmp_path):
+    tiny_flux().save_pretrained(tmp_path / "model")
+    settings = replace(
+        SETTINGS, model=str(tmp_path / "model"), max_long_side=480, injection=InjectionSettings(num_inference_steps=1)
+    )
+    injector = Injector(settings.model, settings.injection, device="cpu")
+    run_of(photos, tmp_path / "out", injector, settings, TWO[:1]).execute()
+    pairs = list(read_pairs(tmp_path / "out"))
+    assert pairs and injector.preset.transfer_noise is False
+    assert pairs[0].flawed.size == (480, 480) and pairs[0].grid == (30, 30) and pairs[0].caption
+
+
+def test_a_few_step_model_is_refused_when_it_is_loaded(photos, tmp_path, capsys):
+    folder = tmp_path / "tiny-turbo"
+    tiny_flux().save_pretrained(folder)
+    assert main(["synthesize", str(photos), str(tmp_path / "out"), "--model", str(folder), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert "must not be distilled to few steps" in error and "Traceback" not in error
+    assert Injector(str(folder), InjectionSettings(allow_distilled=True), device="cpu").settings.allow_distilled
+
+
+def test_seeds_depend_on_run_and_sample():
+    seeds = {derive_seed(run, name) for run in (0, 1) for name in ("a.png", "b.png")}
+    assert len(seeds) == 4 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_command_line_makes_and_shows(photos, tmp_path, capsys):
+    arguments = [str(photos), str(tmp_path / "out"), "--num-inference-steps", "2", "--limit", "1", "--tools", "add"]
+    assert main(["synthesize", *arguments]) in (0, 1)
+    assert "duplication" in capsys.readouterr().out
+    status = main(["show", str(tmp_path / "out")])
+    assert status == 0 and "contact_sheet.png" in capsys.readouterr().out
+    assert main(["synthesize", *arguments, "--seed", "1"]) == 2
+    assert "holds a run with another settings.seed" in capsys.readouterr().err
+
+
+def test_several_processes_give_the_rows_of_one(photos, tmp_path, capsys):
+    arguments = ["synthesize", str(photos), "--num-inference-steps", "1", "--shard-size", "1", "--device", "cpu"]
+    assert main([*arguments[:2], str(tmp_path / "one"), *arguments[2:]]) == 0
+    assert main([*arguments[:2], str(tmp_path / "two"), *arguments[2:], "--processes", "2"]) == 0
+    assert rows(tmp_path / "two") == rows(tmp_path / "one") and rows(tmp_path / "one")
+    assert "pairs in" in capsys.readouterr().out
+
+
+def test_a_worker_that_cannot_work_is_no_success(photos, tmp_path, capsys):
+    arguments = ["synthesize", str(photos), str(tmp_path / "out"), "--device", "cuda:9", "--processes", "2"]
+    assert main(arguments) == 2
+
+
+def test_a_new_run_beside_another(photos, tmp_path, capsys):
+    arguments = ["synthesize", str(photos), str(tmp_path / "out"), "--num-inference-steps", "1", "--limit", "1"]
+    assert main(arguments) == 0 and main([*arguments, "--seed", "1"]) == 2
+    assert main([*arguments, "--seed", "1", "--force-new"]) in (0, 1)
+    assert "out-2; give that folder, without --force-new, to continue" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out-2" / "run.json").read_text())["settings"]["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["synthesize", "{photos}", "{photos}/out"], "OUT must lie outside SOURCE"),
+        (["synthesize", "{photos}", "{photos}/annotations.json"], "OUT must be a folder, got the file"),
+        (["synthesize", "{photos}", "out", "--device", "bogus"], "`device` must be one that torch can use"),
+        (["synthesize", "{photos}", "out", "--processes", "0"], "--processes must be at least 1, got 0"),
+        (["synthesize", "{photos}", "out", "--world-size", "2"], "--world-size 2 needs --rank"),
+        (["synthesize", "{photos}", "out", "--rank", "1"], "--rank must be from 0 to --world-size - 1, 0, got 1"),
+        (["synthesize", "{photos}", "out", "--rank", "0", "--force-new"], "without --processes, --executor and"),
+        (["synthesize", "{photos}", "out", "--tasks", "4"], "--tasks and --executor-option need --executor"),
+        (["synthesize", "{photos}", "out", "--vlm-endpoint", "http://x"], "--vlm-endpoint needs --vlm"),
+        (["synthesize", "{photos}", "out", "--perception", "sam3"], "--perception sam3 needs --vlm"),
+        (["status", "{empty}"], "found no run.json"),
+        (["show", "{empty}", "--perception", "people"], "FOLDER must hold photographs"),
+        (["synthesize", "nowhere", "out"], "SOURCE must be a folder of photographs, got 'nowhere'"),
+        (["synthesize", "{photos}", "out", "--tools", "melt"], "--tools must be among add, remove, distort, fuse"),
+        (["synthesize", "{photos}", "out", "--max-artifacts", "0"], "--max-artifacts must be at least 1, got 0"),
+        (["synthesize", "{photos}", "out", "--max-long-side", "64"], "--max-long-side must be at least 480, got 64"),
+        (["synthesize", "{photos}", "out", "--model", "no/such-model"], "`model` must be 'embedded', a folder of"),
+        (["synthesize", "{photos}", "out", "--model", "{empty}"], "`model` must be 'embedded', a folder of"),
+        (["synthesize", "{photos}", "out", "--annotations", "none.json"], "--annotations must be a file"),
+        (["synthesize", "{empty}", "out"], "Tell what is in the photographs with a COCO-format file"),
+        (["show", "{empty}"], "found no run.json"),
+    ],
+)
+def test_mistakes_get_one_clear_line(arguments, message, photos, tmp_path, capsys):
+    filled = [argument.format(photos=photos, empty=tmp_path) for argument in arguments]
+    assert main(filled) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error

@@ -1,0 +1,185 @@
+"""Pairs as COCO, WebDataset and ShareGPT, read back by what their users read them with."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from PIL import Image, UnidentifiedImageError
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from datasets_script.cli import export as command
+from datasets_script.pairs.export import FORMATS, INFO_FILE, ExportSettings, export_pairs
+from datasets_script.pairs.storage import find_shards, read_rows
+from datasets_script.pairs.views.vqa import BoxFormat, vqa_rows
+from datasets_script.utils.errors import UserError
+from diffusers_artifact.mapping import ARTIFACT_TYPES
+from tests.helpers.made_pairs import HEIGHT, RUN, WIDTH, make_pair, write_run
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return [make_pair(index) for index in range(5)]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory, pairs):
+    return write_run(tmp_path_factory.mktemp("run") / "out", pairs, license="cc-by-4.0")
+
+
+@pytest.fixture(scope="module")
+def stored(out):
+    return list(read_rows(find_shards(out)))
+
+
+def export(out, dest, *options):
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["export", str(out), str(dest), *options])
+    assert args.run(args) == 0
+    return dest
+
+
+def test_coco_reads_back(out, tmp_path, pairs, stored, capsys):
+    dest = export(out, tmp_path / "coco", "--format", "coco")
+    assert "5 pairs" in capsys.readouterr().out
+    coco = COCO(str(dest / "annotations.json"))
+    names = {category["id"]: category["name"] for category in coco.loadCats(coco.getCatIds())}
+    assert tuple(names.values()) == ARTIFACT_TYPES
+    images = coco.loadImgs(coco.getImgIds())
+    assert len(images) == 2 * len(pairs) == len({image["file_name"] for image in images})
+    by_pair = {(image["pair_id"], image["side"]): image for image in images}
+    for pair, row in zip(pairs, stored, strict=True):
+        clean, flawed = by_pair[pair.pair_id, "clean"], by_pair[pair.pair_id, "flawed"]
+        assert coco.getAnnIds(clean["id"]) == []
+        assert (dest / "images" / clean["file_name"]).read_bytes() == row["clean"]["bytes"]
+        assert (dest / "images" / flawed["file_name"]).read_bytes() == row["flawed"]["bytes"]
+        assert (flawed["width"], flawed["height"]) == (WIDTH, HEIGHT)
+        annotations = coco.loadAnns(coco.getAnnIds(flawed["id"]))
+        for annotation, artifact in zip(annotations, pair.artifacts, strict=True):
+            np.testing.assert_array_equal(coco.annToMask(annotation).astype(bool), artifact.mask)
+            assert names[annotation["category_id"]] == artifact.type
+            assert annotation["area"] == artifact.mask.sum()
+            x, y, width, height = annotation["bbox"]
+            assert (x, y, x + width, y + height) == artifact.bbox
+            assert (annotation["label"], annotation["caption"]) == (artifact.label, artifact.explanation)
+    assert coco.dataset["licenses"][0]["name"] == "cc-by-4.0"
+    assert coco.dataset["info"]["runs"][0]["settings"] == RUN["settings"]
+
+
+def test_webdataset_reads_back(out, tmp_path, pairs, stored):
+    dest = export(out, tmp_path / "tars", "--format", "webdataset", "--shard-size", "2")
+    tars = sorted(str(path) for path in dest.glob("*.tar"))
+    assert len(tars) == 3
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == [f"{index:08d}" for index in range(5)]
+    for sample, pair, row in zip(samples, pairs, stored, strict=True):
+        for name in ("source", "clean", "flawed"):
+            assert sample[f"{name}.png"] == row[name]["bytes"]
+        record = json.loads(sample["json"])
+        assert (record["pair_id"], record["explanation"]) == (pair.pair_id, pair.explanation)
+        for written, artifact in zip(record["artifacts"], pair.artifacts, strict=True):
+            np.testing.assert_array_equal(rle.decode(written["segmentation"]).astype(bool), artifact.mask)
+            assert tuple(written["bbox"]) == artifact.bbox
+            assert written["scores"] == artifact.scores and written["parameters"] == artifact.parameters
+
+
+def test_equal_pairs_give_equal_tars(out, tmp_path):
+    contents = []
+    for name in ("one", "two"):
+        export_pairs(str(out), tmp_path / name, "webdataset", show_progress=False)
+        contents.append((tmp_path / name / "pairs-000000.tar").read_bytes())
+    assert contents[0] == contents[1]
+
+
+def read_sharegpt(folder, name):
+    """As LLaMA-Factory documents its ShareGPT format: what a trainer with `dataset_dir=folder` would see."""
+    description = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))[name]
+    assert description["formatting"] == "sharegpt"
+    columns = description["columns"]
+    for sample in json.loads((folder / description["file_name"]).read_text(encoding="utf-8")):
+        messages = sample[columns["messages"]]
+        # Questions in odd positions, answers in even ones; an image for every tag.
+        assert [message["from"] for message in messages] == ["human", "gpt"] * (len(messages) // 2)
+        texts = [message["value"] for message in messages]
+        assert sum(text.count("<image>") for text in texts) == len(sample[columns["images"]])
+        yield texts, [Image.open(folder / path) for path in sample[columns["images"]]]
+
+
+def test_sharegpt_reads_back(out, tmp_path, stored):
+    options = ("--format", "sharegpt", "--coordinates", "qwen2.5", "--max-pixels", "78400", "--seed", "3")
+    samples = read_sharegpt(export(out, tmp_path / "chat", *options), "artiagent")
+    box_format = BoxFormat("qwen2.5", max_pixels=78400)
+    views = [view for row in stored for view in vqa_rows(row, box_format, 3)]
+    images = [row[side] for row in stored for side in ("clean", "flawed")]
+    for (texts, (picture,)), image, view in zip(samples, images, views, strict=True):
+        parts = [part["text"] for message in view["messages"] for part in message["content"] if part["text"]]
+        assert texts[0] == f"<image>{parts[0]}" and texts[1:] == parts[1:]
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(Image.open(io.BytesIO(image["bytes"]))))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_settings_versions_and_seeds_are_on_record(out, tmp_path, name):
+    export_pairs(str(out), tmp_path / name, name, ExportSettings(BoxFormat("qwen3"), seed=5), show_progress=False)
+    info = json.loads((tmp_path / name / INFO_FILE).read_text(encoding="utf-8"))
+    assert info["format"] == name and info["license"] == "cc-by-4.0"
+    assert info["export"]["seed"] == 5 and info["export"]["box_format"]["coordinates"] == "qwen3"
+    assert info["versions"]["datasets"] and info["runs"] == [RUN]
+
+
+def test_a_folder_in_use_is_refused_and_an_empty_one_taken(out, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="not empty"):
+        export_pairs(str(out), tmp_path / "mine", "coco", show_progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / "empty").mkdir()
+    export_pairs(str(out), tmp_path / "empty", "coco", show_progress=False)
+    assert (tmp_path / "empty" / "annotations.json").exists()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_failed_export_leaves_nothing(out, tmp_path, name):
+    broken = shutil.copytree(out, tmp_path / "broken")
+    path = broken / "data" / "pairs-00001.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[-1]["artifacts"][0]["mask"]["bytes"] = b"no picture"
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(path)), path)
+    with pytest.raises(UnidentifiedImageError):
+        export_pairs(str(broken), tmp_path / name, name, show_progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
+
+
+def test_what_a_killed_export_has_left_is_no_obstacle(out, tmp_path):
+    (tmp_path / "coco.incomplete" / "images").mkdir(parents=True)
+    (tmp_path / "coco.incomplete" / "images" / "old.png").write_text("x")
+    export_pairs(str(out), tmp_path / "coco", "coco", show_progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["coco"]
+    assert not (tmp_path / "coco" / "images" / "old.png").exists()
+
+
+def test_mistakes_of_the_command_line(out, tmp_path):
+    with pytest.raises(UserError, match="--shard-size"):
+        export(out, tmp_path / "tars", "--format", "webdataset", "--shard-size", "0")
+    with pytest.raises(UserError, match="min_pixels must be above 0 and at most max_pixels, got 3136 and 0"):
+        export(out, tmp_path / "chat", "--format", "sharegpt", "--coordinates", "qwen2.5", "--max-pixels", "0")
+    with pytest.raises(UserError, match=r"run\.json"):
+        export(tmp_path, tmp_path / "coco", "--format", "coco")
+
+
+def test_the_help_names_formats_and_coordinates(capsys):
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    with pytest.raises(SystemExit):
+        parser.parse_args(["export", "--help"])
+    text = capsys.readouterr().out
+    for word in (*FORMATS, "qwen2.5", "internvl", "examples:"):
+        assert word in text

@@ -1,0 +1,229 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.ndimage import binary_dilation, binary_erosion
+
+from datasets_script.utils.photos import SourceError, SourceTransform, fit, fit_multiple, list_sources, open_source
+
+
+def gradient(width=96, height=80):
+    red, green = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([red, green, 255 - red], axis=-1).astype(np.uint8))
+
+
+def test_lists_every_visible_file_sorted(tmp_path):
+    for name in ("b.jpg", "a/z.png", "a/b/notes.txt", ".hidden.jpg", ".cache/x.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_sources(tmp_path) == ["a/b/notes.txt", "a/z.png", "b.jpg"]
+    with pytest.raises(NotADirectoryError, match="b.jpg"):
+        list_sources(tmp_path / "b.jpg")
+
+
+def test_opens_an_ordinary_photograph_unchanged(tmp_path):
+    gradient().save(tmp_path / "a.png")
+    opened = open_source(tmp_path / "a.png")
+    assert opened.mode == "RGB"
+    assert np.array_equal(np.asarray(opened), np.asarray(gradient()))
+
+
+def test_turns_by_exif(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the stored image must be turned clockwise
+    gradient().save(tmp_path / "a.jpg", exif=exif, quality=100)
+    opened = open_source(tmp_path / "a.jpg")
+    assert opened.size == (80, 96)
+    expected = gradient().transpose(Image.Transpose.ROTATE_270)
+    assert np.abs(np.asarray(opened, int) - np.asarray(expected, int)).max() <= 12
+    assert not opened.getexif()
+
+
+def test_scales_16_bit_grey(tmp_path):
+    values = np.linspace(0, 65535, 64 * 70).reshape(64, 70).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    opened = np.asarray(open_source(tmp_path / "a.png"))
+    assert opened.shape == (64, 70, 3)
+    assert opened.min() == 0 and opened.max() == 255
+    assert np.array_equal(opened[..., 0], np.round(values / 257))
+
+
+def test_converts_cmyk_without_its_profile(tmp_path):
+    gradient().convert("CMYK").save(tmp_path / "a.jpg", quality=100, icc_profile=b"a CMYK profile")
+    opened = open_source(tmp_path / "a.jpg")
+    assert np.abs(np.asarray(opened, int) - np.asarray(gradient(), int)).mean() < 4
+    assert "icc_profile" not in opened.info
+
+
+def test_lays_transparency_on_white(tmp_path):
+    image = gradient().convert("RGBA")
+    image.putalpha(Image.new("L", image.size, 0))
+    image.paste((10, 20, 30, 255), (0, 0, 48, 80))
+    image.save(tmp_path / "rgba.png")
+    image.quantize(16).save(tmp_path / "palette.png")
+    for name in ("rgba.png", "palette.png"):
+        opened = np.asarray(open_source(tmp_path / name), int)
+        assert np.abs(opened[:, :48] - (10, 20, 30)).max() <= 3
+        assert (opened[:, 48:] == 255).all()
+
+
+def test_converts_a_palette(tmp_path):
+    gradient().quantize(64).save(tmp_path / "a.png")
+    opened = np.asarray(open_source(tmp_path / "a.png"), int)
+    assert np.abs(opened - np.asarray(gradient(), int)).mean() < 16
+
+
+def test_takes_the_first_picture_of_a_multi_picture_jpeg(tmp_path):
+    gradient().save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[gradient(64, 64)], quality=100)
+    assert open_source(tmp_path / "a.jpg").size == (96, 80)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tiff"])
+def test_rejects_animations_and_pages(tmp_path, suffix):
+    frames = [Image.new("RGB", (96, 80), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.raises(SourceError, match="3 frames"):
+        open_source(tmp_path / f"a.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_rejects_truncated_files(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"a.{suffix}")
+    data = (tmp_path / f"a.{suffix}").read_bytes()
+    (tmp_path / f"a.{suffix}").write_bytes(data[: len(data) // 2])
+    with pytest.raises(SourceError, match="broken|not an image"):
+        open_source(tmp_path / f"a.{suffix}")
+
+
+def test_rejects_what_is_no_image(tmp_path):
+    (tmp_path / "a.jpg").write_text("Dear diary")
+    (tmp_path / "empty.png").touch()
+    for name in ("a.jpg", "empty.png"):
+        with pytest.raises(SourceError, match="not an image"):
+            open_source(tmp_path / name)
+
+
+def test_rejects_the_too_small_and_the_too_large(tmp_path, monkeypatch):
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    with pytest.raises(SourceError, match="too small: 1x1 px"):
+        open_source(tmp_path / "dot.png")
+    Image.new("RGB", (300, 63)).save(tmp_path / "strip.png")
+    with pytest.raises(SourceError, match="at least 64 px"):
+        open_source(tmp_path / "strip.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    for size in ((96, 80), (200, 200)):  # Pillow warns of the first and refuses the second
+        gradient(*size).save(tmp_path / "large.png")
+        with pytest.raises(SourceError, match="over 5000 pixels"):
+            open_source(tmp_path / "large.png")
+
+
+def test_rejects_pixels_without_an_8_bit_range(tmp_path):
+    Image.fromarray(np.full((64, 64), 1e-3, np.float32)).save(tmp_path / "float.tiff")
+    Image.fromarray(np.full((64, 64), 70000, np.int32)).save(tmp_path / "int.tiff")
+    with pytest.raises(SourceError, match="floating-point"):
+        open_source(tmp_path / "float.tiff")
+    with pytest.raises(SourceError, match="32-bit"):
+        open_source(tmp_path / "int.tiff")
+
+
+sizes = st.tuples(st.integers(64, 3000), st.integers(64, 3000))
+
+
+@st.composite
+def boxes(draw, size):
+    x = sorted(draw(st.tuples(st.integers(0, size[0]), st.integers(0, size[0]))))
+    y = sorted(draw(st.tuples(st.integers(0, size[1]), st.integers(0, size[1]))))
+    return float(x[0]), float(y[0]), float(x[1]), float(y[1])
+
+
+def assert_no_stretch(transform):
+    """Both sides of the crop are what one scale gives, to within a pixel of the source."""
+    x_min, y_min, x_max, y_max = transform.crop
+    width, height = x_max - x_min, y_max - y_min
+    across, down = width / transform.output_size[0], height / transform.output_size[1]
+    assert abs(width - down * transform.output_size[0]) <= 1 or abs(height - across * transform.output_size[1]) <= 1
+
+
+@given(data=st.data(), size=sizes, output_size=st.tuples(st.integers(16, 512), st.integers(16, 512)))
+def test_fit_is_the_largest_crop_of_the_outputs_shape(data, size, output_size):
+    transform = fit(size, output_size, data.draw(st.none() | boxes(size)))
+    x_min, y_min, x_max, y_max = transform.crop
+    assert x_max - x_min == size[0] or y_max - y_min == size[1]
+    assert transform.output_size == output_size
+    assert_no_stretch(transform)
+
+
+@given(data=st.data(), size=sizes, multiple=st.sampled_from([16, 32]), cap=st.none() | st.integers(480, 2048))
+def test_fit_multiple_keeps_its_bounds(data, size, multiple, cap):
+    transform = fit_multiple(size, multiple, max_long_side=cap, focus=data.draw(st.none() | boxes(size)))
+    short, long = sorted(transform.output_size)
+    assert short % multiple == 0 and long % multiple == 0
+    assert short >= 480
+    assert cap is None or long <= cap
+    assert_no_stretch(transform)
+
+
+def test_fit_multiple_only_crops_where_it_can():
+    transform = fit_multiple((1003, 650))
+    assert transform.output_size == (992, 640)
+    assert transform.crop == (6, 5, 998, 645)
+    assert fit_multiple((300, 200)).output_size == (720, 480)
+    assert fit_multiple((4000, 3000), max_long_side=1024).output_size == (1024, 768)
+    assert fit_multiple((3000, 100), max_long_side=1024).output_size == (1024, 480)
+
+
+@pytest.mark.parametrize("arguments", [{"min_short_side": 500}, {"min_short_side": 0}, {"max_long_side": 400}])
+def test_fit_multiple_refuses_impossible_bounds(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        fit_multiple((1000, 1000), **arguments)
+
+
+def test_crop_follows_the_focus():
+    assert fit((400, 200), (64, 64)).crop == (100, 0, 300, 200)
+    assert fit((400, 200), (64, 64), focus=(150, 0, 170, 10)).crop == (60, 0, 260, 200)
+    assert fit((400, 200), (64, 64), focus=(380, 0, 400, 10)).crop == (200, 0, 400, 200)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), size=st.tuples(st.integers(64, 400), st.integers(64, 400)))
+def test_a_mask_goes_where_its_pixels_go(data, size):
+    transform = data.draw(
+        st.sampled_from([fit(size, (128, 128)), fit_multiple(size, 16, min_short_side=64, max_long_side=160)])
+    )
+    centre = [data.draw(st.floats(0, side)) for side in size]
+    radius = data.draw(st.floats(10, 150))
+    rows, columns = np.ogrid[: size[1], : size[0]]
+    mask = (columns - centre[0]) ** 2 + (rows - centre[1]) ** 2 <= radius**2
+    blob = np.where(mask[..., None], (255, 0, 0), (0, 0, 255)).astype(np.uint8)
+    seen = np.asarray(transform.apply(Image.fromarray(blob)))[..., 0] > 127
+    moved = transform.apply_mask(mask)
+    assert moved.shape == seen.shape == transform.output_size[::-1]
+    border = 1 + int(max(transform.scale))
+    inner = binary_erosion(seen, iterations=border, border_value=1)
+    assert (moved >= inner).all()
+    assert (moved <= binary_dilation(seen, iterations=border)).all()
+
+
+def test_boxes_move_with_the_crop():
+    transform = SourceTransform((400, 200), (100, 0, 300, 200), (100, 100))
+    assert transform.apply_box((120.0, 20.0, 200.0, 60.0)) == (10.0, 10.0, 50.0, 30.0)
+    assert transform.apply_box((50.0, 20.0, 140.0, 60.0)) == (0.0, 10.0, 20.0, 30.0)
+    assert transform.apply_box((0.0, 0.0, 90.0, 200.0)) is None
+
+
+def test_transform_is_recorded_and_checks_what_it_is_given():
+    transform = fit((400, 200), (64, 64))
+    recorded = {"source_size": [400, 200], "crop": [100, 0, 300, 200], "output_size": [64, 64]}
+    assert json.loads(json.dumps(transform.as_dict())) == recorded
+    with pytest.raises(ValueError, match=r"\(400, 200\), got \(200, 400\)"):
+        transform.apply(Image.new("RGB", (200, 400)))
+    with pytest.raises(ValueError, match=r"\(400, 200\), got \(200, 400\)"):
+        transform.apply_mask(np.zeros((400, 200), bool))
+    with pytest.raises(ValueError, match="`crop`"):
+        SourceTransform((10, 10), (0, 0, 11, 10), (16, 16))
+    with pytest.raises(ValueError, match="`output_size`"):
+        SourceTransform((10, 10), (0, 0, 10, 10), (0, 16))

@@ -1,0 +1,1 @@
+"""What several tests build on: tiny models, made data, a Hub and servers on this machine."""

@@ -1,0 +1,96 @@
+"""Runs of the engine on the embedded model and three of the demo's photographs, in this process or in others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from datasets_script.agents.curation.verdicts import CurationSettings
+from datasets_script.agents.perception import AnnotationPerception, Perception, PerceptionAgent
+from datasets_script.demo.settings import prepare_demo
+from datasets_script.engine.injector import InjectionSettings, Injector
+from datasets_script.engine.run import Run
+from datasets_script.engine.settings import RunSettings
+from datasets_script.engine.synthesizer import Synthesizer
+
+
+KEEP_ALL = CurationSettings(stlpips_band=(-10.0, 10.0), min_change_inside=0.0, require_closer=False)
+SETTINGS = RunSettings(
+    pairs_per_image=2,
+    max_artifacts=2,
+    shard_size=1,
+    injection=InjectionSettings(num_inference_steps=1),
+    curation=KEEP_ALL,
+)
+SOURCES = ["astronaut_face.png", "coffee_cup.png", "motorcycle_front.png"]
+
+# Children are forked from a server that has imported all of this once and has no threads.
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload([__name__])
+
+
+def make_photos(folder: Path, scratch: Path, sources: Sequence[str] = SOURCES) -> Path:
+    """A folder of photographs with their annotations."""
+    prepare_demo(scratch)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in [*sources, "annotations.json"]:
+        shutil.copyfile(scratch / name, folder / name)
+    return folder
+
+
+def make_run(
+    photos: Path,
+    out: Path,
+    injector: Injector | None = None,
+    settings: RunSettings = SETTINGS,
+    sources: Sequence[str] = SOURCES,
+    perception: PerceptionAgent | None = None,
+    **options: Any,
+) -> Run:
+    injector = injector or Injector(settings.model, settings.injection, device="cpu")
+    perception = perception or AnnotationPerception(photos / "annotations.json")
+    world = {name: options.pop(name) for name in ("rank", "world_size") if name in options}
+    return Run(out, photos, sources, Synthesizer.of(photos, perception, injector, settings, **options), **world)
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """All rows as they are stored, encoded images included."""
+    return [row for path in sorted((out / "data").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def start(photos: Path, out: Path, **options: Any) -> BaseProcess:
+    """A run in another process."""
+    process = CHILDREN.Process(target=_execute, args=(photos, out), kwargs=options)
+    process.start()
+    return process
+
+
+def start_killed_at(photos: Path, out: Path, source_id: str, **options: Any) -> BaseProcess:
+    """As [`start`], but the process is killed, as by the out-of-memory killer, whenever it perceives a photograph."""
+    return start(photos, out, perception=KilledPerception(photos / "annotations.json", source_id), **options)
+
+
+def _execute(photos: Path, out: Path, **options: Any) -> None:
+    torch.set_num_threads(1)
+    make_run(photos, out, **options).execute(show_progress=False)
+
+
+class KilledPerception(AnnotationPerception):
+    def __init__(self, path: Path, source_id: str) -> None:
+        super().__init__(path)
+        self.killed_at = source_id
+
+    def perceive(self, image: Image.Image, source_id: str) -> Perception:
+        if source_id == self.killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().perceive(image, source_id)

@@ -1,0 +1,597 @@
+"""What `artiagent push` sends and refuses, and what it does when the Hub or the token fails."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi, ModelCard, constants, metadata_load
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+from datasets_script.cli import push as command
+from datasets_script.pairs.card import write_card
+from datasets_script.pairs.prepare import prepare_pairs_folder
+from datasets_script.utils.errors import UserError
+from hub_cards.dataset import dataset_payload
+from hub_cards.metric import metric_payload
+from hub_cards.model import model_payload
+from hub_cards.payload import Payload
+from hub_cards.pipeline import installed_pipeline, pipeline_payload
+from hub_cards.push import prepare_target, push
+
+from ..helpers.local_hub import READ_TOKEN, TOKEN, Fault, LocalHub
+from ..helpers.made_pairs import make_pair, write_run
+from ..helpers.paths import ROOT
+from ..helpers.tiny_vlms import tiny_llava
+
+
+BASE = "someone/base-vlm"
+
+
+def training_record(**changes: Any) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "script": "training/sft_vlm.py",
+        "recipe": {"learning_rate": 1e-05, "conversations": ["instructions"], "num_train_epochs": 1},
+        "base_model": {"id": BASE, "revision": "b" * 40},
+        "method": {"peft": False, "frozen": ["vision"], "trainable_parameters": 1234, "parameters": 56789},
+        "data": {
+            "source": "someone/pairs",
+            "fingerprint": "sha256:0123",
+            "pairs": {"train": 8},
+            "rows": {"train": {"instructions": 48}},
+            "coordinates": "normalized",
+            "num_pairs": None,
+            "licenses": ["cc-by-sa-4.0"],
+            "runs": [{"settings": {"model": "embedded"}, "sources": {"count": 5}, "fingerprint": "abc"}],
+        },
+        "seed": 7,
+        "versions": {"torch": "2.15.0", "trl": "1.16.0"},
+        "device": "cpu",
+        "devices": 1,
+        "seconds": 61.2,
+        "resumed_from_step": None,
+        "steps": 40,
+        "loss": [[step, 4.0 / step] for step in range(1, 41)],
+        "eval_loss": [],
+        **changes,
+    }
+
+
+def evaluation_report(benchmark: str = "artibench") -> dict[str, Any]:
+    detection = {
+        "accuracy": 0.75,
+        "accuracy_interval": [0.5, 0.9],
+        "macro_f1": 0.7,
+        "macro_f1_interval": [0.4, 0.8],
+        "precision": float("nan"),
+        "protocol": "artiagent",
+        "n": 20,
+    }
+    localization = {"miou": 0.25, "miou_interval": [0.1, 0.4], "protocol": "legion", "n": 20, "n_scored": 10}
+    return {
+        "benchmark": benchmark,
+        "split": "test",
+        "limit": 20,
+        "predictions": {"model": {"model": "/home/alice/models/mine"}},
+        "settings": {"bootstrap": {"n_resamples": 1000, "confidence": 0.95, "seed": 0}},
+        "versions": {"numpy": "2.3"},
+        "n": 20,
+        "scores": {"detection": detection, "localization": localization},
+        "failures": [["0001", "no yes or no"]],
+    }
+
+
+def write_model(folder: Path, **record: Any) -> Path:
+    """A tiny VLM as a training leaves it: with a trainer's rubbish, its wrong card, and a report."""
+    model, processor = tiny_llava()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    (folder / "training.json").write_text(json.dumps(training_record(**record)))
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "report.json").write_text(json.dumps(evaluation_report("/home/alice/artibench")))
+    (folder / "README.md").write_text("---\ntags:\n- generated_from_trainer\nlicence: license\n---\n# Model\n")
+    (folder / "training_args.bin").write_bytes(b"a pickle")
+    (folder / "checkpoint-40").mkdir()
+    (folder / "checkpoint-40" / "optimizer.pt").write_bytes(b"a pickle")
+    (folder / "checkpoint-40" / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def write_dataset(folder: Path, count: int = 6, status: str = "complete", model: str = "embedded") -> Path:
+    """A folder as `artiagent synthesize` leaves it, with pairs of random pixels."""
+    run = {
+        "settings": {"model": model, "seed": 0, "shard_size": 2},
+        "sources": {"count": count, "sha256": "ab"},
+        "model_revision": "sha256:cd",
+        "perception": {},
+        "curation": {},
+        "versions": {"torch": "2.15.0"},
+        "pairs": count,
+        "rejected": 1,
+        "made": {"omission": 2},
+        "accepted": {"omission": 2},
+    }
+    write_run(folder, [make_pair(index) for index in range(count)], count // 2)
+    (folder / "run.json").write_text(json.dumps({**run, "status": status, "fingerprint": "abc"}))
+    (folder / "shards").mkdir()
+    for shard in range(count // 2):
+        (folder / "shards" / f"{shard:05d}.json").write_text('{"fingerprint": "abc", "rejected": []}')
+    rejected = {"source_id": "a.png", "reason": "unexpected", "traceback": "/home/alice/venv/x.py"}
+    (folder / "rejected.jsonl").write_text(json.dumps(rejected) + "\n")
+    (folder / "contact_sheet.png").write_bytes(b"a picture")
+    (folder / "logs").mkdir()
+    (folder / "logs" / "rank-0.jsonl").write_text("/home/alice")
+    write_card(folder, run)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_model(tmp_path_factory.mktemp("trained") / "model")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("synthesized") / "out")
+
+
+@pytest.fixture
+def model_copy(model, tmp_path) -> Path:
+    return Path(shutil.copytree(model, tmp_path / "model"))
+
+
+@pytest.fixture
+def run_copy(run_folder, tmp_path) -> Path:
+    return Path(shutil.copytree(run_folder, tmp_path / "out"))
+
+
+def content(payload: Payload) -> dict[str, bytes]:
+    return {file.path: file.read() for file in payload.files}
+
+
+# Models
+
+
+def test_a_model_is_its_weights_configurations_processor_and_records(model):
+    payload = model_payload(model, "tester/detector", "apache-2.0")
+    assert {file.path for file in payload.files} == {
+        "README.md",
+        "chat_template.jinja",
+        "config.json",
+        "evaluation/report.json",
+        "generation_config.json",
+        "model.safetensors",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "training.json",
+    }
+    assert payload.left_out == ("checkpoint-40/", "training_args.bin")
+    report = json.loads(content(payload)["evaluation/report.json"])
+    assert report["benchmark"] == "artibench" and report["predictions"]["model"]["model"] == "mine"
+
+
+def test_the_card_of_a_model_says_what_is_on_record(model):
+    card = ModelCard(model_payload(model, "tester/detector", "apache-2.0").card)
+    metadata = card.data.to_dict()
+    (index,) = metadata.pop("model-index")
+    assert metadata == {
+        "license": "apache-2.0",
+        "language": ["en"],
+        "library_name": "transformers",
+        "pipeline_tag": "image-text-to-text",
+        "base_model": BASE,
+        "base_model_relation": "finetune",
+        "datasets": ["someone/pairs"],
+        "metrics": ["accuracy", "f1", "miou"],
+        "tags": ["artifact-detection", "artiagent", "image-artifacts", "sft", "artiagent-card"],
+    }
+    name, results = model_index_to_eval_results([index])
+    assert name == "detector"
+    found = {result.metric_name: (result.metric_value, result.metric_args) for result in results}
+    assert found == {
+        "detection accuracy": (0.75, {"protocol": "artiagent", "n": 20, "interval": [0.5, 0.9]}),
+        "detection macro F1": (0.7, {"protocol": "artiagent", "n": 20, "interval": [0.4, 0.8]}),
+        "mIoU": (0.25, {"protocol": "legion", "n": 10, "interval": [0.1, 0.4]}),
+    }
+    assert {(result.dataset_name, result.dataset_split) for result in results} == {("artibench", "test")}
+    for fact in (
+        "| detection accuracy | 0.750 | 0.500 to 0.900 | `artiagent` | 20 |",
+        "20 images, the first 20; answers that could not be used: 1.",
+        f"| base model | [{BASE}](https://huggingface.co/{BASE}), revision `{'b' * 40}` |",
+        "| frozen | vision |",
+        "| parameters trained | 1,234 of 56,789 |",
+        "learning_rate: 1e-05",
+        "| rows, train, instructions | 48 |",
+        "| run 1: photographs | 5 |",
+        "| device | cpu |",
+        "| time | 61 s |",
+        "Boxes in its answers are in fractions of width and height.",
+        "| fingerprint | sha256:0123 |",
+        "12 of the 40 on record",
+        "torch 2.15.0, trl 1.16.0",
+        "licence: cc-by-sa-4.0",
+        'AutoProcessor.from_pretrained("tester/detector")',
+        "artiagent detect image.png --model tester/detector",
+        "These published benchmarks: richhf, ",
+    ):
+        assert fact in card.text
+    assert not [word for word in ("nan", "{{", "none", "None") if word in card.text]
+
+
+def test_the_card_of_a_continued_training_on_many_devices_tells_so(model_copy):
+    (model_copy / "training.json").write_text(json.dumps(training_record(devices=8, resumed_from_step=20)))
+    card = model_payload(model_copy, "tester/detector", "mit").card
+    assert "| device | 8 x cpu |" in card and "| time | 61 s, from step 20 on |" in card
+
+
+def test_the_card_of_a_classifier_of_synartifact_speaks_of_no_pairs(model_copy):
+    data = {"source": "synartifact", "coordinates": "llava", "rows": {"train": {"synartifact_classification": 900}}}
+    (model_copy / "training.json").write_text(json.dumps(training_record(data=data)))
+    card = model_payload(model_copy, "tester/classifier", "mit").card
+    assert "SynArtifact-1K" in card and "Which of these kinds of artifacts" in card
+    assert "pairs" not in card and "artiagent detect" not in card and "on purpose" not in card
+
+
+def test_python_in_cards_compiles(model, run_folder):
+    cards = [
+        model_payload(model, "tester/detector", "mit").card,
+        dataset_payload(run_folder, "tester/pairs", "cc-by-4.0").card,
+        pipeline_payload(installed_pipeline(), "tester/injection").card,
+    ]
+    for card in cards:
+        blocks = card.split("```python\n")[1:]
+        assert blocks and all(compile(block.partition("```")[0], "card", "exec") for block in blocks)
+
+
+def test_a_base_that_is_a_folder_is_told_by_its_name_alone(model_copy):
+    base = {"id": "/home/alice/secret-base", "revision": "sha256:ab"}
+    (model_copy / "training.json").write_text(json.dumps(training_record(base_model=base)))
+    with pytest.raises(UserError, match="training.json, line 1 holds a path of this machine"):
+        model_payload(model_copy, "tester/detector", "mit")
+    (model_copy / "training.json").write_text(json.dumps(training_record(base_model={**base, "id": "local"})))
+    card = model_payload(model_copy, "tester/detector", "mit").card
+    assert "base_model" not in metadata_load_text(card) and "`local` (a folder, not on the Hub)" in card
+    before = {"id": "local", "revision": "sha256:ab", "base_model": {"id": BASE, "revision": "c" * 40}}
+    (model_copy / "training.json").write_text(json.dumps(training_record(base_model=before)))
+    card = model_payload(model_copy, "tester/detector", "mit").card
+    assert metadata_load_text(card)["base_model"] == BASE and f"not on the Hub, trained from [{BASE}]" in card
+
+
+def metadata_load_text(card: str) -> dict[str, Any]:
+    return ModelCard(card).data.to_dict()
+
+
+def test_a_card_by_hand_stays_and_is_checked(model_copy):
+    (model_copy / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
+    assert model_payload(model_copy, "tester/detector", None).card == "---\nlicense: mit\n---\n# Mine\n"
+    with pytest.raises(UserError, match="--license is for cards made here"):
+        model_payload(model_copy, "tester/detector", "mit")
+    for text, message in (
+        ("---\nlicense: my-own\n---\n", "license by the Hub's identifier, got 'my-own'"),
+        ("# Mine\n", "license by the Hub's identifier, got 'none'"),
+        ("---\nlicense: [\n---\n", "metadata that can"),
+        ("---\nlicense: mit\nbase_model: /data/x\n---\n", "base_model must be ids on the Hub, got '/data/x'"),
+        ("---\nlicense: mit\n---\nTrained in /home/alice/runs\n", "README.md, line 4 holds a path of this machine"),
+    ):
+        (model_copy / "README.md").write_text(text)
+        with pytest.raises(UserError, match=message):
+            model_payload(model_copy, "tester/detector", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("chat_template.jinja", f"a\nhf_{'a' * 34}\n", "chat_template.jinja, line 2 holds a token of the Hub"),
+        ("generation_config.json", f'{{"key": "sk-{"b" * 40}"}}', "generation_config.json, line 1 holds an API key"),
+        ("LICENSE", "\n\n-----BEGIN RSA PRIVATE KEY-----", "LICENSE, line 3 holds a private key"),
+        ("tokenizer.json", f'{{"a": "hf_{"a" * 34}"}}', "tokenizer.json, line 1 holds a token"),
+        ("chat_template.jinja", "see /Users/alice/x", r"path of this machine \('/Users/alice/x'\)"),
+        ("chat_template.jinja", r"see C:\Users\alice", "path of this machine"),
+        ("chat_template.jinja", f"see {ROOT}/training", "path of this machine"),
+        ("pytorch_model.bin", "", "pytorch_model.bin is a pickle"),
+        ("extra.pt", "", "extra.pt is a pickle"),
+    ],
+)
+def test_secrets_paths_and_pickles_are_refused(model_copy, name, text, message):
+    (model_copy / name).write_text(text)
+    with pytest.raises(UserError, match=message):
+        model_payload(model_copy, "tester/detector", "mit")
+
+
+def test_the_value_of_a_token_in_use_is_refused(model_copy, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "a-token-of-no-known-form")
+    (model_copy / "chat_template.jinja").write_text("a-token-of-no-known-form")
+    with pytest.raises(UserError, match="line 1 holds the value of HF_TOKEN"):
+        model_payload(model_copy, "tester/detector", "mit")
+
+
+def test_words_of_a_vocabulary_and_addresses_are_no_paths(model_copy):
+    (model_copy / "vocab.json").write_text('{"/root": 0, "/home/alice": 1}')
+    (model_copy / "chat_template.jinja").write_text("https://example.org/home/alice and share/home/bob")
+    assert model_payload(model_copy, "tester/detector", "mit")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.safetensors", "found no model.safetensors"),
+        ("config.json", "config.json or adapter_config.json"),
+        ("processor_config.json", "found no processor_config.json"),
+        ("training.json", "a model with its training.json"),
+    ],
+)
+def test_a_model_that_lacks_something_is_refused(model_copy, name, message):
+    (model_copy / name).unlink()
+    with pytest.raises(UserError, match=message):
+        model_payload(model_copy, "tester/detector", "mit")
+
+
+def test_weights_in_parts_must_all_be_there(model_copy):
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (model_copy / "model.safetensors").rename(model_copy / "model-00001-of-00002.safetensors")
+    (model_copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="found no model-00002-of-00002.safetensors"):
+        model_payload(model_copy, "tester/detector", "mit")
+
+
+def test_links_out_of_the_folder_are_refused(model_copy, tmp_path):
+    (tmp_path / "private.txt").write_text("private")
+    (model_copy / "LICENSE").symlink_to(tmp_path / "private.txt")
+    with pytest.raises(UserError, match="LICENSE is a link out of the folder"):
+        model_payload(model_copy, "tester/detector", "mit")
+
+
+# Data sets
+
+
+def test_a_data_set_is_its_shards_and_records(run_folder):
+    payload = dataset_payload(run_folder, "tester/pairs", "cc-by-4.0")
+    shards = [f"data/pairs-0000{shard}.parquet" for shard in range(3)]
+    assert [file.path for file in payload.files] == [
+        "README.md",
+        "contact_sheet.png",
+        *shards,
+        "rejected.jsonl",
+        "run.json",
+    ]
+    assert payload.left_out == ("logs/", "shards/")
+    assert json.loads(content(payload)["rejected.jsonl"]) == {"source_id": "a.png", "reason": "unexpected"}
+    metadata = metadata_load_text(payload.card)
+    assert metadata["license"] == "cc-by-4.0" and metadata["size_categories"] == "n<1K"
+    assert metadata["configs"] == (metadata_load(run_folder / "README.md") or {})["configs"]
+    for fact in ('load_dataset("tester/pairs", split="train")', "Published under `cc-by-4.0`.", "| rows, pairs | 6 |"):
+        assert fact in payload.card
+    assert "hf download tester/pairs --repo-type dataset --local-dir pairs`, then\n`artiagent prepare" in payload.card
+    assert "path/to/this/folder" not in payload.card and "before publishing" not in payload.card
+
+
+def test_the_card_of_a_downloaded_data_set_is_made_anew(run_copy):
+    first = dataset_payload(run_copy, "tester/pairs", "cc-by-4.0").card
+    (run_copy / "README.md").write_text(first)
+    again = dataset_payload(run_copy, "tester/pairs", "mit").card
+    assert first != again == first.replace("cc-by-4.0", "mit") and again.count("## This copy") == 1
+
+
+def test_a_data_set_needs_a_licence(run_folder):
+    with pytest.raises(UserError, match="--license is needed: the images derive from photographs"):
+        dataset_payload(run_folder, "tester/pairs", None)
+    with pytest.raises(UserError, match="identifier of the Hub, such as .*, got 'free'"):
+        dataset_payload(run_folder, "tester/pairs", "free")
+
+
+def test_a_prepared_folder_is_sent_as_its_configurations(run_folder, tmp_path):
+    folder = tmp_path / "prepared"
+    prepare_pairs_folder(run_folder, folder, ["pairs", "vqa"])
+    payload = dataset_payload(folder, "tester/pairs", "cc-by-4.0")
+    assert "prepared.json" in content(payload) and "| rows, vqa | 12 |" in payload.card
+    shard = next((folder / "vqa").glob("*.parquet"))
+    shard.rename(shard.with_name("other.parquet"))
+    with pytest.raises(UserError, match="the configuration vqa has no file"):
+        dataset_payload(folder, "tester/pairs", "cc-by-4.0")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda run: (run / "shards" / "00001.json").unlink(), "shard 1 of 3 is not finished"),
+        (lambda run: (run / "data" / "pairs-00002.parquet").unlink(), "shard 2 of 3 is not finished"),
+        (lambda run: (run / "shards" / "00001.json").write_text('{"fingerprint": "x"}'), "shard 1 is of another"),
+        (lambda run: (run / "run.json").unlink(), "found neither"),
+        (lambda run: (run / "README.md").unlink(), "with shards and a README.md"),
+        (
+            lambda run: shutil.copy(run / "data" / "pairs-00000.parquet", run / "data" / "pairs-00003.parquet"),
+            "6 pairs in 3 shards, there are 8 in 4",
+        ),
+        (lambda run: (run / "data" / "pairs-00000.parquet").write_bytes(b"PAR1"), "no whole Parquet file"),
+    ],
+)
+def test_a_data_set_that_is_not_whole_is_refused(run_copy, harm, message):
+    harm(run_copy)
+    with pytest.raises(UserError, match=message):
+        dataset_payload(run_copy, "tester/pairs", "cc-by-4.0")
+
+
+def test_a_run_that_is_not_complete_is_refused(tmp_path):
+    folder = write_dataset(tmp_path / "out", status="running")
+    with pytest.raises(UserError, match="complete run, this one is 'running': `artiagent status"):
+        dataset_payload(folder, "tester/pairs", "cc-by-4.0")
+
+
+def test_what_the_run_did_not_write_is_left_out(run_copy):
+    (run_copy / "notes.txt").write_text("mine")
+    shutil.copy(run_copy / "data" / "pairs-00000.parquet", run_copy / "data" / "mine.parquet")
+    payload = dataset_payload(run_copy, "tester/pairs", "cc-by-4.0")
+    assert payload.left_out == ("logs/", "notes.txt", "shards/", "data/mine.parquet")
+
+
+def test_a_model_by_its_folder_in_the_settings_is_refused(tmp_path):
+    folder = write_dataset(tmp_path / "out", model="/home/alice/flux")
+    with pytest.raises(UserError, match=r"README.md, line \d+ holds a path of this machine \('/home/alice/flux'\)"):
+        dataset_payload(folder, "tester/pairs", "cc-by-4.0")
+
+
+# Metrics and the pipeline
+
+
+def test_a_metric_is_sent_under_its_own_name(tmp_path):
+    folder = ROOT / "evaluate_metrics" / "miou"
+    payload = metric_payload(folder, "tester/miou")
+    assert [file.path for file in payload.files] == ["README.md", "app.py", "miou.py", "requirements.txt"]
+    assert 'evaluate.load("tester/miou")' in payload.card
+    with pytest.raises(UserError, match="REPO must end in /miou"):
+        metric_payload(folder, "tester/iou")
+    with pytest.raises(UserError, match="must be a metric's name or folder"):
+        metric_payload(tmp_path, "tester/x")
+
+
+def test_the_pipeline_is_what_it_imports(tmp_path):
+    payload = pipeline_payload(installed_pipeline(), "tester/injection")
+    sent = {file.path for file in payload.files}
+    assert {"pipeline.py", "denoising_loop.py", "modular_blocks.py", "modular_config.json"} <= sent
+    assert {*payload.left_out} - {"__pycache__/"} == {"__init__.py", "autoencoder.py", "embedded/", "tools/"}
+    (tmp_path / "pipeline.py").write_text("from .denoising_loop import Walk\n")
+    with pytest.raises(UserError, match="found no denoising_loop.py"):
+        pipeline_payload(tmp_path, "tester/injection")
+
+
+@pytest.mark.parametrize("repo", ["detector", "a/b/c", "tester/-x-", "tester/a b"])
+def test_a_wrong_repository_id_is_told(repo, model):
+    with pytest.raises(UserError, match="REPO must be OWNER/NAME"):
+        run_command("model", str(model), repo, "--license", "mit", "--dry-run")
+
+
+def run_command(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["push", *arguments])
+    return args.run(args)
+
+
+# The Hub
+
+
+@contextmanager
+def reachable_hub() -> Iterator[LocalHub]:
+    """A Hub that this process's client talks to; the tests' own settings, from its import on, are offline."""
+    with LocalHub() as hub, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", hub.url)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        patch.setenv("HF_TOKEN", TOKEN)
+        yield hub
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    with reachable_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def artiagent(hub, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """`artiagent push` with a token: exit status, output, errors."""
+
+    def call(*arguments: str | Path, token: str | None = TOKEN) -> tuple[int, str, str]:
+        if token:
+            monkeypatch.setenv("HF_TOKEN", token)
+        else:
+            monkeypatch.delenv("HF_TOKEN", raising=False)
+        try:
+            status = run_command(*map(str, arguments))
+        except UserError as error:
+            return 2, capsys.readouterr().out, f"{error}\n"
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def blobs(hub: LocalHub, since: int) -> list[str]:
+    return [request for request in hub.requests[since:] if request.startswith("PUT /blobs/")]
+
+
+def test_a_dry_run_shows_all_and_sends_nothing(hub, artiagent, model):
+    before = len(hub.requests)
+    status, out, _ = artiagent("model", model, "tester/dry", "--license", "mit", "--dry-run", token=None)
+    assert (status, len(hub.requests)) == (0, before)
+    assert "model to tester/dry (model repository, public if it is new):" in out
+    assert "  model.safetensors " in out and "left out" in out and "  # dry\n" in out
+    assert out.endswith("dry run: nothing was sent\n")
+
+
+def test_a_server_that_fails_midway_leaves_no_commit_and_is_sent_only_the_rest(hub, artiagent, run_folder):
+    pushing = ("dataset", run_folder, "tester/flaky", "--license", "cc-by-4.0")
+    start = len(hub.requests)
+    hub.faults = [Fault("PUT /blobs/", 403, passes=2)]
+    status, _, err = artiagent(*pushing)
+    assert status == 3 and "Nothing was committed; the same command tries again" in err and err.count("\n") == 1
+    assert hub.files("dataset", "tester/flaky") == {} and len(hub.blobs) == 2
+    hub.faults = [Fault("/commit/main", 500)]
+    assert artiagent(*pushing)[0] == 3
+    hub.faults = [Fault("/commit/main", None)]
+    assert artiagent(*pushing)[0] == 3
+    assert hub.files("dataset", "tester/flaky") == {}
+    status, out, _ = artiagent(*pushing)
+    assert status == 0 and "tester/flaky is there, of the same kind: a commit on top" in out
+    # Three shards: two arrived at once, one at the second try, its refused request aside.
+    assert len(blobs(hub, start)) == 4 and len(set(blobs(hub, start))) == 3
+    sent = content(dataset_payload(run_folder, "tester/flaky", "cc-by-4.0"))
+    assert hub.files("dataset", "tester/flaky") == sent
+    assert len(hub.repositories["dataset", "tester/flaky"]) == 2
+    assert "unchanged: all was there" in artiagent(*pushing)[1]
+    assert len(hub.repositories["dataset", "tester/flaky"]) == 2
+
+
+def test_a_smaller_state_takes_the_shards_of_the_larger_away_in_one_commit(hub, artiagent, run_folder, tmp_path):
+    pushing = ("tester/shrinking", "--license", "cc-by-4.0", "--message", "Fewer pairs")
+    assert artiagent("dataset", run_folder, *pushing)[0] == 0
+    hub.commit("dataset", "tester/shrinking", {"logo.svg": b"<svg/>"}, [])
+    status, out, _ = artiagent("dataset", write_dataset(tmp_path / "out", count=4), *pushing)
+    assert status == 0 and "data/pairs-00002.parquet is no longer part of it" in out
+    files = hub.files("dataset", "tester/shrinking")
+    assert sorted(path for path in files if path.startswith("data/")) == [
+        "data/pairs-00000.parquet",
+        "data/pairs-00001.parquet",
+    ]
+    assert files["logo.svg"] == b"<svg/>"
+    assert len(hub.repositories["dataset", "tester/shrinking"]) == 4
+
+
+def test_tokens_that_do_not_suffice(hub, artiagent):
+    pushing = ("metric", "miou", "tester/miou")
+    for token, message in (
+        (None, "there is no token: log in with `hf auth login`"),
+        ("hf_wrong", "the Hub does not accept the token"),
+        (READ_TOKEN, "the token may not write to tester/miou"),
+    ):
+        status, _, err = artiagent(*pushing, token=token)
+        assert status == 2 and message in err and err.count("\n") == 1
+    status, _, err = artiagent("metric", "miou", "other/miou")
+    assert status == 2 and "may not write to other/miou" in err
+    assert ("space", "tester/miou") not in hub.repositories
+
+
+def test_repositories_that_exist(hub, artiagent, model):
+    assert artiagent("pipeline", "tester/taken", "--private")[0] == 0
+    assert ("model", "tester/taken") in hub.private
+    status, _, err = artiagent("model", model, "tester/taken", "--license", "mit")
+    assert status == 2 and "of a model, but tester/taken holds something else, such as confinement.py" in err
+    assert artiagent("metric", "css", "tester/css")[0] == 0
+    status, _, err = artiagent("metric", "css", "tester/css", "--private")
+    assert status == 2 and "--private is for new repositories" in err
+
+
+def test_a_commit_of_somebody_else_meanwhile_is_not_overwritten(hub):
+    payload, api = metric_payload(ROOT / "evaluate_metrics" / "rouge", "tester/rouge"), HfApi(token=TOKEN)
+    target = prepare_target(api, payload, private=False)
+    hub.commit("space", "tester/rouge", {"app.py": b"theirs"}, [])
+    with pytest.raises(UserError, match="tester/rouge got another commit meanwhile, nothing was changed"):
+        push(api, payload, target, "Push")
+    assert hub.files("space", "tester/rouge")["app.py"] == b"theirs"

@@ -1,0 +1,147 @@
+"""Trains the embedded model's autoencoder: a PCA of image patches, then a decoder that hides the borders between
+patches.
+
+    python -m training.embedded.autoencoder --crops work/crops.npy --out work/vae --minutes 20
+
+The encoder is fitted in a minute and written first, so that `train_embedded_transformer.py` can start at once. Half
+of each batch of the decoder are composites: the latents of another crop are put in random rectangles of 16×16 px
+tokens, and the target is the same composite with feathered borders. That is what an injected flaw looks like to the
+decoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from diffusers_artifact.autoencoder import AutoencoderPCA
+
+
+PATCH, TOKEN, CROP = 8, 16, 128  # px
+
+
+def to_tensor(crops: np.ndarray) -> torch.Tensor:
+    """uint8 `(batch, height, width, 3)` to float32 `(batch, 3, height, width)` in [-1, 1]."""
+    return torch.from_numpy(np.array(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def fit_principal_components(model: AutoencoderPCA, images: torch.Tensor) -> None:
+    """Fits the encoder on `images`; channels are divided by std^0.75 and all of them by their joint RMS."""
+    patches = F.unfold(images, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2).double()
+    mean = patches.mean(0)
+    variances, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / (len(patches) - 1))
+    order = variances.argsort(descending=True)[: model.config.latent_channels]
+    std = variances[order].sqrt()
+    scale = std**-0.75 / (std**0.25).pow(2).mean().sqrt()
+    shape = (-1, 3, PATCH, PATCH)
+    model.set_principal_components(
+        mean.view(shape)[0].float(), vectors[:, order].T.reshape(shape).float(), scale.float()
+    )
+
+
+def composite_masks(batch: int, generator: torch.Generator) -> torch.Tensor:
+    """
+    One to three rectangles of tokens each, `(batch, 1, CROP / TOKEN, CROP / TOKEN)`; the second half stays empty.
+    """
+    side = CROP // TOKEN
+    masks = torch.zeros(batch, 1, side, side)
+    for mask in masks[: batch // 2, 0]:
+        for _ in range(int(torch.randint(1, 4, (), generator=generator))):
+            top, left = torch.randint(side, (2,), generator=generator).tolist()
+            height, width = torch.randint(1, 5, (2,), generator=generator).tolist()
+            mask[top : top + height, left : left + width] = 1
+    return masks
+
+
+def feather(masks: torch.Tensor, sigma: float = 3.0) -> torch.Tensor:
+    """Token masks to pixel masks with Gaussian borders (`sigma` in px)."""
+    kernel = torch.exp(-(torch.arange(-8, 9.0) ** 2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+    pixels = F.pad(masks.repeat_interleave(TOKEN, 2).repeat_interleave(TOKEN, 3), (8, 8, 8, 8), mode="replicate")
+    return F.conv2d(F.conv2d(pixels, kernel), kernel.transpose(2, 3))
+
+
+def gradients(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return images[..., 1:] - images[..., :-1], images[..., 1:, :] - images[..., :-1, :]
+
+
+def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    edges = sum(F.l1_loss(a, b) for a, b in zip(gradients(output), gradients(target), strict=True))
+    return (output - target).pow(2).mean().sqrt() + 0.3 * edges
+
+
+@torch.no_grad()
+def psnr(model: AutoencoderPCA, images: torch.Tensor) -> float:
+    error = (model(images).sample.clamp(-1, 1) - images) / 2
+    return float(-10 * torch.log10(error.pow(2).mean((1, 2, 3))).mean())
+
+
+def save_record(args: argparse.Namespace, steps: int, curve: list[dict[str, float]]) -> None:
+    """Writes `training.json` beside the weights: settings without paths, torch's version, steps, loss curve."""
+    settings = {key: str(value) for key, value in vars(args).items() if not isinstance(value, Path)}
+    record = {"settings": settings, "torch": torch.__version__, "steps": steps, "curve": curve}
+    (args.out / "training.json").write_text(json.dumps(record, indent=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--crops", type=Path, required=True, help=".npy file made by embedded_data.py")
+    parser.add_argument("--out", type=Path, required=True, help="folder to save the autoencoder to")
+    parser.add_argument("--minutes", type=float, default=20.0, help="wall time of the decoder's training")
+    parser.add_argument("--batch-size", type=int, default=12, help="128 px crops a step")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    generator, rng = torch.Generator().manual_seed(args.seed), np.random.default_rng(args.seed)
+
+    crops = np.load(args.crops, mmap_mode="r")
+    validation = to_tensor(crops[-64:])  # crops of training photographs; held-out ones are for measure_embedded.py
+    model = AutoencoderPCA()
+    fit_principal_components(model, to_tensor(crops[:1500]))
+    model.save_pretrained(args.out)
+    curve = [{"step": 0, "seconds": 0, "psnr": psnr(model, validation)}]
+    print(curve[0], flush=True)
+
+    model.encoder.requires_grad_(False)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=args.learning_rate)
+    step, start, running = 0, time.time(), 0.0
+    while (progress := (time.time() - start) / (60 * args.minutes)) < 1:
+        rate = args.learning_rate * min(1, (step + 1) / 100) * (0.5 * (1 + math.cos(math.pi * progress)) + 0.01)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rows, (top, left) = rng.integers(len(crops) - 64, size=args.batch_size), rng.integers(256 - CROP + 1, size=2)
+        images = to_tensor(crops[np.sort(rows), top : top + CROP, left : left + CROP])
+        images = images[torch.randperm(len(images), generator=generator)]
+        masks = composite_masks(len(images), generator)
+        latents = model.encoder(images)
+        in_latents = masks.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        latents = torch.lerp(latents, latents.roll(1, 0), in_latents)
+        loss = reconstruction_loss(model.decode(latents).sample, torch.lerp(images, images.roll(1, 0), feather(masks)))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+        optimizer.step()
+        step += 1
+        running = loss.item() if step == 1 else 0.99 * running + 0.01 * loss.item()
+        if step % 200 == 0:
+            seconds = round(time.time() - start)
+            curve.append({"step": step, "seconds": seconds, "loss": running, "psnr": psnr(model, validation)})
+            print(curve[-1], flush=True)
+            model.save_pretrained(args.out)
+    model.save_pretrained(args.out)
+    save_record(args, step, curve)
+
+
+if __name__ == "__main__":
+    main()

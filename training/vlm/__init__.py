@@ -1,0 +1,1 @@
+"""Data, models and processors behind the scripts that train vision-language models."""

@@ -1,0 +1,99 @@
+"""The parts of a vision-language model that a recipe may freeze: vision tower, projector, language model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from datasets_script.utils.errors import UserError
+
+
+PARTS = ("vision", "projector", "language")
+
+# Parts by the beginnings of their modules' names; the longest that fits counts. Qwen's projector, the merger, lies
+# inside its vision tower.
+_QWEN2 = {"model.visual": "vision", "model.visual.merger": "projector", "model.language_model": "language"}
+_LLAVA = {
+    "model.vision_tower": "vision",
+    "model.multi_modal_projector": "projector",
+    "model.language_model": "language",
+}
+_IDEFICS = {"model.vision_model": "vision", "model.connector": "projector", "model.text_model": "language"}
+_FAMILIES: Mapping[str, Mapping[str, str]] = {
+    "qwen2_vl": _QWEN2,
+    "qwen2_5_vl": _QWEN2,
+    "qwen3_vl": _QWEN2 | {"model.visual.deepstack_merger_list": "projector"},
+    "internvl": _LLAVA,
+    "llava": _LLAVA,
+    "fast_vlm": _LLAVA,
+    "idefics3": _IDEFICS,
+    "smolvlm": _IDEFICS,
+}
+
+
+def part_of(name: str, model_type: str) -> str:
+    """
+    The part that a parameter or module belongs to.
+
+    Args:
+        name (`str`): As of `named_parameters`.
+        model_type (`str`): Architecture by transformers' name.
+
+    Raises:
+        UserError: the architecture is not known here.
+    """
+    if model_type not in _FAMILIES:
+        raise UserError(f"--freeze knows the parts of {', '.join(_FAMILIES)}, not of '{model_type}'")
+    prefixes = _FAMILIES[model_type]
+    fitting = [prefix for prefix in prefixes if f"{name}.".startswith(f"{prefix}.")]
+    # What is left is the head, which writes the language model's tokens.
+    return prefixes[max(fitting, key=len)] if fitting else "language"
+
+
+def freeze(model: Any, parts: Sequence[str]) -> None:
+    """
+    Turns off the gradients of parts of a model, in place. A vision tower that is frozen also stays in evaluation mode,
+    for the sake of batch normalisation, whose running means are no parameters.
+    """
+    if not parts:
+        return
+    for name, parameter in model.named_parameters():
+        if part_of(name, model.config.model_type) in parts:
+            parameter.requires_grad_(False)
+    tower = getattr(model.model, "vision_tower", None)
+    if "vision" in parts and tower is not None:
+        tower.register_forward_pre_hook(_evaluate)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"--freeze leaves nothing to train, got {', '.join(parts)}")
+
+
+def _evaluate(module: nn.Module, inputs: Any) -> None:
+    # The trainer puts the whole model in training mode before each step.
+    module.eval()
+
+
+def exclude_from_lora(peft_config: Any, parts: Sequence[str], model_type: str) -> None:
+    """Keeps adapters out of parts of a model, whatever modules they were meant for, in place."""
+    if not parts:
+        return
+    part_of("", model_type)
+    prefixes = _FAMILIES[model_type]
+    patterns = [_inside(prefix, prefixes, parts) for prefix, part in prefixes.items() if part in parts]
+    peft_config.exclude_modules = "|".join(patterns)
+
+
+def _inside(prefix: str, prefixes: Mapping[str, str], parts: Sequence[str]) -> str:
+    """Expression for the modules that begin with `prefix`, without those of parts that are not among `parts`."""
+    others = [re.escape(p) for p, part in prefixes.items() if p.startswith(f"{prefix}.") and part not in parts]
+    return (rf"(?!(?:{'|'.join(others)})\b)" if others else "") + rf"{re.escape(prefix)}\..*"
+
+
+def parameter_counts(model: Any) -> dict[str, int]:
+    """Under ZeRO-3 each process holds a share of a parameter, and DeepSpeed notes how many values it has."""
+    counts = {True: 0, False: 0}
+    for parameter in model.parameters():
+        counts[parameter.requires_grad] += getattr(parameter, "ds_numel", parameter.numel())
+    return {"trainable_parameters": counts[True], "parameters": counts[True] + counts[False]}
