@@ -1,6 +1,1 @@
-"""Commands of `artiagent`, one a file."""
-
-from . import detect, evaluate, export, predict, prepare, push, report
-
-
-COMMANDS = (prepare, predict, evaluate, detect, export, report, push)
+"""The command `artiagent`: a parser, and one file a command."""

@@ -6,7 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..agents.perception import AnnotationPerception, PerceptionAgent
+from ..agents.perception import (
+    AnnotationPerception,
+    PerceptionAgent,
+)
 from ..utils.errors import UserError
 from ..vlm import VLM, CachedVLM, EndpointVLM, LocalVLM, default_cache_folder
 from ..vlm.conventions import CONVENTIONS
@@ -174,3 +177,9 @@ def annotations_file(args: argparse.Namespace, source: Path) -> Path:
 
 def perception_batch_size(args: argparse.Namespace) -> int:
     return args.perception_batch_size or (_PERCEPTION_BATCH_SIZE if args.vlm else 1)
+
+
+def at_least(name: str, number: int, least: int = 1) -> int:
+    if number < least:
+        raise UserError(f"{name} must be at least {least}, got {number}")
+    return number

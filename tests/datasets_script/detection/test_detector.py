@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from datasets_script.cli import detect as command
-from datasets_script.cli.main import guarded, main
+from datasets_script.cli.faults import guarded
+from datasets_script.cli.main import main
 from datasets_script.detection.answer_format import AnswerFormat
 from datasets_script.detection.detector import ArtifactDetector, Detection, Region, read_labels, upright
 from datasets_script.figures.detections import detection_picture
