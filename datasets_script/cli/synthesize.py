@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 
-from diffusers_artifact import SOLVERS
-from diffusers_artifact.confinement import CONFINEMENTS
-from diffusers_artifact.injection import VALUE_SOURCES
+from diffusers_artifact.choices import CONFINEMENTS, SOLVER_NAMES, VALUE_SOURCES
+from diffusers_artifact.presets import EMBEDDED, PRESETS
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
 from ..agents.curation.verdicts import CurationSettings
-from ..engine.injector import EMBEDDED, PRESETS, InjectionSettings, Injector
+from ..engine.injector import InjectionSettings, Injector
 from ..engine.ledger import read_totals
 from ..engine.run import Run
 from ..engine.settings import BALANCES, RunSettings
@@ -94,7 +93,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--num-inference-steps", type=int, help="default: the preset's, 8 for the embedded model and 25 for others"
     )
-    group.add_argument("--solver", default="fireflow", choices=sorted(SOLVERS), help="default: fireflow")
+    group.add_argument("--solver", default="fireflow", choices=sorted(SOLVER_NAMES), help="default: fireflow")
     group.add_argument(
         "--value-source",
         default="reconstruction",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from diffusers_artifact.presets import EMBEDDED
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
 from ..agents.curation.verdicts import CurationSettings
-from .injector import EMBEDDED, InjectionSettings
+from .injector import InjectionSettings
 
 
 Balance = Literal["sample", "shard"]
