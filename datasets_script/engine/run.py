@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ..pairs.card import write_card
 from ..pairs.storage import PairWriter, read_pairs
 from ..utils.errors import StoppedError
 from ..utils.files import replacing, write_json
+from ..utils.versions import recorded_versions
 from .ledger import Totals, json_lines, marker, read_markers, read_rejected, read_totals
 from .locks import holding_rank, lock_folder
 from .log import ProgressLine, RunLog
@@ -33,8 +33,6 @@ from .shards import RunMismatchError, Shards, _recorded_sources, read_barred
 from .stages import Sample
 from .synthesizer import Synthesizer
 
-
-RECORDED_PACKAGES = ("artiagent", "torch", "diffusers", "transformers", "datasets", "numpy", "pillow")
 
 # So many photographs in a row that fail unexpectedly, or whose answers cannot be read, mean that it is not the
 # photographs.
@@ -264,16 +262,6 @@ def _sample_event(source_id: str, totals: Totals, seconds: float) -> dict[str, A
         "discarded": dict(totals.by_type(totals.discarded)),
         "seconds": round(seconds, 3),
     }
-
-
-def recorded_versions() -> dict[str, str]:
-    versions = {}
-    for package in RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
 
 
 def differences(recorded: dict[str, Any], current: dict[str, Any], prefix: str = "") -> Iterator[str]:

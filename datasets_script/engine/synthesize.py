@@ -6,8 +6,8 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from diffusers_artifact.choices import Confinement, ValueSource
 from diffusers_artifact.presets import EMBEDDED
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
@@ -17,11 +17,6 @@ from ..vlm.spec import VLMSpec
 from .ledger import read_totals
 from .plan import RunPlan
 from .settings import Balance, InjectionSettings, RunSettings
-
-
-if TYPE_CHECKING:
-    from diffusers_artifact.confinement import Confinement
-    from diffusers_artifact.injection import ValueSource
 
 
 logger = logging.getLogger(__name__)

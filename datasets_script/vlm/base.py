@@ -13,6 +13,10 @@ from ..utils.errors import StoppedError
 from .answers import RAW_LIMIT, read_json
 
 
+DEFAULT_VLM = "Qwen/Qwen2.5-VL-7B-Instruct"
+"""The model that is asked where none is named."""
+
+
 @dataclass(frozen=True, eq=False)
 class VLMRequest:
     """
