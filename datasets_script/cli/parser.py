@@ -32,8 +32,8 @@ class Parser(argparse.ArgumentParser):
             that the modules of other commands are not imported.
     """
 
-    def __init__(self, *args: Any, fill: Callable[[Parser], None] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, formatter_class=HelpFormatter, **kwargs)
+    def __init__(self, fill: Callable[[Parser], None] | None = None, **kwargs: Any) -> None:
+        super().__init__(**{"formatter_class": HelpFormatter, **kwargs})
         self._fill = fill
         self.reads_config = False
         """Whether `--config` names a file of options, see [`datasets_script.cli.config`]."""
@@ -44,12 +44,12 @@ class Parser(argparse.ArgumentParser):
         self.fill()
         if self.reads_config and args is not None:
             self.set_defaults(**read_config(self, args))
-        namespace, others = super().parse_known_args(args, namespace)
+        parsed, others = super().parse_known_args(args, namespace or argparse.Namespace())
         if others:
             self._refuse(others[0])
         if self.reads_config:
-            namespace.shown_options = shown_options(self, namespace)
-        return namespace, others
+            parsed.shown_options = shown_options(self, parsed)
+        return parsed, others
 
     def fill(self) -> None:
         """Add description and arguments, unless that was done."""

@@ -211,8 +211,8 @@ class TestVerbosity:
     def test_levels(self, capsys):
         logger = logging.getLogger("datasets_script.somewhere")
         told = {}
-        for name, options in {"quiet": {"quiet": True}, "info": {"verbose": 1}, "debug": {"verbose": 2}}.items():
-            set_verbosity(**options)
+        for name, (verbose, quiet) in {"quiet": (0, True), "info": (1, False), "debug": (2, False)}.items():
+            set_verbosity(verbose, quiet)
             for level in ("debug", "info", "warning", "error"):
                 getattr(logger, level)("%s of %s", level, name)
             told[name] = [line.partition(":")[0].split()[0] for line in capsys.readouterr().err.splitlines()]
