@@ -21,6 +21,8 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import unwrap_module
 
+from .alignment import align_weights
+
 # A saved pipeline may have this autoencoder, which diffusers looks for among the modules that are loaded.
 from .autoencoder import AutoencoderPCA  # noqa: F401
 from .choices import CACHE_DEVICES, CONFINEMENTS, SOLVER_NAMES, VALUE_SOURCES, CacheDevice, Confinement, ValueSource
@@ -312,6 +314,8 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             allow_distilled=allow_distilled,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
+        if device.type == "cpu":
+            self._align_weights()
         # The image of every row; the rows of the reconstructions come first, so it is its reconstruction's row too.
         sources = [*range(len(photos)), *image_indices]
         state = InjectionState(
@@ -397,6 +401,12 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             cache_bytes=state.cache_bytes,
             timings=timings,
         )
+
+    def _align_weights(self) -> None:
+        """Make this call's result that of every other load of the same weights; see [`align_weights`]."""
+        for component in self.components.values():
+            if isinstance(component, torch.nn.Module):
+                align_weights(component)
 
     def check_model(self, allow_distilled: bool = False) -> None:
         """

@@ -138,7 +138,7 @@ def make_vlm(args: argparse.Namespace) -> VLM | None:
         VLMUnavailable: it cannot be loaded.
     """
     spec = vlm_spec(args)
-    return spec and spec.load(args.device)
+    return spec.load(args.device) if spec else None
 
 
 def perception_spec(args: argparse.Namespace) -> PerceptionSpec:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -154,7 +153,7 @@ class RunPlan:
             raise ArgumentError(f"`source` must hold photographs, found no file in '{self.source}'")
         return sources
 
-    def _listed(self) -> Sequence[str]:
+    def _listed(self) -> list[str]:
         if self.names is not None:
             return list(self.names)
         annotations = self.perception.annotations_file(self.source)

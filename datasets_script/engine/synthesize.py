@@ -97,9 +97,11 @@ def synthesize(
         solver (`str`, *optional*, defaults to `"fireflow"`):
             One of `diffusers_artifact.SOLVERS`.
         value_source (`str`, *optional*, defaults to `"reconstruction"`):
-            Where injected values come from: `"reconstruction"`, the clean row of the batch, or the paper's `"cache"`.
+            Where injected values come from: `"reconstruction"`, the clean row of the batch, or
+            `"inversion"`, the paper's cache.
         confine (`str`, *optional*, defaults to `"none"`):
-            Keeps the clean image outside the target and the patches around it: `"none"`, `"tokens"` or `"pixels"`.
+            Keeps the clean image outside the target and the patches around it: `"none"`, `"latent"` (its
+            tokens) or `"pixel"`.
         allow_distilled (`bool`, *optional*, defaults to `False`):
             Runs few-step models all the same, although they do not invert well.
         preset (`str`, *optional*, defaults to `"auto"`):

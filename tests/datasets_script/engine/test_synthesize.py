@@ -6,6 +6,7 @@ import argparse
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from ...helpers.engine_runs import SOURCES, make_photos, rows
 
 
 TWO = SOURCES[::2]
-OPTIONS = {"num_inference_steps": 1, "shard_size": 1, "max_rerolls": 0, "device": "cpu", "seed": 3}
+OPTIONS: dict[str, Any] = {"num_inference_steps": 1, "shard_size": 1, "max_rerolls": 0, "device": "cpu", "seed": 3}
 
 
 @pytest.fixture(scope="module")
