@@ -22,9 +22,9 @@ from transformers import (
     SamProcessor,
 )
 
+from ...schema.boxes import Box
 from ...utils.files import resolve_revision
 from .base import PerceptionModelError
-from .masks import Box
 
 
 # Swin-T, as in the paper.
