@@ -12,7 +12,7 @@ from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, S
 
 from datasets_script.benchmarks.registry import BENCHMARKS
 from datasets_script.detection.questions import question
-from datasets_script.vlm.conventions import MEANINGS
+from datasets_script.vlm.conventions import find_convention
 from evaluate_metrics.functional.versions import versions
 
 from .records import BaseModel, EvaluationReport, TrainingRecord
@@ -56,7 +56,7 @@ def model_card(
         name=name,
         is_adapter=is_adapter,
         of_pairs=record.is_of_pairs,
-        boxes=MEANINGS[record.data["coordinates"]],
+        boxes=find_convention(record.data["coordinates"]).meaning,
         base_text=_base_text(record.base),
         usage=_model_usage(repo_id, record, is_adapter),
         scores="\n\n".join(map(_report_text, reports)) or "None is on record.",

@@ -29,12 +29,12 @@ from PIL import Image, ImageDraw
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from datasets_script.detection.answer_format import AnswerFormat
 from datasets_script.detection.box_answers import find_boxes
 from datasets_script.figures.sheets import Color, draw_box, draw_tag
+from datasets_script.schema.boxes import Box
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.files import write_text
-from datasets_script.vlm.conventions import Box
+from datasets_script.vlm.conventions import BoxFormat
 from training.sft_vlm import parse, prepare_inputs
 from training.vlm.seen_images import SeenImage, seen_images
 
@@ -109,11 +109,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     inputs = prepare_inputs(script_args, training_args, model_args)
     dataset = inputs.conversations.load()["train"]
     box_format, processor = inputs.conversations.box_format, inputs.processor
-    form = AnswerFormat(box_format.coordinates, box_format.min_pixels, box_format.max_pixels)
     collator = make_collator(processor)
     rows = dataset.select(range(min(args.num_rows, len(dataset))))
     limit = inputs.config.get_text_config().max_position_embeddings
-    conversations = [see(row, processor, collator, form, limit) for row in rows]
+    conversations = [see(row, processor, collator, box_format, limit) for row in rows]
     facts = (
         f"{model_args.model_name_or_path} · {', '.join(inputs.conversations.kinds)} · "
         f"boxes: {box_format.coordinates} · {len(rows)} of {len(dataset):,} conversations"
@@ -149,14 +148,14 @@ def make_collator(processor: Any) -> DataCollatorForVisionLanguageModeling:
     )
 
 
-def see(row: Mapping[str, Any], processor: Any, collator: Any, form: AnswerFormat, limit: int) -> Conversation:
+def see(row: Mapping[str, Any], processor: Any, collator: Any, form: BoxFormat, limit: int) -> Conversation:
     """
     A conversation as the model will see it.
 
     Args:
         row (`Mapping`): With `images` (PIL) and `messages`.
         processor, collator: Of the training.
-        form (`AnswerFormat`): How its boxes are written.
+        form (`BoxFormat`): How its boxes are written.
         limit (`int`): Most tokens of a sequence that the model has positions for.
     """
     sizes = [image.size for image in row["images"]]
@@ -245,7 +244,7 @@ def _warn_of_tokens(runs: Sequence[Run], limit: int) -> Iterator[str]:
         yield f"it has {count:,} tokens, and the model positions for {limit:,}"
 
 
-def _warn_of_sizes(images: Sequence[SeenImage], sizes: Sequence[tuple[int, int]], form: AnswerFormat) -> Iterator[str]:
+def _warn_of_sizes(images: Sequence[SeenImage], sizes: Sequence[tuple[int, int]], form: BoxFormat) -> Iterator[str]:
     for image, size in zip(images, sizes, strict=True):
         written = form.resized(size)
         if written and written != image.picture.size:

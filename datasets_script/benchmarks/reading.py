@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import UnidentifiedImageError
 
+from ..schema.boxes import Box
 from ..schema.image import BenchmarkImage, Region, image_size
 from .base import Benchmark, BenchmarkError, Skipped
 
 
-Box = tuple[float, float, float, float]
 Polygon = tuple[float, ...]
 T = TypeVar("T")
 

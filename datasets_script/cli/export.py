@@ -6,12 +6,11 @@ import argparse
 from pathlib import Path
 
 from ..pairs.export import FORMATS, ExportSettings, export_pairs
-from ..pairs.views.vqa import BoxFormat
 from ..utils.errors import UserError
-from ..vlm.conventions import CONVENTIONS, MEANINGS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS
+from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, BoxFormat, find_convention
 
 
-_MEANINGS = "\n".join(f"  {name:<10}  {meaning}" for name, meaning in MEANINGS.items())
+_MEANINGS = "\n".join(f"  {name:<10}  {find_convention(name).meaning}" for name in CONVENTIONS)
 _EPILOG = f"""\
 formats:
   coco        images/ and annotations.json: a category for each type of artifact, masks as run-length

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..detection.detector import Detection
+from ..schema.detection import Detection
 from .cases import wrapped
 from .sheets import Color, draw_box, draw_tag
 

@@ -19,7 +19,7 @@ from transformers.utils import find_adapter_config_file, is_bitsandbytes_availab
 from ..utils.files import fingerprint, resolve_revision
 from .answers import shorten
 from .base import GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
-from .conventions import CONVENTIONS, Convention
+from .conventions import CONVENTIONS, convention_for, pixel_bounds
 
 
 logger = logging.getLogger(__name__)
@@ -48,9 +48,6 @@ class LocalVLM(GeneratingVLM):
         quantization (`str`, *optional*): `"4bit"` or `"8bit"`, by bitsandbytes.
         batch_size (`int`): Most questions at once.
 
-    Attributes:
-        coordinates (`str`, *optional*): How it was trained to write boxes, where its `training.json` tells.
-
     Raises:
         VLMUnavailable: there is no such model, it cannot be had, or it takes no images.
         ImportError: bitsandbytes or, for an adapter, PEFT is wanted and not installed.
@@ -72,7 +69,7 @@ class LocalVLM(GeneratingVLM):
             options["quantization_config"] = _quantization(quantization, dtype)
         try:
             self._files = files = _find_files(model, revision)
-            self.coordinates = recorded_coordinates(training_record(files.processor, files.revision))
+            self._recorded_coordinates = recorded_coordinates(training_record(files.processor, files.revision))
             self.processor = AutoProcessor.from_pretrained(files.processor, revision=files.revision)
             options |= {"revision": files.revision, "use_safetensors": True, "output_loading_info": True}
             network, loaded = AutoModelForImageTextToText.from_pretrained(files.network, **options)
@@ -94,6 +91,18 @@ class LocalVLM(GeneratingVLM):
         self.processor.tokenizer.padding_side = "left"
         self.batch_size, self.quantization = batch_size, quantization
         super().__init__(model, files.recorded)
+
+    @property
+    def coordinates(self) -> str:
+        """
+        Name of the convention that the model was trained to write boxes in: by the record of its training where that
+        is beside it (`training.json`), else by its architecture or its name; `"normalized"` for others.
+        """
+        return self._recorded_coordinates or convention_for(self.network.config.model_type, self.model)
+
+    @property
+    def pixel_bounds(self) -> tuple[int, int]:
+        return pixel_bounds(self.processor.image_processor)
 
     def identity(self) -> dict[str, Any]:
         identity = super().identity() | {"dtype": str(self.network.dtype), "quantization": self.quantization}
@@ -204,8 +213,8 @@ def training_record(model: str, revision: str | None) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def recorded_coordinates(record: Mapping[str, Any]) -> Convention | None:
-    """How a model writes boxes, by the record of its training; `None` if that does not tell."""
+def recorded_coordinates(record: Mapping[str, Any]) -> str | None:
+    """Return how a model writes boxes, by the record of its training; `None` if that does not tell."""
     data = record.get("data")
     coordinates = data.get("coordinates") if isinstance(data, dict) else None
     return coordinates if coordinates in CONVENTIONS else None

@@ -29,9 +29,9 @@ from transformers import (
     ResNetConfig,
 )
 
-from datasets_script.pairs.views.vqa import BoxFormat
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.files import replacing_folder
+from datasets_script.vlm.conventions import BoxFormat
 from training.vlm.data import PAIR_CONVERSATIONS, Conversations
 
 

@@ -8,9 +8,6 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 
-Box = tuple[float, float, float, float]
-
-
 def disc(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
     """
     A filled disc.

@@ -19,8 +19,9 @@ from pycocotools.coco import COCO
 from datasets_script.cli import export as command
 from datasets_script.pairs.export import FORMATS, INFO_FILE, ExportSettings, export_pairs
 from datasets_script.pairs.storage import find_shards, read_rows
-from datasets_script.pairs.views.vqa import BoxFormat, vqa_rows
+from datasets_script.pairs.views.vqa import vqa_rows
 from datasets_script.utils.errors import UserError
+from datasets_script.vlm.conventions import BoxFormat
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 from tests.helpers.made_pairs import HEIGHT, RUN, WIDTH, make_pair, write_run
 
