@@ -6,13 +6,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from ..agents.perception import (
-    AnnotationPerception,
-)
+from ..agents.perception.backends import PerceptionSpec
 from ..demo.settings import DEMO_OUT, DEMO_SETTINGS, prepare_demo
-from ..engine.injector import Injector
-from ..engine.run import Run
-from ..engine.synthesizer import Synthesizer
+from ..engine.plan import RunPlan
 from .synthesize import CONTINUES, report
 
 
@@ -25,9 +21,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     photos = args.out / "photos"
-    sources = prepare_demo(photos)
-    settings = replace(DEMO_SETTINGS, seed=args.seed)
-    injector = Injector(settings.model, settings.injection)
-    perception = AnnotationPerception(photos / "annotations.json")
-    run = Run(args.out, photos, sources, Synthesizer.of(photos, perception, injector, settings))
-    return report(args.out, run.execute())
+    plan = RunPlan(
+        photos,
+        args.out,
+        replace(DEMO_SETTINGS, seed=args.seed),
+        PerceptionSpec("annotations"),
+        names=tuple(prepare_demo(photos)),
+    )
+    return report(args.out, plan.open().execute())

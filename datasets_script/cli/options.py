@@ -6,37 +6,23 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..agents.perception import (
-    AnnotationPerception,
-    PerceptionAgent,
-)
+from ..agents.perception.backends import BACKENDS, PerceptionSpec
+from ..agents.perception.base import PerceptionAgent
+from ..engine.plan import PERCEPTION_BATCH_SIZE
 from ..utils.errors import UserError
-from ..vlm import VLM, CachedVLM, EndpointVLM, LocalVLM, default_cache_folder
+from ..vlm.base import VLM
+from ..vlm.cache import default_cache_folder
 from ..vlm.conventions import CONVENTIONS
-
-
-PERCEPTIONS = ("annotations", "people", "grounded-sam", "sam3")
-
-# Photographs that are perceived, and pairs explained, together: enough for an endpoint to work on several at once.
-_PERCEPTION_BATCH_SIZE = 8
-
-_ANNOTATIONS_HELP = """\
-No annotations for '{source}'. Tell what is in the photographs with a COCO-format file:
-    artiagent synthesize {source} OUT --annotations instances.json
-or put it in the folder as annotations.json. COCO, PACO and PartImageNet files work as they are. In a file of your
-own, give entities (person, cat, car) a polygon or RLE, and their parts (hand, ear, wheel) one more, with "parent_id":
-the id of their entity. `artiagent demo` leaves one in runs/demo/photos/annotations.json.
-Without annotations, --perception people finds people by itself, and --perception grounded-sam whatever a VLM names."""
+from ..vlm.spec import VLMSpec
 
 
 def add_perception_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("perception: what is in the photographs, and where")
     group.add_argument(
         "--perception",
-        choices=PERCEPTIONS,
+        choices=BACKENDS,
         default="annotations",
-        help="annotations: a COCO-format file (default); people: persons and their parts, offline on a CPU; "
-        "grounded-sam: names from a VLM, Grounding DINO and SAM; sam3: names from a VLM, SAM 3",
+        help="; ".join(f"{name}: {backend.help}" for name, backend in BACKENDS.items()) + " (default: annotations)",
     )
     group.add_argument("--annotations", type=Path, help="COCO-format file; default: annotations.json in SOURCE")
     group.add_argument("--detector", help="grounded-sam: detection model (default: IDEA-Research/grounding-dino-tiny)")
@@ -45,7 +31,7 @@ def add_perception_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--perception-batch-size",
         type=int,
-        help=f"photographs perceived, and explained, together (default: {_PERCEPTION_BATCH_SIZE} with a VLM, else 1)",
+        help=f"photographs perceived, and explained, together (default: {PERCEPTION_BATCH_SIZE} with a VLM, else 1)",
     )
 
 
@@ -107,76 +93,56 @@ def add_vlm_run_options(
         group.add_argument(f"{prefix}{name}", dest=f"vlm_{name.replace('-', '_')}", **option)
 
 
-def make_vlm(args: argparse.Namespace) -> VLM | None:
+def vlm_spec(args: argparse.Namespace) -> VLMSpec | None:
     """
-    The vision-language model of the command line, behind a cache of its answers; `None` if none was named.
+    Read the vision-language model of the command line; `None` if none was named.
 
     Raises:
-        UserError: an endpoint without the name of a model.
-        VLMUnavailable: it cannot be loaded.
+        UserError: an endpoint without the name of a model, or one that is no URL.
     """
     if args.vlm is None:
         if args.vlm_endpoint:
             raise UserError("--vlm-endpoint needs --vlm, the name of a model that the server has")
         return None
-    # The client takes anything else for a name of its own and gives an error for every question.
-    if args.vlm_endpoint and not args.vlm_endpoint.startswith(("http://", "https://")):
-        raise UserError(f"the endpoint must begin with http:// or https://, got '{args.vlm_endpoint}'")
-    vlm: VLM
-    if args.vlm_endpoint:
-        vlm = EndpointVLM(
-            args.vlm, base_url=args.vlm_endpoint, max_concurrency=args.vlm_concurrency, timeout=args.vlm_timeout
-        )
-    else:
-        vlm = LocalVLM(
-            args.vlm,
-            revision=args.vlm_revision,
-            device=args.vlm_device or args.device,
-            quantization=args.vlm_quantization,
-            batch_size=args.vlm_batch_size,
-        )
-    return CachedVLM(vlm, args.vlm_cache or default_cache_folder())
+    return VLMSpec(
+        model=args.vlm,
+        endpoint=args.vlm_endpoint,
+        revision=args.vlm_revision,
+        device=args.vlm_device,
+        quantization=args.vlm_quantization,
+        batch_size=args.vlm_batch_size,
+        concurrency=args.vlm_concurrency,
+        timeout=args.vlm_timeout,
+        cache=args.vlm_cache,
+    )
+
+
+def make_vlm(args: argparse.Namespace) -> VLM | None:
+    """
+    Load the vision-language model of the command line, behind a cache of its answers; `None` if none was named.
+
+    Raises:
+        UserError: as [`vlm_spec`].
+        VLMUnavailable: it cannot be loaded.
+    """
+    spec = vlm_spec(args)
+    return spec.load(args.device) if spec else None
+
+
+def perception_spec(args: argparse.Namespace) -> PerceptionSpec:
+    """Read the perception backend of the command line."""
+    return PerceptionSpec(args.perception, args.annotations, args.detector, args.segmenter, args.perception_device)
 
 
 def make_perception(args: argparse.Namespace, source: Path, vlm: VLM | None) -> PerceptionAgent:
     """
-    The perception backend of the command line.
+    Load the perception backend of the command line.
 
     Raises:
         UserError: it lacks its annotations or its vision-language model.
         ImportError: it lacks its extra.
     """
-    device = args.perception_device or args.device
-    if args.perception == "annotations":
-        return AnnotationPerception(annotations_file(args, source))
-    if args.perception == "people":
-        from ..agents.perception.people import PeoplePerception
-
-        return PeoplePerception()
-    if vlm is None:
-        raise UserError(f"--perception {args.perception} needs --vlm, which names what is in the photographs")
-    if args.perception == "grounded-sam":
-        from ..agents.perception.grounded import GroundedSamPerception
-
-        models = {"detector": args.detector, "segmenter": args.segmenter}
-        return GroundedSamPerception(vlm, device=device, **{name: model for name, model in models.items() if model})
-    from ..agents.perception.sam3 import Sam3Perception
-
-    return Sam3Perception(vlm, device=device, **({"model": args.segmenter} if args.segmenter else {}))
-
-
-def annotations_file(args: argparse.Namespace, source: Path) -> Path:
-    """The annotations of `--perception annotations`: those named, or the ones in the folder of photographs."""
-    path = args.annotations or source / "annotations.json"
-    if not path.is_file():
-        if args.annotations:
-            raise UserError(f"--annotations must be a file, got '{args.annotations}'")
-        raise UserError(_ANNOTATIONS_HELP.format(source=source))
-    return path
-
-
-def perception_batch_size(args: argparse.Namespace) -> int:
-    return args.perception_batch_size or (_PERCEPTION_BATCH_SIZE if args.vlm else 1)
+    return perception_spec(args).load(source, vlm, args.device)
 
 
 def at_least(name: str, number: int, least: int = 1) -> int:

@@ -4,45 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
-from functools import partial
-from itertools import count
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from diffusers_artifact import SOLVERS
 from diffusers_artifact.confinement import CONFINEMENTS
 from diffusers_artifact.injection import VALUE_SOURCES
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
-from ..agents.curation.verdicts import CurationSettings
-from ..engine.injector import EMBEDDED, PRESETS, InjectionSettings, Injector
 from ..engine.ledger import read_totals
-from ..engine.run import Run
-from ..engine.settings import BALANCES, RunSettings
-from ..engine.shards import Shards, read_sources
+from ..engine.plan import RunPlan
+from ..engine.settings import BALANCES, EMBEDDED, PERCEPTUAL_METRICS, PRESETS, InjectionSettings, RunSettings
 from ..engine.summary import summary_table
-from ..engine.synthesizer import Synthesizer
-from ..engine.workers import WorkerPool, device_of_worker
-from ..utils.errors import UserError
-from ..utils.photos import list_sources
-from .faults import guarded
-from .options import (
-    add_perception_options,
-    add_vlm_options,
-    annotations_file,
-    at_least,
-    make_perception,
-    make_vlm,
-    perception_batch_size,
-)
+from ..utils.errors import UserError, check_at_least
+from ..utils.faults import DONE, NOTHING_MADE
+from .options import add_perception_options, add_vlm_options, perception_spec, vlm_spec
 
 
 CONTINUES = "what is finished is kept; the same command again continues."
@@ -76,7 +53,7 @@ def add_flaw_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--perceptual-metric",
         default="stlpips",
-        choices=("stlpips", "lpips"),
+        choices=PERCEPTUAL_METRICS,
         help="stlpips works offline; lpips is the paper's and needs AlexNet's weights (default: stlpips)",
     )
 
@@ -168,33 +145,24 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    if not args.source.is_dir():
-        raise UserError(f"SOURCE must be a folder of photographs, got '{args.source}'")
-    if args.out.exists() and not args.out.is_dir():
-        raise UserError(f"OUT must be a folder, got the file '{args.out}'")
-    if args.source.resolve() in (out := args.out.resolve(), *out.parents):
-        raise UserError(f"OUT must lie outside SOURCE, whose files are taken for photographs, got '{args.out}'")
     check_division(args)
+    plan = run_plan(args)
     if args.force_new:
-        args.out, args.force_new = free_name(args.out), False
-        print(f"writing to {args.out}; give that folder, without --force-new, to continue")
-    settings, sources = run_settings(args), source_ids(args)
+        plan = plan.beside_existing()
+        print(f"writing to {plan.out}; give that folder, without --force-new, to continue")
     if args.executor:
-        return run_on_executor(args)
-    if args.processes == 1:
-        run = make_run(args, settings, sources)
-        return report(args.out, run.execute(show_progress=args.rank is None))
-    recorded = args.out / "sources.jsonl"
-    shards = Shards(list(read_sources(args.out)) if recorded.exists() else sources, settings.shard_size)
-    pool = WorkerPool(args.out, shards, partial(start_worker, args), args.processes)
-    return pool.execute() or report(args.out, read_run(args.out))
+        return run_on_executor(args, plan)
+    if plan.processes > 1:
+        from ..engine.workers import execute_in_processes
+
+        return execute_in_processes(plan) or report(plan.out, read_run(plan.out))
+    run = plan.open(args.rank or 0, args.world_size)
+    return report(plan.out, run.execute(show_progress=args.rank is None))
 
 
 def check_division(args: argparse.Namespace) -> None:
-    for name in ("processes", "world_size", "tasks", "batch_size", "vlm_batch_size", "vlm_concurrency"):
-        at_least(f"--{name.replace('_', '-')}", getattr(args, name))
-    if args.perception_batch_size is not None:
-        at_least("--perception-batch-size", args.perception_batch_size)
+    for name in ("world_size", "tasks", "vlm_batch_size", "vlm_concurrency"):
+        check_at_least(name, getattr(args, name))
     if args.rank is None and args.world_size > 1:
         raise UserError(f"--world-size {args.world_size} needs --rank, the number of this process from 0")
     if args.rank is not None and not 0 <= args.rank < args.world_size:
@@ -209,117 +177,59 @@ def check_division(args: argparse.Namespace) -> None:
         raise UserError("--tasks and --executor-option need --executor")
 
 
+def run_plan(args: argparse.Namespace) -> RunPlan:
+    """Read the plan of a run from the options of the command line."""
+    return RunPlan(
+        source=args.source,
+        out=args.out,
+        settings=run_settings(args),
+        perception=perception_spec(args),
+        vlm=vlm_spec(args),
+        limit=args.limit,
+        device=args.device,
+        batch_size=args.batch_size,
+        perception_batch_size=args.perception_batch_size,
+        processes=args.processes,
+    )
+
+
 def run_settings(args: argparse.Namespace) -> RunSettings:
     return RunSettings(
-        tools=parse_tools(args.tools),
-        max_artifacts=at_least("--max-artifacts", args.max_artifacts),
-        pairs_per_image=at_least("--pairs-per-image", args.pairs_per_image),
-        max_rerolls=at_least("--max-rerolls", args.max_rerolls, 0),
+        tools=tuple(tool.strip() for tool in args.tools.split(",")),
+        max_artifacts=args.max_artifacts,
+        pairs_per_image=args.pairs_per_image,
+        max_rerolls=args.max_rerolls,
         balance=args.balance,
-        max_long_side=at_least("--max-long-side", args.max_long_side, 480),
+        max_long_side=args.max_long_side,
         seed=args.seed,
-        shard_size=at_least("--shard-size", args.shard_size),
+        shard_size=args.shard_size,
         perceptual_metric=args.perceptual_metric,
         model=args.model,
         revision=args.revision,
         injection=InjectionSettings(
-            num_inference_steps=(
-                None if (steps := args.num_inference_steps) is None else at_least("--num-inference-steps", steps)
-            ),
+            num_inference_steps=args.num_inference_steps,
             solver=args.solver,
             value_source=args.value_source,
             confine=args.confine,
             allow_distilled=args.allow_distilled,
             preset=args.preset,
         ),
-        curation=CurationSettings(),
     )
 
 
-def source_ids(args: argparse.Namespace) -> list[str]:
-    """The files of the folder but for its annotations."""
-    annotations = annotations_file(args, args.source) if args.perception == "annotations" else None
-    sources = [name for name in list_sources(args.source) if args.source / name != annotations]
-    odd = next((name for name in sources if _has_half_characters(name)), None)
-    if odd is not None:
-        raise UserError(f"names of photographs must be UTF-8, rename {odd!r}")
-    if args.limit is not None:
-        if (args.out / "sources.jsonl").exists():  # what the run began with may have vanished since
-            sources = sorted({*sources, *read_sources(args.out)})
-        sources = sources[: at_least("--limit", args.limit)]
-    if not sources:
-        raise UserError(f"SOURCE must hold photographs, found no file in '{args.source}'")
-    return sources
-
-
-def _has_half_characters(name: str) -> bool:
-    """Whether a file's name has bytes that are no UTF-8, which Python keeps as half characters."""
-    return any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def make_run(args: argparse.Namespace, settings: RunSettings, sources: Sequence[str]) -> Run:
-    """Loads the models and opens the run."""
-    vlm = make_vlm(args)
-    perception = make_perception(args, args.source, vlm)
-    injector = Injector(settings.model, settings.injection, settings.revision, args.device)
-    synthesizer = Synthesizer.of(
-        args.source, perception, injector, settings, vlm, args.batch_size, perception_batch_size(args)
-    )
-    return Run(args.out, args.source, sources, synthesizer, args.rank or 0, args.world_size)
-
-
-def start_worker(args: argparse.Namespace, rank: int, one_by_one: bool) -> BaseProcess:
-    """Starts one of `--processes` workers, with a device and its share of the cores."""
-    changes = {
-        "rank": rank,
-        "world_size": args.processes,
-        "processes": 1,
-        "device": device_of_worker(rank, args.device),
-    }
-    if one_by_one:
-        changes |= {"batch_size": 1, "perception_batch_size": 1}
-    threads = max(1, (os.cpu_count() or 1) // args.processes)
-    # A process that was forked cannot use CUDA.
-    process = multiprocessing.get_context("spawn").Process(
-        target=work, args=(argparse.Namespace(**{**vars(args), **changes}), threads), daemon=True
-    )
-    process.start()
-    return process
-
-
-def work(args: argparse.Namespace, num_threads: int) -> None:
-    """What a worker does: its rank of the run, ending with the status that the command would."""
-    torch.set_num_threads(num_threads)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        status = guarded(args)
-    # Nothing made by one rank is nothing to stop the others for; a traceback ends with 1 too.
-    sys.exit(0 if status == 1 else status)
-
-
-def run_on_executor(args: argparse.Namespace) -> int:
+def run_on_executor(args: argparse.Namespace, plan: RunPlan) -> int:
     from ..engine.cluster import run_executor
 
     options = dict(parse_option(option) for option in args.executor_option)
-    # Jobs may begin in another folder.
-    paths = {name: path.absolute() for name, path in vars(args).items() if isinstance(path, Path)}
-    ranks = argparse.Namespace(**{**vars(args), **paths, "executor": None})
-    logs = args.out.absolute() / "logs" / "datatrove"
-    run_executor(args.executor, partial(make_rank, ranks), args.tasks, logs, options)
+    run_executor(args.executor, plan, args.tasks, options)
     if args.executor == "local":
-        return report(args.out, read_run(args.out))
-    print(f"handed to the {args.executor} executor; `artiagent status {args.out}` tells how far it is")
-    return 0
+        return report(plan.out, read_run(plan.out))
+    print(f"handed to the {args.executor} executor; `artiagent status {plan.out}` tells how far it is")
+    return DONE
 
 
 def read_run(out: Path) -> dict[str, Any]:
     return json.loads((out / "run.json").read_text(encoding="utf-8"))
-
-
-def make_rank(args: argparse.Namespace, rank: int, world_size: int) -> Run:
-    """The run as one task of an executor sees it."""
-    changes = {"rank": rank, "world_size": world_size, "device": device_of_worker(rank, args.device)}
-    args = argparse.Namespace(**{**vars(args), **changes})
-    return make_run(args, run_settings(args), source_ids(args))
 
 
 def parse_option(text: str) -> tuple[str, str | int]:
@@ -330,29 +240,13 @@ def parse_option(text: str) -> tuple[str, str | int]:
 
 
 def report(out: Path, run: dict[str, Any]) -> int:
-    """Tells what a run made; the exit status."""
+    """Tell what a run made, and return the exit status."""
     if run["status"] != "complete":
         print(f"this rank is done, others are not; `artiagent status {out}` tells how far they are")
-        return 0
+        return DONE
     print(summary_table(read_totals(out)))
     if not run["pairs"]:
         print(f"No pair was made; the reasons are in {out / 'rejected.jsonl'}", file=sys.stderr)
-        return 1
+        return NOTHING_MADE
     print(f"{run['pairs']} pairs in {out}, pictures in {out / 'contact_sheet.png'}")
-    return 0
-
-
-def free_name(out: Path) -> Path:
-    """`out` if it holds no run, else the first of out-2, out-3, … that is not there."""
-    out = out.resolve()
-    if not (out / "run.json").exists():
-        return out
-    return next(path for n in count(2) if not (path := out.with_name(f"{out.name}-{n}")).exists())
-
-
-def parse_tools(text: str) -> tuple[str, ...]:
-    tools = tuple(tool.strip() for tool in text.split(","))
-    unknown = [tool for tool in tools if tool not in ARTIFACT_TYPE_OF_TOOL]
-    if unknown:
-        raise UserError(f"--tools must be among {', '.join(ARTIFACT_TYPE_OF_TOOL)}, got '{unknown[0]}'")
-    return tools
+    return DONE

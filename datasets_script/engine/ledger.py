@@ -65,6 +65,15 @@ class Totals:
         if all(name in artifact.scores for name in SUMMARY_SCORES):
             self.scores[artifact.type].extend(artifact.scores[name] for name in SUMMARY_SCORES)
 
+    def merge(self, other: Totals) -> None:
+        """Add what another one has counted."""
+        for name in ("sources", "pairs", "rejections", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("accepted", "discarded", "rejected_at", "counters"):
+            getattr(self, name).update(getattr(other, name))
+        for kind, values in other.scores.items():
+            self.scores[kind].extend(values)
+
     def add(self, record: dict[str, Any]) -> None:
         """Adds what [`as_dict`] gave."""
         for name in ("sources", "pairs", "rejections", "seconds"):

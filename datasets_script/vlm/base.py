@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..utils.errors import StoppedError
 from .answers import RAW_LIMIT, read_json
 from .conventions import BoxFormat, convention_for, pixel_bounds
 
@@ -70,7 +71,7 @@ class VLMUsage:
     completion_tokens: int = 0
 
 
-class VLMUnavailable(RuntimeError):
+class VLMUnavailable(StoppedError):
     """
     The model cannot be reached or loaded, whatever the question: the run stops and can be continued. The message says
     what was tried and what to do.

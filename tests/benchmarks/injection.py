@@ -47,7 +47,8 @@ from datasets_script.agents.curation.perceptual import load_perceptual_metric
 from datasets_script.agents.perception import AnnotationPerception, apply_to_perception, filter_perception
 from datasets_script.agents.planning import Scene, plan_artifacts
 from datasets_script.demo.settings import DEMO_SETTINGS, prepare_demo
-from datasets_script.engine.injector import PRESETS, InjectionPreset, InjectionSettings, Injector
+from datasets_script.engine.injector import Injector
+from datasets_script.engine.settings import PRESETS, InjectionPreset, InjectionSettings
 from datasets_script.schema.pair import Artifact
 from datasets_script.utils.photos import fit, open_source
 from datasets_script.utils.seeds import derive_seed
