@@ -8,12 +8,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from datasets_script.schema.training_record import TRAINING_FILE, TrainingRecord
 from datasets_script.utils.errors import UserError
 
 from .cards import MARK, model_card
 from .checks import check_license, parse_card
 from .payload import CARD, Payload, SentFile, divide, replaced
-from .records import TRAINING_FILE, TrainingRecord, read_evaluations, read_json
+from .records import read_evaluations, read_json
 
 
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
