@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 from datasets_script.evaluation.tables import SCORE_NAMES
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.hub_ids import last_name
+
+from .checks import read_json
 
 
 EVALUATION_FOLDER = "evaluation"
@@ -93,17 +94,6 @@ class EvaluationReport:
 def read_evaluations(folder: Path) -> tuple[EvaluationReport, ...]:
     """The reports beside a model, in order of their names."""
     return tuple(EvaluationReport.read(path) for path in sorted((folder / EVALUATION_FOLDER).glob("*.json")))
-
-
-def read_json(path: Path) -> Any:
-    """
-    Raises:
-        UserError: it is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"'{path}' must be JSON: {error}") from error
 
 
 def _scores(sections: Mapping[str, Mapping[str, Any]]) -> Iterator[Score]:
