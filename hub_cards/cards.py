@@ -12,10 +12,11 @@ from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, S
 
 from datasets_script.benchmarks.registry import BENCHMARKS
 from datasets_script.detection.questions import question
+from datasets_script.schema.training_record import BaseModel, TrainingRecord
 from datasets_script.vlm.conventions import find_convention
 from evaluate_metrics.functional.versions import versions
 
-from .records import BaseModel, EvaluationReport, TrainingRecord
+from .records import EvaluationReport
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -241,12 +242,12 @@ def _report_text(report: EvaluationReport) -> str:
 
 def _training_table(record: TrainingRecord) -> str:
     method = record.method
-    trained, all_parameters = method["trainable_parameters"], method["parameters"]
+    trained, all_parameters = method.trainable_parameters, method.parameters
     begun = f", from step {record.resumed_from_step} on" if record.resumed_from_step else ""
     rows = [
         ("base model", f"{_base_text(record.base)}, revision `{record.base.revision}`"),
-        ("method", "LoRA" if method["peft"] else "full fine-tuning"),
-        ("frozen", ", ".join(method["frozen"]) or "nothing"),
+        ("method", "LoRA" if method.peft else "full fine-tuning"),
+        ("frozen", ", ".join(method.frozen) or "nothing"),
         ("parameters trained", f"{trained:,} of {all_parameters:,}"),
         ("steps", f"{record.steps:,}"),
         ("seed", record.seed),

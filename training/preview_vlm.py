@@ -2,13 +2,13 @@
 Shows what a model will see in training: the first conversations as the recipe's processor and collator make them.
 
 ```bash
-python -m training.preview_vlm --config training/recipes/qwen2_5_vl_7b_stage1.yaml --dataset_name runs/pairs
+python -m training.preview_vlm --config qwen2_5_vl_7b_stage1 --dataset_name runs/pairs
 ```
 
 One page, with all pictures in it: each image as the model gets it, un-normalised; the text token by token, what is
 masked from the loss in grey and what is learned in black; and boxes, read back from the text as `artiagent evaluate`
-reads them, drawn where they lie in that image. No weights are loaded. Arguments are those of `training/sft_vlm.py`,
-and two more.
+reads them, drawn where they lie in that image. No weights are loaded. Arguments are those of `training.sft_vlm`, and
+two more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import base64
 import io
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -35,6 +34,7 @@ from datasets_script.schema.boxes import Box
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.files import write_text
 from datasets_script.vlm.conventions import BoxFormat
+from training.script import run_script
 from training.sft_vlm import parse, prepare_inputs
 from training.vlm.seen_images import SeenImage, seen_images
 
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="preview.py",
+        prog="python -m training.preview_vlm",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -307,7 +307,4 @@ def _rounded(box: Box) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

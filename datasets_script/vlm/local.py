@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from transformers.utils import find_adapter_config_file, is_bitsandbytes_available, is_peft_available
 
+from ..schema.training_record import TRAINING_FILE, TrainingFacts
 from ..utils.files import fingerprint, resolve_revision
 from .answers import shorten
 from .base import GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
@@ -28,9 +29,6 @@ DEFAULT_VLM = "Qwen/Qwen2.5-VL-7B-Instruct"
 
 # Configurations, the processor, and weights that are not pickled.
 _ADAPTER_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "adapter_model.safetensors"]
-
-# What training/sft_vlm.py leaves beside a model.
-_RECORD = "training.json"
 
 Quantization = Literal["4bit", "8bit"]
 
@@ -188,9 +186,9 @@ def _find_files(model: str, revision: str | None) -> _Files:
     return _Files(str(folder), base, revision, recorded, recorded_base, str(folder))
 
 
-def training_record(model: str, revision: str | None) -> dict[str, Any]:
+def training_record(model: str, revision: str | None) -> TrainingFacts:
     """
-    The record of a model's training (`training.json`), empty if it has none, or none that can be had.
+    Read the record of a model's training (`training.json`): no facts if it has none, or none that can be had.
 
     Args:
         model (`str`): A folder, or an id on the Hub.
@@ -202,22 +200,20 @@ def training_record(model: str, revision: str | None) -> dict[str, Any]:
     """
     folder = Path(model)
     try:
-        found = hf_hub_download(model, _RECORD, revision=revision) if not folder.is_dir() else None
-        record = json.loads(Path(found or folder / _RECORD).read_text(encoding="utf-8"))
+        found = hf_hub_download(model, TRAINING_FILE, revision=revision) if not folder.is_dir() else None
+        record = json.loads(Path(found or folder / TRAINING_FILE).read_text(encoding="utf-8"))
     except LocalEntryNotFoundError:
         logger.warning("%s: without the Hub it cannot be known whether its training set how it writes boxes", model)
-        return {}
+        return TrainingFacts()
     except (EntryNotFoundError, FileNotFoundError):  # most models have none
-        return {}
+        return TrainingFacts()
     # Other programs may leave a file of that name, too.
-    return record if isinstance(record, dict) else {}
+    return TrainingFacts.from_content(record)
 
 
-def recorded_coordinates(record: Mapping[str, Any]) -> str | None:
+def recorded_coordinates(record: TrainingFacts) -> str | None:
     """Return how a model writes boxes, by the record of its training; `None` if that does not tell."""
-    data = record.get("data")
-    coordinates = data.get("coordinates") if isinstance(data, dict) else None
-    return coordinates if coordinates in CONVENTIONS else None
+    return record.coordinates if record.coordinates in CONVENTIONS else None
 
 
 def _conversation(request: VLMRequest) -> list[dict[str, Any]]:

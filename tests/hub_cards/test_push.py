@@ -18,11 +18,11 @@ from datasets_script.cli import push as command
 from datasets_script.pairs.card import write_card
 from datasets_script.pairs.prepare import prepare_pairs_folder
 from datasets_script.utils.errors import UserError
-from hub_cards.dataset import dataset_payload
-from hub_cards.metric import metric_payload
-from hub_cards.model import model_payload
+from hub_cards.kinds.dataset import dataset_payload
+from hub_cards.kinds.metric import metric_payload
+from hub_cards.kinds.pipeline import installed_pipeline, pipeline_payload
+from hub_cards.kinds.vlm import model_payload
 from hub_cards.payload import Payload
-from hub_cards.pipeline import installed_pipeline, pipeline_payload
 from hub_cards.push import prepare_target, push
 
 from ..helpers.local_hub import READ_TOKEN, TOKEN, Fault, LocalHub

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets_script.utils.errors import UserError
+from evaluate_metrics import METRICS, metric_path
 
-from .cards import space_card
-from .checks import parse_card
-from .payload import CARD, Payload, divide
+from ..checks import parse_card
+from ..payload import CARD, Kind, Payload, divide, given_folder
 
 
 def metric_payload(folder: Path, repo_id: str) -> Payload:
@@ -18,7 +18,9 @@ def metric_payload(folder: Path, repo_id: str) -> Payload:
     Raises:
         UserError: the folder is no metric's, or the repository has another name than its module.
     """
-    files, left_out = divide("metric", folder)
+    from ..cards import space_card
+
+    files, left_out = divide(KIND, folder)
     names = {file.path for file in files}
     module, repo_name = f"{folder.resolve().name}.py", repo_id.rpartition("/")[2]
     if not {module, "app.py", "requirements.txt"} <= names or not (folder / CARD).is_file():
@@ -37,4 +39,22 @@ def metric_payload(folder: Path, repo_id: str) -> Payload:
     if missing or metadata["app_file"] not in names:
         raise UserError(f"'{folder / CARD}' must name title, sdk, sdk_version and an app_file that is there")
     text = space_card(repo_id, card.text, metadata)
-    return Payload.of("metric", repo_id, folder, files, text, left_out)
+    return Payload.of(KIND, repo_id, folder, files, text, left_out)
+
+
+def metric_folder(path: str | None) -> Path:
+    """Return the folder of a metric that PATH names, or that PATH is."""
+    return Path(metric_path(path)) if path in METRICS else given_folder(path)
+
+
+KIND = Kind(
+    name="metric",
+    repo_type="space",
+    help=f"a metric as a Space: {', '.join(METRICS)}",
+    path_help="name of the metric, or its folder",
+    examples=('metric miou me/miou                                 then: evaluate.load("me/miou")',),
+    allowed=("*.py", "requirements.txt"),
+    build=metric_payload,
+    find_folder=metric_folder,
+    space_sdk="gradio",
+)

@@ -1,0 +1,100 @@
+"""What a recipe and a command line give, and the model that training begins with."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trl import TrlParser
+
+from datasets_script.schema.training_record import BaseModel, TrainingFacts
+from datasets_script.utils.errors import UserError
+from datasets_script.utils.files import resolve_revision
+from datasets_script.vlm.local import training_record
+from training.recipe_index import find_recipe, parse_recipe
+from training.vlm.processor import find_chat_template
+
+
+def given_arguments(parser: TrlParser, arguments: Sequence[str]) -> dict[str, Any]:
+    """
+    Return the values of a recipe and of the command line, without the defaults of all others.
+
+    Args:
+        parser (`TrlParser`): Used up by this.
+        arguments (`Sequence[str]`): Of the command line, the recipe as `--config FILE`.
+
+    Raises:
+        UserError: there is no such recipe, or it has a name that the parser does not know.
+    """
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    rest = list(arguments)
+    if "--config" in rest[:-1]:
+        place = rest.index("--config")
+        recipe = rest[place + 1]
+        if unknown := parser.set_defaults_with_config(**read_recipe(Path(recipe))):
+            raise UserError(f"--config '{recipe}' has an unknown name, {unknown[0].removeprefix('--')}")
+        del rest[place : place + 2]
+    found = vars(parser.parse_args(rest))
+    if template := found.get("chat_template_path"):
+        found["chat_template_path"] = str(find_chat_template(template))
+    return found
+
+
+def with_recipe_paths(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a command line with the file of a recipe in place of its name after `--config`."""
+    found = list(arguments)
+    for place, name in enumerate(found[:-1]):
+        if name == "--config":
+            found[place + 1] = str(find_recipe(found[place + 1]))
+    return found
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read the names and values of a recipe; `UserError` where it is none."""
+    content = parse_recipe(path.read_text(encoding="utf-8"), path)
+    # TRL sets these as environment variables.
+    content.pop("env", None)
+    return content
+
+
+def recipe_record(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what the record keeps of given arguments; of paths the name alone, as records are published."""
+    return {
+        name: Path(value).name if isinstance(value, str) and (os.path.isabs(value) or os.path.exists(value)) else value
+        for name, value in given.items()
+        if name not in ("output_dir", "hub_token")
+    }
+
+
+def find_base(model: str, revision: str) -> tuple[BaseModel, str | None, TrainingFacts]:
+    """
+    Find what to record of the model that training begins with, the revision to load of it, and the facts of its own
+    training, none for most.
+
+    Args:
+        model (`str`): A folder, or the id of a repository on the Hub.
+        revision (`str`): Branch, tag or commit of a repository.
+
+    Raises:
+        UserError: there is no such model, or its record of a training cannot be read.
+    """
+    folder = Path(model)
+    try:
+        loaded, recorded = resolve_revision(model, revision)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--model_name_or_path must be a folder or a model on the Hub, got '{model}': {error}"
+        ) from None
+    try:
+        before = training_record(model, loaded)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--model_name_or_path must have a readable training.json or none, got '{model}': {error}"
+        ) from None
+    if not folder.is_dir():
+        return BaseModel(model, recorded), loaded, before
+    return BaseModel(folder.name, recorded, before.base), loaded, before
