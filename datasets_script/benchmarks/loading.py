@@ -56,10 +56,13 @@ def _rows(name: str, split: str | None, columns: list[str]) -> Iterator[dict[str
         yield from _rows_of_pairs(name, split, columns)
         return
     splits = _open_splits(name)
-    rows = splits[_chosen(name, list(splits), split)]
+    chosen = _chosen(name, list(splits), split)
+    rows = splits[chosen]
     # A stream of JSON files does not know its columns.
     if missing := [column for column in BENCHMARK_FEATURES if column not in (rows.features or ())]:
         raise BenchmarkError(f"{name} is no benchmark: it has no column {', '.join(missing)}")
+    if len(columns) < len(BENCHMARK_FEATURES) and isinstance(rows, datasets.IterableDataset):
+        rows = _open_stream(name, columns=columns)[chosen]
     # As Arrow tables images stay the files they are.
     for table in rows.select_columns(columns).with_format("arrow").iter(batch_size=_READ_BATCH):
         yield from table.to_pylist()
@@ -83,12 +86,22 @@ def _chosen(name: str, splits: Sequence[str], split: str | None) -> str:
     return split
 
 
+def _open_stream(name: str, **options: Any) -> dict[str, Any]:
+    # Of a set of pairs, the one that has the columns of a benchmark.
+    config = "images" if "images" in datasets.get_dataset_config_names(name) else None
+    try:
+        # Parquet files are read whole, column by column, unless they are opened for some columns alone.
+        return datasets.load_dataset(name, config, streaming=True, **options)
+    except ValueError:
+        if not options:
+            raise
+        return _open_stream(name)
+
+
 def _open_splits(name: str) -> dict[str, Any]:
     if Path(name).is_dir() or name not in BENCHMARKS:
         try:
-            # Of a set of pairs, the one that has the columns of a benchmark.
-            config = "images" if "images" in datasets.get_dataset_config_names(name) else None
-            return datasets.load_dataset(name, config, streaming=True)
+            return _open_stream(name)
         except (FileNotFoundError, ConnectionError) as error:
             raise BenchmarkError(
                 f"a benchmark must be one of {', '.join(BENCHMARKS)}, a folder that was prepared or synthesized, or a "
