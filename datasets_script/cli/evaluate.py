@@ -14,12 +14,12 @@ from evaluate_metrics.functional.intervals import Bootstrap
 from evaluate_metrics.functional.miou import EMPTY_POLICIES, PROTOCOLS
 from evaluate_metrics.functional.regions import RESIZE_POLICIES
 
-from ..benchmarks.loading import load_benchmark
+from ..benchmarks.loading import load_benchmark, load_sizes
 from ..evaluation.prediction_files import read_predictions
 from ..evaluation.published import published_tables
-from ..evaluation.report import write_report
+from ..evaluation.report import CASES, write_evaluation
 from ..evaluation.scores import ScoringSettings, evaluate_predictions
-from ..evaluation.tables import report_text
+from ..evaluation.tables import evaluation_text
 from ..schema.image import BenchmarkImage
 from ..utils.errors import UserError
 from ..vlm.conventions import CONVENTIONS
@@ -92,17 +92,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = scoring_settings(args)
-    sizes = {image.id: image.size for image in images_of(args, "reading", None)}
-    file = read_predictions(args.predictions, sizes, args.coordinates)
+    file = read_predictions(args.predictions, load_sizes(args.benchmark, args.split), args.coordinates)
     if not file.predictions:
         raise UserError(f"PREDICTIONS must hold at least one, got none in '{args.predictions}'")
     try:
-        evaluation = evaluate_predictions(images_of(args, "scoring", args.limit), file.predictions, settings)
+        evaluation = evaluate_predictions(images_of(args), file.predictions, settings, CASES if args.out else 0)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     model = args.model or file.model or args.predictions.stem
     published = published_tables().get(args.benchmark)
-    text = report_text(evaluation, model, Path(args.benchmark).name, published, settings)
+    text = evaluation_text(evaluation, model, Path(args.benchmark).name, published, settings)
     print(text)
     if args.out:
         recorded = {
@@ -112,9 +111,8 @@ def run(args: argparse.Namespace) -> int:
             "predictions": file.header,
             "settings": asdict(settings),
         }
-        images = images_of(args, "drawing", args.limit)
         try:
-            write_report(args.out, text, evaluation, recorded, file.predictions, images, settings)
+            write_evaluation(args.out, text, evaluation, recorded, settings)
         except OSError as error:
             raise UserError(f"--out must be a file that can be written, got '{args.out}': {error}") from error
         print(f"\nwritten to {args.out}, with its numbers and pictures beside it")
@@ -144,6 +142,6 @@ def scoring_settings(args: argparse.Namespace) -> ScoringSettings:
     )
 
 
-def images_of(args: argparse.Namespace, doing: str, limit: int | None) -> Iterator[BenchmarkImage]:
-    images = islice(load_benchmark(args.benchmark, args.split), limit)
-    yield from tqdm(images, desc=f"{doing} {args.benchmark}", unit="image", leave=False)
+def images_of(args: argparse.Namespace) -> Iterator[BenchmarkImage]:
+    images = islice(load_benchmark(args.benchmark, args.split), args.limit)
+    yield from tqdm(images, desc=f"scoring {args.benchmark}", unit="image", leave=False)

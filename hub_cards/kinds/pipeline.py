@@ -26,7 +26,7 @@ def installed_pipeline() -> Path:
 
 def pipeline_payload(folder: Path, repo_id: str) -> Payload:
     """
-    Collect what `custom_pipeline=` needs: `pipeline.py` and what it imports beside it, and where there is one, the same
+    Collect what `custom_pipeline=` needs: `pipeline.py`, what it imports beside it and, where there is one, the same
     for the block of Modular Diffusers.
 
     Raises:

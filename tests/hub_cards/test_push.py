@@ -440,11 +440,15 @@ def test_a_model_by_its_folder_in_the_settings_is_refused(tmp_path):
 
 # Metrics and the pipeline
 
+NEEDED_BY_MIOU = ("citations", "descriptions", "intervals", "miou", "regions", "versions")
+
 
 def test_a_metric_is_sent_under_its_own_name(tmp_path):
     folder = ROOT / "evaluate_metrics" / "miou"
     payload = metric_payload(folder, "tester/miou")
-    assert [file.path for file in payload.files] == ["README.md", "app.py", "miou.py", "requirements.txt"]
+    needed = [f"functional_{name}.py" for name in NEEDED_BY_MIOU]
+    paths = ["README.md", "app.py", *needed, "miou.py", "requirements.txt", "space.py"]
+    assert [file.path for file in payload.files] == paths
     assert 'evaluate.load("tester/miou")' in payload.card
     with pytest.raises(UserError, match="REPO must end in /miou"):
         metric_payload(folder, "tester/iou")

@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ...engine.run import recorded_versions
+from evaluate_metrics.functional.versions import recorded_versions
+
 from ...utils.errors import UserError
 from ...utils.files import replacing_folder, write_json
 from ..storage import check_shards, find_shards, read_rows
