@@ -128,7 +128,7 @@ def prepare_benchmark(args: argparse.Namespace) -> int:
             builder = prepare_folder(args.name, args.source, args.out, **options)
     except BenchmarkError as error:
         raise UserError(str(error)) from error
-    print(report_text(builder.surveys))
+    print(surveys_text(builder.surveys))
     skipped = (args.out or cache_folder(args.name)) / SKIPPED_FILE
     print(f"what was left out, and why: {skipped}")
     print(f'load_dataset("{args.out or args.name}")')
@@ -168,7 +168,7 @@ def prepare_pairs(args: argparse.Namespace) -> int:
     return 0
 
 
-def report_text(surveys: list[Survey]) -> str:
+def surveys_text(surveys: list[Survey]) -> str:
     """A line of counts for each split, what differs from the publication, and what was left out."""
     from ..benchmarks.survey import skipped_summary
 

@@ -20,12 +20,13 @@ from typing import Any
 from filelock import FileLock
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from evaluate_metrics.functional.versions import recorded_versions
+
 from ..figures.sheets import contact_sheet
 from ..pairs.card import write_card
 from ..pairs.storage import PairWriter, read_pairs
 from ..utils.errors import StoppedError
 from ..utils.files import replacing, write_json
-from ..utils.versions import recorded_versions
 from .ledger import Totals, json_lines, marker, read_markers, read_rejected, read_totals
 from .locks import holding_rank, lock_folder
 from .log import ProgressLine, RunLog

@@ -15,7 +15,7 @@ from evaluate_metrics.functional.versions import versions
 
 from ..utils.errors import UserError
 from ..utils.files import replacing_folder, write_json
-from ..vlm.conventions import MEANINGS
+from ..vlm.conventions import find_convention
 from .builder import ArtiAgentPairs
 
 
@@ -95,7 +95,7 @@ def _configs_text(configs: Sequence[str], settings: datasets.BuilderConfig) -> s
     limits = f", `min_pixels` {settings.min_pixels} and `max_pixels` {settings.max_pixels}"
     boxes = (
         f"\nBoxes in {with_boxes} are x_min, y_min, x_max, y_max, maxima exclusive, in the convention "
-        f"`{settings.coordinates}`: {MEANINGS[settings.coordinates]}"
+        f"`{settings.coordinates}`: {find_convention(settings.coordinates).meaning}"
         f"{limits if settings.coordinates == 'qwen2.5' else ''}.\n"
     )
     return f"\n## Configurations\n\n| name | a row is |\n|---|---|\n{rows}\n{boxes if with_boxes else ''}"

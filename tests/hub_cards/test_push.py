@@ -17,11 +17,11 @@ from datasets_script.cli.main import build_parser
 from datasets_script.pairs.card import write_card
 from datasets_script.pairs.prepare import prepare_pairs_folder
 from datasets_script.utils.errors import UserError
-from hub_cards.dataset import dataset_payload
-from hub_cards.metric import metric_payload
-from hub_cards.model import model_payload
+from hub_cards.kinds.dataset import dataset_payload
+from hub_cards.kinds.metric import metric_payload
+from hub_cards.kinds.pipeline import installed_pipeline, pipeline_payload
+from hub_cards.kinds.vlm import model_payload
 from hub_cards.payload import Payload
-from hub_cards.pipeline import installed_pipeline, pipeline_payload
 from hub_cards.push import prepare_target, push
 
 from ..helpers.local_hub import READ_TOKEN, TOKEN, Fault, LocalHub
@@ -439,11 +439,15 @@ def test_a_model_by_its_folder_in_the_settings_is_refused(tmp_path):
 
 # Metrics and the pipeline
 
+NEEDED_BY_MIOU = ("citations", "descriptions", "intervals", "miou", "regions", "versions")
+
 
 def test_a_metric_is_sent_under_its_own_name(tmp_path):
     folder = ROOT / "evaluate_metrics" / "miou"
     payload = metric_payload(folder, "tester/miou")
-    assert [file.path for file in payload.files] == ["README.md", "app.py", "miou.py", "requirements.txt"]
+    needed = [f"functional_{name}.py" for name in NEEDED_BY_MIOU]
+    paths = ["README.md", "app.py", *needed, "miou.py", "requirements.txt", "space.py"]
+    assert [file.path for file in payload.files] == paths
     assert 'evaluate.load("tester/miou")' in payload.card
     with pytest.raises(UserError, match="REPO must end in /miou"):
         metric_payload(folder, "tester/iou")

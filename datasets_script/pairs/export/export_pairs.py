@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from evaluate_metrics.functional.versions import recorded_versions
+
 from ...utils.errors import UserError
 from ...utils.files import replacing_folder, write_json
-from ...utils.versions import recorded_versions
 from ..storage import check_shards, find_shards, read_rows
 from .common import INFO_FILE, ExportSettings
 from .formats import find_writer

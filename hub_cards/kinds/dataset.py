@@ -1,4 +1,4 @@
-"""A data set's folder, as `artiagent synthesize` or `artiagent prepare` leaves it, as what is pushed."""
+"""Push a dataset, as `artiagent synthesize` or `artiagent prepare` leaves it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet
-from huggingface_hub import RepoCard
+from typing import TYPE_CHECKING, Any
 
 from datasets_script.utils.errors import UserError
 
-from .cards import dataset_card
-from .checks import check_license, parse_card
-from .payload import CARD, Payload, SentFile, divide, replaced
-from .records import read_json
+from ..checks import check_license, parse_card, read_json
+from ..payload import CARD, LICENSE, Kind, Payload, SentFile, divide, replaced
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import RepoCard
 
 
 _RUN_SHARDS = "data/pairs-*.parquet"
@@ -29,12 +27,14 @@ _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.parquet
 
 def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     """
-    What is sent of a data set: its shards, its settings, counts and rejections, the contact sheet, and its card.
+    Collect what is sent of a dataset: shards, settings, counts and rejections, the contact sheet, and its card.
 
     Raises:
         UserError: it is not whole, has no licence, or holds something that must not be published.
     """
-    files, left_out = divide("dataset", folder)
+    from ..cards import dataset_card
+
+    files, left_out = divide(KIND, folder)
     shards = [file for file in files if file.path.endswith(".parquet")]
     if not shards or not (folder / CARD).is_file():
         raise UserError(
@@ -61,7 +61,7 @@ def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     }
     text = dataset_card(repo_id, card.text, card.data, facts, next(iter(counts.values())), license)
     files = list(replaced(files, _without_traces))
-    return Payload.of("dataset", repo_id, folder, files, text, [*left_out, *foreign])
+    return Payload.of(KIND, repo_id, folder, files, text, [*left_out, *foreign])
 
 
 def _read_card(folder: Path) -> RepoCard:
@@ -136,9 +136,12 @@ def _check_run(folder: Path, rows: Mapping[str, int]) -> None:
 
 
 def _count_rows(path: Path) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
     try:
         return pyarrow.parquet.read_metadata(path).num_rows
-    except pa.ArrowInvalid as error:
+    except pyarrow.ArrowInvalid as error:
         raise UserError(f"'{path}' is no whole Parquet file: {error}") from error
 
 
@@ -158,3 +161,22 @@ def _without_traces(file: SentFile) -> bytes | None:
     for record in records:
         record.pop("traceback", None)
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+
+
+KIND = Kind(
+    name="dataset",
+    repo_type="dataset",
+    help="a dataset, a folder of `artiagent synthesize` or `artiagent prepare --out`",
+    path_help="folder of the dataset",
+    examples=('dataset out me/pairs --license cc-by-4.0            then: load_dataset("me/pairs")',),
+    allowed=(
+        "run.json",
+        "prepared.json",
+        "rejected.jsonl",
+        "skipped.jsonl",
+        "contact_sheet.png",
+        "*/*.parquet",
+    ),
+    build=dataset_payload,
+    options=(LICENSE,),
+)
