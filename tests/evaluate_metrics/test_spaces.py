@@ -16,7 +16,6 @@ from pathlib import Path
 import evaluate
 import pytest
 import yaml
-from hub_cards.metric import metric_payload
 from huggingface_hub import metadata_load
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -25,6 +24,7 @@ from evaluate_metrics import METRICS, metric_path
 from evaluate_metrics.functional.citations import ARTIAGENT
 from evaluate_metrics.functional.descriptions import inputs_description
 from evaluate_metrics.functional.intervals import Bootstrap
+from hub_cards.kinds.metric import metric_payload
 
 from ..helpers.local_hub import LocalHub
 from ..helpers.paths import ROOT
