@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..pairs.report import write_report
+from ..pairs.report import write_pair_report
 from ..utils.errors import UserError
 
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     to = args.to or args.out
     if to.exists() and not to.is_dir():
         raise UserError(f"--to must be a folder, got the file '{to}'")
-    findings = write_report(args.out, to)
+    findings = write_pair_report(args.out, to)
     print("\n".join(f"- {finding}" for finding in findings))
     print(f"page in {to / 'report.html'}, numbers in {to / 'report.json'}")
     return 0

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,10 @@ from filelock import FileLock
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..figures.sheets import contact_sheet
-from ..pairs.card import write_card
+from ..pairs.card import write_pair_card
+from ..pairs.old_layout import upgrade_shards
 from ..pairs.storage import PairWriter, read_pairs
+from ..schema.run_record import RUN_FILE, RunRecord, recorded_versions
 from ..utils.files import replacing, write_json
 from .ledger import Totals, json_lines, marker, read_markers, read_rejected, read_totals
 from .locks import holding_rank, lock_folder
@@ -32,8 +33,6 @@ from .shards import RunMismatchError, Shards, _recorded_sources, read_barred
 from .stages import Sample
 from .synthesizer import Synthesizer
 
-
-RECORDED_PACKAGES = ("artiagent", "torch", "diffusers", "transformers", "datasets", "numpy", "pillow")
 
 # So many photographs in a row that fail unexpectedly, or whose answers cannot be read, mean that it is not the
 # photographs.
@@ -102,13 +101,12 @@ class Run:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def _check_identity(self) -> None:
-        path = self.out / "run.json"
-        if not path.exists():
+        if not (self.out / RUN_FILE).exists():
             if any(record["fingerprint"] != self.fingerprint for record in read_markers(self.out)):
                 raise RunMismatchError(f"'{self.out}' has lost its run.json and holds shards of another run")
-            write_json(path, {**self.identity, "status": "running"})
+            RunRecord(**self.identity).write(self.out)
             return
-        different = sorted(differences(json.loads(path.read_text(encoding="utf-8")), self.identity))
+        different = sorted(differences(RunRecord.read(self.out).identity, self.identity))
         if different:
             raise RunMismatchError(
                 f"'{self.out}' holds a run with another {', '.join(different)}; give the same settings to continue "
@@ -222,27 +220,28 @@ class Run:
             if self.shards.count_finished(self.out) < len(self.shards.sources):
                 return {**self.identity, "status": "running"}
             totals = read_totals(self.out)
-            run = {
+            run = RunRecord(
                 **self.identity,
-                "status": "complete",
-                "fingerprint": self.fingerprint,
-                "pairs": totals.pairs,
-                "rejected": totals.rejections,
-                "made": dict(totals.by_type(totals.accepted + totals.discarded)),
-                "accepted": dict(totals.by_type(totals.accepted)),
-                "acceptance": totals.acceptance,
-                "rejected_at": dict(totals.rejected_at),
-                **totals.counters,
-                "seconds": round(totals.seconds, 3),
-            }
+                status="complete",
+                fingerprint=self.fingerprint,
+                pairs=totals.pairs,
+                rejected=totals.rejections,
+                made=dict(totals.by_type(totals.accepted + totals.discarded)),
+                accepted=dict(totals.by_type(totals.accepted)),
+                acceptance=totals.acceptance,
+                rejected_at=dict(totals.rejected_at),
+                counters=dict(totals.counters),
+                seconds=round(totals.seconds, 3),
+            )
             with replacing(self.out / "rejected.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
                 file.writelines(json_lines(read_rejected(self.out)))
-            write_card(self.out, run)
+            upgrade_shards(self.out)
+            write_pair_card(self.out, run)
             if totals.pairs:
                 with replacing(self.out / "contact_sheet.png") as temporary:
                     contact_sheet(read_pairs(self.out)).save(temporary, format="PNG")
-            write_json(self.out / "run.json", run)
-            return run
+            run.write(self.out)
+            return run.as_dict()
 
 
 def _check_parent() -> None:
@@ -263,16 +262,6 @@ def _sample_event(sample: Sample, seconds: float) -> dict[str, Any]:
         "discarded": dict(totals.by_type(totals.discarded)),
         "seconds": round(seconds, 3),
     }
-
-
-def recorded_versions() -> dict[str, str]:
-    versions = {}
-    for package in RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
 
 
 def differences(recorded: dict[str, Any], current: dict[str, Any], prefix: str = "") -> Iterator[str]:
