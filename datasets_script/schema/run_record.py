@@ -143,7 +143,8 @@ class RunRecord:
         """Return the content of `run.json`, JSON-serialisable."""
         content = {**self.identity, "status": self.status}
         if self.is_complete:
-            content |= {name: getattr(self, name) for name in _RESULTS} | self.counters | {"seconds": self.seconds}
+            results = {name: getattr(self, name) for name in _RESULTS}
+            content |= {**results, **self.counters, "seconds": self.seconds}
         return content | ({"license": self.license} if self.license else {})
 
     @property
