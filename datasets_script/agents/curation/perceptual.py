@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...schema.pair import PerceptualName
 from ...utils.errors import UserError
 
 
@@ -26,7 +27,7 @@ class PerceptualMetricUnavailable(UserError, RuntimeError):
 class PerceptualMetric(Protocol):
     """A distance between two crops of one size. `name` is the key its numbers are stored under."""
 
-    name: str
+    name: PerceptualName
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> float:
         """
@@ -43,7 +44,7 @@ class PerceptualMetric(Protocol):
 class _NetworkMetric:
     """What the two metrics share: they are the same computation on other backbones."""
 
-    name: str
+    name: PerceptualName
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network.eval().requires_grad_(False)
@@ -65,7 +66,7 @@ class Lpips(_NetworkMetric):
         PerceptualMetricUnavailable: no `lpips` package, or no backbone in the cache and no network to fetch it.
     """
 
-    name = "lpips"
+    name: PerceptualName = "lpips"
 
     def __init__(self) -> None:
         try:
@@ -95,7 +96,7 @@ class ShiftTolerantLpips(_NetworkMetric):
         PerceptualMetricUnavailable: no `stlpips_pytorch` package.
     """
 
-    name = "stlpips"
+    name: PerceptualName = "stlpips"
 
     def __init__(self) -> None:
         try:

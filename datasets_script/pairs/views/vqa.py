@@ -10,9 +10,9 @@ from typing import Any
 import datasets
 from datasets import Features, List, Value
 
-from ...agents.curation.explanations import is_plural
 from ...schema.boxes import Box
 from ...schema.pair import Artifact
+from ...utils.english import is_plural
 from ...utils.seeds import derive_seed
 from ...vlm.conventions import BoxFormat
 from .part_boxes import other_box, part_box
