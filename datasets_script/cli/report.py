@@ -29,12 +29,12 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..pairs.report import write_report
+    from ..pairs.report import write_pair_report
 
     to = args.to or args.out
     if to.exists() and not to.is_dir():
         raise UserError(f"--to must be a folder, got the file '{to}'")
-    findings = write_report(args.out, to)
+    findings = write_pair_report(args.out, to)
     print("\n".join(f"- {finding}" for finding in findings))
     print(f"page in {to / 'report.html'}, numbers in {to / 'report.json'}")
     return 0

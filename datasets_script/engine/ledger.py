@@ -14,13 +14,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..schema.pair import Artifact, Pair, Rejection
 
 
 # Of each accepted artifact, for the summary's medians.
-SUMMARY_SCORES = ("change_inside", "change_outside", "psnr_outside")
+SUMMARY_SCORES: tuple[Literal["change_inside", "change_outside", "psnr_outside"], ...] = (
+    "change_inside",
+    "change_outside",
+    "psnr_outside",
+)
 
 
 @dataclass
@@ -54,7 +58,7 @@ class Totals:
         self.rejections += len(rejections)
         for pair in pairs:
             for artifact in pair.artifacts:
-                self.accepted[_kind(artifact.type, artifact.tool, artifact.parameters.get("kernel", ""))] += 1
+                self.accepted[_kind(artifact.type, artifact.tool, artifact.kernel)] += 1
                 self._note_scores(artifact)
         for rejection in rejections:
             self.rejected_at[rejection.stage] += 1

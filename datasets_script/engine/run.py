@@ -21,11 +21,12 @@ from filelock import FileLock
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..figures.sheets import contact_sheet
-from ..pairs.card import write_card
+from ..pairs.card import write_pair_card
+from ..pairs.old_layout import upgrade_shards
 from ..pairs.storage import PairWriter, read_pairs
+from ..schema.run_record import RUN_FILE, RunRecord, recorded_versions
 from ..utils.errors import StoppedError
 from ..utils.files import replacing, write_json
-from ..utils.versions import recorded_versions
 from .ledger import Totals, json_lines, marker, read_markers, read_rejected, read_totals
 from .locks import holding_rank, lock_folder
 from .log import ProgressLine, RunLog
@@ -101,13 +102,12 @@ class Run:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def _check_identity(self) -> None:
-        path = self.out / "run.json"
-        if not path.exists():
+        if not (self.out / RUN_FILE).exists():
             if any(record["fingerprint"] != self.fingerprint for record in read_markers(self.out)):
                 raise RunMismatchError(f"'{self.out}' has lost its run.json and holds shards of another run")
-            write_json(path, {**self.identity, "status": "running"})
+            RunRecord(**self.identity).write(self.out)
             return
-        different = sorted(differences(json.loads(path.read_text(encoding="utf-8")), self.identity))
+        different = sorted(differences(RunRecord.read(self.out).identity, self.identity))
         if different:
             raise RunMismatchError(
                 f"'{self.out}' holds a run with another {', '.join(different)}; give the same settings to continue "
@@ -223,27 +223,28 @@ class Run:
             if self.shards.count_finished(self.out) < len(self.shards.sources):
                 return {**self.identity, "status": "running"}
             totals = read_totals(self.out)
-            run = {
+            run = RunRecord(
                 **self.identity,
-                "status": "complete",
-                "fingerprint": self.fingerprint,
-                "pairs": totals.pairs,
-                "rejected": totals.rejections,
-                "made": dict(totals.by_type(totals.accepted + totals.discarded)),
-                "accepted": dict(totals.by_type(totals.accepted)),
-                "acceptance": totals.acceptance,
-                "rejected_at": dict(totals.rejected_at),
-                **totals.counters,
-                "seconds": round(totals.seconds, 3),
-            }
+                status="complete",
+                fingerprint=self.fingerprint,
+                pairs=totals.pairs,
+                rejected=totals.rejections,
+                made=dict(totals.by_type(totals.accepted + totals.discarded)),
+                accepted=dict(totals.by_type(totals.accepted)),
+                acceptance=totals.acceptance,
+                rejected_at=dict(totals.rejected_at),
+                counters=dict(totals.counters),
+                seconds=round(totals.seconds, 3),
+            )
             with replacing(self.out / "rejected.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
                 file.writelines(json_lines(read_rejected(self.out)))
-            write_card(self.out, run)
+            upgrade_shards(self.out)
+            write_pair_card(self.out, run)
             if totals.pairs:
                 with replacing(self.out / "contact_sheet.png") as temporary:
                     contact_sheet(read_pairs(self.out)).save(temporary, format="PNG")
-            write_json(self.out / "run.json", run)
-            return run
+            run.write(self.out)
+            return run.as_dict()
 
 
 def _check_parent() -> None:

@@ -63,7 +63,7 @@ class Synthesizer:
             Perceive(perception, perception_batch_size),
             Plan(settings, injector.sample_size, injector.pipeline.patch_size),
             Inject(injector, curator, settings, batch_size),
-            Explain(curator, perception_batch_size),
+            Explain(curator, injector, settings, perception_batch_size),
         ]
         identity = {
             "model_revision": injector.revision,

@@ -43,7 +43,7 @@ from datasets_script.engine.shards import Shards
 from datasets_script.engine.stages import Read, Sample, Stage
 from datasets_script.engine.synthesizer import Synthesizer
 from datasets_script.engine.workers import WorkerPool
-from datasets_script.schema.pair import Artifact, Pair
+from datasets_script.schema.pair import Artifact, ArtifactScores, Pair
 from diffusers_artifact.mapping import PatchMapping
 
 
@@ -64,14 +64,14 @@ def pair_of(source_id: str, side: int) -> Pair:
     mask = np.zeros((side, side), dtype=bool)
     mask[:16, :16] = True
     grid = (side // 16, side // 16)
-    scores = {"change_inside": 0.3, "change_outside": 0.005, "psnr_outside": 39.0}
+    scores: ArtifactScores = {"change_inside": 0.3, "change_outside": 0.005, "psnr_outside": 39.0}
     artifact = Artifact(
         "duplication", "add", "person", "eye", "", PatchMapping.from_pairs([(0, 1)], grid, "duplication"), mask,
         (0.0, 0.0, 16.0, 16.0), "duplicated eye", "The person has an extra eye.", scores,
     )  # fmt: skip
     return Pair(
-        f"{source_id}:0", source_id, clean, clean, flawed, "a person", "A person.", "An extra eye.", "template", grid,
-        0, "fireflow", 8, "none", "", {"crop": [0, 0, side, side]}, (artifact,),
+        f"{source_id}:0", source_id, 0, clean, clean, flawed, "a person", "A person.", "An extra eye.", "template",
+        grid, 0, "fireflow", 8, "none", "", {"crop": [0, 0, side, side]}, (artifact,),
     )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def sleeping_run(out: Path, folder: Path, names: Sequence[str], stages: Sequence
         out,
         folder,
         names,
-        Synthesizer(stages, RunSettings(), dict.fromkeys(("model_revision", "perception", "curation"))),
+        Synthesizer(stages, RunSettings(), {"model_revision": "", "perception": {}, "curation": {}}),
     )
 
 

@@ -14,8 +14,9 @@ from huggingface_hub import HfApi, ModelCard, constants, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from datasets_script.cli.main import build_parser
-from datasets_script.pairs.card import write_card
+from datasets_script.pairs.card import write_pair_card
 from datasets_script.pairs.prepare import prepare_pairs_folder
+from datasets_script.schema.run_record import RunRecord
 from datasets_script.utils.errors import UserError
 from hub_cards.dataset import dataset_payload
 from hub_cards.metric import metric_payload
@@ -127,7 +128,7 @@ def write_dataset(folder: Path, count: int = 6, status: str = "complete", model:
     (folder / "contact_sheet.png").write_bytes(b"a picture")
     (folder / "logs").mkdir()
     (folder / "logs" / "rank-0.jsonl").write_text("/home/alice")
-    write_card(folder, run)
+    write_pair_card(folder, RunRecord.read(folder))
     return folder
 
 

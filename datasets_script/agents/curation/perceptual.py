@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...schema.pair import PerceptualName
 from ...utils.errors import UserError
 
 
@@ -26,7 +27,7 @@ class PerceptualMetricUnavailable(UserError, RuntimeError):
 class PerceptualMetric(Protocol):
     """A distance between two crops of one size. `name` is the key its numbers are stored under."""
 
-    name: str
+    name: PerceptualName
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> float:
         """
@@ -43,7 +44,7 @@ class PerceptualMetric(Protocol):
 class _NetworkMetric:
     """What the two metrics share: they are the same computation on other backbones."""
 
-    name: str
+    name: PerceptualName
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network.eval().requires_grad_(False)

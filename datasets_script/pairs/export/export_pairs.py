@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,16 +10,12 @@ from typing import Any
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from ...schema.run_record import RUN_FILE, RunRecord, recorded_versions
 from ...utils.errors import UserError
 from ...utils.files import replacing_folder, write_json
-from ...utils.versions import recorded_versions
 from ..storage import check_shards, find_shards, read_rows
 from .common import INFO_FILE, ExportSettings
 from .formats import find_writer
-
-
-# What of a run's `run.json` its pairs depend on.
-_RECORDED = ("settings", "model_revision", "perception", "curation", "versions", "sources", "fingerprint")
 
 
 def export_pairs(
@@ -60,17 +55,14 @@ def export_pairs(
 
 
 def export_info(files: Sequence[str], name: str, settings: ExportSettings) -> dict[str, Any]:
-    """What an export records of itself: its settings, versions, and the runs that its pairs are from."""
-    records = {run: json.loads(run.read_text(encoding="utf-8")) for run in map(_run_of, files) if run.exists()}
-    licenses = sorted({run.get("license", "unknown") for run in records.values()})
+    """Return what an export records of itself: its settings, versions, and the runs that its pairs are from."""
+    folders = dict.fromkeys(Path(path).parents[1] for path in files)
+    runs = [RunRecord.read(folder) for folder in folders if (folder / RUN_FILE).exists()]
+    licenses = sorted({run.license or "unknown" for run in runs})
     return {
         "format": name,
         "export": asdict(settings),
         "versions": recorded_versions(),
         "license": ", ".join(licenses) or "unknown",
-        "runs": [{key: run[key] for key in _RECORDED if key in run} for run in records.values()],
+        "runs": [run.origin for run in runs],
     }
-
-
-def _run_of(shard: str) -> Path:
-    return Path(shard).parents[1] / "run.json"
