@@ -16,17 +16,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from .helpers.paths import ROOT
+from .test_layout import PACKAGES
 
 
-# Each package, with those it may import.
-PACKAGES: dict[str, set[str]] = {
-    "diffusers_artifact": set(),
-    "datasets_script": {"diffusers_artifact", "evaluate_metrics"},
-    "evaluate_metrics": set(),
-    "hub_cards": {"datasets_script", "diffusers_artifact", "evaluate_metrics"},
-}
-# The command line, which nothing imports, publishes.
-PUBLISHER = "datasets_script/cli/push.py"
 MAX_EMBEDDED_BYTES = 16 * 2**20
 
 # Alice is nobody's account: it is she whose paths must not be published, in the tests of that.
@@ -152,14 +144,6 @@ def test_imports_at_the_top_of_a_module_need_no_extra(package: str) -> None:
     for path, tree in modules(package):
         missing = not_provided(imports(tree.body), core_requirements())
         assert not missing, f"{path} imports {missing} at its top, which only an extra installs"
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_dependencies_between_packages_point_one_way(package: str) -> None:
-    for path, tree in modules(package):
-        others = imports(ast.walk(tree)) & {*PACKAGES, "training", "tests"} - {package}
-        allowed = PACKAGES[package] | ({"hub_cards"} if path == PUBLISHER else set())
-        assert others <= allowed, f"{path} imports {others - allowed}"
 
 
 def test_every_dependency_has_a_lower_bound_that_its_tested_version_meets() -> None:

@@ -2,7 +2,7 @@
 Shows what a model will see in training: the first conversations as the recipe's processor and collator make them.
 
 ```bash
-python -m training.preview_vlm --config training/recipes/qwen2_5_vl_7b_stage1.yaml --dataset_name runs/pairs
+python -m training.preview_vlm --config qwen2_5_vl_7b_stage1 --dataset_name runs/pairs
 ```
 
 One page, with all pictures in it: each image as the model gets it, un-normalised; the text token by token, what is

@@ -12,14 +12,14 @@ parts of the model frozen, boxes written for the model's own processor, pixel bo
 # Full training (ArtiAgent's two stages, on 8 GPUs)
 ```bash
 accelerate launch --config_file training/accelerate_configs/zero3.yaml -m training.sft_vlm \
-    --config training/recipes/qwen2_5_vl_7b_stage1.yaml --dataset_name runs/pairs
+    --config qwen2_5_vl_7b_stage1 --dataset_name runs/pairs
 accelerate launch --config_file training/accelerate_configs/zero3.yaml -m training.sft_vlm \
-    --config training/recipes/qwen2_5_vl_7b_stage2.yaml --dataset_name runs/pairs
+    --config qwen2_5_vl_7b_stage2 --dataset_name runs/pairs
 ```
 
 # LoRA (one 24 GB GPU)
 ```bash
-python -m training.sft_vlm --config training/recipes/qwen2_5_vl_7b_lora_24gb.yaml --dataset_name runs/pairs
+python -m training.sft_vlm --config qwen2_5_vl_7b_lora_24gb --dataset_name runs/pairs
 ```
 
 Every value of a recipe can be overridden on the command line. Stopped by Ctrl-C or a crash, the same command continues
@@ -55,7 +55,7 @@ from evaluate_metrics.functional.versions import versions
 from training.vlm.data import CONVERSATIONS, Conversations
 from training.vlm.freezing import PARTS, exclude_from_lora, freeze, parameter_counts
 from training.vlm.processor import prepare_processor, set_chat_template
-from training.vlm.run import begin_run, find_base, given_arguments, recipe_record, step_of
+from training.vlm.run import begin_run, find_base, given_arguments, recipe_record, step_of, with_recipe_paths
 
 
 @dataclass
@@ -198,7 +198,7 @@ def parse(
     arguments: Sequence[str] | None = None,
 ) -> tuple[SFTVLMArguments, SFTConfig, ModelConfig, dict[str, Any]]:
     """The arguments, and of those that were given, what the record keeps."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = with_recipe_paths(sys.argv[1:] if arguments is None else arguments)
     given = given_arguments(make_parser(), arguments)
     for name in ("packing", "padding_free", "max_length"):
         if given.get(name):

@@ -1,4 +1,4 @@
-"""The synthesis agent's choices: which flaws to make of what was perceived."""
+"""The synthesis agent's choices: which artifacts to make of what was perceived."""
 
 from __future__ import annotations
 
@@ -53,10 +53,54 @@ class Scene:
         return others
 
 
-Choice = tuple[str, int, str]
-"""Tool, `instance_id` of the part or entity it works on, and kernel; an empty kernel is any."""
+@dataclass(frozen=True)
+class Choice:
+    """
+    What a tool is to work on, or did.
 
-Proposal = tuple[Entity, Part | None, Entity | None, PatchMapping | NotApplicable, dict[str, Any]]
+    Attributes:
+        tool (`str`): The tool.
+        instance_id (`int`): Of the part, or of the entity of a fusion.
+        kernel (`str`): The kernel; empty for any.
+    """
+
+    tool: str
+    instance_id: int
+    kernel: str = ""
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Choice:
+        """Return the choice that an artifact is made of."""
+        return cls(artifact.tool, artifact.instance_id, artifact.kernel)
+
+    @property
+    def with_any_kernel(self) -> Choice:
+        return Choice(self.tool, self.instance_id)
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """
+    One place for a tool to work on.
+
+    Attributes:
+        entity (`Entity`): What it concerns, or the first of two.
+        mapping (`PatchMapping` or `NotApplicable`): What the tool makes of it, or why nothing.
+        part (`Part`, *optional*): The part of `entity`, but for a fusion.
+        second (`Entity`, *optional*): The second entity of a fusion.
+        kernel (`str`): The kernel, for tools that have one.
+    """
+
+    entity: Entity
+    mapping: PatchMapping | NotApplicable
+    part: Part | None = None
+    second: Entity | None = None
+    kernel: str = ""
+
+    @property
+    def subject(self) -> Entity | Part:
+        """What the tool works on."""
+        return self.part or self.entity
 
 
 def shuffled(items: Sequence[Any], generator: torch.Generator) -> list[Any]:
@@ -74,7 +118,7 @@ def propose_on_part(
             occupied=occupied,
             generator=generator,
         )
-        yield entity, part, None, mapping, {}
+        yield Proposal(entity, mapping, part)
 
 
 def propose_distort(scene: Scene, occupied: np.ndarray, generator: torch.Generator) -> Iterator[Proposal]:
@@ -87,7 +131,7 @@ def propose_distort(scene: Scene, occupied: np.ndarray, generator: torch.Generat
                 occupied=occupied,
                 generator=generator,
             )
-            yield entity, part, None, mapping, {"kernel": kernel}
+            yield Proposal(entity, mapping, part, kernel=kernel)
 
 
 def propose_fuse(scene: Scene, occupied: np.ndarray, generator: torch.Generator) -> Iterator[Proposal]:
@@ -103,7 +147,7 @@ def propose_fuse(scene: Scene, occupied: np.ndarray, generator: torch.Generator)
             band_radius=band_radius,
             generator=generator,
         )
-        yield first, None, second, mapping, {}
+        yield Proposal(first, mapping, second=second)
 
 
 PROPOSERS: dict[str, Callable[[Scene, np.ndarray, torch.Generator], Iterator[Proposal]]] = {
@@ -125,7 +169,7 @@ def plan_artifacts(
     occupied: np.ndarray | None = None,
 ) -> tuple[list[Artifact], dict[str, str]]:
     """
-    Chooses up to `num_artifacts` flaws for one image, on disjoint patches (spec §2).
+    Choose up to `num_artifacts` artifacts for one image, on disjoint patches.
 
     Args:
         scene (`Scene`): What was perceived.
@@ -134,8 +178,8 @@ def plan_artifacts(
         counts (`Counter`): Artifacts made so far by type; rarer types are tried first, ties in random order.
         generator (`torch.Generator`): Source of all choices.
         max_target_share (`float`): Largest share of the image that one artifact may take.
-        avoid (`frozenset`): Choices that other variants of the image have already, or that were rejected; one without
-            a kernel stands for all kernels.
+        avoid (`frozenset[Choice]`): Choices that other variants of the image have already, or that were rejected; one
+            without a kernel stands for all kernels.
         occupied (`np.ndarray` of shape `grid`, `bool`, *optional*): Patches that are taken already.
 
     Returns:
@@ -170,9 +214,10 @@ def _first_applicable(
     reasons: dict[str, str],
 ) -> Artifact | None:
     reasons.setdefault(tool, "no fitting part or pair of entities in the image")
-    for entity, part, second, mapping, parameters in PROPOSERS[tool](scene, occupied, generator):
-        subject = part or entity
-        if avoid & {(tool, subject.instance_id, ""), (tool, subject.instance_id, parameters.get("kernel", ""))}:
+    for proposal in PROPOSERS[tool](scene, occupied, generator):
+        subject, mapping, second = proposal.subject, proposal.mapping, proposal.second
+        choice = Choice(tool, subject.instance_id, proposal.kernel)
+        if avoid & {choice, choice.with_any_kernel}:
             reasons[tool] = "tried already, in this variant of the image or another"
             continue
         if isinstance(mapping, NotApplicable):
@@ -182,17 +227,18 @@ def _first_applicable(
             reasons[tool] = f"it would take {share:.0%} of the image, over {max_target_share:.0%}"
             continue
         del reasons[tool]
-        region = subject.mask if second is None else entity.mask | second.mask
+        region = subject.mask if second is None else subject.mask | second.mask
         mask = artifact_mask(mapping, region, scene.patch_size)
         return Artifact(
             type=ARTIFACT_TYPE_OF_TOOL[tool],
             tool=tool,
-            entity=entity.name,
-            part=part.name if part else "",
+            kernel=proposal.kernel,
+            entity=proposal.entity.name,
+            part=proposal.part.name if proposal.part else "",
             fused_entity=second.name if second else "",
+            instance_id=subject.instance_id,
             mapping=mapping,
             mask=mask,
             bbox=bbox_of_mask(mask),
-            parameters={**parameters, "instance_id": subject.instance_id},
         )
     return None

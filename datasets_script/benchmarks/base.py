@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..schema.image import BenchmarkImage
+from ..utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Skipped:
     reason: str
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(UserError, ValueError):
     """A source is missing or is not laid out as published; the message says what to fetch, or what differs."""
 
 

@@ -5,41 +5,42 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from huggingface_hub import HfApi, get_token
-
-from evaluate_metrics import METRICS, metric_path
-from hub_cards.dataset import dataset_payload
-from hub_cards.metric import metric_payload
-from hub_cards.model import model_payload
-from hub_cards.payload import Kind, Payload
-from hub_cards.pipeline import installed_pipeline, pipeline_payload
-from hub_cards.push import HubUnavailable, check_repo_id, prepare_target, push
+from evaluate_metrics import METRICS
 
 from ..utils.errors import UserError
+from .parser import Parser
 
 
-_EPILOG = """\
+if TYPE_CHECKING:
+    from hub_cards.payload import Kind, Payload
+
+
+DESCRIPTION = """\
+Shows what would be sent and its card, then sends it to the Hub in one commit."""
+
+EPILOG = """\
+The token is that of `hf auth login`, or HF_TOKEN. A push is one commit or none: after an interruption the same command
+sends what is missing. Only files that belong are sent; a token, a key or a path of this machine in any of them stops
+the push.
+
 examples:
   artiagent push model runs/detector me/detector --license apache-2.0 --dry-run    shows files and card, sends nothing
   artiagent push model runs/detector me/detector --license apache-2.0 --private
   artiagent push dataset out me/pairs --license cc-by-4.0            then: load_dataset("me/pairs")
   artiagent push metric miou me/miou                                 then: evaluate.load("me/miou")
-  artiagent push pipeline me/artifact-injection                      then: custom_pipeline="me/artifact-injection"
-
-The token is that of `hf auth login`, or HF_TOKEN. A push is one commit or none: after an interruption the same command
-sends what is missing. Only files that belong are sent; anything with a token, a key or a path of this machine in it
-stops the push."""
+  artiagent push pipeline me/artifact-injection                      then: custom_pipeline="me/artifact-injection\""""
 
 _HELP: dict[Kind, str] = {
     "model": "a trained vision-language model or adapter, with training.json",
-    "dataset": "a folder of `artiagent synthesize` or `artiagent prepare --out`",
+    "dataset": "a dataset, a folder of `artiagent synthesize` or `artiagent prepare --out`",
     "metric": f"a metric as a Space: {', '.join(METRICS)}",
     "pipeline": "the pipeline's code, for custom_pipeline=",
 }
 _PATHS: dict[Kind, str] = {
     "model": "folder of the model; its evaluation/*.json, reports of `artiagent evaluate`, go into the card",
-    "dataset": "the folder",
+    "dataset": "folder of the dataset",
     "metric": "name of the metric, or its folder",
     "pipeline": "folder of the pipeline (default: the installed one)",
 }
@@ -47,30 +48,25 @@ _PATHS: dict[Kind, str] = {
 _LICENSED: tuple[Kind, ...] = ("model", "dataset")
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "push",
-        help="publish a model, a data set, a metric or the pipeline on the Hub",
-        description="Shows what would be sent and its card, then sends it to the Hub in one commit.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+def add_arguments(parser: Parser) -> None:
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND", parser_class=Parser)
     for kind, help in _HELP.items():
-        command = kinds.add_parser(kind, help=help, description=f"Pushes {help}.")
+        command = kinds.add_parser(kind, help=help, description=f"Pushes {help}.", epilog=EPILOG)
         command.add_argument("path", metavar="PATH", nargs="?" if kind == "pipeline" else None, help=_PATHS[kind])
-        command.add_argument("repo", metavar="REPO", help="where to, OWNER/NAME; created if it is not there")
+        command.add_argument("repo", metavar="REPO", help="repository as OWNER/NAME; created if it is not there")
         command.add_argument("--private", action="store_true", help="make a new repository private")
         command.add_argument("--dry-run", action="store_true", help="only show what would be sent, without network")
-        command.add_argument("--message", help="of the commit (default: what is pushed)")
+        command.add_argument("--message", help="message of the commit (default: what is pushed)")
         if kind in _LICENSED:
-            command.add_argument("--license", help="identifier of the Hub, e.g. apache-2.0, cc-by-4.0, other")
-    parser.set_defaults(
-        interrupted="nothing was committed; the same command sends what is missing.", run=run, license=None
-    )
+            command.add_argument("--license", help="licence by its Hub identifier, e.g. apache-2.0, cc-by-4.0, other")
+    parser.set_defaults(interrupted="nothing was committed; the same command sends what is missing.", license=None)
 
 
 def run(args: argparse.Namespace) -> int:
+    from huggingface_hub import HfApi, get_token
+
+    from hub_cards.push import HubUnavailable, prepare_target, push
+
     payload = _payload(args)
     print(_listing(payload, args.private), flush=True)
     if args.dry_run:
@@ -94,6 +90,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _payload(args: argparse.Namespace) -> Payload:
+    from evaluate_metrics import metric_path
+    from hub_cards.dataset import dataset_payload
+    from hub_cards.metric import metric_payload
+    from hub_cards.model import model_payload
+    from hub_cards.pipeline import installed_pipeline, pipeline_payload
+    from hub_cards.push import check_repo_id
+
     repo_id = check_repo_id(args.repo)
     match args.kind:
         case "model":

@@ -28,9 +28,9 @@ from PIL import Image, ImageOps
 
 from ..schema.prediction import Prediction
 from ..utils.photos import SourceError, open_source, to_rgb
-from ..vlm.base import VLM, VLMAnswer
+from ..vlm.base import DEFAULT_VLM, VLM, VLMAnswer
 from ..vlm.conventions import Box, Convention
-from ..vlm.local import DEFAULT_VLM, LocalVLM, Quantization
+from ..vlm.local import LocalVLM, Quantization
 from .answer_format import AnswerFormat, answer_format, convention_of
 from .answers import prediction_of, unescaped, without_thinking
 from .box_answers import find_boxes

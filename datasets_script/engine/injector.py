@@ -4,40 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 
 from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionOutput, ArtifactInjectionPipeline, PatchMapping
-from diffusers_artifact.choices import Confinement, ValueSource
 from diffusers_artifact.presets import EMBEDDED, PRESETS
 
+from ..utils.errors import UserError
 from ..utils.files import fingerprint
+from .settings import InjectionSettings
 
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class InjectionSettings:
-    """
-    How flaws are injected; see [`ArtifactInjectionPipeline.__call__`]. `preset="auto"` is `"embedded"` for the
-    embedded model and `"paper"` for all others; without `num_inference_steps` the preset's are taken.
-    """
-
-    num_inference_steps: int | None = None
-    solver: str = "fireflow"
-    value_source: ValueSource = "reconstruction"
-    confine: Confinement = "none"
-    allow_distilled: bool = False
-    preset: str = "auto"
-
-
-class ModelLoadError(OSError):
+class ModelLoadError(UserError, OSError):
     """The model named by the user could not be loaded."""
 
 
@@ -86,7 +74,8 @@ class Injector:
             else:
                 folder = Path(DiffusionPipeline.download(model, revision=revision))
                 self.revision = folder.name  # a snapshot's folder is named by its commit
-            pipeline = ArtifactInjectionPipeline.from_pretrained(folder, dtype=dtype)
+            with _without_progress_bar():
+                pipeline = ArtifactInjectionPipeline.from_pretrained(folder, dtype=dtype)
         except OSError as error:
             raise ModelLoadError(
                 "`model` must be 'embedded', a folder of a checkpoint or the id of one on the Hub, "
@@ -170,3 +159,15 @@ class Injector:
         )
         self.num_function_evaluations += output.num_function_evaluations
         return output
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Hide diffusers' bar of loaded components, which would stand above the run's own line of progress."""
+    enabled = diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            diffusers_logging.enable_progress_bar()

@@ -14,13 +14,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..schema.pair import Artifact, Pair, Rejection
 
 
 # Of each accepted artifact, for the summary's medians.
-SUMMARY_SCORES = ("change_inside", "change_outside", "psnr_outside")
+SUMMARY_SCORES: tuple[Literal["change_inside", "change_outside", "psnr_outside"], ...] = (
+    "change_inside",
+    "change_outside",
+    "psnr_outside",
+)
 
 
 @dataclass
@@ -54,7 +58,7 @@ class Totals:
         self.rejections += len(rejections)
         for pair in pairs:
             for artifact in pair.artifacts:
-                self.accepted[_kind(artifact.type, artifact.tool, artifact.parameters.get("kernel", ""))] += 1
+                self.accepted[_kind(artifact.type, artifact.tool, artifact.kernel)] += 1
                 self._note_scores(artifact)
         for rejection in rejections:
             self.rejected_at[rejection.stage] += 1
@@ -64,6 +68,15 @@ class Totals:
     def _note_scores(self, artifact: Artifact) -> None:
         if all(name in artifact.scores for name in SUMMARY_SCORES):
             self.scores[artifact.type].extend(artifact.scores[name] for name in SUMMARY_SCORES)
+
+    def merge(self, other: Totals) -> None:
+        """Add what another one has counted."""
+        for name in ("sources", "pairs", "rejections", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("accepted", "discarded", "rejected_at", "counters"):
+            getattr(self, name).update(getattr(other, name))
+        for kind, values in other.scores.items():
+            self.scores[kind].extend(values)
 
     def add(self, record: dict[str, Any]) -> None:
         """Adds what [`as_dict`] gave."""

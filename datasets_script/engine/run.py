@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,11 @@ from filelock import FileLock
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..figures.sheets import contact_sheet
-from ..pairs.card import write_card
+from ..pairs.card import write_pair_card
+from ..pairs.old_layout import upgrade_shards
 from ..pairs.storage import PairWriter, read_pairs
+from ..schema.run_record import RUN_FILE, RunRecord, recorded_versions
+from ..utils.errors import StoppedError
 from ..utils.files import replacing, write_json
 from .ledger import Totals, json_lines, marker, read_markers, read_rejected, read_totals
 from .locks import holding_rank, lock_folder
@@ -33,8 +35,6 @@ from .stages import Sample
 from .synthesizer import Synthesizer
 
 
-RECORDED_PACKAGES = ("artiagent", "torch", "diffusers", "transformers", "datasets", "numpy", "pillow")
-
 # So many photographs in a row that fail unexpectedly, or whose answers cannot be read, mean that it is not the
 # photographs.
 MAX_FAILURES_IN_A_ROW = 20
@@ -43,7 +43,7 @@ MAX_FAILURES_IN_A_ROW = 20
 _ROWS_AT_ONCE = 16
 
 
-class RunAborted(RuntimeError):
+class RunAborted(StoppedError):
     """The run would only fail on; finished shards are kept and it can be continued."""
 
 
@@ -102,13 +102,12 @@ class Run:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def _check_identity(self) -> None:
-        path = self.out / "run.json"
-        if not path.exists():
+        if not (self.out / RUN_FILE).exists():
             if any(record["fingerprint"] != self.fingerprint for record in read_markers(self.out)):
                 raise RunMismatchError(f"'{self.out}' has lost its run.json and holds shards of another run")
-            write_json(path, {**self.identity, "status": "running"})
+            RunRecord(**self.identity).write(self.out)
             return
-        different = sorted(differences(json.loads(path.read_text(encoding="utf-8")), self.identity))
+        different = sorted(differences(RunRecord.read(self.out).identity, self.identity))
         if different:
             raise RunMismatchError(
                 f"'{self.out}' holds a run with another {', '.join(different)}; give the same settings to continue "
@@ -162,13 +161,15 @@ class Run:
         log.write("shard", shard=shard, sources=len(self.shards.of(shard)))
         with replacing(self.out / "data" / f"pairs-{shard:05d}.parquet") as temporary, PairWriter(temporary) as writer:
             last = start
-            for sample in self.synthesizer.run(self._samples(shard), self.rank, self.world_size):
+            for sample in self.synthesizer.run(self._samples(shard)):
                 for pair in sample.pairs:
                     writer.write(pair)
                 rejected += [asdict(rejection) for rejection in sample.rejections]
-                totals.count(sample.pairs, sample.rejections)
+                counted = Totals()
+                counted.count(sample.pairs, sample.rejections)
+                totals.merge(counted)
                 now = time.perf_counter()
-                event = _sample_event(sample, now - last)
+                event = _sample_event(sample.source_id, counted, now - last)
                 last = now
                 log.write(**event)
                 if progress:
@@ -222,27 +223,28 @@ class Run:
             if self.shards.count_finished(self.out) < len(self.shards.sources):
                 return {**self.identity, "status": "running"}
             totals = read_totals(self.out)
-            run = {
+            run = RunRecord(
                 **self.identity,
-                "status": "complete",
-                "fingerprint": self.fingerprint,
-                "pairs": totals.pairs,
-                "rejected": totals.rejections,
-                "made": dict(totals.by_type(totals.accepted + totals.discarded)),
-                "accepted": dict(totals.by_type(totals.accepted)),
-                "acceptance": totals.acceptance,
-                "rejected_at": dict(totals.rejected_at),
-                **totals.counters,
-                "seconds": round(totals.seconds, 3),
-            }
+                status="complete",
+                fingerprint=self.fingerprint,
+                pairs=totals.pairs,
+                rejected=totals.rejections,
+                made=dict(totals.by_type(totals.accepted + totals.discarded)),
+                accepted=dict(totals.by_type(totals.accepted)),
+                acceptance=totals.acceptance,
+                rejected_at=dict(totals.rejected_at),
+                counters=dict(totals.counters),
+                seconds=round(totals.seconds, 3),
+            )
             with replacing(self.out / "rejected.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
                 file.writelines(json_lines(read_rejected(self.out)))
-            write_card(self.out, run)
+            upgrade_shards(self.out)
+            write_pair_card(self.out, run)
             if totals.pairs:
                 with replacing(self.out / "contact_sheet.png") as temporary:
                     contact_sheet(read_pairs(self.out)).save(temporary, format="PNG")
-            write_json(self.out / "run.json", run)
-            return run
+            run.write(self.out)
+            return run.as_dict()
 
 
 def _check_parent() -> None:
@@ -252,27 +254,15 @@ def _check_parent() -> None:
         raise RunAborted("the process that began this worker is gone")
 
 
-def _sample_event(sample: Sample, seconds: float) -> dict[str, Any]:
-    totals = Totals()
-    totals.count(sample.pairs, sample.rejections)
+def _sample_event(source_id: str, totals: Totals, seconds: float) -> dict[str, Any]:
     return {
         "event": "sample",
-        "source_id": sample.source_id,
+        "source_id": source_id,
         "pairs": totals.pairs,
         "accepted": dict(totals.by_type(totals.accepted)),
         "discarded": dict(totals.by_type(totals.discarded)),
         "seconds": round(seconds, 3),
     }
-
-
-def recorded_versions() -> dict[str, str]:
-    versions = {}
-    for package in RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
 
 
 def differences(recorded: dict[str, Any], current: dict[str, Any], prefix: str = "") -> Iterator[str]:

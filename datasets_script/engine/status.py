@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from pathlib import Path
 from typing import Any
 
+from ..schema.run_record import RunRecord
 from .ledger import read_totals
 from .locks import working_ranks
 from .log import log_path, parse_events
@@ -24,12 +24,12 @@ def status_text(out: Path) -> str:
     Args:
         out (`Path`): A folder with a `run.json`.
     """
-    run = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    totals, count = read_totals(out), run["sources"]["count"]
-    size = run["settings"]["shard_size"]
+    run = RunRecord.read(out)
+    totals, count = read_totals(out), run.sources["count"]
+    size = run.settings["shard_size"]
     shards, finished = -(-count // size), sum(1 for _ in (out / "shards").glob("*.json"))
     ranks = working_ranks(out)
-    state = "complete" if run["status"] == "complete" else "at work" if ranks else "stopped"
+    state = "complete" if run.is_complete else "at work" if ranks else "stopped"
     lines = [
         f"{out}: {state}",
         f"shards {finished}/{shards}, photographs {totals.sources}/{count} in finished shards, "

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import DatasetCardData
 
+from ..schema.run_record import RunRecord
 from ..utils.files import write_text
 
 
 COLUMNS = {
     "pair_id": "name of the pair, unique in the data set",
     "source_id": "file name of the photograph, relative to the source folder",
+    "variant": "which of the pairs of its photo this is, from 0",
     "source": "the photograph as the model saw it, cropped and resized by `transform`",
     "clean": "its reconstruction by the model, without flaws: the clean half of the pair",
     "flawed": "the same reconstruction with the flaws of `artifacts`",
@@ -33,9 +34,11 @@ COLUMNS = {
 ARTIFACT_FIELDS = {
     "type": "`duplication`, `omission`, `distortion` or `fusion`",
     "tool": "what made it: `add`, `remove`, `distort` or `fuse`",
+    "kernel": "how a distortion permutes its patches; empty for other tools",
     "entity": "the person, animal or thing it sits on",
     "part": "the part of it; empty for a fusion",
     "fused_entity": "the second entity of a fusion, else empty",
+    "instance_id": "number of the part, or of the entity of a fusion, among those perceived in the photo",
     "bbox": "box in pixels of `flawed`: x_min, y_min, x_max, y_max, maxima exclusive",
     "mask": "its pixels in `flawed`, 255 inside and 0 outside",
     "target_patches": "row-major indices of the patches where it was injected",
@@ -44,7 +47,7 @@ ARTIFACT_FIELDS = {
     "explanation": "one sentence",
     "scores": "JSON: what curation measured (changes as mean absolute difference in [0, 1], PSNR in dB); "
     "`vlm_has_artifact` is a vision-language model's verdict",
-    "parameters": "JSON: settings of the tool",
+    "parameters": "JSON: further settings of the tool",
 }
 
 _BODY = """\
@@ -95,21 +98,20 @@ Set `license` at the top of this file accordingly before publishing.
 """
 
 
-def write_card(folder: Path, run: dict[str, Any]) -> None:
+def write_pair_card(folder: Path, run: RunRecord) -> None:
     """
-    Writes `README.md`, whole or not at all.
+    Write `README.md`, whole or not at all.
 
     Args:
         folder (`Path`): The data set's folder, with its shards in `data/*.parquet`.
-        run (`dict`): The content of `run.json`: `settings`, `model_revision`, `versions`, `sources`, `pairs`,
-            `rejected`, `made` and `accepted` (counts by type), and `license`, an identifier of the Hub, if known.
+        run (`RunRecord`): Complete.
     """
     write_text(folder / "README.md", f"---\n{_front_matter(run)}\n---\n\n{_body(run)}")
 
 
-def _front_matter(run: dict[str, Any]) -> str:
+def _front_matter(run: RunRecord) -> str:
     return DatasetCardData(
-        license=run.get("license", "unknown"),
+        license=run.license or "unknown",
         pretty_name="Pairs of clean and structurally flawed images",
         task_categories=["image-classification", "object-detection", "image-segmentation"],
         tags=["artiagent", "image-artifacts", "synthetic"],
@@ -123,20 +125,17 @@ def _front_matter(run: dict[str, Any]) -> str:
     ).to_yaml()
 
 
-def _body(run: dict[str, Any]) -> str:
-    recorded = {
-        key: run[key] for key in ("settings", "model_revision", "perception", "curation", "versions", "sources")
-    }
-    counts = {kind: f"{run['accepted'].get(kind, 0)} | {made}" for kind, made in sorted(run["made"].items())}
+def _body(run: RunRecord) -> str:
+    counts = {kind: f"{run.accepted.get(kind, 0)} | {made}" for kind, made in sorted(run.made.items())}
     return _BODY.format(
-        pairs=run["pairs"],
-        sources=run["sources"]["count"],
+        pairs=run.pairs,
+        sources=run.sources["count"],
         columns=_table("column | content", COLUMNS),
         fields=_table("field | content", ARTIFACT_FIELDS),
         counts=_table("type | kept | made", counts, code=False),
-        rejected=run["rejected"],
-        model=run["settings"]["model"],
-        settings=json.dumps(recorded, indent=1, ensure_ascii=False),
+        rejected=run.rejected,
+        model=run.settings["model"],
+        settings=json.dumps(run.identity, indent=1, ensure_ascii=False),
     )
 
 

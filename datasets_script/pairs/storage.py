@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -13,17 +12,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import load_dataset
 from datasets.arrow_writer import ParquetWriter
 
-from ..schema.features import PAIR_FEATURES, pair_to_row, row_to_pair
+from ..schema.features import DERIVED_COLUMNS, PAIR_FEATURES, current_row, pair_to_row, row_to_pair
 from ..schema.pair import Pair
+from ..schema.run_record import RUN_FILE, RunRecord
 from ..utils.errors import UserError
 from ..utils.seeds import derive_seed
 
 
 # Rows hold three pictures each; they are read as they are grouped in the file.
-_ROWS_AT_ONCE = 16
+ROWS_AT_ONCE = 16
 
 
 def find_shards(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -48,10 +47,9 @@ def _shards_of(source: str) -> list[str]:
         if not files:
             raise UserError(f"source '{source}' is neither a folder nor a pattern that any file fits")
         return files
-    run = Path(source) / "run.json"
-    if not run.exists():
+    if not (Path(source) / RUN_FILE).exists():
         raise UserError(f"source '{source}' holds no run.json: it is no folder written by `artiagent synthesize`")
-    if json.loads(run.read_text(encoding="utf-8"))["status"] != "complete":
+    if not RunRecord.read(Path(source)).is_complete:
         raise UserError(
             f"source '{source}' holds a run that is not complete: the command that began it continues it. To read "
             f"what there is so far, give '{os.path.join(source, 'data', '*.parquet')}'"
@@ -73,7 +71,7 @@ def check_shards(files: Sequence[str]) -> None:
     first: dict[str, str] = {}
     for path in files:
         names = _read_names(path)
-        missing = [name for name in PAIR_FEATURES if name not in names]
+        missing = [name for name in PAIR_FEATURES if name not in (*names, *DERIVED_COLUMNS)]
         if missing:
             raise UserError(f"'{path}' holds no pairs: it has no column {', '.join(missing)}")
         for pair_id in pq.read_table(path, columns=["pair_id"])["pair_id"].to_pylist():
@@ -90,11 +88,11 @@ def _read_names(path: str) -> list[str]:
 
 
 def read_rows(files: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows of `PAIR_FEATURES` as they are stored, pictures as `{"bytes", "path"}`."""
+    """Rows of `PAIR_FEATURES` as they are stored, images as `{"bytes", "path"}`; see [`current_row`] for old files."""
     for path in files:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(PAIR_FEATURES)):
-                yield from batch.to_pylist()
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(PAIR_FEATURES)):
+                yield from map(current_row, batch.to_pylist())
 
 
 def split_of(source_id: str, test_share: float, seed: int = 0) -> str:
@@ -111,13 +109,13 @@ class PairWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._writer = ParquetWriter(features=PAIR_FEATURES, path=str(path), writer_batch_size=_ROWS_AT_ONCE)
+        self._writer = ParquetWriter(features=PAIR_FEATURES, path=str(path), writer_batch_size=ROWS_AT_ONCE)
         self._encoder = ThreadPoolExecutor(1)
         self._rows: deque[Future[dict[str, Any]]] = deque()
 
     def write(self, pair: Pair) -> None:
         self._rows.append(self._encoder.submit(pair_to_row, pair))
-        self._flush(_ROWS_AT_ONCE)
+        self._flush(ROWS_AT_ONCE)
 
     def __enter__(self) -> PairWriter:
         return self
@@ -138,5 +136,5 @@ class PairWriter:
 
 def read_pairs(out: Path) -> Iterator[Pair]:
     """The pairs of a data set written by a run."""
-    for row in load_dataset("parquet", data_files=str(out / "data" / "*.parquet"), split="train", streaming=True):
-        yield row_to_pair(row)
+    for row in read_rows([str(path) for path in sorted((out / "data").glob("*.parquet"))]):
+        yield row_to_pair(PAIR_FEATURES.decode_example(row))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
@@ -12,7 +13,8 @@ from datasets import Features, List, Value
 from diffusers_artifact.mapping import PatchMapping
 
 from ..utils.stored_images import stored_mask, stored_png
-from .pair import Artifact, Pair
+from .pair import UNKNOWN_INSTANCE, Artifact, Pair
+from .pair_id import PairId
 
 
 # `type` is a string rather than a class label: rows from several data sets can be mixed, filters and SQL read as they
@@ -23,6 +25,7 @@ PAIR_FEATURES = Features(
     {
         "pair_id": Value("string"),
         "source_id": Value("string"),
+        "variant": Value("int32"),
         "source": datasets.Image(mode="RGB"),
         "clean": datasets.Image(mode="RGB"),
         "flawed": datasets.Image(mode="RGB"),
@@ -41,9 +44,11 @@ PAIR_FEATURES = Features(
             {
                 "type": Value("string"),
                 "tool": Value("string"),
+                "kernel": Value("string"),
                 "entity": Value("string"),
                 "part": Value("string"),
                 "fused_entity": Value("string"),
+                "instance_id": Value("int32"),
                 "bbox": List(Value("float64"), length=4),
                 "mask": datasets.Image(mode="L"),
                 "target_patches": List(Value("int32")),
@@ -57,9 +62,13 @@ PAIR_FEATURES = Features(
     }
 )
 
+# Columns that files of before lack; [`current_row`] derives them. `kernel` and `instance_id` of `artifacts` too.
+DERIVED_COLUMNS = ("variant",)
+
 _PLAIN_COLUMNS = (
     "pair_id",
     "source_id",
+    "variant",
     "caption",
     "clean_description",
     "explanation",
@@ -70,7 +79,17 @@ _PLAIN_COLUMNS = (
     "model",
     "model_revision",
 )
-_PLAIN_ARTIFACT_COLUMNS = ("type", "tool", "entity", "part", "fused_entity", "label", "explanation")
+_PLAIN_ARTIFACT_COLUMNS = (
+    "type",
+    "tool",
+    "kernel",
+    "entity",
+    "part",
+    "fused_entity",
+    "instance_id",
+    "label",
+    "explanation",
+)
 
 
 def pair_to_row(pair: Pair) -> dict[str, Any]:
@@ -97,11 +116,12 @@ def pair_to_row(pair: Pair) -> dict[str, Any]:
 
 def row_to_pair(row: dict[str, Any]) -> Pair:
     """
-    The pair of a row read by `load_dataset`, streaming or not; the inverse of [`pair_to_row`].
+    Return the pair of a row read by `load_dataset`, streaming or not; the inverse of [`pair_to_row`].
 
     Args:
-        row (`dict`): A row with `PAIR_FEATURES`, its images decoded.
+        row (`dict`): A row with `PAIR_FEATURES`, its images decoded. See [`current_row`] for rows of before.
     """
+    row = current_row(row)
     grid = (row["grid"][0], row["grid"][1])
     return Pair(
         **{name: row[name] for name in _PLAIN_COLUMNS},
@@ -128,12 +148,13 @@ def _artifact_to_row(artifact: Artifact) -> dict[str, Any]:
 
 def row_to_artifact(row: dict[str, Any], grid: tuple[int, int]) -> Artifact:
     """
-    An artifact of a row.
+    Return an artifact of a row.
 
     Args:
-        row (`dict`): One of a row's `artifacts`, its mask decoded.
+        row (`dict`): One of a row's `artifacts`, its mask decoded. See [`current_artifact`] for rows of before.
         grid (`tuple[int, int]`): The row's.
     """
+    row = current_artifact(row)
     x_min, y_min, x_max, y_max = row["bbox"]
     targets, references = tuple(row["target_patches"]), tuple(row["reference_patches"])
     return Artifact(
@@ -146,6 +167,33 @@ def row_to_artifact(row: dict[str, Any], grid: tuple[int, int]) -> Artifact:
     )
 
 
-def _to_json(content: dict[str, Any]) -> str:
+def current_row(row: dict[str, Any]) -> dict[str, Any]:
+    """
+    Bring a row into the layout of `PAIR_FEATURES`. Files written before `variant`, `kernel` and `instance_id` were
+    columns hold them in `pair_id` and in the artifacts' `parameters`.
+
+    Args:
+        row (`dict`): A row of either layout. Images may be decoded or not.
+
+    Returns:
+        `dict`: The row itself, if it has all columns.
+    """
+    # Absent in such a file, null where it was loaded together with newer ones.
+    if row.get("variant") is not None:
+        return row
+    artifacts = [current_artifact(artifact) for artifact in row["artifacts"]]
+    return {**row, "variant": PairId.parse(row["pair_id"]).variant, "artifacts": artifacts}
+
+
+def current_artifact(row: dict[str, Any]) -> dict[str, Any]:
+    """Bring one of a row's `artifacts` into the layout of `PAIR_FEATURES`; see [`current_row`]."""
+    if row.get("kernel") is not None:
+        return row
+    parameters = json.loads(row["parameters"])
+    kernel, instance_id = parameters.pop("kernel", ""), parameters.pop("instance_id", UNKNOWN_INSTANCE)
+    return {**row, "kernel": kernel, "instance_id": instance_id, "parameters": _to_json(parameters)}
+
+
+def _to_json(content: Mapping[str, Any]) -> str:
     # JSON has no NaN and no infinity; other readers than Python's refuse them.
     return json.dumps(content, ensure_ascii=False, allow_nan=False, sort_keys=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -11,24 +11,61 @@ from PIL import Image
 from diffusers_artifact.mapping import ArtifactType, PatchMapping
 
 
+PerceptualName = Literal["lpips", "stlpips"]
+"""The key that a perceptual metric stores its distances under."""
+
+UNKNOWN_INSTANCE = -1
+"""The `instance_id` of an artifact that was not planned on a perceived part or entity."""
+
+
+class ArtifactScores(TypedDict, total=False):
+    """
+    What curation measures of an artifact. Changes are mean absolute differences in [0, 1].
+
+    Attributes:
+        change_inside (`float`): Change within the artifact's target patches.
+        change_outside, psnr_outside (`float`): Change, and peak signal-to-noise ratio in dB, outside all target
+            patches of the image; equal for all artifacts of an image.
+        lpips, stlpips (`float`): Perceptual distance between the box crops of the clean and the artifact image, under
+            the name of the metric that measured it.
+        reference_distance_before, reference_distance_after (`float`): Perceptual distance between target and reference
+            patches, of a duplication.
+        closer_to_reference (`float`): 1 if that distance has decreased, else 0.
+        vlm_has_artifact (`float`): 1 if a vision-language model saw the artifact, 0 if not; absent if none was asked.
+    """
+
+    change_inside: float
+    change_outside: float
+    psnr_outside: float
+    lpips: float
+    stlpips: float
+    reference_distance_before: float
+    reference_distance_after: float
+    closer_to_reference: float
+    vlm_has_artifact: float
+
+
 @dataclass(frozen=True, eq=False)
 class Artifact:
     """
-    One flaw in one image.
+    One artifact in one image.
 
     Attributes:
         type (`str`): `"duplication"`, `"omission"`, `"distortion"` or `"fusion"`.
         tool (`str`): `"add"`, `"remove"`, `"distort"` or `"fuse"`.
+        kernel (`str`): How a distortion permutes its patches; empty for tools without a kernel.
         entity (`str`): Name of the entity it sits on.
         part (`str`): Name of the part; empty for a fusion, which concerns whole entities.
         fused_entity (`str`): Name of the second entity of a fusion, else empty.
+        instance_id (`int`): Number of the part, or of the entity of a fusion, in the photo's `Perception`;
+            `UNKNOWN_INSTANCE` if there is none.
         mapping (`PatchMapping`): Target and reference patches.
         mask (`np.ndarray` of shape `(height, width)`, `bool`): Its pixels in the flawed image.
         bbox (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)` of `mask`, exclusive maxima, pixels.
         label (`str`): A few words, e.g. `"duplicated ear"`.
         explanation (`str`): One sentence on what is wrong and where.
-        scores (`dict[str, float]`): What curation found; see `datasets_script.agents.curation.verdicts.Verdict`.
-        parameters (`dict`): Settings of the tool, JSON-serialisable.
+        scores (`ArtifactScores`): What curation found.
+        parameters (`dict`): Further settings of the tool, JSON-serialisable.
     """
 
     type: ArtifactType
@@ -41,21 +78,25 @@ class Artifact:
     bbox: tuple[float, float, float, float]
     label: str = ""
     explanation: str = ""
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: ArtifactScores = field(default_factory=ArtifactScores)
     parameters: dict[str, Any] = field(default_factory=dict)
+    kernel: str = ""
+    instance_id: int = UNKNOWN_INSTANCE
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
     """
-    A clean and a flawed image of one source, with all that is known of them (spec §6). The three images are RGB and of
-    one size: `source` is the photograph as the model saw it, `clean` its reconstruction, `flawed` the same with
-    artifacts. `caption` is the model's prompt, `clean_description` what the clean image shows, `explanation` what is
-    wrong with the flawed one.
+    A clean and an artifact image of one source photo, with all that is known of them. The three images are RGB and of
+    one size: `source` is the photo as the model saw it, `clean` its reconstruction, `flawed` the same with artifacts.
+    `variant` numbers the pairs of a photo, and `pair_id` names both, see [`~datasets_script.schema.pair_id.PairId`].
+    `caption` is the model's prompt, `clean_description` what the clean image shows, `explanation` what is wrong with
+    the artifact image.
     """
 
     pair_id: str
     source_id: str
+    variant: int
     source: Image.Image
     clean: Image.Image
     flawed: Image.Image
@@ -84,7 +125,7 @@ class Rejection:
         reason (`str`): In words, with the measured value and the threshold where there are such.
         pair_id (`str`): The pair, where it is one artifact that was rejected; empty otherwise.
         type, tool, kernel, entity, part (`str`): Of the artifact; empty otherwise.
-        scores (`dict[str, float]`): What curation measured of the artifact.
+        scores (`ArtifactScores`): What curation measured of the artifact.
         raw (`str`): What a vision-language model answered, where that was the reason.
         traceback (`str`): Where an unexpected error came from.
     """
@@ -98,6 +139,6 @@ class Rejection:
     kernel: str = ""
     entity: str = ""
     part: str = ""
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: ArtifactScores = field(default_factory=ArtifactScores)
     raw: str = ""
     traceback: str = ""

@@ -18,6 +18,8 @@ from zlib import error as ZlibError
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .errors import UserError
+
 
 Box = tuple[float, float, float, float]
 Size = tuple[int, int]
@@ -26,7 +28,7 @@ Size = tuple[int, int]
 _STILL_FORMATS_OF_SEVERAL_FRAMES = ("MPO",)
 
 
-class SourceError(ValueError):
+class SourceError(UserError, ValueError):
     """A file that cannot be used as a source; the message is the reason, in words for its owner."""
 
 

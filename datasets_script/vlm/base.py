@@ -9,7 +9,12 @@ from typing import Any
 
 from PIL import Image
 
+from ..utils.errors import StoppedError
 from .answers import RAW_LIMIT, read_json
+
+
+DEFAULT_VLM = "Qwen/Qwen2.5-VL-7B-Instruct"
+"""The model that is asked where none is named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +74,7 @@ class VLMUsage:
     completion_tokens: int = 0
 
 
-class VLMUnavailable(RuntimeError):
+class VLMUnavailable(StoppedError):
     """
     The model cannot be reached or loaded, whatever the question: the run stops and can be continued. The message says
     what was tried and what to do.

@@ -18,13 +18,11 @@ from transformers.utils import find_adapter_config_file, is_bitsandbytes_availab
 
 from ..utils.files import fingerprint, resolve_revision
 from .answers import shorten
-from .base import GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
+from .base import DEFAULT_VLM, GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
 from .conventions import CONVENTIONS, Convention
 
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_VLM = "Qwen/Qwen2.5-VL-7B-Instruct"
 
 # Configurations, the processor, and weights that are not pickled.
 _ADAPTER_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "adapter_model.safetensors"]

@@ -32,18 +32,18 @@ import torch
 from PIL import Image
 from skimage import data
 
-from datasets_script.agents.perception import AnnotationPerception
+from datasets_script.agents.perception import PerceptionSpec
 from datasets_script.demo.settings import DEMO_SETTINGS, prepare_demo
-from datasets_script.engine.injector import Injector
 from datasets_script.engine.ledger import marker
 from datasets_script.engine.log import log_path, parse_events
+from datasets_script.engine.plan import RunPlan
 from datasets_script.engine.run import Run
 from datasets_script.engine.settings import RunSettings
 from datasets_script.engine.shards import Shards
 from datasets_script.engine.stages import Read, Sample, Stage
 from datasets_script.engine.synthesizer import Synthesizer
 from datasets_script.engine.workers import WorkerPool
-from datasets_script.schema.pair import Artifact, Pair
+from datasets_script.schema.pair import Artifact, ArtifactScores, Pair
 from diffusers_artifact.mapping import PatchMapping
 
 
@@ -64,14 +64,14 @@ def pair_of(source_id: str, side: int) -> Pair:
     mask = np.zeros((side, side), dtype=bool)
     mask[:16, :16] = True
     grid = (side // 16, side // 16)
-    scores = {"change_inside": 0.3, "change_outside": 0.005, "psnr_outside": 39.0}
+    scores: ArtifactScores = {"change_inside": 0.3, "change_outside": 0.005, "psnr_outside": 39.0}
     artifact = Artifact(
         "duplication", "add", "person", "eye", "", PatchMapping.from_pairs([(0, 1)], grid, "duplication"), mask,
         (0.0, 0.0, 16.0, 16.0), "duplicated eye", "The person has an extra eye.", scores,
     )  # fmt: skip
     return Pair(
-        f"{source_id}:0", source_id, clean, clean, flawed, "a person", "A person.", "An extra eye.", "template", grid,
-        0, "fireflow", 8, "none", "", {"crop": [0, 0, side, side]}, (artifact,),
+        f"{source_id}:0", source_id, 0, clean, clean, flawed, "a person", "A person.", "An extra eye.", "template",
+        grid, 0, "fireflow", 8, "none", "", {"crop": [0, 0, side, side]}, (artifact,),
     )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def sleeping_run(out: Path, folder: Path, names: Sequence[str], stages: Sequence
         out,
         folder,
         names,
-        Synthesizer(stages, RunSettings(), dict.fromkeys(("model_revision", "perception", "curation"))),
+        Synthesizer(stages, RunSettings(), {"model_revision": "", "perception": {}, "curation": {}}),
     )
 
 
@@ -152,18 +152,17 @@ def resume(scratch: Path, count: int) -> float:
     return first.arrived - start
 
 
-def real_worker(out: Path, photos: Path, names: Sequence[str], rank: int, world_size: int) -> None:
+def real_worker(plan: RunPlan, rank: int, world_size: int) -> None:
     torch.set_num_threads(1)
-    settings = replace(DEMO_SETTINGS, shard_size=1)
-    injector = Injector(settings.model, settings.injection, device="cpu")
-    perception = AnnotationPerception(photos / "annotations.json")
-    synthesizer = Synthesizer.of(photos, perception, injector, settings)
-    Run(out, photos, names, synthesizer, rank, world_size).execute(show_progress=False)
+    plan.open(rank, world_size).execute(show_progress=False)
 
 
 def photographs_a_second(out: Path, photos: Path, names: Sequence[str], world_size: int) -> float:
+    settings, perception = replace(DEMO_SETTINGS, shard_size=1), PerceptionSpec("annotations")
+    plan = RunPlan(photos, out, settings, perception, names=tuple(names), device="cpu")
+
     def start(rank: int, one_by_one: bool):
-        process = PROCESSES.Process(target=real_worker, args=(out, photos, names, rank, world_size), daemon=True)
+        process = PROCESSES.Process(target=real_worker, args=(plan, rank, world_size), daemon=True)
         process.start()
         return process
 

@@ -45,9 +45,10 @@ from tqdm import tqdm
 from datasets_script.agents.curation.measures import as_array, change_inside, measure, psnr_outside, target_pixels
 from datasets_script.agents.curation.perceptual import load_perceptual_metric
 from datasets_script.agents.perception import AnnotationPerception, apply_to_perception, filter_perception
-from datasets_script.agents.planning import Scene, plan_artifacts
+from datasets_script.agents.planning import Choice, Scene, plan_artifacts
 from datasets_script.demo.settings import DEMO_SETTINGS, prepare_demo
-from datasets_script.engine.injector import InjectionSettings, Injector
+from datasets_script.engine.injector import Injector
+from datasets_script.engine.settings import InjectionSettings
 from datasets_script.schema.pair import Artifact
 from datasets_script.utils.photos import fit, open_source
 from datasets_script.utils.seeds import derive_seed
@@ -101,7 +102,7 @@ def plan_works(num_photos: int, variants: int) -> list[Work]:
             scene, generator = Scene.of(perception, 16), torch.Generator().manual_seed(derive_seed(0, name))
             artifacts: list[Artifact] = []
             for _ in range(variants):
-                avoid = frozenset((artifact.tool, artifact.parameters["instance_id"], "") for artifact in artifacts)
+                avoid = frozenset(Choice.of(artifact).with_any_kernel for artifact in artifacts)
                 share = DEMO_SETTINGS.max_target_share
                 artifacts += plan_artifacts(scene, DEMO_SETTINGS.tools, 1, made, generator, share, avoid)[0]
                 made.update(artifact.type for artifact in artifacts[-1:])
@@ -268,7 +269,7 @@ def score(artifact: Artifact, photo: Image.Image, clean: Image.Image, flawed: Im
         "change_inside": change_inside(before, after, mask),
     }
     if artifact.type == "duplication":
-        measured = measure(artifact, clean, flawed, mask, metric)
+        [measured] = measure([artifact], clean, flawed, metric)
         figures["copy_distance"] = measured["reference_distance_after"] / measured["reference_distance_before"]
     return figures
 

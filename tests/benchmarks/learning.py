@@ -6,8 +6,7 @@
    photographs is kept for judging.
 2. For 250, 500, 1,000 and 2,000 pairs: the vision tower of a small vision-language model
    (`training/vlm/small_model.py`) learns which tokens are flawed (`training/vlm/tower.py`), which is also the control,
-   scored by itself; then the model learns to answer by the recipe `training/recipes/learning_cpu.yaml`, its tower
-   frozen.
+   scored by itself; then the model learns to answer by the recipe `learning_cpu`, its tower frozen.
 3. `artiagent predict` and `artiagent evaluate` judge it on 400 pairs of the photographs kept.
 4. Shortcuts: the same tower learns to tell the clean from the flawed image with the target hidden in both. Chance is
    what there has to be.
@@ -182,11 +181,10 @@ def learn(
         write_json(folder / "tower.json", {"settings": vars(TOWER), "loss": curve})
 
     once(folder / "tower.json", make_tower)
-    recipe = ROOT / "training/recipes/learning_cpu.yaml"
     once(
         folder / "vlm" / "training.json",
         lambda: run(
-            *("-m", "training.sft_vlm", "--config", recipe, "--model_name_or_path", folder / "tower"),
+            *("-m", "training.sft_vlm", "--config", "learning_cpu", "--model_name_or_path", folder / "tower"),
             *("--dataset_name", sources["train"], "--num_pairs", size, "--output_dir", folder / "vlm"),
         ),
     )

@@ -24,7 +24,15 @@ from datasets_script.vlm.conventions import Box
 PATCH = 16
 HEIGHT, WIDTH = 8 * PATCH, 12 * PATCH
 TOOLS = ("add", "remove", "distort", "fuse")
-RUN = {"settings": {"model": "embedded", "seed": 0}, "versions": {"torch": "2.15.0"}, "fingerprint": "abc"}
+RUN = {
+    "settings": {"model": "embedded", "seed": 0},
+    "model_revision": "abc",
+    "perception": {"backend": "annotations"},
+    "curation": {"metric": "stlpips", "vlm": None},
+    "versions": {"torch": "2.15.0"},
+    "sources": {"count": 5, "sha256": "0"},
+    "fingerprint": "abc",
+}
 
 
 def make_scene(seed: int) -> Scene:
@@ -65,6 +73,7 @@ def make_pair(index: int, source_id: str | None = None) -> Pair:
     return Pair(
         pair_id=f"photo{index}.png:0",
         source_id=source_id or f"photo{index}.png",
+        variant=0,
         source=source,
         clean=clean,
         flawed=flawed,
@@ -91,7 +100,7 @@ def write_run(out: Path, pairs: Sequence[Pair], shards: int = 3, status: str = "
         with PairWriter(out / "data" / f"pairs-{shard:05d}.parquet") as writer:
             for pair in pairs[shard * size : (shard + 1) * size]:
                 writer.write(pair)
-    (out / "run.json").write_text(json.dumps({**RUN, "status": status, **run}))
+    (out / "run.json").write_text(json.dumps({**RUN, "status": status, "pairs": len(pairs), **run}))
     return out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,9 +13,10 @@ import pytest
 from huggingface_hub import HfApi, ModelCard, constants, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from datasets_script.cli import push as command
-from datasets_script.pairs.card import write_card
+from datasets_script.cli.main import build_parser
+from datasets_script.pairs.card import write_pair_card
 from datasets_script.pairs.prepare import prepare_pairs_folder
+from datasets_script.schema.run_record import RunRecord
 from datasets_script.utils.errors import UserError
 from hub_cards.dataset import dataset_payload
 from hub_cards.metric import metric_payload
@@ -128,7 +128,7 @@ def write_dataset(folder: Path, count: int = 6, status: str = "complete", model:
     (folder / "contact_sheet.png").write_bytes(b"a picture")
     (folder / "logs").mkdir()
     (folder / "logs" / "rank-0.jsonl").write_text("/home/alice")
-    write_card(folder, run)
+    write_pair_card(folder, RunRecord.read(folder))
     return folder
 
 
@@ -469,8 +469,7 @@ def test_a_wrong_repository_id_is_told(repo, model):
 
 
 def run_command(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
+    parser = build_parser()
     args = parser.parse_args(["push", *arguments])
     return args.run(args)
 

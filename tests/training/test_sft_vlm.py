@@ -40,9 +40,8 @@ from training.vlm.processor import prepare_processor, set_chat_template
 from ..helpers.paths import ROOT
 
 
-TRAINING = ROOT / "training"
-RECIPES = sorted((TRAINING / "recipes").glob("*.yaml"))
-SMALL = TRAINING / "recipes" / "cpu_small.yaml"
+RECIPES = sorted((ROOT / "training" / "recipes" / "sft_vlm").glob("*.yaml"))
+SMALL = "cpu_small"
 GOLDEN = ROOT / "tests" / "golden" / "sft_vlm.json"
 FAMILIES = ("qwen2_5_vl", "internvl", "llava")
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from trl import TrlParser
 
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.files import resolve_revision, write_json
 from datasets_script.vlm.local import training_record
+from training.recipe_index import find_recipe, parse_recipe
 
 
 # Arguments that do not change what is learned: a run may be continued with others.
@@ -45,13 +45,18 @@ def given_arguments(parser: TrlParser, arguments: Sequence[str]) -> dict[str, An
     return vars(parser.parse_args(rest))
 
 
+def with_recipe_paths(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a command line with the file of a recipe in place of its name after `--config`."""
+    found = list(arguments)
+    for place, name in enumerate(found[:-1]):
+        if name == "--config":
+            found[place + 1] = str(find_recipe(found[place + 1]))
+    return found
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"--config must be a YAML file, got '{path}': {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"--config must hold names and values, got '{path}'")
+    """Read the names and values of a recipe; `UserError` where it is none."""
+    content = parse_recipe(path.read_text(encoding="utf-8"), path)
     # TRL sets these as environment variables.
     content.pop("env", None)
     return content

@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import numpy as np
-from PIL import Image
-
-from ...schema.pair import Artifact, Pair
+from ...schema.pair import Artifact
 from ...vlm.base import VLM, VLMAnswer, VLMRequest
 from ..prompts import describe, explain, verify
 from .explanations import (
@@ -23,29 +20,13 @@ from .explanations import (
 )
 from .measures import measure
 from .perceptual import PerceptualMetric
-from .triplets import make_triplet
+from .triplets import Triplet, make_triplet
+from .variant import PairTexts, Variant
 from .verdicts import CurationSettings, Verdict, judge
 
 
 Text = TypeVar("Text")
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """
-    An injected artifact to be judged.
-
-    Attributes:
-        artifact (`Artifact`): As planned.
-        clean, flawed (`PIL.Image.Image`): The reconstruction and the flawed image, RGB, of one size.
-        all_targets_mask (`np.ndarray` of shape `(height, width)`, `bool`): Pixels of the target patches of all
-            artifacts of the flawed image.
-    """
-
-    artifact: Artifact
-    clean: Image.Image
-    flawed: Image.Image
-    all_targets_mask: np.ndarray
+Written = TypeVar("Written")
 
 
 class ExplanationError(ValueError):
@@ -56,6 +37,14 @@ class ExplanationError(ValueError):
     def __init__(self, message: str, raw: str = "") -> None:
         super().__init__(message)
         self.raw = raw
+
+
+@dataclass(frozen=True, eq=False)
+class _Draft:
+    """The texts that the explanation of the whole image is written from."""
+
+    artifacts: tuple[Artifact, ...]
+    clean_description: str
 
 
 class Curator:
@@ -71,50 +60,64 @@ class Curator:
     def __init__(self, settings: CurationSettings, metric: PerceptualMetric, vlm: VLM | None = None) -> None:
         self.settings, self.metric, self.vlm = settings, metric, vlm
 
-    def judge(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+    def judge(self, variants: Sequence[Variant]) -> list[list[Verdict]]:
         """
-        Verdicts in the order of the candidates. All are measured first; a duplication, omission or fusion that the
-        measures let pass is then shown to the vision-language model, if there is one, and kept if it sees the flaw.
+        Judge the artifacts of images. All are measured first; a duplication, omission or fusion that the measures let
+        pass is then shown to the vision-language model, if there is one, and kept if it sees the artifact.
+
+        Returns:
+            `list[list[Verdict]]`: For each variant the verdicts on its artifacts, in their order.
 
         Raises:
             VLMUnavailable: the model itself cannot be had.
         """
-        verdicts = [self._measure(candidate) for candidate in candidates]
+        verdicts = [self._measure(variant) for variant in variants]
         if self.vlm is None:
             return verdicts
         asked = [
-            index
-            for index, (candidate, verdict) in enumerate(zip(candidates, verdicts, strict=True))
-            if verdict.kept and candidate.artifact.type != "distortion"
+            (place, index, make_triplet(verdict.artifact, variant.clean, variant.flawed))
+            for place, variant in enumerate(variants)
+            for index, verdict in enumerate(verdicts[place])
+            if verdict.kept and verdict.artifact.type != "distortion"
         ]
-        answers = self.vlm.ask([_verification(candidates[index]) for index in asked])
-        for index, answer in zip(asked, answers, strict=True):
-            verdicts[index] = _after_check(verdicts[index], candidates[index].artifact, answer)
+        answers = self.vlm.ask([_verification(verdicts[place][index], triplet) for place, index, triplet in asked])
+        for (place, index, triplet), answer in zip(asked, answers, strict=True):
+            verdicts[place][index] = _after_check(verdicts[place][index], triplet, answer)
         return verdicts
 
-    def explain(self, pairs: Sequence[Pair]) -> list[Pair | ExplanationError]:
+    def explain(self, variants: Sequence[Variant]) -> list[PairTexts | ExplanationError]:
         """
-        The pairs with labels, explanations and a description of the clean image, in the same order. An answer that
-        cannot be used costs its own pair alone and is never replaced by a template.
+        Write labels, explanations and a description of the clean image for each variant, in the same order. An answer
+        that cannot be used costs its own pair alone and is never replaced by a template.
 
         Raises:
             VLMUnavailable: the model itself cannot be had.
         """
         if self.vlm is None:
-            return [_from_templates(pair) for pair in pairs]
-        # Pairs of one photograph share the clean image.
-        clean_images = {id(pair.clean): pair.clean for pair in pairs}
-        local = [_local_request(pair, artifact) for pair in pairs for artifact in pair.artifacts]
+            return [_from_templates(variant) for variant in variants]
+        # Variants of one photo share the clean image.
+        clean_images = {id(variant.clean): variant.clean for variant in variants}
+        local = [_local_request(variant, index) for variant in variants for index in range(len(variant.artifacts))]
         answers = iter(self.vlm.ask([*local, *map(describe.request, clean_images.values())]))
-        local_answers = [[next(answers) for _ in pair.artifacts] for pair in pairs]
+        local_answers = [[next(answers) for _ in variant.artifacts] for variant in variants]
         descriptions = dict(zip(clean_images, answers, strict=True))
         drafts = [
-            _attempt(_with_details, pair, details, descriptions[id(pair.clean)])
-            for pair, details in zip(pairs, local_answers, strict=True)
+            _attempt(_with_details, variant, details, descriptions[id(variant.clean)])
+            for variant, details in zip(variants, local_answers, strict=True)
         ]
-        answers = iter(self.vlm.ask([_global_request(draft) for draft in drafts if isinstance(draft, Pair)]))
+        answers = iter(
+            self.vlm.ask(
+                [
+                    _global_request(variant, draft)
+                    for variant, draft in zip(variants, drafts, strict=True)
+                    if not isinstance(draft, ExplanationError)
+                ]
+            )
+        )
         return [
-            _attempt(_with_summary, draft, next(answers), self.vlm.model) if isinstance(draft, Pair) else draft
+            draft
+            if isinstance(draft, ExplanationError)
+            else _attempt(_with_summary, draft, next(answers), self.vlm.model)
             for draft in drafts
         ]
 
@@ -125,65 +128,62 @@ class Curator:
         prompts = {"verify": verify.VERSION, "explain": explain.VERSION, "describe": describe.VERSION}
         return {"metric": self.metric.name, "vlm": self.vlm.identity(), "prompts": prompts}
 
-    def _measure(self, candidate: Candidate) -> Verdict:
-        artifact = candidate.artifact
-        scores = measure(artifact, candidate.clean, candidate.flawed, candidate.all_targets_mask, self.metric)
-        return judge(replace(artifact, scores=scores), self.settings)
+    def _measure(self, variant: Variant) -> list[Verdict]:
+        scores = measure(variant.artifacts, variant.clean, variant.flawed, self.metric)
+        return [
+            judge(replace(artifact, scores=of_artifact), self.settings)
+            for artifact, of_artifact in zip(variant.artifacts, scores, strict=True)
+        ]
 
 
-def _verification(candidate: Candidate) -> VLMRequest:
-    artifact = candidate.artifact
-    triplet = make_triplet(artifact, candidate.clean, candidate.flawed)
-    return verify.request(artifact.type, subject(artifact), triplet)
+def _verification(verdict: Verdict, triplet: Triplet) -> VLMRequest:
+    return verify.request(verdict.artifact.type, subject(verdict.artifact), triplet)
 
 
-def _after_check(measured: Verdict, artifact: Artifact, answer: VLMAnswer) -> Verdict:
+def _after_check(measured: Verdict, triplet: Triplet, answer: VLMAnswer) -> Verdict:
+    artifact = measured.artifact
     if answer.value is None:
         reason = f"no usable answer to the triplet check: {answer.error}"
-        return Verdict(False, reason, measured.scores, answer.raw)
+        return Verdict(False, reason, artifact, answer.raw, triplet)
     seen = verify.read(answer.value)
     reason = f"the triplet check found {'the' if seen else 'no'} {artifact.type} ({measured.reason})"
-    return Verdict(seen, reason, measured.scores | {"vlm_has_artifact": float(seen)})
+    scored = replace(artifact, scores={**artifact.scores, "vlm_has_artifact": float(seen)})
+    return Verdict(seen, reason, scored, triplet=triplet)
 
 
-def _local_request(pair: Pair, artifact: Artifact) -> VLMRequest:
-    return explain.local_request(clause(artifact), make_triplet(artifact, pair.clean, pair.flawed))
+def _local_request(variant: Variant, index: int) -> VLMRequest:
+    return explain.local_request(clause(variant.artifacts[index]), variant.triplet(index))
 
 
-def _global_request(pair: Pair) -> VLMRequest:
-    return explain.global_request(pair.flawed, [(artifact.bbox, artifact.explanation) for artifact in pair.artifacts])
+def _global_request(variant: Variant, draft: _Draft) -> VLMRequest:
+    return explain.global_request(
+        variant.flawed, [(artifact.bbox, artifact.explanation) for artifact in draft.artifacts]
+    )
 
 
-def _from_templates(pair: Pair) -> Pair:
+def _from_templates(variant: Variant) -> PairTexts:
     artifacts = tuple(
-        replace(artifact, label=label(artifact), explanation=local_explanation(artifact, pair.flawed.size))
-        for artifact in pair.artifacts
+        replace(artifact, label=label(artifact), explanation=local_explanation(artifact, variant.flawed.size))
+        for artifact in variant.artifacts
     )
-    return replace(
-        pair,
-        artifacts=artifacts,
-        clean_description=clean_description(pair.caption),
-        explanation=global_explanation(artifacts),
-        explanation_source=EXPLANATION_SOURCE,
-    )
+    return PairTexts(artifacts, clean_description(variant.caption), global_explanation(artifacts), EXPLANATION_SOURCE)
 
 
-def _with_details(pair: Pair, details: Sequence[VLMAnswer], description: VLMAnswer) -> Pair:
+def _with_details(variant: Variant, details: Sequence[VLMAnswer], description: VLMAnswer) -> _Draft:
     texts = [_read("local explanation", explain.read_local, answer) for answer in details]
     artifacts = tuple(
         replace(artifact, label=text.label, explanation=text.explanation)
-        for artifact, text in zip(pair.artifacts, texts, strict=True)
+        for artifact, text in zip(variant.artifacts, texts, strict=True)
     )
-    described = _read("description of the clean image", describe.read, description)
-    return replace(pair, artifacts=artifacts, clean_description=described)
+    return _Draft(artifacts, _read("description of the clean image", describe.read, description))
 
 
-def _with_summary(pair: Pair, answer: VLMAnswer, model: str) -> Pair:
+def _with_summary(draft: _Draft, answer: VLMAnswer, model: str) -> PairTexts:
     explanation = _read("global explanation", explain.read_global, answer)
-    return replace(pair, explanation=explanation, explanation_source=model)
+    return PairTexts(draft.artifacts, draft.clean_description, explanation, model)
 
 
-def _attempt(write: Callable[..., Pair], *arguments: Any) -> Pair | ExplanationError:
+def _attempt(write: Callable[..., Written], *arguments: Any) -> Written | ExplanationError:
     try:
         return write(*arguments)
     except ExplanationError as error:

@@ -5,31 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...schema.pair import Artifact
+from ...utils.english import capitalized, is_plural, plural, possessive, spelled_out
 
 
 EXPLANATION_SOURCE = "template"
-
-_IRREGULAR_PLURALS = {
-    "calf": "calves",
-    "child": "children",
-    "foot": "feet",
-    "goose": "geese",
-    "half": "halves",
-    "knife": "knives",
-    "leaf": "leaves",
-    "man": "men",
-    "mouse": "mice",
-    "person": "people",
-    "sheep": "sheep",
-    "shelf": "shelves",
-    "tooth": "teeth",
-    "wolf": "wolves",
-    "woman": "women",
-}
-# Singular although they end in "s"; so are all nouns in "ss", "us" and "is".
-_SINGULAR_IN_S = ("atlas", "canvas", "gas", "lens")
-
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def label(artifact: Artifact) -> str:
@@ -58,7 +37,7 @@ def local_explanation(artifact: Artifact, image_size: tuple[int, int]) -> str:
         "fusion": ", with no clear boundary between them",
     }
     place = _place(artifact.bbox, image_size)
-    return _capitalized(f"{clause(artifact, place)}{endings[artifact.type]}.")
+    return capitalized(f"{clause(artifact, place)}{endings[artifact.type]}.")
 
 
 def global_explanation(artifacts: Sequence[Artifact]) -> str:
@@ -75,9 +54,9 @@ def global_explanation(artifacts: Sequence[Artifact]) -> str:
         raise ValueError("`artifacts` must hold at least one artifact, got none")
     clauses = [clause(artifact) for artifact in artifacts]
     if len(clauses) == 1:
-        return f"{_capitalized(clauses[0])}."
-    number = _NUMBERS[len(clauses)] if len(clauses) < len(_NUMBERS) else str(len(clauses))
-    return f"The image has {number} flaws: {', '.join(clauses[:-1])}{',' * (len(clauses) > 2)} and {clauses[-1]}."
+        return f"{capitalized(clauses[0])}."
+    listed = f"{', '.join(clauses[:-1])}{',' * (len(clauses) > 2)} and {clauses[-1]}"
+    return f"The image has {spelled_out(len(clauses))} flaws: {listed}."
 
 
 def clean_description(caption: str) -> str:
@@ -88,7 +67,7 @@ def clean_description(caption: str) -> str:
         caption (`str`): A phrase or a sentence, or nothing.
     """
     sound = "No part is doubled, missing, distorted or merged with another."
-    return f"{_capitalized(caption.rstrip(' .'))}. {sound}" if caption.strip(" .") else sound
+    return f"{capitalized(caption.rstrip(' .'))}. {sound}" if caption.strip(" .") else sound
 
 
 def subject(artifact: Artifact) -> str:
@@ -112,40 +91,14 @@ def clause(artifact: Artifact, place: str = "") -> str:
         have = "have" if is_plural(artifact.entity) else "has"
         return f"{owner} {have} {'extra' if is_plural(part) else 'an extra'} {part}{where}"
     if artifact.type == "omission":
-        return f"{_possessive(owner)} {part} {be} missing" + (f": {pronoun} should be{where}" if place else "")
+        return f"{possessive(owner)} {part} {be} missing" + (f": {pronoun} should be{where}" if place else "")
     if artifact.type == "distortion":
-        return f"{_possessive(owner)} {part}{f',{where},' if place else ''} {be} distorted"
+        return f"{possessive(owner)} {part}{f',{where},' if place else ''} {be} distorted"
     if artifact.entity != artifact.fused_entity:
         return f"{owner} and the {artifact.fused_entity} merge into each other{where}"
     if is_plural(artifact.entity):
         return f"{owner} merge into one another{where}"
     return f"two {plural(artifact.entity)} merge into each other{where}"
-
-
-def is_plural(noun: str) -> bool:
-    """Whether an English noun, of one or several words, is a plural by its form."""
-    last = noun.split()[-1] if noun else ""
-    if last in _IRREGULAR_PLURALS.values():
-        return True
-    return last.endswith("s") and not last.endswith(("ss", "us", "is")) and last not in _SINGULAR_IN_S
-
-
-def plural(noun: str) -> str:
-    """The plural of an English noun of one or several words; a plural stays what it is."""
-    if is_plural(noun):
-        return noun
-    *first, last = noun.split()
-    return " ".join([*first, _IRREGULAR_PLURALS.get(last) or _regular_plural(last)])
-
-
-def _regular_plural(word: str) -> str:
-    if word.endswith("y") and word[-2:-1] not in "aeiou":
-        return f"{word[:-1]}ies"
-    return word + ("es" if word.endswith(("s", "x", "z", "ch", "sh")) else "s")
-
-
-def _possessive(noun: str) -> str:
-    return f"{noun}'" if is_plural(noun) and noun.endswith("s") else f"{noun}'s"
 
 
 def _place(bbox: tuple[float, float, float, float], image_size: tuple[int, int]) -> str:
@@ -162,7 +115,3 @@ def _place(bbox: tuple[float, float, float, float], image_size: tuple[int, int])
 
 def _third(position: float, length: int) -> int:
     return min(2, int(3 * position / length))
-
-
-def _capitalized(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from diffusers_artifact.mapping import PatchMapping
 
-from ...schema.pair import Artifact
-from .perceptual import PerceptualMetric
+from ...schema.pair import Artifact, ArtifactScores
+
+
+if TYPE_CHECKING:
+    # It imports torch, which whoever measures has loaded, and who only needs a ratio has not.
+    from .perceptual import PerceptualMetric
 
 
 # Images that are equal outside the target have an infinite PSNR, which JSON cannot hold; one grey level off in one
@@ -20,6 +26,77 @@ MAX_PSNR = 120.0
 
 # Fills the gaps between the patches of two crops alike, so that the gaps add nothing to their distance.
 _GREY = 0.5
+
+
+@dataclass(frozen=True)
+class ImageChange:
+    """
+    What an injection changed of an image where it should change nothing: outside the target patches of all artifacts.
+
+    Attributes:
+        outside (`float`): Mean absolute difference, in [0, 1].
+        psnr_outside (`float`): Peak signal-to-noise ratio, in dB, at most 120.
+    """
+
+    outside: float
+    psnr_outside: float
+
+    @classmethod
+    def of(cls, clean: np.ndarray, flawed: np.ndarray, targets: np.ndarray) -> ImageChange:
+        """
+        Measure an image.
+
+        Args:
+            clean, flawed (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): The images.
+            targets (`np.ndarray` of shape `(height, width)`, `bool`): Pixels of the target patches of all artifacts.
+        """
+        return cls(change_outside(clean, flawed, targets), psnr_outside(clean, flawed, targets))
+
+
+@dataclass(frozen=True)
+class ReferenceDistances:
+    """Perceptual distance between target and reference patches of a duplication, before and after the injection."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class ArtifactChange:
+    """
+    What an injection changed where one artifact is.
+
+    Attributes:
+        inside (`float`): Mean absolute difference over the artifact's target patches, in [0, 1].
+        distance (`float`): Perceptual distance between the box crops.
+        reference (`ReferenceDistances`, *optional*): Of a duplication.
+    """
+
+    inside: float
+    distance: float
+    reference: ReferenceDistances | None = None
+
+    @classmethod
+    def of(
+        cls, artifact: Artifact, clean: np.ndarray, flawed: np.ndarray, perceptual: PerceptualMetric
+    ) -> ArtifactChange:
+        """
+        Measure an artifact.
+
+        Args:
+            artifact (`Artifact`): Its mapping and box are used.
+            clean, flawed (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): The images.
+            perceptual (`PerceptualMetric`): Measures crops.
+        """
+        patch_size = clean.shape[1] // artifact.mapping.grid[1]
+        crop = _slices(artifact.bbox)
+        return cls(
+            change_inside(clean, flawed, target_pixels([artifact.mapping], patch_size)),
+            perceptual(clean[crop], flawed[crop]),
+            _reference_distances(artifact.mapping, clean, flawed, perceptual)
+            if artifact.type == "duplication"
+            else None,
+        )
 
 
 def target_pixels(mappings: Iterable[PatchMapping], patch_size: int) -> np.ndarray:
@@ -80,40 +157,40 @@ def inside_outside_ratio(inside: float, outside: float) -> float:
 
 
 def measure(
-    artifact: Artifact,
-    clean: Image.Image,
-    flawed: Image.Image,
-    all_targets_mask: np.ndarray,
-    perceptual: PerceptualMetric,
-) -> dict[str, float]:
+    artifacts: Sequence[Artifact], clean: Image.Image, flawed: Image.Image, perceptual: PerceptualMetric
+) -> list[ArtifactScores]:
     """
-    The scores of one artifact.
+    Score the artifacts of one image. What concerns the image as a whole is measured once and is part of the scores of
+    each artifact.
 
     Args:
-        artifact (`Artifact`): Its mapping and box are used.
+        artifacts (`Sequence[Artifact]`): All artifacts of the image, at least one; mappings and boxes are used.
         clean, flawed (`PIL.Image.Image`): RGB, of one size.
-        all_targets_mask (`np.ndarray` of shape `(height, width)`, `bool`): Pixels of the target patches of all
-            artifacts of the image; see [`target_pixels`].
         perceptual (`PerceptualMetric`): Measures crops.
 
     Returns:
-        `dict[str, float]`: `change_inside` (of the artifact's target patches), `change_outside` and `psnr_outside` (of
-        what is in no target patch of the image), and the perceptual distance between the box crops under the metric's
-        name. For duplications also that between target and reference patches, see [`aligned_patches`], as
-        `reference_distance_before` and `reference_distance_after`, and `closer_to_reference`, 1 if it has decreased,
-        else 0.
+        `list[ArtifactScores]`: One for each artifact: all but `vlm_has_artifact`; the distances to the reference for
+        duplications alone.
     """
     before, after = as_array(clean), as_array(flawed)
-    patch_size = clean.width // artifact.mapping.grid[1]
-    crop = _slices(artifact.bbox)
-    scores = {
-        "change_inside": change_inside(before, after, target_pixels([artifact.mapping], patch_size)),
-        "change_outside": change_outside(before, after, all_targets_mask),
-        "psnr_outside": psnr_outside(before, after, all_targets_mask),
-        perceptual.name: perceptual(before[crop], after[crop]),
+    mappings = [artifact.mapping for artifact in artifacts]
+    image = ImageChange.of(before, after, target_pixels(mappings, clean.width // mappings[0].grid[1]))
+    return [
+        _scores(image, ArtifactChange.of(artifact, before, after, perceptual), perceptual) for artifact in artifacts
+    ]
+
+
+def _scores(image: ImageChange, change: ArtifactChange, perceptual: PerceptualMetric) -> ArtifactScores:
+    scores: ArtifactScores = {
+        "change_inside": change.inside,
+        "change_outside": image.outside,
+        "psnr_outside": image.psnr_outside,
     }
-    if artifact.type == "duplication":
-        scores |= _reference_distances(artifact.mapping, before, after, perceptual)
+    scores[perceptual.name] = change.distance
+    if change.reference is not None:
+        scores["reference_distance_before"] = change.reference.before
+        scores["reference_distance_after"] = change.reference.after
+        scores["closer_to_reference"] = float(change.reference.after < change.reference.before)
     return scores
 
 
@@ -148,15 +225,12 @@ def as_array(image: Image.Image) -> np.ndarray:
 
 def _reference_distances(
     mapping: PatchMapping, clean: np.ndarray, flawed: np.ndarray, perceptual: PerceptualMetric
-) -> dict[str, float]:
+) -> ReferenceDistances:
     reference = aligned_patches(mapping, clean, mapping.references)
-    before = perceptual(reference, aligned_patches(mapping, clean, mapping.targets))
-    after = perceptual(reference, aligned_patches(mapping, flawed, mapping.targets))
-    return {
-        "reference_distance_before": before,
-        "reference_distance_after": after,
-        "closer_to_reference": float(after < before),
-    }
+    return ReferenceDistances(
+        perceptual(reference, aligned_patches(mapping, clean, mapping.targets)),
+        perceptual(reference, aligned_patches(mapping, flawed, mapping.targets)),
+    )
 
 
 def _outside(mask: np.ndarray) -> np.ndarray:

@@ -12,19 +12,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...schema.pair import PerceptualName
+from ...utils.errors import UserError
+
 
 # AlexNet's strides leave nothing of a crop much smaller than this, and the metrics were fitted on 64 px patches.
 MIN_SHORT_SIDE = 64
 
 
-class PerceptualMetricUnavailable(RuntimeError):
+class PerceptualMetricUnavailable(UserError, RuntimeError):
     """A metric's package or weights are not there; the message says how to get them."""
 
 
 class PerceptualMetric(Protocol):
     """A distance between two crops of one size. `name` is the key its numbers are stored under."""
 
-    name: str
+    name: PerceptualName
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> float:
         """
@@ -41,7 +44,7 @@ class PerceptualMetric(Protocol):
 class _NetworkMetric:
     """What the two metrics share: they are the same computation on other backbones."""
 
-    name: str
+    name: PerceptualName
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network.eval().requires_grad_(False)

@@ -23,12 +23,13 @@ CLOSE_UP_SIDE = 512
 
 _GREY = 128
 
+Triplet = tuple[Image.Image, Image.Image, Image.Image]
+"""Scene, close-up without and close-up with an artifact; see [`make_triplet`]."""
 
-def make_triplet(
-    artifact: Artifact, clean: Image.Image, flawed: Image.Image
-) -> tuple[Image.Image, Image.Image, Image.Image]:
+
+def make_triplet(artifact: Artifact, clean: Image.Image, flawed: Image.Image) -> Triplet:
     """
-    The scene with the artifact's place covered, and close-ups of it without and with the artifact.
+    Render the scene with the artifact's place covered, and close-ups of it without and with the artifact.
 
     Scene and first close-up are of the reconstruction and not of the photograph: it is the pair's clean half, from
     which the flawed image differs in its flaws alone. With the photograph, what the model failed to reconstruct would

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from ...schema.pair import Artifact
+from ...schema.pair import Artifact, PerceptualName
+from .triplets import Triplet
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class CurationSettings:
     require_closer: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
     """
     Whether an artifact is kept.
@@ -39,21 +40,23 @@ class Verdict:
     Attributes:
         kept (`bool`): Whether it is.
         reason (`str`): Names the measure, its value and the threshold, either way.
-        scores (`dict[str, float]`): What it was judged by: those of
-            [`~datasets_script.agents.curation.measures.measure`], and `vlm_has_artifact`, 1 or 0, where a
-            vision-language model was asked.
+        artifact (`Artifact`): With the scores it was judged by: those of
+            [`~datasets_script.agents.curation.measures.measure`], and `vlm_has_artifact` where a vision-language model
+            was asked.
         raw (`str`): What that model answered, where it could not be used.
+        triplet (`Triplet`, *optional*): What that model was shown.
     """
 
     kept: bool
     reason: str
-    scores: dict[str, float] = field(default_factory=dict)
+    artifact: Artifact
     raw: str = ""
+    triplet: Triplet | None = None
 
 
 def judge(artifact: Artifact, settings: CurationSettings) -> Verdict:
     """
-    The verdict of the measures on one artifact. Distortions are judged by the perceptual band, as in the paper. The
+    Judge one artifact by its measures. Distortions are judged by the perceptual band, as in the paper. The
     other types go to a vision-language model there, see [`~datasets_script.agents.curation.curator.Curator`]; before
     that, or without one, they need a visible change, and duplications one towards their reference.
 
@@ -68,7 +71,7 @@ def judge(artifact: Artifact, settings: CurationSettings) -> Verdict:
         kept, reason = _within_band(artifact, settings)
     else:
         kept, reason = _visible(artifact, settings)
-    return Verdict(kept, reason, artifact.scores)
+    return Verdict(kept, reason, artifact)
 
 
 def _visible(artifact: Artifact, settings: CurationSettings) -> tuple[bool, str]:
@@ -82,7 +85,10 @@ def _visible(artifact: Artifact, settings: CurationSettings) -> tuple[bool, str]
 
 
 def _within_band(artifact: Artifact, settings: CurationSettings) -> tuple[bool, str]:
-    bands = {"lpips": settings.lpips_band, "stlpips": settings.stlpips_band}
+    bands: dict[PerceptualName, tuple[float, float]] = {
+        "lpips": settings.lpips_band,
+        "stlpips": settings.stlpips_band,
+    }
     metric = next((name for name in bands if name in artifact.scores), None)
     if metric is None:
         raise ValueError(f"`artifact.scores` must hold one of {sorted(bands)}, got {sorted(artifact.scores)}")

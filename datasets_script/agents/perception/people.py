@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from PIL import Image, ImageFilter
 from diffusers_artifact.tools import bbox_of_mask
 
 from ...schema.perception import Entity, Part, Perception
+from ...vlm.base import VLM
 from .annotations import part_level
+from .backends import PerceptionSpec
 from .base import PerceptionAgent, PerceptionError
 from .blaze import WHEEL, Detection, Roi
 from .people_landmarks import MODELS, Body, PeopleFinder, body_region, region_below, wrist_regions
@@ -275,3 +278,8 @@ def _enlarged(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _caption(people: int) -> str:
     numbers = ("a person", "two people", "three people", "four people")
     return f"a photograph of {numbers[people - 1] if people <= len(numbers) else 'people'}"
+
+
+def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None) -> PeoplePerception:
+    """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
+    return PeoplePerception()

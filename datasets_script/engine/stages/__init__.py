@@ -3,7 +3,7 @@ The stages that turn photographs into pairs, one a file, in this order. What one
 others untouched.
 """
 
-from .base import FlawPlan, Sample, Stage
+from .base import ArtifactPlan, Sample, Stage
 from .explain import Explain
 from .inject import Inject
 from .perceive import Perceive
@@ -11,4 +11,4 @@ from .plan import Plan
 from .read import Read
 
 
-__all__ = ["Explain", "FlawPlan", "Inject", "Perceive", "Plan", "Read", "Sample", "Stage"]
+__all__ = ["ArtifactPlan", "Explain", "Inject", "Perceive", "Plan", "Read", "Sample", "Stage"]

@@ -12,9 +12,11 @@ from itertools import islice
 import torch
 from PIL import Image
 
+from ...agents.curation.variant import Variant
 from ...agents.perception import Perception, PerceptionModelError
 from ...agents.planning import Scene
 from ...schema.pair import Artifact, Pair, Rejection
+from ...schema.pair_id import PairId
 from ...utils.files import DISK_FULL
 from ...utils.photos import SourceTransform
 from ...vlm import VLMUnavailable
@@ -27,15 +29,15 @@ FATAL_ERRORS = (VLMUnavailable, PerceptionModelError, ImportError)
 
 
 @dataclass(frozen=True, eq=False)
-class FlawPlan:
+class ArtifactPlan:
     """
-    What is to be made of one photograph.
+    What is to be made of one photo.
 
     Attributes:
-        photo (`PIL.Image.Image`): The photograph as the model sees it.
+        photo (`PIL.Image.Image`): The photo as the model sees it.
         transform (`SourceTransform`): How it came from the file.
         scene (`Scene`): What was perceived, in its pixels.
-        variants (`dict[int, tuple[Artifact, ...]]`): The flaws of each flawed variant, by the variant's number.
+        variants (`dict[int, tuple[Artifact, ...]]`): The artifacts of each variant, by the variant's number.
     """
 
     photo: Image.Image
@@ -51,7 +53,8 @@ class Sample:
     source_id: str
     image: Image.Image | None = None
     perception: Perception | None = None
-    plan: FlawPlan | None = None
+    plan: ArtifactPlan | None = None
+    injected: tuple[Variant, ...] = ()
     pairs: tuple[Pair, ...] = ()
     rejections: tuple[Rejection, ...] = ()
     alive: bool = True
@@ -64,7 +67,9 @@ class Sample:
     def rejected(self, stage: str, reason: str, raw: str = "", traceback: str = "") -> Sample:
         """Rejected as a whole; images are let go."""
         rejection = Rejection(self.source_id, stage, reason, raw=raw, traceback=traceback)
-        return replace(self.noting(rejection), alive=False, image=None, perception=None, plan=None, pairs=())
+        return replace(
+            self.noting(rejection), alive=False, image=None, perception=None, plan=None, injected=(), pairs=()
+        )
 
 
 class Stage(ABC):
@@ -90,9 +95,9 @@ class Stage(ABC):
         because the samples are then processed again in smaller batches.
         """
 
-    def run(self, samples: Iterable[Sample], rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
+    def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """
-        Processes samples in batches and gives them in the same order. When the accelerator's memory runs out the batch
+        Process samples in batches and yield them in the same order. When the accelerator's memory runs out the batch
         is halved for all samples that follow; when a batch fails its samples are processed one by one, and one that
         fails alone is rejected with the error.
 
@@ -147,10 +152,10 @@ def rejection_of(
         source_id,
         stage,
         reason,
-        f"{source_id}:{variant}",
+        str(PairId(source_id, variant)),
         artifact.type,
         artifact.tool,
-        artifact.parameters.get("kernel", ""),
+        artifact.kernel,
         artifact.entity,
         artifact.part or artifact.fused_entity,
         artifact.scores,

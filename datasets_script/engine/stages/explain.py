@@ -1,4 +1,4 @@
-"""The last stage: what was injected is put into words."""
+"""The last stage: what was injected is put into words, and becomes pairs."""
 
 from __future__ import annotations
 
@@ -6,34 +6,69 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...agents.curation.curator import Curator, ExplanationError
+from ...agents.curation.variant import PairTexts, Variant
 from ...schema.pair import Pair
-from .base import Sample, Stage, rejection_of
+from ...schema.pair_id import PairId
+from ...utils.seeds import derive_seed
+from ..injector import Injector
+from ..settings import RunSettings
+from .base import ArtifactPlan, Sample, Stage, rejection_of
 
 
 class Explain(Stage):
-    """Puts what was injected into words, and describes the clean image."""
+    """
+    Put what was injected into words, describe the clean image, and build the pairs.
+
+    Args:
+        curator (`Curator`): Writes the texts.
+        injector (`Injector`): The model that injected, which pairs name.
+        settings (`RunSettings`): Seed and solver, which pairs name too.
+        batch_size (`int`): Photos explained together.
+    """
 
     name = "explain"
 
-    def __init__(self, curator: Curator, batch_size: int = 1) -> None:
+    def __init__(self, curator: Curator, injector: Injector, settings: RunSettings, batch_size: int = 1) -> None:
         super().__init__(batch_size)
-        self.curator = curator
+        self.curator, self.injector, self.settings = curator, injector, settings
 
     def process(self, samples: Sequence[Sample]) -> list[Sample]:
-        results = iter(self.curator.explain([pair for sample in samples for pair in sample.pairs]))
-        return [self._take(sample, [next(results) for _ in sample.pairs]) for sample in samples]
+        results = iter(self.curator.explain([variant for sample in samples for variant in sample.injected]))
+        return [self._take(sample, [next(results) for _ in sample.injected]) for sample in samples]
 
-    def _take(self, sample: Sample, results: Sequence[Pair | ExplanationError]) -> Sample:
-        explained = []
-        for pair, result in zip(sample.pairs, results, strict=True):
-            if isinstance(result, Pair):
-                explained.append(result)
+    def _take(self, sample: Sample, results: Sequence[PairTexts | ExplanationError]) -> Sample:
+        assert sample.plan is not None
+        pairs = []
+        for variant, result in zip(sample.injected, results, strict=True):
+            if isinstance(result, PairTexts):
+                pairs.append(self._pair(sample.source_id, sample.plan, variant, result))
                 continue
-            variant = int(pair.pair_id.rpartition(":")[2])
             sample = sample.noting(
                 *(
-                    rejection_of(artifact, sample.source_id, variant, self.name, str(result), result.raw)
-                    for artifact in pair.artifacts
+                    rejection_of(artifact, sample.source_id, variant.number, self.name, str(result), result.raw)
+                    for artifact in variant.artifacts
                 )
             )
-        return replace(sample, pairs=tuple(explained))
+        return replace(sample, plan=None, injected=(), pairs=tuple(pairs))
+
+    def _pair(self, source_id: str, plan: ArtifactPlan, variant: Variant, texts: PairTexts) -> Pair:
+        return Pair(
+            pair_id=str(PairId(source_id, variant.number)),
+            source_id=source_id,
+            variant=variant.number,
+            source=plan.photo,
+            clean=variant.clean,
+            flawed=variant.flawed,
+            caption=variant.caption,
+            clean_description=texts.clean_description,
+            explanation=texts.explanation,
+            explanation_source=texts.explanation_source,
+            grid=plan.scene.grid,
+            seed=derive_seed(self.settings.seed, source_id),
+            solver=self.settings.injection.solver,
+            num_inference_steps=self.injector.num_inference_steps,
+            model=self.injector.model,
+            model_revision=self.injector.revision,
+            transform=plan.transform.as_dict(),
+            artifacts=texts.artifacts,
+        )

@@ -1,4 +1,4 @@
-"""The fourth stage: flaws are injected, judged, and where one is rejected, tried once more or left out."""
+"""The fourth stage: artifacts are injected, judged, and where one is rejected, tried once more or left out."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from PIL import Image
 
 from diffusers_artifact.mapping import PatchMapping
 
-from ...agents.curation.curator import Candidate, Curator
-from ...agents.curation.measures import target_pixels
+from ...agents.curation.curator import Curator
+from ...agents.curation.variant import Variant
 from ...agents.curation.verdicts import Verdict
 from ...agents.planning import Choice, plan_artifacts
-from ...schema.pair import Artifact, Pair, Rejection
+from ...schema.pair import Artifact, Rejection
+from ...schema.pair_id import PairId
 from ...utils.seeds import derive_seed
 from ..injector import InjectionJob, Injector
 from ..settings import RunSettings
-from .base import FlawPlan, Sample, Stage, rejection_of
+from .base import ArtifactPlan, Sample, Stage, rejection_of
 
 
 @dataclass(eq=False)
-class _Variant:
-    """One flawed variant of a photograph, while its flaws are being made."""
+class _Attempt:
+    """One variant of a photo, while its artifacts are being made."""
 
     draft: _Draft
     number: int
@@ -39,17 +40,17 @@ class _Draft:
     """One sample while its variants are being made."""
 
     sample: Sample
-    plan: FlawPlan
+    plan: ArtifactPlan
     clean: Image.Image | None = None
-    pairs: dict[int, Pair] = field(default_factory=dict)
+    injected: dict[int, Variant] = field(default_factory=dict)
     rejections: list[Rejection] = field(default_factory=list)
 
 
 class Inject(Stage):
     """
-    Injects the planned flaws and has them judged. What is rejected is replaced, up to `settings.max_rerolls` times, by
-    the same tool at another place or with another kernel, or else left out; the variant is then injected once more,
-    because an image must not hold a flaw that its labels do not mention.
+    Inject the planned artifacts and have them judged. What is rejected is replaced, up to `settings.max_rerolls`
+    times, by the same tool at another place or with another kernel, or else left out; the variant is then injected
+    once more, because an image must not hold an artifact that its labels do not mention.
 
     Args:
         injector (`Injector`): The loaded model.
@@ -66,7 +67,7 @@ class Inject(Stage):
 
     def process(self, samples: Sequence[Sample]) -> list[Sample]:
         drafts = [_Draft(sample, sample.plan) for sample in samples if sample.plan]
-        pending = [_Variant(d, number, artifacts) for d in drafts for number, artifacts in d.plan.variants.items()]
+        pending = [_Attempt(d, number, artifacts) for d in drafts for number, artifacts in d.plan.variants.items()]
         attempt = 0
         while pending:
             pending = self._attempt(pending, attempt)
@@ -74,86 +75,79 @@ class Inject(Stage):
         return [
             replace(
                 draft.sample.noting(*draft.rejections),
-                plan=None,
-                pairs=tuple(draft.pairs[number] for number in sorted(draft.pairs)),
-                alive=bool(draft.pairs),
+                plan=draft.plan if draft.injected else None,
+                injected=tuple(draft.injected[number] for number in sorted(draft.injected)),
+                alive=bool(draft.injected),
             )
             for draft in drafts
         ]
 
-    def _attempt(self, variants: Sequence[_Variant], attempt: int) -> list[_Variant]:
-        """Injects and judges; the variants that have to be injected again, with what they are to hold then."""
-        flawed = self._inject(variants)
-        candidates = [self._candidates(variant, image) for variant, image in zip(variants, flawed, strict=True)]
-        verdicts = iter(self.curator.judge([candidate for group in candidates for candidate in group]))
+    def _attempt(self, attempts: Sequence[_Attempt], number: int) -> list[_Attempt]:
+        """Inject and judge; return what has to be injected again, with what it is to hold then."""
+        variants = self._inject(attempts)
         again = []
-        for variant, image in zip(variants, flawed, strict=True):
-            kept, rejected = self._sort_out(variant, [next(verdicts) for _ in variant.artifacts])
+        for attempt, variant, verdicts in zip(attempts, variants, self.curator.judge(variants), strict=True):
+            kept, rejected = self._sort_out(attempt, verdicts)
             if not rejected:
-                variant.draft.pairs[variant.number] = self._pair(variant, image, kept)
+                attempt.draft.injected[attempt.number] = variant.judged(verdicts)
                 continue
-            if attempt < self.settings.max_rerolls:
-                kept += self._replacements(variant, kept, rejected, attempt)
+            if number < self.settings.max_rerolls:
+                kept += self._replacements(attempt, kept, rejected, number)
             if kept:
-                again.append(replace(variant, artifacts=tuple(kept)))
+                again.append(replace(attempt, artifacts=tuple(kept)))
         return again
 
-    def _inject(self, variants: Sequence[_Variant]) -> list[Image.Image]:
-        """The flawed images of the variants, with one job for all variants of a photograph."""
-        groups: dict[int, list[_Variant]] = {}
-        for variant in variants:
-            groups.setdefault(id(variant.draft), []).append(variant)
+    def _inject(self, attempts: Sequence[_Attempt]) -> list[Variant]:
+        """Make the images, with one job for all variants of a photo."""
+        groups: dict[int, list[_Attempt]] = {}
+        for attempt in attempts:
+            groups.setdefault(id(attempt.draft), []).append(attempt)
         jobs = [
             InjectionJob(
                 group[0].draft.plan.photo,
-                [PatchMapping.union(a.mapping for a in variant.artifacts) for variant in group],
+                [PatchMapping.union(a.mapping for a in attempt.artifacts) for attempt in group],
                 group[0].draft.plan.scene.perception.caption,
             )
             for group in groups.values()
         ]
-        flawed = []
+        variants = []
         for group, output in zip(groups.values(), self.injector.inject(jobs), strict=True):
             # The first reconstruction serves all variants: that of a later attempt differs in the last bits alone.
-            group[0].draft.clean = group[0].draft.clean or output.clean
-            flawed += output.flawed
-        return flawed
+            draft = group[0].draft
+            clean = draft.clean = draft.clean or output.clean
+            caption = draft.plan.scene.perception.caption
+            variants += [
+                Variant(attempt.number, caption, clean, flawed, attempt.artifacts)
+                for attempt, flawed in zip(group, output.flawed, strict=True)
+            ]
+        return variants
 
-    def _candidates(self, variant: _Variant, flawed: Image.Image) -> list[Candidate]:
-        draft = variant.draft
-        assert draft.clean is not None
-        targets = target_pixels([a.mapping for a in variant.artifacts], draft.plan.scene.patch_size)
-        return [Candidate(artifact, draft.clean, flawed, targets) for artifact in variant.artifacts]
-
-    def _sort_out(self, variant: _Variant, verdicts: Sequence[Verdict]) -> tuple[list[Artifact], list[Artifact]]:
-        """The artifacts that are kept and those that are not, with their scores; the latter are put on record."""
-        kept: list[Artifact] = []
-        rejected: list[Artifact] = []
-        source_id = variant.draft.sample.source_id
-        for artifact, verdict in zip(variant.artifacts, verdicts, strict=True):
-            artifact = replace(artifact, scores=verdict.scores)
-            (kept if verdict.kept else rejected).append(artifact)
-            if not verdict.kept:
-                variant.draft.rejections.append(
-                    rejection_of(artifact, source_id, variant.number, "curation", verdict.reason, verdict.raw)
-                )
-        return kept, rejected
+    def _sort_out(self, attempt: _Attempt, verdicts: Sequence[Verdict]) -> tuple[list[Artifact], list[Artifact]]:
+        """Return the artifacts that are kept and those that are not; put the latter on record."""
+        source_id = attempt.draft.sample.source_id
+        rejected = [verdict for verdict in verdicts if not verdict.kept]
+        attempt.draft.rejections += [
+            rejection_of(verdict.artifact, source_id, attempt.number, "curation", verdict.reason, verdict.raw)
+            for verdict in rejected
+        ]
+        return [verdict.artifact for verdict in verdicts if verdict.kept], [verdict.artifact for verdict in rejected]
 
     def _replacements(
-        self, variant: _Variant, kept: Sequence[Artifact], rejected: Sequence[Artifact], attempt: int
+        self, attempt: _Attempt, kept: Sequence[Artifact], rejected: Sequence[Artifact], number: int
     ) -> list[Artifact]:
         """For each rejected artifact another by the same tool that has not been tried yet, as far as there is one."""
-        variant.tried.extend(rejected)
-        plan, seed = variant.draft.plan, self.settings.seed
+        attempt.tried.extend(rejected)
+        plan, seed = attempt.draft.plan, self.settings.seed
         occupied = np.zeros(plan.scene.grid, dtype=bool)
         for artifact in kept:
             occupied |= artifact.mapping.target_patches() | artifact.mapping.reference_patches()
-        avoid = _choices_of_others(plan, variant.number)
-        for artifact in variant.tried:
+        avoid = _choices_of_others(plan, attempt.number)
+        for artifact in attempt.tried:
             if artifact.tool == "add":  # the part may be copied to another place
                 occupied |= artifact.mapping.target_patches()
             else:
-                avoid.add((artifact.tool, artifact.parameters["instance_id"], artifact.parameters.get("kernel", "")))
-        name = f"{variant.draft.sample.source_id}:{variant.number}:reroll {attempt}"
+                avoid.add(Choice.of(artifact))
+        name = f"{PairId(attempt.draft.sample.source_id, attempt.number)}:reroll {number}"
         generator = torch.Generator().manual_seed(derive_seed(seed, name))
         replacements: list[Artifact] = []
         for artifact in rejected:
@@ -172,35 +166,11 @@ class Inject(Stage):
             replacements += found
         return replacements
 
-    def _pair(self, variant: _Variant, flawed: Image.Image, artifacts: Sequence[Artifact]) -> Pair:
-        draft, plan = variant.draft, variant.draft.plan
-        assert draft.clean is not None
-        source_id = draft.sample.source_id
-        return Pair(
-            pair_id=f"{source_id}:{variant.number}",
-            source_id=source_id,
-            source=plan.photo,
-            clean=draft.clean,
-            flawed=flawed,
-            caption=plan.scene.perception.caption,
-            clean_description="",
-            explanation="",
-            explanation_source="",
-            grid=plan.scene.grid,
-            seed=derive_seed(self.settings.seed, source_id),
-            solver=self.settings.injection.solver,
-            num_inference_steps=self.injector.num_inference_steps,
-            model=self.injector.model,
-            model_revision=self.injector.revision,
-            transform=plan.transform.as_dict(),
-            artifacts=tuple(artifacts),
-        )
 
-
-def _choices_of_others(plan: FlawPlan, number: int) -> set[Choice]:
-    """What the other variants of a photograph are made of."""
+def _choices_of_others(plan: ArtifactPlan, number: int) -> set[Choice]:
+    """What the other variants of a photo are made of."""
     return {
-        (artifact.tool, artifact.parameters["instance_id"], "")
+        Choice.of(artifact).with_any_kernel
         for other, artifacts in plan.variants.items()
         if other != number
         for artifact in artifacts

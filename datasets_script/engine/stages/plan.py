@@ -18,7 +18,7 @@ from ...schema.pair import Artifact, Rejection
 from ...utils.photos import SourceTransform, fit, fit_multiple
 from ...utils.seeds import derive_seed
 from ..settings import RunSettings
-from .base import FlawPlan, Sample, Stage
+from .base import ArtifactPlan, Sample, Stage
 
 
 class Plan(Stage):
@@ -40,9 +40,9 @@ class Plan(Stage):
         self.settings, self.sample_size, self.patch_size = settings, sample_size, patch_size
         self.made: Counter[ArtifactType] = Counter()
 
-    def run(self, samples: Iterable[Sample], rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
+    def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         self.made = Counter()
-        yield from super().run(samples, rank, world_size)
+        yield from super().run(samples)
 
     def process(self, samples: Sequence[Sample]) -> list[Sample]:
         return [self._plan(sample) for sample in samples]
@@ -66,7 +66,7 @@ class Plan(Stage):
         if not variants:
             return sample.rejected(self.name, "no tool fits")
         self.made.update(artifact.type for artifacts in variants.values() for artifact in artifacts)
-        plan = FlawPlan(transform.apply(image), transform, scene, variants)
+        plan = ArtifactPlan(transform.apply(image), transform, scene, variants)
         return replace(sample, image=None, perception=None, plan=plan)
 
     def _frame(self, image: Image.Image, perception: Perception) -> SourceTransform:
@@ -90,5 +90,5 @@ class Plan(Stage):
             if artifacts:
                 variants[variant] = tuple(artifacts)
             made.update(artifact.type for artifact in artifacts)
-            avoid |= {(artifact.tool, artifact.parameters["instance_id"], "") for artifact in artifacts}
+            avoid |= {Choice.of(artifact).with_any_kernel for artifact in artifacts}
         return variants, reasons

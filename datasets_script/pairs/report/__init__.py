@@ -5,14 +5,13 @@ no script, and `report.json`, the same numbers.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from ...schema.run_record import RunRecord
 from ...utils.errors import UserError
 from ...utils.files import write_json, write_text
 from .charts import make_charts
@@ -23,14 +22,12 @@ from .samples import sample_pairs
 from .statistics import SAMPLE_SIZE, SEED, Statistics
 
 
-__all__ = ["write_report"]
-
-_RECORDED = ("settings", "model_revision", "perception", "curation", "versions", "sources")
+__all__ = ["write_pair_report"]
 
 
-def write_report(out: Path, to: Path, show_progress: bool = True) -> list[str]:
+def write_pair_report(out: Path, to: Path, show_progress: bool = True) -> list[str]:
     """
-    Writes `report.html` and `report.json` for a data set. Memory does not grow with the number of pairs.
+    Write `report.html` and `report.json` for a data set. Memory does not grow with the number of pairs.
 
     Args:
         out (`Path`): Folder written by `artiagent synthesize`, its run complete.
@@ -44,21 +41,20 @@ def write_report(out: Path, to: Path, show_progress: bool = True) -> list[str]:
         UserError: no such folder, a run that is not complete, or one without pairs.
     """
     run = _read_run(out)
-    statistics = Statistics(acceptance=run["acceptance"])
+    statistics = Statistics(acceptance=run.acceptance)
     for pair in tqdm(read_facts(out), total=count_pairs(out), unit="pair", desc="read", disable=not show_progress):
         statistics.count(pair)
     if not statistics.pairs:
         raise UserError(f"'{out}' has no pairs in {out / 'data'}; why they were rejected is in its rejected.jsonl")
     statistics.rejections.update(read_rejections(out))
-    findings = find_biases(statistics, run)
-    recorded = {name: run[name] for name in _RECORDED}
+    findings = find_biases(statistics, run.pairs)
     content = {
         "data_set": str(out.resolve().name),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "findings": [finding.text for finding in findings],
         "biases": [finding.rule for finding in findings if finding.is_bias],
         "numbers": statistics.as_dict(),
-        "run": recorded,
+        "run": run.identity,
         "report": {
             "seed": SEED,
             "sample_size": SAMPLE_SIZE,
@@ -71,12 +67,9 @@ def write_report(out: Path, to: Path, show_progress: bool = True) -> list[str]:
     return [finding.text for finding in findings]
 
 
-def _read_run(out: Path) -> dict[str, Any]:
-    path = out / "run.json"
-    if not path.is_file():
-        raise UserError(f"OUT must be a folder written by `artiagent synthesize`, found no run.json in '{out}'")
-    run = json.loads(path.read_text(encoding="utf-8"))
-    if run["status"] != "complete":
+def _read_run(out: Path) -> RunRecord:
+    run = RunRecord.read(out)
+    if not run.is_complete:
         raise UserError(
             f"the run in '{out}' is not complete, and a report on a part would mislead: the command that began it "
             f"continues it, and `artiagent status {out}` tells how far it is"

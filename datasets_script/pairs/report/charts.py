@@ -56,7 +56,7 @@ def make_charts(statistics: Statistics) -> list[Chart]:
     charts = [_types(statistics), _flaws_per_pair(statistics), _positions(statistics), _sizes(statistics)]
     if statistics.sampled_changes():
         charts.append(_changes(statistics))
-    charts.append(_names(statistics.entities, "entity", statistics.flaws))
+    charts.append(_names(statistics.entities, "entity", statistics.artifacts))
     if statistics.parts:
         charts.append(_names(statistics.parts, "part", sum(of.total() for of in statistics.parts.values())))
     charts.append(_words(statistics))
@@ -71,12 +71,12 @@ def _types(statistics: Statistics) -> Chart:
     axes = figure.subplots()
     numbers = [statistics.types[kind] for kind in ARTIFACT_TYPES]
     axes.barh(ARTIFACT_TYPES, numbers, color=[COLOR_OF_TYPE[kind] for kind in ARTIFACT_TYPES], height=0.64)
-    even = statistics.flaws / len(ARTIFACT_TYPES)
+    even = statistics.artifacts / len(ARTIFACT_TYPES)
     axes.axvline(even, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     for place, number in enumerate(numbers):
-        _beside(axes, number, place, f"{number:,}  ({number / statistics.flaws:.0%})")
+        _beside(axes, number, place, f"{number:,}  ({number / statistics.artifacts:.0%})")
     axes.set_xlim(0, 1.28 * max(numbers))
-    axes.set(title=f"Flaws by type, n = {statistics.flaws:,}", xlabel="flaws (dashed: all types alike)")
+    axes.set(title=f"Flaws by type, n = {statistics.artifacts:,}", xlabel="flaws (dashed: all types alike)")
     _finish_bars(axes)
     shares = ", ".join(f"{kind} {number}" for kind, number in zip(ARTIFACT_TYPES, numbers, strict=True))
     return Chart("types", to_image(figure), f"Flaws by type: {shares}.")
@@ -86,8 +86,8 @@ def _types(statistics: Statistics) -> Chart:
 def _flaws_per_pair(statistics: Statistics) -> Chart:
     figure = new_figure(_HALF, 250)
     axes = figure.subplots()
-    places = range(1, max(3, *statistics.flaws_per_pair) + 1)
-    numbers = [statistics.flaws_per_pair[place] for place in places]
+    places = range(1, max(3, *statistics.artifacts_per_pair) + 1)
+    numbers = [statistics.artifacts_per_pair[place] for place in places]
     axes.bar([str(place) for place in places], numbers, color=BLUE, width=0.6)
     for place, number in enumerate(numbers):
         axes.annotate(
@@ -110,7 +110,7 @@ def _positions(statistics: Statistics) -> Chart:
     everywhere = sum(statistics.coverage.values(), np.zeros((GRID, GRID)))
     sums = {"all": everywhere} | {str(kind): statistics.coverage[kind] for kind in ARTIFACT_TYPES}
     for axes, (name, cells) in zip(panels, sums.items(), strict=True):
-        number = statistics.flaws if name == "all" else statistics.types[name]
+        number = statistics.artifacts if name == "all" else statistics.types[name]
         axes.imshow(cells, cmap="cividis", extent=(0, 1, 1, 0), vmin=0, vmax=max(1e-9, cells.max()))
         axes.set_title(f"{name}, n = {number:,}", fontsize=10, color=COLOR_OF_TYPE.get(name, INK))
         axes.set_xlabel(f"brightest: {cells.max() / max(1, number):.0%} of boxes", loc="left")
@@ -131,7 +131,7 @@ def _positions(statistics: Statistics) -> Chart:
     row, column = np.unravel_index(everywhere.argmax(), everywhere.shape)
     description = (
         f"Heat maps of box positions. The place most often covered is {(column + 0.5) / GRID:.0%} across and "
-        f"{(row + 0.5) / GRID:.0%} down, by {everywhere.max() / statistics.flaws:.0%} of all boxes."
+        f"{(row + 0.5) / GRID:.0%} down, by {everywhere.max() / statistics.artifacts:.0%} of all boxes."
     )
     return Chart("positions", to_image(figure), description)
 
@@ -149,7 +149,7 @@ def _outline_constant_box(axes: Axes, constant: ConstantBox) -> None:
 def _sizes(statistics: Statistics) -> Chart:
     figure = new_figure(_HALF, 330)
     axes = figure.subplots()
-    shares = {kind: [flaw.share for flaw in statistics.sampled_flaws(kind)] for kind in ARTIFACT_TYPES}
+    shares = {kind: [artifact.share for artifact in statistics.sampled_artifacts(kind)] for kind in ARTIFACT_TYPES}
     everything = np.concatenate([np.asarray(of) for of in shares.values()])
     edges = np.geomspace(min(0.001, everything.min()), 1, 25)
     axes.hist(
@@ -162,7 +162,7 @@ def _sizes(statistics: Statistics) -> Chart:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set(
-        title=f"Size of the boxes, n = {_sampled(len(everything), statistics.flaws)}",
+        title=f"Size of the boxes, n = {_sampled(len(everything), statistics.artifacts)}",
         xlabel="share of the image that the box covers (logarithmic)",
         ylabel="flaws",
     )
@@ -196,7 +196,7 @@ def _changes(statistics: Statistics) -> Chart:
             axes.annotate(f"{ratio}×", (x_high, ratio * x_high), (3, 0), textcoords="offset points", fontsize=8.5,
                           color=FAINT, va="center", annotation_clip=False)  # fmt: skip
     axes.set(xlim=(x_low, x_high), ylim=(y_low, y_high))
-    axes.set_title(f"Change inside and outside, n = {_sampled(total, statistics.flaws)}")
+    axes.set_title(f"Change inside and outside, n = {_sampled(total, statistics.artifacts)}")
     legend_below(axes)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -235,12 +235,12 @@ def _names(counts: Mapping[str, Counter[str]], what: str, total: int) -> Chart:
 def _words(statistics: Statistics) -> Chart:
     figure = new_figure(_HALF, 300)
     flaws, images = figure.subplots(1, 2, sharex=True)
-    of_flaws = [flaw.words for flaw in statistics.sampled_flaws()]
+    of_artifacts = [artifact.words for artifact in statistics.sampled_artifacts()]
     of_images = [pair.words for pair in statistics.sample]
-    most = max(*of_flaws, *of_images, 1)
+    most = max(*of_artifacts, *of_images, 1)
     step = -(-most // 25)
     edges = list(np.arange(0, most + 1 + step, step) - 0.5)
-    for axes, words, what in ((flaws, of_flaws, "a flaw"), (images, of_images, "an image")):
+    for axes, words, what in ((flaws, of_artifacts, "a flaw"), (images, of_images, "an image")):
         median = float(np.median(words))
         axes.hist(words, bins=edges, color=BLUE, rwidth=0.9)
         axes.axvline(median, color=ORANGE, linewidth=1.4, linestyle=(0, (4, 3)))
@@ -249,10 +249,12 @@ def _words(statistics: Statistics) -> Chart:
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(axis="y")
     figure.suptitle(
-        f"Length of explanations, n = {len(of_flaws):,} flaws in {len(of_images):,} images",
+        f"Length of explanations, n = {len(of_artifacts):,} flaws in {len(of_images):,} images",
         x=0.012, ha="left", fontsize=11, fontweight="bold",
     )  # fmt: skip
-    description = f"Histograms of words: median {np.median(of_flaws):.0f} a flaw, {np.median(of_images):.0f} an image."
+    description = (
+        f"Histograms of words: median {np.median(of_artifacts):.0f} a flaw, {np.median(of_images):.0f} an image."
+    )
     return Chart("explanations", to_image(figure), description)
 
 

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 
 from diffusers_artifact.mapping import ArtifactType
 
+from ...schema.features import current_artifact
+from ...schema.pair import ArtifactScores
 from ...utils.errors import UserError
 
 
@@ -28,7 +30,7 @@ _COLUMNS = (
     "transform",
     *(
         f"artifacts.list.element.{name}"
-        for name in ("type", "tool", "entity", "part", "bbox", "explanation", "scores", "parameters")
+        for name in ("type", "tool", "kernel", "entity", "part", "bbox", "explanation", "scores", "parameters")
     ),
 )
 _ROWS_AT_ONCE = 256
@@ -38,7 +40,7 @@ _PARTICULARS = re.compile(r"'[^']*'|\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
 @dataclass(frozen=True)
-class Flaw:
+class ArtifactFacts:
     """
     What a report takes of one artifact.
 
@@ -73,7 +75,7 @@ class PairFacts:
     source_id: str
     explanation_source: str
     words: int
-    flaws: tuple[Flaw, ...]
+    artifacts: tuple[ArtifactFacts, ...]
     place: tuple[str, int]
 
 
@@ -131,18 +133,19 @@ def _pair_of(row: dict[str, Any], place: tuple[str, int]) -> PairFacts:
         row["source_id"],
         row["explanation_source"],
         len(row["explanation"].split()),
-        tuple(_flaw_of(artifact, width, height) for artifact in row["artifacts"]),
+        tuple(_facts_of(artifact, width, height) for artifact in row["artifacts"]),
         place,
     )
 
 
-def _flaw_of(artifact: dict[str, Any], width: int, height: int) -> Flaw:
+def _facts_of(artifact: dict[str, Any], width: int, height: int) -> ArtifactFacts:
+    artifact = current_artifact(artifact)
     x_min, y_min, x_max, y_max = artifact["bbox"]
-    scores = json.loads(artifact["scores"])
-    return Flaw(
+    scores: ArtifactScores = json.loads(artifact["scores"])
+    return ArtifactFacts(
         artifact["type"],
         artifact["tool"],
-        json.loads(artifact["parameters"]).get("kernel") or "",
+        artifact["kernel"],
         artifact["entity"],
         artifact["part"],
         (x_min / width, y_min / height, x_max / width, y_max / height),

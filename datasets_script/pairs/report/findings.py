@@ -6,7 +6,6 @@ import statistics as middle
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from diffusers_artifact.mapping import ARTIFACT_TYPES, ArtifactType
 
@@ -38,31 +37,31 @@ class Finding:
     is_bias: bool = True
 
 
-def find_biases(statistics: Statistics, run: Mapping[str, Any]) -> list[Finding]:
+def find_biases(statistics: Statistics, recorded_pairs: int) -> list[Finding]:
     """
-    What the rules say of a data set, the biases first.
+    Apply the rules to a dataset, and return what they say, the biases first.
 
     Args:
         statistics (`Statistics`): With at least one pair.
-        run (`Mapping`): The content of `run.json`.
+        recorded_pairs (`int`): How many pairs the run says that it wrote.
     """
     found = [finding for rule in _RULES for finding in rule(statistics)]
-    if run["pairs"] != statistics.pairs:
-        text = f"run.json tells of {run['pairs']} pairs, the files hold {statistics.pairs}."
+    if recorded_pairs != statistics.pairs:
+        text = f"run.json tells of {recorded_pairs} pairs, the files hold {statistics.pairs}."
         found.insert(0, Finding("missing_pairs", text))
     return sorted(found, key=lambda finding: not finding.is_bias)
 
 
 def _size(counts: Statistics) -> Iterator[Finding]:
-    if counts.flaws < _FEW:
-        low, high = wilson_interval(round(counts.flaws / 2), counts.flaws)
-        text = f"{counts.flaws} flaws are few: any share below may be off by {100 * (high - low) / 2:.0f} points."
+    if counts.artifacts < _FEW:
+        low, high = wilson_interval(round(counts.artifacts / 2), counts.artifacts)
+        text = f"{counts.artifacts} flaws are few: any share below may be off by {100 * (high - low) / 2:.0f} points."
         yield Finding("few_flaws", text)
 
 
 def _types(counts: Statistics) -> Iterator[Finding]:
     even = 1 / len(ARTIFACT_TYPES)
-    shares = {kind: counts.types[kind] / counts.flaws for kind in ARTIFACT_TYPES}
+    shares = {kind: counts.types[kind] / counts.artifacts for kind in ARTIFACT_TYPES}
     for kind, share in shares.items():
         name = _PLURALS[kind]
         if share == 0:
@@ -89,7 +88,7 @@ def _acceptance(counts: Statistics) -> Iterator[Finding]:
 
 
 def _positions(counts: Statistics) -> Iterator[Finding]:
-    centre = counts.ninths[1, 1] / counts.flaws
+    centre = counts.ninths[1, 1] / counts.artifacts
     text = f"{centre:.0%} of flaws have their centre in the middle ninth of the image; an even spread has 11%."
     yield Finding("position", text, is_bias=centre > 2 / 9)
     for share, where in (
@@ -98,13 +97,13 @@ def _positions(counts: Statistics) -> Iterator[Finding]:
         (counts.ninths[:, 0].sum(), "left third"),
         (counts.ninths[:, 2].sum(), "right third"),
     ):
-        if counts.flaws >= _ENOUGH and share / counts.flaws < 1 / 6:
-            told = f"{share / counts.flaws:.0%} of flaws have their centre in the {where}"
+        if counts.artifacts >= _ENOUGH and share / counts.artifacts < 1 / 6:
+            told = f"{share / counts.artifacts:.0%} of flaws have their centre in the {where}"
             yield Finding("position", f"Only {told}; an even spread has 33%.")
 
 
 def _sizes(counts: Statistics) -> Iterator[Finding]:
-    shares = sorted(flaw.share for flaw in counts.sampled_flaws())
+    shares = sorted(artifact.share for artifact in counts.sampled_artifacts())
     low, high = shares[len(shares) // 10], shares[-1 - len(shares) // 10]
     text = (
         f"The median box covers {_percent(middle.median(shares))} of the image; four of five cover "
@@ -115,8 +114,8 @@ def _sizes(counts: Statistics) -> Iterator[Finding]:
 
 def _sizes_by_type(counts: Statistics) -> Iterator[Finding]:
     for kind in ARTIFACT_TYPES:
-        own = [flaw.share for flaw in counts.sampled_flaws(kind)]
-        others = [flaw.share for flaw in counts.sampled_flaws() if flaw.type != kind]
+        own = [artifact.share for artifact in counts.sampled_artifacts(kind)]
+        others = [artifact.share for artifact in counts.sampled_artifacts() if artifact.type != kind]
         if min(len(own), len(others)) < _ENOUGH:
             continue
         ratio = middle.median(own) / middle.median(others)
@@ -158,7 +157,7 @@ def _types_of_parts(counts: Statistics) -> Iterator[Finding]:
     told = []
     for name, of in sorted(counts.parts.items(), key=lambda item: -item[1].total()):
         kind, most = of.most_common(1)[0]
-        if of.total() >= _ENOUGH and most / of.total() >= 0.8 and counts.types[kind] / counts.flaws < 0.6:
+        if of.total() >= _ENOUGH and most / of.total() >= 0.8 and counts.types[kind] / counts.artifacts < 0.6:
             told.append(f"{most / of.total():.0%} of those at “{name}” are {_PLURALS[kind]}")
     if told:
         yield Finding("part_tells_type", f"The part tells the type: {', '.join(told[:3])}.")
@@ -172,7 +171,7 @@ def _kernels(counts: Statistics) -> Iterator[Finding]:
 
 
 def _flaws_per_pair(counts: Statistics) -> Iterator[Finding]:
-    (number, pairs), *_ = counts.flaws_per_pair.most_common(1)
+    (number, pairs), *_ = counts.artifacts_per_pair.most_common(1)
     flaws = "one flaw" if number == 1 else f"{number} flaws"
     text = f"{pairs / counts.pairs:.0%} of flawed images have {flaws}; a model learns to find just so many."
     yield Finding("flaws_per_pair", text, is_bias=pairs / counts.pairs > 0.8)

@@ -99,8 +99,8 @@ def _facts(statistics: Statistics) -> str:
     facts = {
         "pairs": f"{statistics.pairs:,}",
         "photographs": f"{statistics.photographs:,}",
-        "flaws": f"{statistics.flaws:,}",
-        "flaws an image": f"{statistics.flaws / statistics.pairs:.1f}",
+        "flaws": f"{statistics.artifacts:,}",
+        "flaws an image": f"{statistics.artifacts / statistics.pairs:.1f}",
         "median box, of the image": f"{shares['q50']:.1%}",
         "IoU of the best constant box": f"{statistics.constant_box.mean_iou:.3f}",
     }

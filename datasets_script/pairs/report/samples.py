@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 
-from ...schema.features import PAIR_FEATURES, row_to_pair
+from ...schema.features import PAIR_FEATURES, current_row, row_to_pair
 from ...schema.pair import Pair
 from .columns import PairFacts
 from .statistics import SEED, Statistics
@@ -18,7 +18,7 @@ from .statistics import SEED, Statistics
 
 def sample_pairs(out: Path, statistics: Statistics, of_each_type: int = 2) -> list[Pair]:
     """
-    Pairs drawn at random, so many with each type of flaw as there are.
+    Draw pairs at random, so many with each type of artifact as there are.
 
     Args:
         out (`Path`): The data set that `statistics` were counted on.
@@ -31,7 +31,7 @@ def sample_pairs(out: Path, statistics: Statistics, of_each_type: int = 2) -> li
     shuffled = random.Random(SEED).sample(statistics.sample, len(statistics.sample))
     chosen: list[PairFacts] = []
     for kind in ARTIFACT_TYPES:
-        fitting = (pair for pair in shuffled if pair not in chosen and any(flaw.type == kind for flaw in pair.flaws))
+        fitting = (pair for pair in shuffled if pair not in chosen and any(a.type == kind for a in pair.artifacts))
         chosen.extend(list(islice(fitting, of_each_type)))
     return [_read_pair(out, *pair.place) for pair in chosen]
 
@@ -39,4 +39,4 @@ def sample_pairs(out: Path, statistics: Statistics, of_each_type: int = 2) -> li
 def _read_pair(out: Path, name: str, number: int) -> Pair:
     rows = pq.ParquetFile(out / "data" / name).iter_batches(batch_size=1)
     batch = next(islice(rows, number, None))
-    return row_to_pair(PAIR_FEATURES.decode_example(batch.to_pylist()[0]))
+    return row_to_pair(PAIR_FEATURES.decode_example(current_row(batch.to_pylist()[0])))

@@ -13,7 +13,7 @@ import numpy as np
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 
 from ...agents.curation.measures import inside_outside_ratio
-from .columns import Box, Flaw, PairFacts
+from .columns import ArtifactFacts, Box, PairFacts
 
 
 SEED = 0
@@ -31,7 +31,7 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 @dataclass(frozen=True)
 class ConstantBox:
     """
-    The box that, answered for every image, has the greatest mean IoU with the flaws.
+    The box that, answered for every image, has the greatest mean IoU with the artifacts.
 
     Attributes:
         box (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)` in shares of the image's sides,
@@ -55,12 +55,12 @@ class Statistics:
 
     Attributes:
         acceptance (`Mapping`): `{"type/tool/kernel": {"made": …, "accepted": …}}`, as in `run.json`.
-        pairs, flaws, photographs (`int`): How many; a run writes the pairs of one photograph one after the other.
+        pairs, artifacts, photographs (`int`): How many; a run writes the pairs of one photograph one after the other.
         types, tools, kernels, explanation_sources (`Counter[str]`): Flaws, and pairs for the last, by name.
         entities, parts (`dict[str, Counter[str]]`): Flaws by name and type.
-        flaws_per_pair (`Counter[int]`): Pairs by how many flaws they have.
+        artifacts_per_pair (`Counter[int]`): Pairs by how many artifacts they have.
         rejections (`Counter[str]`): Rejections by stage and reason.
-        coverage (`dict[str, np.ndarray]`): Sum over flaws of a type of the share of each cell that the box covers,
+        coverage (`dict[str, np.ndarray]`): Sum over artifacts of a type of the share of each cell that the box covers,
             shape `(GRID, GRID)`.
         ninths (`np.ndarray` of shape `(3, 3)`): Flaws by where the centre of the box is.
         sample_size (`int`): Most pairs in memory at once.
@@ -69,14 +69,14 @@ class Statistics:
 
     acceptance: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     pairs: int = 0
-    flaws: int = 0
+    artifacts: int = 0
     photographs: int = 0
     types: Counter[str] = field(default_factory=Counter)
     tools: Counter[str] = field(default_factory=Counter)
     kernels: Counter[str] = field(default_factory=Counter)
     entities: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     parts: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    flaws_per_pair: Counter[int] = field(default_factory=Counter)
+    artifacts_per_pair: Counter[int] = field(default_factory=Counter)
     explanation_sources: Counter[str] = field(default_factory=Counter)
     rejections: Counter[str] = field(default_factory=Counter)
     coverage: dict[str, np.ndarray] = field(default_factory=lambda: defaultdict(lambda: np.zeros((GRID, GRID))))
@@ -92,23 +92,23 @@ class Statistics:
         self.pairs += 1
         self.photographs += pair.source_id != self._source_id
         self._source_id = pair.source_id
-        self.flaws += len(pair.flaws)
-        self.flaws_per_pair[len(pair.flaws)] += 1
+        self.artifacts += len(pair.artifacts)
+        self.artifacts_per_pair[len(pair.artifacts)] += 1
         self.explanation_sources[pair.explanation_source] += 1
-        for flaw in pair.flaws:
-            self._count_flaw(flaw)
+        for artifact in pair.artifacts:
+            self._count_artifact(artifact)
         self._draw(pair)
 
-    def _count_flaw(self, flaw: Flaw) -> None:
-        self.types[flaw.type] += 1
-        self.tools[flaw.tool] += 1
-        self.entities[flaw.entity][flaw.type] += 1
-        if flaw.kernel:
-            self.kernels[flaw.kernel] += 1
-        if flaw.part:
-            self.parts[flaw.part][flaw.type] += 1
-        self.coverage[flaw.type] += covered_cells(flaw.box)
-        x_min, y_min, x_max, y_max = flaw.box
+    def _count_artifact(self, artifact: ArtifactFacts) -> None:
+        self.types[artifact.type] += 1
+        self.tools[artifact.tool] += 1
+        self.entities[artifact.entity][artifact.type] += 1
+        if artifact.kernel:
+            self.kernels[artifact.kernel] += 1
+        if artifact.part:
+            self.parts[artifact.part][artifact.type] += 1
+        self.coverage[artifact.type] += covered_cells(artifact.box)
+        x_min, y_min, x_max, y_max = artifact.box
         self.ninths[min(2, int(1.5 * (y_min + y_max))), min(2, int(1.5 * (x_min + x_max)))] += 1
 
     def _draw(self, pair: PairFacts) -> None:
@@ -118,23 +118,23 @@ class Statistics:
         elif (index := self._random.randrange(self.pairs)) < self.sample_size:
             self.sample[index] = pair
 
-    def sampled_flaws(self, kind: str | None = None) -> list[Flaw]:
-        """The flaws of the sample, of one type if one is given."""
-        return [flaw for pair in self.sample for flaw in pair.flaws if kind in (None, flaw.type)]
+    def sampled_artifacts(self, kind: str | None = None) -> list[ArtifactFacts]:
+        """Return the artifacts of the sample, of one type if one is given."""
+        return [artifact for pair in self.sample for artifact in pair.artifacts if kind in (None, artifact.type)]
 
     def sampled_changes(self, kind: str | None = None) -> list[tuple[float, float]]:
-        """Change inside and outside of the flaws of the sample that have both."""
+        """Return change inside and outside of the artifacts of the sample that have both."""
         return [
-            (flaw.change_inside, flaw.change_outside)
-            for flaw in self.sampled_flaws(kind)
-            if flaw.change_inside is not None and flaw.change_outside is not None
+            (artifact.change_inside, artifact.change_outside)
+            for artifact in self.sampled_artifacts(kind)
+            if artifact.change_inside is not None and artifact.change_outside is not None
         ]
 
     @property
     def constant_box(self) -> ConstantBox:
         if self._constant_box is None:
             pairs = random.Random(SEED).sample(self.sample, min(len(self.sample), _CONSTANT_BOX_IMAGES))
-            self._constant_box = best_constant_box([[flaw.box for flaw in pair.flaws] for pair in pairs])
+            self._constant_box = best_constant_box([[artifact.box for artifact in pair.artifacts] for pair in pairs])
         return self._constant_box
 
     def as_dict(self) -> dict[str, Any]:
@@ -143,14 +143,16 @@ class Statistics:
         return {
             "pairs": self.pairs,
             "photographs": self.photographs,
-            "flaws": self.flaws,
-            "flaws_per_pair": {str(number): self.flaws_per_pair[number] for number in sorted(self.flaws_per_pair)},
+            "flaws": self.artifacts,
+            "flaws_per_pair": {
+                str(number): self.artifacts_per_pair[number] for number in sorted(self.artifacts_per_pair)
+            },
             "types": {kind: self.types[kind] for kind in ARTIFACT_TYPES},
             "tools": dict(self.tools.most_common()),
             "kernels": dict(self.kernels.most_common()),
             "acceptance": {kind: dict(counts) for kind, counts in self.acceptance.items()},
             "rejections": dict(self.rejections.most_common()),
-            "box_share": {kind: quantiles([flaw.share for flaw in flaws]) for kind, flaws in self._by_type()},
+            "box_share": {kind: quantiles([a.share for a in artifacts]) for kind, artifacts in self._by_type()},
             "ninths_of_the_image": self.ninths.tolist(),
             "coverage": {kind: grid.round(3).tolist() for kind, grid in self.coverage.items()},
             "constant_box": {
@@ -164,15 +166,15 @@ class Statistics:
             "entities": _by_name(self.entities),
             "parts": _by_name(self.parts),
             "explanation_words": {
-                "of_flaws": quantiles([flaw.words for flaw in self.sampled_flaws()]),
+                "of_flaws": quantiles([artifact.words for artifact in self.sampled_artifacts()]),
                 "of_images": quantiles([pair.words for pair in self.sample]),
             },
             "explanation_sources": dict(self.explanation_sources.most_common()),
         }
 
-    def _by_type(self) -> list[tuple[str, list[Flaw]]]:
+    def _by_type(self) -> list[tuple[str, list[ArtifactFacts]]]:
         kinds = [kind for kind in ARTIFACT_TYPES if self.types[kind]]
-        return [("all", self.sampled_flaws()), *((kind, self.sampled_flaws(kind)) for kind in kinds)]
+        return [("all", self.sampled_artifacts()), *((kind, self.sampled_artifacts(kind)) for kind in kinds)]
 
 
 def covered_cells(box: Box) -> np.ndarray:
@@ -191,8 +193,8 @@ def best_constant_box(boxes_of_images: Sequence[Sequence[Box]]) -> ConstantBox:
     What a model that looks at no image can reach: tries every box whose corners lie on a grid.
 
     Args:
-        boxes_of_images (`Sequence[Sequence[Box]]`): Boxes of each image's flaws, in shares of its sides. Where two of
-            one image share a cell, the one that covers more of it counts.
+        boxes_of_images (`Sequence[Sequence[Box]]`): Boxes of each image's artifacts, in shares of its sides. Where two
+            of one image share a cell, the one that covers more of it counts.
 
     Returns:
         `ConstantBox`: The first of the best.

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ...schema.features import row_to_artifact
 from ...schema.pair import Artifact
+from ...schema.pair_id import image_id as compose_image_id
 
 
 SIDES = ("clean", "flawed")
@@ -17,7 +18,7 @@ SIDES = ("clean", "flawed")
 
 def image_id(row: dict[str, Any], side: str) -> str:
     """The id of one half of a pair, `"<pair_id>#clean"` or `"<pair_id>#flawed"`."""
-    return f"{row['pair_id']}#{side}"
+    return compose_image_id(row["pair_id"], side)
 
 
 def image_size(picture: dict[str, Any]) -> tuple[int, int]:

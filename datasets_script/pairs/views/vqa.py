@@ -10,8 +10,8 @@ from typing import Any
 import datasets
 from datasets import Features, List, Value
 
-from ...agents.curation.explanations import is_plural
 from ...schema.pair import Artifact
+from ...utils.english import is_plural
 from ...utils.errors import UserError
 from ...utils.seeds import derive_seed
 from ...vlm.conventions import QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, Box, Convention, format_box, qwen2_5_size

@@ -15,13 +15,14 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 from skimage import data
 
-from datasets_script.agents.curation.curator import Candidate, Curator, ExplanationError
+from datasets_script.agents.curation.curator import Curator, ExplanationError
 from datasets_script.agents.curation.measures import as_array, target_pixels
 from datasets_script.agents.curation.perceptual import PerceptualMetric, load_perceptual_metric
 from datasets_script.agents.curation.triplets import close_up, context_box, cover, make_triplet
+from datasets_script.agents.curation.variant import PairTexts, Variant
 from datasets_script.agents.curation.verdicts import CurationSettings
 from datasets_script.agents.prompts import describe, explain, verify
-from datasets_script.schema.pair import Artifact, Pair
+from datasets_script.schema.pair import Artifact
 from datasets_script.vlm import VLM, VLMAnswer, VLMRequest, VLMUnavailable
 from diffusers_artifact.mapping import ArtifactType, PatchMapping
 
@@ -71,33 +72,13 @@ def inject(photo: Image.Image, artifacts: Sequence[Artifact]) -> Image.Image:
     return flawed
 
 
-def candidates(photo: Image.Image, *artifacts: Artifact, flawed: Image.Image | None = None) -> list[Candidate]:
-    targets = target_pixels([artifact.mapping for artifact in artifacts], 16)
-    flawed = flawed or inject(photo, artifacts)
-    return [Candidate(artifact, photo, flawed, targets) for artifact in artifacts]
+def candidate(photo: Image.Image, *artifacts: Artifact, flawed: Image.Image | None = None) -> Variant:
+    return Variant(0, "an astronaut", photo, flawed or inject(photo, artifacts), artifacts)
 
 
-def make_pair(photo: Image.Image, *kinds: ArtifactType, number: int = 0) -> Pair:
+def make_variant(photo: Image.Image, *kinds: ArtifactType, number: int = 0) -> Variant:
     artifacts = tuple(make_artifact(kind) for kind in kinds)
-    return Pair(
-        pair_id=f"astronaut.png:{number}",
-        source_id="astronaut.png",
-        source=photo,
-        clean=photo,
-        flawed=inject(photo, artifacts),
-        caption="an astronaut",
-        clean_description="",
-        explanation="",
-        explanation_source="",
-        grid=GRID,
-        seed=0,
-        solver="fireflow",
-        num_inference_steps=8,
-        model="embedded",
-        model_revision="",
-        transform={},
-        artifacts=artifacts,
-    )
+    return Variant(number, "an astronaut", photo, inject(photo, artifacts), artifacts)
 
 
 Reply = dict[str, Any] | str | Callable[[VLMRequest], dict[str, Any]]
@@ -211,11 +192,12 @@ class TestTriplet:
 
 class TestVerdicts:
     def test_without_a_model_the_measures_decide(self, photo, stlpips):
-        flawed = candidates(photo, make_artifact(), make_artifact("omission"))
-        verdicts = Curator(CurationSettings(), stlpips).judge(flawed)
+        flawed = candidate(photo, make_artifact(), make_artifact("omission"))
+        [verdicts] = Curator(CurationSettings(), stlpips).judge([flawed])
         assert [verdict.kept for verdict in verdicts] == [True, True]
         assert "visible copy" in verdicts[0].reason
-        assert "vlm_has_artifact" not in verdicts[0].scores and verdicts[0].scores["change_inside"] > 0.03
+        scores = verdicts[0].artifact.scores
+        assert "vlm_has_artifact" not in scores and scores["change_inside"] > 0.03
 
     def test_one_question_batch_for_artifacts_of_many_images(self, photo, stlpips):
         vlm = scripted(
@@ -225,30 +207,31 @@ class TestVerdicts:
         )
         other = Image.fromarray(data.chelsea()).crop((100, 20, 356, 276))
         batch = [
-            *candidates(photo, make_artifact(), make_artifact("omission")),
-            *candidates(other, make_artifact("fusion")),
+            candidate(photo, make_artifact(), make_artifact("omission")),
+            candidate(other, make_artifact("fusion")),
         ]
-        verdicts = Curator(CurationSettings(), stlpips, vlm).judge(batch)
+        first, second = Curator(CurationSettings(), stlpips, vlm).judge(batch)
+        verdicts = [*first, *second]
         assert vlm.tasks() == [["verify_duplication", "verify_omission", "verify_fusion"]]
         assert [verdict.kept for verdict in verdicts] == [True, False, True]
-        assert [verdict.scores["vlm_has_artifact"] for verdict in verdicts] == [1.0, 0.0, 1.0]
+        assert [verdict.artifact.scores["vlm_has_artifact"] for verdict in verdicts] == [1.0, 0.0, 1.0]
         assert verdicts[1].reason.startswith("the triplet check found no omission (visible: change inside")
-        assert not verdicts[1].raw and verdicts[1].scores["psnr_outside"] > 0
+        assert not verdicts[1].raw and verdicts[1].artifact.scores["psnr_outside"] > 0
 
     def test_the_model_sees_the_triplet_and_the_names(self, photo, stlpips):
         vlm = scripted(verify_fusion={"has_artifact": True})
         made = make_artifact("fusion")
-        [candidate] = candidates(photo, made)
-        Curator(CurationSettings(), stlpips, vlm).judge([candidate])
+        variant = candidate(photo, made)
+        Curator(CurationSettings(), stlpips, vlm).judge([variant])
         [[request]] = vlm.batches
         assert "the astronaut and the rocket" in request.prompt
-        for shown, expected in zip(request.images, make_triplet(made, photo, candidate.flawed), strict=True):
+        for shown, expected in zip(request.images, make_triplet(made, photo, variant.flawed), strict=True):
             np.testing.assert_array_equal(np.asarray(shown), np.asarray(expected))
 
     def test_what_the_measures_reject_is_not_asked(self, photo, stlpips):
         vlm = scripted()
-        verdicts = Curator(CurationSettings(), stlpips, vlm).judge(
-            candidates(photo, make_artifact(), make_artifact("omission"), flawed=photo)
+        [verdicts] = Curator(CurationSettings(), stlpips, vlm).judge(
+            [candidate(photo, make_artifact(), make_artifact("omission"), flawed=photo)]
         )
         assert not any(verdict.kept for verdict in verdicts) and "hardly visible" in verdicts[0].reason
         assert vlm.tasks() == [[]]
@@ -256,31 +239,50 @@ class TestVerdicts:
     def test_distortions_are_left_to_their_band(self, photo, stlpips):
         face = tuple(16 * row + column for row in range(4, 9) for column in range(5, 10))
         vlm = scripted()
-        [kept] = Curator(CurationSettings(stlpips_band=(-10, 10)), stlpips, vlm).judge(
-            candidates(photo, make_artifact("distortion", face))
+        [[kept]] = Curator(CurationSettings(stlpips_band=(-10, 10)), stlpips, vlm).judge(
+            [candidate(photo, make_artifact("distortion", face))]
         )
         assert kept.kept and "1 - stlpips" in kept.reason and vlm.tasks() == [[]]
 
     def test_an_answer_that_is_no_answer_rejects_and_is_kept_on_record(self, photo, stlpips):
         vlm = scripted(verify_duplication="I would say yes.", verify_omission={"has_artifact": True})
-        first, second = Curator(CurationSettings(), stlpips, vlm).judge(
-            candidates(photo, make_artifact(), make_artifact("omission"))
+        [[first, second]] = Curator(CurationSettings(), stlpips, vlm).judge(
+            [candidate(photo, make_artifact(), make_artifact("omission"))]
         )
         assert not first.kept and first.raw == "I would say yes."
         assert first.reason == "no usable answer to the triplet check: the answer is no JSON"
-        assert "vlm_has_artifact" not in first.scores and "change_inside" in first.scores
+        assert "vlm_has_artifact" not in first.artifact.scores and "change_inside" in first.artifact.scores
         assert second.kept
 
     def test_an_unreachable_model_is_nobodys_verdict(self, photo, stlpips):
         curator = Curator(CurationSettings(), stlpips, UnreachableVLM("down"))
         with pytest.raises(VLMUnavailable):
-            curator.judge(candidates(photo, make_artifact()))
+            curator.judge([candidate(photo, make_artifact())])
+
+    def test_what_concerns_the_image_is_measured_once_for_all_its_artifacts(self, photo, stlpips):
+        variant = candidate(photo, make_artifact(), make_artifact("omission"), make_artifact("fusion"))
+        [verdicts] = Curator(CurationSettings(), stlpips).judge([variant])
+        scores = [verdict.artifact.scores for verdict in verdicts]
+        for name in ("change_outside", "psnr_outside"):
+            assert len({of_artifact[name] for of_artifact in scores}) == 1
+        assert len({of_artifact["change_inside"] for of_artifact in scores}) == 3
+
+    def test_the_explanation_shows_the_images_of_the_check(self, photo, stlpips):
+        vlm = scripted(verify_duplication={"has_artifact": True})
+        curator = Curator(CurationSettings(stlpips_band=(-10, 10)), stlpips, vlm)
+        face = tuple(16 * row + column for row in range(8, 10) for column in range(5, 10))
+        variant = candidate(photo, make_artifact(), make_artifact("distortion", face))
+        [verdicts] = curator.judge([variant])
+        curator.explain([variant.judged(verdicts)])
+        [checked], (shown, unchecked, _), _ = vlm.batches
+        assert all(one is other for one, other in zip(checked.images, shown.images, strict=True))
+        assert len(unchecked.images) == 3, "a distortion was not shown before"
 
 
 class TestTexts:
     def test_templates_without_a_model(self, photo, stlpips):
-        [pair] = Curator(CurationSettings(), stlpips).explain([make_pair(photo, "duplication", "fusion")])
-        assert isinstance(pair, Pair)
+        [pair] = Curator(CurationSettings(), stlpips).explain([make_variant(photo, "duplication", "fusion")])
+        assert isinstance(pair, PairTexts)
         assert [artifact.label for artifact in pair.artifacts] == ["duplicated eye", "fused astronaut and rocket"]
         assert "extra eye" in pair.artifacts[0].explanation and pair.explanation.startswith("The image has two flaws")
         assert pair.clean_description.startswith("An astronaut. No part is")
@@ -288,13 +290,12 @@ class TestTexts:
 
     def test_two_batches_for_all_texts_and_one_description_for_each_photograph(self, photo, stlpips):
         vlm = scripted()
-        pairs = [make_pair(photo, "duplication", "omission"), make_pair(photo, "fusion", number=1)]
+        pairs = [make_variant(photo, "duplication", "omission"), make_variant(photo, "fusion", number=1)]
         explained = Curator(CurationSettings(), stlpips, vlm).explain(pairs)
         assert vlm.tasks() == [[*["explain_local"] * 3, "describe_clean"], ["explain_global"] * 2]
         for before, after in zip(pairs, explained, strict=True):
-            assert isinstance(after, Pair)
-            expected = replace(
-                before,
+            assert isinstance(after, PairTexts)
+            expected = PairTexts(
                 artifacts=after.artifacts,
                 clean_description=CLEAN["description"],
                 explanation=GLOBAL["explanation"],
@@ -310,13 +311,14 @@ class TestTexts:
             return {"explanation": f"Look: {flaw}.", "label": flaw[-12:]}
 
         vlm = scripted(explain_local=local)
-        [pair] = Curator(CurationSettings(), stlpips, vlm).explain([make_pair(photo, "duplication", "omission")])
-        assert isinstance(pair, Pair)
+        variant = make_variant(photo, "duplication", "omission")
+        [pair] = Curator(CurationSettings(), stlpips, vlm).explain([variant])
+        assert isinstance(pair, PairTexts)
         texts = [artifact.explanation for artifact in pair.artifacts]
         assert texts == ["Look: the astronaut has an extra eye.", "Look: the astronaut's eye is missing."]
         [request] = vlm.batches[1]
         assert f"- 12% to 25% from the left, 25% to 38% from the top: {texts[0]}\n- 50%" in request.prompt
-        assert request.images == (pair.flawed,) and texts[1] in request.prompt
+        assert request.images == (variant.flawed,) and texts[1] in request.prompt
 
     @pytest.mark.parametrize(
         ("reply", "reason", "raw"),
@@ -342,10 +344,10 @@ class TestTexts:
                 return super()._answer(request)
 
         vlm = FailsOnOmissions("scripted/vlm", replies=TEXTS)
-        pairs = [make_pair(photo, "duplication", "omission"), make_pair(photo, "fusion", number=1)]
+        pairs = [make_variant(photo, "duplication", "omission"), make_variant(photo, "fusion", number=1)]
         failure, pair = Curator(CurationSettings(), stlpips, vlm).explain(pairs)
         assert isinstance(failure, ExplanationError) and str(failure) == reason and failure.raw == raw
-        assert isinstance(pair, Pair) and pair.pair_id == "astronaut.png:1" and pair.explanation
+        assert isinstance(pair, PairTexts) and pair.artifacts[0].type == "fusion" and pair.explanation
         assert vlm.tasks()[1] == ["explain_global"]
 
     @pytest.mark.parametrize(
@@ -354,13 +356,13 @@ class TestTexts:
     )
     def test_no_template_stands_in_for_a_missing_text(self, photo, stlpips, task, what):
         vlm = scripted(**{task: "<html>"})
-        [failure] = Curator(CurationSettings(), stlpips, vlm).explain([make_pair(photo, "omission")])
+        [failure] = Curator(CurationSettings(), stlpips, vlm).explain([make_variant(photo, "omission")])
         assert isinstance(failure, ExplanationError)
         assert str(failure) == f"no usable {what}: the answer is no JSON" and failure.raw == "<html>"
 
     def test_what_is_asked_of_a_pair_does_not_depend_on_its_batch(self, photo, stlpips):
         other = Image.fromarray(data.chelsea()).crop((100, 20, 356, 276))
-        pairs = [make_pair(photo, "duplication", "fusion"), make_pair(other, "omission", number=1)]
+        pairs = [make_variant(photo, "duplication", "fusion"), make_variant(other, "omission", number=1)]
         together = scripted()
         Curator(CurationSettings(), stlpips, together).explain(pairs)
         alone = [scripted(), scripted()]

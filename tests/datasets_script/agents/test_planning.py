@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from datasets_script.agents.perception import Entity, Part, Perception
-from datasets_script.agents.planning import Scene, plan_artifacts
+from datasets_script.agents.planning import Choice, Scene, plan_artifacts
 
 
 SIDE, PATCH = 256, 16
@@ -95,18 +95,18 @@ def test_large_flaws_are_refused_with_the_reason(scene):
 
 
 def test_what_other_variants_have_is_avoided(scene):
-    everything = frozenset((tool, number, "") for tool in TOOLS for number in (10, 11, 12, 20, 21))
+    everything = frozenset(Choice(tool, number) for tool in TOOLS for number in (10, 11, 12, 20, 21))
     artifacts, reasons = plan(scene, avoid=everything)
     assert not artifacts and set(reasons) == set(TOOLS)
 
 
 def test_another_kernel_of_what_was_tried_is_allowed(scene):
-    tried = frozenset({("distort", 12, "shuffle"), ("distort", 12, "jitter")})
+    tried = frozenset({Choice("distort", 12, "shuffle"), Choice("distort", 12, "jitter")})
     for seed in range(4):
         (artifact,), _ = plan_artifacts(
             scene, ("distort",), 1, Counter(), torch.Generator().manual_seed(seed), avoid=tried
         )
-        assert artifact.parameters == {"kernel": "strip", "instance_id": 12}
+        assert (artifact.kernel, artifact.instance_id, artifact.parameters) == ("strip", 12, {})
 
 
 def test_occupied_patches_are_left_alone(scene):

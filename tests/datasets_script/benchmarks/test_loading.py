@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -18,7 +17,7 @@ from datasets_script.benchmarks.card import render_card
 from datasets_script.benchmarks.loading import load_benchmark
 from datasets_script.benchmarks.prepare import prepare, prepare_folder
 from datasets_script.benchmarks.registry import BENCHMARKS, get_benchmark, get_builder
-from datasets_script.cli import prepare as command
+from datasets_script.cli.main import build_parser
 from datasets_script.utils.errors import UserError
 
 from ...helpers.benchmark_sources import artibench_row, picture, write_artibench
@@ -233,8 +232,7 @@ def test_names_that_are_not_there():
 
 
 def run_command(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
+    parser = build_parser()
     args = parser.parse_args(["prepare", *arguments])
     return args.run(args)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from datasets_script.cli import detect as command
 from datasets_script.cli.faults import guarded
-from datasets_script.cli.main import main
+from datasets_script.cli.main import build_parser, main
 from datasets_script.detection.answer_format import AnswerFormat
 from datasets_script.detection.detector import ArtifactDetector, Detection, Region, read_labels, upright
 from datasets_script.figures.detections import detection_picture
@@ -74,8 +74,7 @@ RED, GREEN, BLACK = (Image.new("RGB", SIZE, color) for color in ((200, 0, 0), (0
 
 
 def run(*arguments: object) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
+    parser = build_parser()
     args = parser.parse_args(["detect", *map(str, arguments)])
     return args.run(args)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 
@@ -10,7 +9,7 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from datasets_script.cli import predict as command
+from datasets_script.cli.main import build_parser
 from datasets_script.detection.answer_format import AnswerFormat, answer_format, convention_of
 from datasets_script.detection.questions import TASKS, question, request
 from datasets_script.evaluation.predict import PredictionSettings, predict
@@ -77,8 +76,7 @@ def settings(**changes) -> PredictionSettings:
 
 
 def run(*arguments: object) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
+    parser = build_parser()
     args = parser.parse_args(["predict", *map(str, arguments)])
     return args.run(args)
 

@@ -57,6 +57,7 @@ def make_pair(*artifacts: Artifact, size: tuple[int, int] = (128, 128)) -> Pair:
     return Pair(
         pair_id="cat.png:0",
         source_id="cat.png",
+        variant=0,
         source=clean,
         clean=clean,
         flawed=flawed,

@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets_script.cli import report as command
-from datasets_script.pairs.report import write_report
-from datasets_script.pairs.report.columns import Box, Flaw, PairFacts, read_facts
+from datasets_script.cli.main import build_parser
+from datasets_script.pairs.report import write_pair_report
+from datasets_script.pairs.report.columns import ArtifactFacts, Box, PairFacts, read_facts
 from datasets_script.pairs.report.findings import find_biases
 from datasets_script.pairs.report.statistics import GRID, Statistics, best_constant_box, covered_cells, wilson_interval
 from datasets_script.schema.features import PAIR_FEATURES, pair_to_row
@@ -41,7 +41,7 @@ TOOL_OF: dict[ArtifactType, str] = {
 
 
 def make_artifact(
-    kind: ArtifactType, bbox: Box, part: str = "ear", inside: float = 0.2, outside: float = 0.01, **parameters: Any
+    kind: ArtifactType, bbox: Box, part: str = "ear", inside: float = 0.2, outside: float = 0.01, kernel: str = ""
 ) -> Artifact:
     mask = np.zeros((SIZE[1], SIZE[0]), dtype=bool)
     mask[int(bbox[1]) : int(bbox[3]), int(bbox[0]) : int(bbox[2])] = True
@@ -57,7 +57,7 @@ def make_artifact(
         label=f"{kind} of <ear> & $2 or $3",
         explanation="The cat has <two> ears.",
         scores={"change_inside": inside, "change_outside": outside, "psnr_outside": 40.0},
-        parameters=parameters,
+        kernel=kernel,
     )
 
 
@@ -67,6 +67,7 @@ def make_pair(number: int, photograph: int, *artifacts: Artifact) -> Pair:
     return Pair(
         pair_id=f"cat-{photograph}.png:{number}",
         source_id=f"cat-{photograph}.png",
+        variant=number,
         source=clean,
         clean=clean,
         flawed=flawed,
@@ -100,6 +101,7 @@ RUN: dict[str, Any] = {
     "versions": {"torch": "2.15.0"},
     "sources": {"count": 2, "sha256": "0"},
     "status": "complete",
+    "fingerprint": "0123",
     "pairs": 3,
     "acceptance": {
         "distortion/distort/jitter": {"made": 4, "accepted": 1},
@@ -127,8 +129,7 @@ def write_set(out: Path, pairs: list[Pair], **changes: Any) -> Path:
 
 
 def parse(*arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
+    parser = build_parser()
     return parser.parse_args(["report", *arguments])
 
 
@@ -257,7 +258,7 @@ class TestPage:
         artifact = make_artifact("distortion", (0.0, 0.0, 24.0, 24.0), "tail", inside=0.5, kernel="strip")
         more = replace(make_pair(3, 2, replace(artifact, explanation="Odd.")), explanation="Something odd.")
         kept = RUN["acceptance"] | {"fusion/fuse": {"made": 9, "accepted": 1}}
-        write_report(write_set(tmp_path / "set", [*PAIRS, more], acceptance=kept), tmp_path, show_progress=False)
+        write_pair_report(write_set(tmp_path / "set", [*PAIRS, more], acceptance=kept), tmp_path, show_progress=False)
         before, after = (
             [link for link in links if link.startswith("data:image/png")]
             for links in (page.links, PageParser((tmp_path / "report.html").read_text()).links)
@@ -265,12 +266,12 @@ class TestPage:
         assert len(before) == len(after) == 9 and not set(before) & set(after)
 
 
-def facts(number: int, *flaws: Flaw, photograph: str | None = None) -> PairFacts:
+def facts(number: int, *flaws: ArtifactFacts, photograph: str | None = None) -> PairFacts:
     return PairFacts(f"{number}", photograph or f"{number}", "model", 20, flaws, ("a.parquet", number))
 
 
-def flaw(kind: ArtifactType = "duplication", box: Box = (0.4, 0.4, 0.6, 0.6), **changes: Any) -> Flaw:
-    plain = Flaw(kind, TOOL_OF[kind], "", "cat", "ear", box, words=9, change_inside=0.2, change_outside=0.01)
+def flaw(kind: ArtifactType = "duplication", box: Box = (0.4, 0.4, 0.6, 0.6), **changes: Any) -> ArtifactFacts:
+    plain = ArtifactFacts(kind, TOOL_OF[kind], "", "cat", "ear", box, words=9, change_inside=0.2, change_outside=0.01)
     return replace(plain, **changes)
 
 
@@ -281,16 +282,16 @@ def counted(*pairs: PairFacts, **changes: Any) -> Statistics:
     return statistics
 
 
-def found(statistics: Statistics, **run: Any) -> dict[str, list[str]]:
+def found(statistics: Statistics, recorded: int | None = None) -> dict[str, list[str]]:
     """The biases by rule."""
     texts: dict[str, list[str]] = {}
-    for finding in find_biases(statistics, {"pairs": statistics.pairs} | run):
+    for finding in find_biases(statistics, statistics.pairs if recorded is None else recorded):
         if finding.is_bias:
             texts.setdefault(finding.rule, []).append(finding.text)
     return texts
 
 
-def even_flaw(number: int, **changes: Any) -> Flaw:
+def even_flaw(number: int, **changes: Any) -> ArtifactFacts:
     """One of a set without bias in type, place, size, part and entity."""
     kind: ArtifactType = list(TOOL_OF)[number % 4]
     x, y, side = number // 4 % 3 / 3 + 0.01, number // 12 % 3 / 3 + 0.01, (0.05, 0.1, 0.3)[number // 36 % 3]
@@ -348,7 +349,7 @@ class TestFindings:
         ]
 
     def test_pairs_of_one_photograph_few_flaws_and_missing_pairs(self):
-        biases = found(counted(facts(0, flaw(), photograph="a"), facts(1, flaw(), photograph="a")), pairs=5)
+        biases = found(counted(facts(0, flaw(), photograph="a"), facts(1, flaw(), photograph="a")), recorded=5)
         assert "2 pairs come from 1 photographs" in biases["photographs"][0]
         assert biases["few_flaws"][0].startswith("2 flaws are few")
         assert biases["missing_pairs"] == ["run.json tells of 5 pairs, the files hold 2."]
@@ -427,28 +428,28 @@ def test_pictures_are_not_read(tmp_path):
 class TestMistakes:
     def test_a_folder_that_is_none_of_ours(self, tmp_path):
         with pytest.raises(UserError, match="found no run.json"):
-            write_report(tmp_path, tmp_path)
+            write_pair_report(tmp_path, tmp_path)
 
     def test_a_run_that_is_not_complete(self, tmp_path):
         with pytest.raises(UserError, match="not complete.*artiagent status"):
-            write_report(write_set(tmp_path / "set", PAIRS, status="running"), tmp_path)
+            write_pair_report(write_set(tmp_path / "set", PAIRS, status="running"), tmp_path)
 
     def test_a_set_without_pairs(self, tmp_path):
         with pytest.raises(UserError, match="has no pairs in .*rejected.jsonl"):
-            write_report(write_set(tmp_path / "set", []), tmp_path, show_progress=False)
+            write_pair_report(write_set(tmp_path / "set", []), tmp_path, show_progress=False)
 
     def test_a_file_that_is_cut_off(self, tmp_path):
         out = write_set(tmp_path / "set", PAIRS)
         (path := out / "data" / "pairs-00001.parquet").write_bytes(path.read_bytes()[:-9])
         with pytest.raises(UserError, match="pairs-00001.parquet' is no whole Parquet file"):
-            write_report(out, tmp_path, show_progress=False)
+            write_pair_report(out, tmp_path, show_progress=False)
         assert not (tmp_path / "report.html").exists()
 
     def test_a_set_without_its_rejections(self, tmp_path):
         out = write_set(tmp_path / "set", PAIRS)
         (out / "rejected.jsonl").unlink()
         with pytest.raises(UserError, match="lost its rejected.jsonl"):
-            write_report(out, tmp_path, show_progress=False)
+            write_pair_report(out, tmp_path, show_progress=False)
 
 
 class TestCommand:

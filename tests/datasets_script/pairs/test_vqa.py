@@ -58,7 +58,7 @@ def test_known_places_are_those_of_the_parts(seed, tool):
     for artifact in make_artifacts(scene, seed, tools=(tool,)):
         box = part_box(artifact)
         if box is not None:
-            assert box == parts[artifact.parameters["instance_id"]].bbox
+            assert box == parts[artifact.instance_id].bbox
         if artifact.type in ("distortion", "fusion"):
             assert box is None
 
@@ -74,7 +74,7 @@ def test_other_places_are_boxes_of_parts_without_the_part(seed):
         if box is not None:
             assert box in [part_box(other) for other in artifacts]
             x_min, y_min, x_max, y_max = map(int, box)
-            part = parts[artifact.parameters["instance_id"]]
+            part = parts[artifact.instance_id]
             assert not part.mask[y_min:y_max, x_min:x_max].any()
 
 

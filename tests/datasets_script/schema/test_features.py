@@ -13,9 +13,10 @@ from datasets.arrow_writer import ParquetWriter
 from huggingface_hub import DatasetCard
 from PIL import Image
 
-from datasets_script.pairs.card import ARTIFACT_FIELDS, COLUMNS, write_card
+from datasets_script.pairs.card import ARTIFACT_FIELDS, COLUMNS, write_pair_card
 from datasets_script.schema.features import PAIR_FEATURES, pair_to_row, row_to_pair
 from datasets_script.schema.pair import Artifact, Pair
+from datasets_script.schema.run_record import RunRecord
 from diffusers_artifact.mapping import PatchMapping
 
 
@@ -28,6 +29,7 @@ RUN = {
     "versions": {"torch": "2.15.0"},
     "sources": {"count": 2, "sha256": "0"},
     "status": "complete",
+    "fingerprint": "0123",
     "pairs": 3,
     "rejected": 4,
     "made": {"fusion": 5, "omission": 1},
@@ -53,6 +55,7 @@ def make_pair(index: int) -> Pair:
         explanation="They merge.",
         scores={"change_inside": 0.1 + 0.2, "stlpips": 1 / 3},
         parameters={"offset": [1, -2], "note": "ü", "nested": {"kernel": None}},
+        instance_id=7,
     )
     omission = Artifact(
         type="omission",
@@ -67,6 +70,7 @@ def make_pair(index: int) -> Pair:
     return Pair(
         pair_id=f"photo.png:{index}",
         source_id="photo.png",
+        variant=index,
         source=images[0],
         clean=images[1],
         flawed=images[2],
@@ -115,7 +119,7 @@ def out(tmp_path, pairs):
         for pair in shard:
             writer.write(pair_to_row(pair))
         writer.finalize()
-    write_card(tmp_path, RUN)
+    write_pair_card(tmp_path, RunRecord.from_dict(RUN))
     (tmp_path / "run.json").write_text(json.dumps(RUN))
     (tmp_path / "rejected.jsonl").write_text('{"source_id": "a.png"}\n')
     for folder, name in (("shards", "00000.json"), ("photos", "annotations.json")):
@@ -173,5 +177,5 @@ def test_the_card_describes_every_column_and_gives_the_run(out):
 
 
 def test_the_license_of_the_run_is_on_the_card(tmp_path):
-    write_card(tmp_path, RUN | {"license": "cc-by-4.0"})
+    write_pair_card(tmp_path, RunRecord.from_dict(RUN | {"license": "cc-by-4.0"}))
     assert DatasetCard.load(tmp_path / "README.md").data.license == "cc-by-4.0"

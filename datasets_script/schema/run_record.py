@@ -1,0 +1,172 @@
+"""The record of a run, `run.json` in its folder: what identifies the run, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from ..utils.errors import UserError
+from ..utils.files import write_json
+
+
+RUN_FILE = "run.json"
+
+# What the pairs of a run depend on. A run is continued by one with the same, and all that is made of its pairs (cards,
+# reports, exports, trained models) records it.
+_IDENTITY: dict[str, type] = {
+    "settings": dict,
+    "model_revision": str,
+    "perception": dict,
+    "curation": dict,
+    "versions": dict,
+    "sources": dict,
+}
+_RESULTS: dict[str, type] = {
+    "fingerprint": str,
+    "pairs": int,
+    "rejected": int,
+    "made": dict,
+    "accepted": dict,
+    "acceptance": dict,
+    "rejected_at": dict,
+}
+# Results that a complete record cannot do without.
+_NEEDED = ("fingerprint", "pairs")
+
+_RECORDED_PACKAGES = ("artiagent", "torch", "diffusers", "transformers", "datasets", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """
+    The content of `run.json`. Of a run that is not complete the results are empty.
+
+    Attributes:
+        settings (`Mapping`): `RunSettings` as a dictionary.
+        model_revision (`str`): Commit of the diffusion model, or a fingerprint of its files.
+        perception, curation (`Mapping`): What the agents depend on beside the settings.
+        versions (`Mapping[str, str]`): Of packages, see [`recorded_versions`].
+        sources (`Mapping`): `count`, and `sha256` of the names of the source photos.
+        status (`str`): `"running"` or `"complete"`.
+        fingerprint (`str`): Hash of the identity, which the marker of every shard holds.
+        pairs, rejected (`int`): Pairs, and rejections on record.
+        made, accepted (`Mapping[str, int]`): Artifacts by type.
+        acceptance (`Mapping`): `{"type/tool/kernel": {"made": …, "accepted": …}}`.
+        rejected_at (`Mapping[str, int]`): Rejections by stage.
+        counters (`Mapping[str, int]`): Evaluations of the transformer, requests and tokens of the VLM; each is an
+            entry of its own in the file.
+        seconds (`float`): Time spent.
+        license (`str`): Identifier of the Hub for the licence of the pairs; empty if nobody has added one.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    model_revision: str = ""
+    perception: Mapping[str, Any] = field(default_factory=dict)
+    curation: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, Any] = field(default_factory=dict)
+    status: Literal["running", "complete"] = "running"
+    fingerprint: str = ""
+    pairs: int = 0
+    rejected: int = 0
+    made: Mapping[str, int] = field(default_factory=dict)
+    accepted: Mapping[str, int] = field(default_factory=dict)
+    acceptance: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    rejected_at: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    license: str = ""
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord:
+        """
+        Read the record in the folder of a run.
+
+        Args:
+            folder (`Path`): Folder written by `artiagent synthesize`.
+
+        Raises:
+            UserError: There is no record, or it is none that a run has written.
+        """
+        path = folder / RUN_FILE
+        if not path.is_file():
+            raise UserError(f"'{folder}' must be a folder written by `artiagent synthesize`, found no run.json in it")
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise UserError(
+                f"'{path}' must be the record of a run, but {error}; put a copy in its place, or delete the file and "
+                "give the command that began the run, which writes it again"
+            ) from error
+
+    @classmethod
+    def from_dict(cls, content: Any) -> RunRecord:
+        """
+        Check and take the content of a `run.json`.
+
+        Raises:
+            ValueError: An entry is missing or of another type; the message names it.
+        """
+        if not isinstance(content, dict):
+            raise ValueError(f"it must hold an object, got {type(content).__name__}")
+        status = content.get("status")
+        if status not in ("running", "complete"):
+            raise ValueError(f"`status` must be 'running' or 'complete', got {status!r}")
+        needed = (*_IDENTITY, *_NEEDED) if status == "complete" else ()
+        if missing := [name for name in needed if name not in content]:
+            raise ValueError(f"it must hold {', '.join(f'`{name}`' for name in missing)}, got none")
+        known = _IDENTITY | _RESULTS
+        for name, kind in known.items():
+            if name in content and not isinstance(content[name], kind):
+                raise ValueError(f"`{name}` must be of type {kind.__name__}, got {content[name]!r}")
+        return cls(
+            **{name: content[name] for name in known if name in content},
+            status=status,
+            counters={
+                name: value
+                for name, value in content.items()
+                if name not in known and isinstance(value, int) and name != "seconds"
+            },
+            seconds=content.get("seconds", 0.0),
+            license=content.get("license", ""),
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the record into the folder of a run, whole or not at all."""
+        write_json(folder / RUN_FILE, self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of `run.json`, JSON-serialisable."""
+        content = {**self.identity, "status": self.status}
+        if self.is_complete:
+            content |= {name: getattr(self, name) for name in _RESULTS} | self.counters | {"seconds": self.seconds}
+        return content | ({"license": self.license} if self.license else {})
+
+    @property
+    def is_complete(self) -> bool:
+        return self.status == "complete"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the pairs depend on, by the name of the entry."""
+        return {name: getattr(self, name) for name in _IDENTITY}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What anything made of the pairs records of where they are from: the identity, and its hash once known."""
+        return self.identity | ({"fingerprint": self.fingerprint} if self.fingerprint else {})
+
+
+def recorded_versions() -> dict[str, str]:
+    """Return the versions of the packages that pairs depend on."""
+    versions = {}
+    for package in _RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
