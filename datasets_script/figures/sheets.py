@@ -10,6 +10,7 @@ from itertools import islice
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from diffusers_artifact.artifact_types import RECORDS
 from diffusers_artifact.mapping import ArtifactType
 
 from ..agents.perception.base import PerceptionError
@@ -19,13 +20,7 @@ from ..schema.perception import PartLevel, Perception
 
 Color = tuple[int, int, int]
 
-# From Okabe and Ito's palette, which stays apart for the colour-blind.
-TYPE_COLORS: dict[ArtifactType, Color] = {
-    "duplication": (0, 114, 178),
-    "omission": (213, 94, 0),
-    "distortion": (0, 140, 105),
-    "fusion": (170, 60, 140),
-}
+TYPE_COLORS: dict[ArtifactType, Color] = {kind: record.color for kind, record in RECORDS.items()}
 _PERCEPTION_COLORS: tuple[Color, ...] = (*TYPE_COLORS.values(), (190, 140, 0), (60, 150, 210), (90, 90, 90))
 
 _LEVEL_COLORS: dict[PartLevel, Color] = {"peripheral": (0, 114, 178), "intermediate": (213, 94, 0)}
