@@ -26,6 +26,7 @@ from .inputs import preprocess_images  # noqa: F401
 from .mapping import PatchMapping
 from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
 from .pipeline_common import FlowPipelineMixin  # noqa: F401
+from .presets import NUM_INFERENCE_STEPS  # noqa: F401
 from .processors import InjectionAttnProcessor  # noqa: F401
 from .schedulers import SOLVERS  # noqa: F401
 from .value_cache import ValueCache  # noqa: F401

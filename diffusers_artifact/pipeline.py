@@ -31,6 +31,7 @@ from .injection import InjectionState, default_position_blocks, default_value_bl
 from .inputs import ImageInput, MappingInput, arrange_mappings, one_of, preprocess_images
 from .mapping import PatchMapping
 from .pipeline_common import FlowPipelineMixin
+from .presets import NUM_INFERENCE_STEPS, may_hold_background
 from .processors import InjectionAttnProcessor  # noqa: F401
 from .schedulers import SOLVERS  # noqa: F401
 from .value_cache import ValueCache  # noqa: F401
@@ -145,7 +146,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         mapping: MappingInput,
         prompt: str | list[str] = "",
         negative_prompt: str = "",
-        num_inference_steps: int = 8,
+        num_inference_steps: int = NUM_INFERENCE_STEPS,
         solver: str = "fireflow",
         guidance_scale: float | None = None,
         inversion_guidance_scale: float = 1.0,
@@ -254,7 +255,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         if guidance_scale is None:
             guidance_scale = family.default_guidance_scale
         if hold_background is None:
-            hold_background = value_source == "reconstruction"
+            hold_background = may_hold_background(value_source)
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         self.check_inputs(
@@ -413,7 +414,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             outside = [block for block in blocks or () if not 0 <= block < family.num_blocks]
             if outside:
                 raise ValueError(f"`{name}` must be from 0 to {family.num_blocks - 1}, got {outside[0]}")
-        if hold_background and value_source != "reconstruction":
+        if hold_background and not may_hold_background(value_source):
             raise ValueError(
                 "`hold_background` must be False for values from the inversion, which has no queries at the same "
                 "evaluations, got True"

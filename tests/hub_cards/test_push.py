@@ -457,7 +457,7 @@ def test_the_pipeline_is_what_it_imports(tmp_path):
     sent = {file.path for file in payload.files}
     assert {"pipeline.py", "denoising_loop.py", "modular_blocks.py", "modular_config.json"} <= sent
     assert {*payload.left_out} - {"__pycache__/"} == {
-        *("__init__.py", "presets.py", "py.typed", "registration.py"),
+        *("__init__.py", "py.typed", "registration.py"),
         *("artifact_types/", "embedded/", "tools/"),
     }
     (tmp_path / "pipeline.py").write_text("from .denoising_loop import DenoisingLoop\n")
