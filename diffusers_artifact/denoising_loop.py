@@ -1,13 +1,13 @@
-"""Walks photographs along a model's flow, to noise and back, with guidance and injection."""
+"""The denoising loop and the inversion loop: images along a model's flow, from noise and to it, with guidance."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
 from .family import Conditioning, TransformerFamily
-from .injection import InjectionState
 from .schedulers import FlowMatchSolverScheduler
 
 
@@ -15,16 +15,42 @@ OnStepEnd = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Takes the timestep and the next point `(rows, tokens, channels)`, gives the point to go on from."""
 
 
-class Walk:
+class LoopObserver(Protocol):
+    """
+    What a loop tells, before each evaluation of the transformer, to whoever changes how it is evaluated: an
+    [`InjectionState`], whose processors inject by it.
+    """
+
+    def prepare(self, text_length: int) -> None:
+        """Take note, before the first evaluation, that there will be sequences with `text_length` tokens of text."""
+
+    def begin_inversion(self, step: int, branch: str, updates: bool) -> None:
+        """
+        Take note of an evaluation while inverting.
+
+        Args:
+            step (`int`): The denoising step whose interval of the sigma grid the evaluation belongs to.
+            branch (`str`): `"cond"` or `"uncond"`.
+            updates (`bool`): Whether its velocity moves the solution across the interval.
+        """
+
+    def begin_denoising(self, step: int, branch: str) -> None:
+        """Take note of an evaluation of denoising step `step`, 0-based; see `begin_inversion`."""
+
+    def end(self) -> None:
+        """Take note that the loop has ended."""
+
+
+class DenoisingLoop:
     r"""
     Evaluates the transformer at the points that a solver asks for.
 
     Args:
         family (`TransformerFamily`): Adapter of the transformer.
-        state (`InjectionState`): What is injected, and what the injecting processors read.
         grid (`tuple[int, int]`): Rows and columns of tokens.
         negative (`Conditioning`, *optional*): One row, the negative prompt; needed for true guidance alone.
-        interrupted (`Callable`): Says, before every evaluation, whether to skip it.
+        observer (`LoopObserver`, *optional*): Told of every evaluation before it is made.
+        interrupted (`Callable`, *optional*): Says, before every evaluation, whether to skip it.
 
     Attributes:
         num_function_evaluations (`int`): Evaluations so far, each counted once for every row of its batch.
@@ -33,13 +59,13 @@ class Walk:
     def __init__(
         self,
         family: TransformerFamily,
-        state: InjectionState,
         grid: tuple[int, int],
         negative: Conditioning | None = None,
+        observer: LoopObserver | None = None,
         interrupted: Callable[[], bool] = lambda: False,
     ):
-        self.family, self.state, self.grid, self.negative = family, state, grid, negative
-        self.interrupted = interrupted
+        self.family, self.grid, self.negative = family, grid, negative
+        self.observer, self.interrupted = observer, interrupted
         self.num_function_evaluations = 0
 
     def invert(
@@ -50,8 +76,8 @@ class Walk:
         guidance: torch.Tensor,
         on_step_end: OnStepEnd,
     ) -> torch.Tensor:
-        """Takes clean tokens to noise; arguments as of `denoise`, with a scheduler laid out in inverse."""
-        return self._walk(scheduler, clean, conditioning, guidance, on_step_end, inverting=True)
+        """Take clean tokens to noise; arguments as of `denoise`, with a scheduler laid out in inverse."""
+        return self._run(scheduler, clean, conditioning, guidance, on_step_end, inverting=True)
 
     def denoise(
         self,
@@ -62,7 +88,7 @@ class Walk:
         on_step_end: OnStepEnd,
     ) -> torch.Tensor:
         r"""
-        Takes noise to clean tokens, injecting on the way.
+        Take noise to clean tokens.
 
         Args:
             scheduler (`FlowMatchSolverScheduler`): With its timesteps set.
@@ -74,9 +100,9 @@ class Walk:
         Returns:
             `torch.Tensor` of the shape of `noise`.
         """
-        return self._walk(scheduler, noise, conditioning, guidance, on_step_end, inverting=False)
+        return self._run(scheduler, noise, conditioning, guidance, on_step_end, inverting=False)
 
-    def _walk(
+    def _run(
         self,
         scheduler: FlowMatchSolverScheduler,
         sample: torch.Tensor,
@@ -88,16 +114,16 @@ class Walk:
         negative = self.negative if self.family.needs_negative(guidance) else None
 
         def evaluate(branch: str, condition: Conditioning) -> torch.Tensor:
-            if inverting:
-                self.state.begin_inversion(step, branch, updates)
-            else:
-                self.state.begin_denoising(step, branch)
+            if self.observer is not None and inverting:
+                self.observer.begin_inversion(step, branch, updates)
+            elif self.observer is not None:
+                self.observer.begin_denoising(step, branch)
             self.num_function_evaluations += len(sample)
             return self.family.velocity(sample, timestep, condition, guidance, self.grid).float()
 
         for texts in (conditioning, self.negative):
-            if texts is not None:
-                self.state.prepare(texts.prompt_embeds.shape[1])
+            if texts is not None and self.observer is not None:
+                self.observer.prepare(texts.prompt_embeds.shape[1])
         for index, timestep in enumerate(scheduler.timesteps):
             if self.interrupted():
                 break
@@ -107,5 +133,6 @@ class Walk:
                 unconditional = evaluate("uncond", negative.expand(len(sample)))
                 velocity = self.family.guide(velocity, unconditional, guidance[:, None, None])
             sample = on_step_end(timestep, scheduler.step(velocity, timestep, sample, return_dict=False)[0])
-        self.state.end()
+        if self.observer is not None:
+            self.observer.end()
         return sample

@@ -10,16 +10,9 @@ from diffusers import FluxPipeline
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
 
-from .family import (
-    Conditioning,
-    GuidanceKind,
-    InjectionAttnProcessor,
-    TransformerFamily,
-    dynamic_shift,
-    project,
-    split_output,
-)
+from .family import Conditioning, GuidanceKind, TransformerFamily, dynamic_shift
 from .injection import InjectionState
+from .processors import InjectionAttnProcessor, project, split_output
 
 
 class RotaryInjectionAttnProcessor(InjectionAttnProcessor):

@@ -9,9 +9,10 @@ import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
-from .family import Conditioning, GuidanceKind, InjectionAttnProcessor, TransformerFamily
+from .family import Conditioning, GuidanceKind, TransformerFamily
 from .family_flux import FluxInjectionAttnProcessor, RotaryInjectionAttnProcessor
 from .injection import InjectionState
+from .processors import InjectionAttnProcessor
 
 
 class Flux2ParallelInjectionAttnProcessor(RotaryInjectionAttnProcessor):

@@ -10,16 +10,9 @@ from diffusers import QwenImagePipeline
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 
-from .family import (
-    Conditioning,
-    GuidanceKind,
-    InjectionAttnProcessor,
-    TransformerFamily,
-    dynamic_shift,
-    project,
-    split_output,
-)
+from .family import Conditioning, GuidanceKind, TransformerFamily, dynamic_shift
 from .injection import InjectionState
+from .processors import InjectionAttnProcessor, project, split_output
 
 
 # Settings of the transformer that this family refuses, and why.

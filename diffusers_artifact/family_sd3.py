@@ -10,15 +10,9 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from diffusers.models.attention_processor import FusedJointAttnProcessor2_0
 
-from .family import (
-    Conditioning,
-    GuidanceKind,
-    InjectionAttnProcessor,
-    TransformerFamily,
-    dynamic_shift,
-    project,
-)
+from .family import Conditioning, GuidanceKind, TransformerFamily, dynamic_shift
 from .injection import InjectionState
+from .processors import InjectionAttnProcessor, project
 
 
 class SD3InjectionAttnProcessor(InjectionAttnProcessor):

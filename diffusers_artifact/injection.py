@@ -16,12 +16,8 @@ Turn = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 # Shares of the denoising steps and of the depth, from the paper's settings for 25 steps and FLUX's 19 + 38 blocks
 # (ArtiAgent §4.2.2): position 20 steps, 24 for omission; value 15 steps; position in the first 38 blocks, value in the
 # last 19.
-POSITION_STEP_SHARE: dict[ArtifactType, float] = {
-    "duplication": 20 / 25,
-    "omission": 24 / 25,
-    "distortion": 20 / 25,
-    "fusion": 20 / 25,
-}
+POSITION_STEP_SHARE = 20 / 25
+POSITION_STEP_SHARE_OF_TYPE: dict[ArtifactType, float] = {"omission": 24 / 25}
 VALUE_STEP_SHARE = 15 / 25
 UNTYPED: tuple[ArtifactType, ...] = ("duplication",)
 SPLIT_DEPTH_SHARE = 38 / 57
@@ -245,4 +241,6 @@ class InjectionState:
 
 def position_until(kind: ArtifactType, num_inference_steps: int, position_steps: int | None) -> int:
     """Number of first denoising steps with position injection, for a pair of an artifact of type `kind`."""
-    return round(POSITION_STEP_SHARE[kind] * num_inference_steps) if position_steps is None else position_steps
+    if position_steps is not None:
+        return position_steps
+    return round(POSITION_STEP_SHARE_OF_TYPE.get(kind, POSITION_STEP_SHARE) * num_inference_steps)

@@ -14,7 +14,7 @@ from .alignment import align_weights  # noqa: F401
 from .autoencoder import AutoencoderPCA  # noqa: F401
 from .choices import ValueSource  # noqa: F401
 from .confinement import confine_tokens  # noqa: F401
-from .denoising_loop import Walk  # noqa: F401
+from .denoising_loop import DenoisingLoop  # noqa: F401
 from .family import TransformerFamily  # noqa: F401
 from .family_chroma import ChromaFamily  # noqa: F401
 from .family_flux import FluxFamily  # noqa: F401
@@ -25,6 +25,9 @@ from .injection import InjectionState  # noqa: F401
 from .inputs import preprocess_images  # noqa: F401
 from .mapping import PatchMapping
 from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
+from .pipeline_common import FlowPipelineMixin  # noqa: F401
+from .presets import NUM_INFERENCE_STEPS  # noqa: F401
+from .processors import InjectionAttnProcessor  # noqa: F401
 from .schedulers import SOLVERS  # noqa: F401
 from .value_cache import ValueCache  # noqa: F401
 

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
-import json
-import re
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,29 +12,30 @@ from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
-from diffusers.utils.torch_utils import unwrap_module
 
-from .alignment import align_weights
+# Of a local folder, diffusers copies only the modules that this file names itself, so it names those of its imports.
+from .alignment import align_weights  # noqa: F401
 
 # A saved pipeline may have this autoencoder, which diffusers looks for among the modules that are loaded.
 from .autoencoder import AutoencoderPCA  # noqa: F401
 from .choices import CACHE_DEVICES, CONFINEMENTS, SOLVER_NAMES, VALUE_SOURCES, CacheDevice, Confinement, ValueSource
 from .confinement import confine_pixels, confine_tokens, dilated_targets
-from .denoising_loop import Walk
+from .denoising_loop import DenoisingLoop
 from .family import Conditioning, TransformerFamily
-from .family_chroma import ChromaFamily
-from .family_flux import FluxFamily
-from .family_flux2 import Flux2Family
-from .family_qwen import QwenImageFamily
-from .family_sd3 import SD3Family
+from .family_chroma import ChromaFamily  # noqa: F401
+from .family_flux import FluxFamily  # noqa: F401
+from .family_flux2 import Flux2Family  # noqa: F401
+from .family_qwen import QwenImageFamily  # noqa: F401
+from .family_sd3 import SD3Family  # noqa: F401
 from .injection import InjectionState, default_position_blocks, default_value_blocks
 from .inputs import ImageInput, MappingInput, arrange_mappings, one_of, preprocess_images
 from .mapping import PatchMapping
-from .schedulers import SOLVERS
+from .pipeline_common import FlowPipelineMixin
+from .presets import NUM_INFERENCE_STEPS, may_hold_background
+from .processors import InjectionAttnProcessor  # noqa: F401
+from .schedulers import SOLVERS  # noqa: F401
 from .value_cache import ValueCache  # noqa: F401
 
-
-FAMILIES: tuple[type[TransformerFamily], ...] = (FluxFamily, Flux2Family, ChromaFamily, SD3Family, QwenImageFamily)
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 StepCallback = Callable[[Any, int, torch.Tensor, dict[str, Any]], dict[str, Any]]
@@ -73,7 +67,7 @@ class ArtifactInjectionOutput(BaseOutput):
     timings: dict[str, float] = field(default_factory=dict)
 
 
-class ArtifactInjectionPipeline(DiffusionPipeline):
+class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
     r"""
     Injects structural flaws into photographs (ArtiAgent, arXiv 2602.20951, §4.2).
 
@@ -145,36 +139,6 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         self.register_to_config(is_distilled=is_distilled)
         self.image_processor = VaeImageProcessor()
 
-    @property
-    def family(self) -> TransformerFamily:
-        """
-        Adapter of the loaded transformer's family.
-
-        Raises:
-            ValueError: no family knows the transformer's class.
-        """
-        name = type(unwrap_module(self.transformer)).__name__
-        for family in FAMILIES:
-            if family.transformer_class == name:
-                return family(self.transformer, self.components)
-        supported = ", ".join(family.transformer_class for family in FAMILIES)
-        raise ValueError(f"`transformer` must be one of {supported}, got {name}")
-
-    @property
-    def patch_size(self) -> int:
-        """Side of a token in pixels."""
-        return self.family.patch_size
-
-    @property
-    def num_timesteps(self) -> int:
-        """Evaluations of the last call, of inversion and denoising together."""
-        return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        """Set `pipe._interrupt = True` in a callback to skip the rest of the evaluations, as in stock pipelines."""
-        return self._interrupt
-
     @torch.no_grad()
     def __call__(
         self,
@@ -182,7 +146,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         mapping: MappingInput,
         prompt: str | list[str] = "",
         negative_prompt: str = "",
-        num_inference_steps: int = 8,
+        num_inference_steps: int = NUM_INFERENCE_STEPS,
         solver: str = "fireflow",
         guidance_scale: float | None = None,
         inversion_guidance_scale: float = 1.0,
@@ -291,7 +255,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         if guidance_scale is None:
             guidance_scale = family.default_guidance_scale
         if hold_background is None:
-            hold_background = value_source == "reconstruction"
+            hold_background = may_hold_background(value_source)
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         self.check_inputs(
@@ -314,8 +278,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             allow_distilled=allow_distilled,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
-        if device.type == "cpu":
-            self._align_weights()
+        self._align_weights()
         # The image of every row; the rows of the reconstructions come first, so it is its reconstruction's row too.
         sources = [*range(len(photos)), *image_indices]
         state = InjectionState(
@@ -337,22 +300,13 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
         timings: dict[str, float] = {}
 
         with self._timed(timings, "encode"):
-            encoded = {
-                text: family.encode_prompt(text, device, max_sequence_length) for text in dict.fromkeys(prompts)
-            }
-            conditions = [encoded[text] for text in prompts]
+            conditions = self._encode_prompts(prompts, max_sequence_length)
             negative = None
             if family.needs_negative(guidance):
                 negative = family.encode_prompt(negative_prompt, device, max_sequence_length)
             clean = family.pack(family.encode_images(photos.to(device), generator)).float()
-        timestep_arguments = family.timestep_arguments(num_inference_steps, clean.shape[1], self.scheduler)
-        inversion, denoising = (SOLVERS[solver].from_config(self.scheduler.config) for _ in range(2))
-        inversion.set_timesteps(**timestep_arguments, device=device, inverse=True)
-        denoising.set_timesteps(**timestep_arguments, device=device)
-
-        self._interrupt = False
-        self._num_timesteps = len(inversion.timesteps) + len(denoising.timesteps)
-        walk = Walk(family, state, grid, negative, interrupted=lambda: self.interrupt)
+        inversion, denoising = self._make_solvers(solver, num_inference_steps, clean.shape[1])
+        loop = DenoisingLoop(family, grid, negative, observer=state, interrupted=lambda: self.interrupt)
         inside = dilated_targets(mappings, device)
         reconstruction_rows = torch.tensor(image_indices, device=device)
         indices = itertools.count()
@@ -370,13 +324,13 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
                 return confine_tokens(tokens, reconstruction_rows, inside) if confine == "latent" else tokens
 
             with self._timed(timings, "invert"):
-                inverted = walk.invert(
+                inverted = loop.invert(
                     inversion, clean, Conditioning.stack(conditions), guidance[: len(photos)], end_step
                 )
             with self._timed(timings, "denoise"):
                 noise = self._start(inverted, sources, mappings, transfer_noise)
                 of_rows = Conditioning.stack([conditions[image] for image in sources])
-                tokens = walk.denoise(denoising, noise, of_rows, guidance, end_denoising_step)
+                tokens = loop.denoise(denoising, noise, of_rows, guidance, end_denoising_step)
 
         with self._timed(timings, "decode"):
             latents = family.unpack(tokens, grid)
@@ -397,35 +351,10 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             reconstructions=reconstructions,
             image_indices=image_indices,
             inverted_latents=inverted,
-            num_function_evaluations=walk.num_function_evaluations,
+            num_function_evaluations=loop.num_function_evaluations,
             cache_bytes=state.cache_bytes,
             timings=timings,
         )
-
-    def _align_weights(self) -> None:
-        """Make this call's result that of every other load of the same weights; see [`align_weights`]."""
-        for component in self.components.values():
-            if isinstance(component, torch.nn.Module):
-                align_weights(component)
-
-    def check_model(self, allow_distilled: bool = False) -> None:
-        """
-        Checks that the loaded model is one that can be inverted; `__call__` does so too.
-
-        Raises:
-            ValueError: its class or its inputs are not supported, a component is missing, or it was distilled to few
-                steps and `allow_distilled` is `False`.
-        """
-        family = self.family
-        family.check()
-        if not allow_distilled and self.config.is_distilled is not False:
-            reason = "its configuration says `is_distilled`" if self.config.is_distilled else None
-            reason = reason or family.distillation(self.name_or_path or "")
-            if reason:
-                raise ValueError(
-                    "`transformer` must not be distilled to few steps, because such models do not invert well; this "
-                    f"one is taken for one because {reason}. `allow_distilled=True` runs it all the same."
-                )
 
     def check_inputs(
         self,
@@ -485,7 +414,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             outside = [block for block in blocks or () if not 0 <= block < family.num_blocks]
             if outside:
                 raise ValueError(f"`{name}` must be from 0 to {family.num_blocks - 1}, got {outside[0]}")
-        if hold_background and value_source != "reconstruction":
+        if hold_background and not may_hold_background(value_source):
             raise ValueError(
                 "`hold_background` must be False for values from the inversion, which has no queries at the same "
                 "evaluations, got True"
@@ -515,23 +444,6 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
                 f"and a `guidance_scale` of {guidance_scale}"
             )
 
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """
-        Saves as all pipelines do. Where this file was loaded without installing the package, it and its siblings are
-        saved as well, and `DiffusionPipeline.from_pretrained(save_directory, trust_remote_code=True)` loads it again.
-        """
-        super().save_pretrained(save_directory, *args, **kwargs)
-        if not type(self).__module__.startswith("diffusers_modules."):
-            return
-        source = Path(inspect.getfile(type(self)))
-        siblings = re.findall(r"^from \.(\w+) import", source.read_text(encoding="utf-8"), re.MULTILINE)
-        for name in (source.stem, *siblings):
-            shutil.copyfile(source.with_name(f"{name}.py"), Path(save_directory) / f"{name}.py")
-        index = Path(save_directory) / self.config_name
-        config = json.loads(index.read_text(encoding="utf-8"))
-        config["_class_name"] = [source.stem, type(self).__name__]
-        index.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
     @staticmethod
     def _start(
         inverted: torch.Tensor, sources: list[int], mappings: list[PatchMapping], transfer_noise: bool
@@ -541,11 +453,3 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             for row, mapping in zip(range(len(inverted), len(sources)), mappings, strict=True):
                 noise[row, list(mapping.targets)] = inverted[sources[row], list(mapping.references)]
         return noise
-
-    @contextmanager
-    def _timed(self, timings: dict[str, float], phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self._execution_device.type == "cuda":
-            torch.cuda.synchronize(self._execution_device)
-        timings[phase] = time.perf_counter() - start

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from diffusers_artifact.mapping import ArtifactType, NotApplicable, PatchMapping
-from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL, DISTORTION_KERNELS, add, distort, fuse, remove
+from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL, TOOLS, Tool
 from diffusers_artifact.tools.geometry import artifact_mask, bbox_of_mask, patches_of_mask
 
 from ..schema.pair import Artifact
@@ -107,55 +106,31 @@ def shuffled(items: Sequence[Any], generator: torch.Generator) -> list[Any]:
     return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
 
 
-def propose_on_part(
-    tool: Callable[..., PatchMapping | NotApplicable], scene: Scene, occupied: np.ndarray, generator: torch.Generator
-) -> Iterator[Proposal]:
-    for entity, part in shuffled(scene.parts("peripheral"), generator):
-        mapping = tool(
-            scene.patches[part.instance_id],
-            scene.patches[entity.instance_id],
-            same_parts=scene.same_parts(part),
-            occupied=occupied,
-            generator=generator,
-        )
-        yield Proposal(entity, mapping, part)
-
-
-def propose_distort(scene: Scene, occupied: np.ndarray, generator: torch.Generator) -> Iterator[Proposal]:
-    for entity, part in shuffled(scene.parts("intermediate"), generator):
-        for kernel in shuffled(DISTORTION_KERNELS, generator):
-            mapping = distort(
-                scene.patches[part.instance_id],
-                entity=scene.patches[entity.instance_id],
-                kernel=kernel,
+def propose(tool: Tool, scene: Scene, occupied: np.ndarray, generator: torch.Generator) -> Iterator[Proposal]:
+    """Try a tool on everything in the scene that it works on, with each of its kernels, in random order."""
+    options = tool.options_for(scene.grid)
+    for entity, part, second in shuffled(_subjects(tool, scene), generator):
+        region, other = (entity, second) if part is None else (part, entity)
+        if tool.avoids_same_parts:
+            options["same_parts"] = scene.same_parts(part)
+        for kernel in shuffled(tool.kernels, generator) if tool.kernels else [""]:
+            mapping = tool.function(
+                scene.patches[region.instance_id],
+                scene.patches[other.instance_id],
                 occupied=occupied,
                 generator=generator,
+                **options,
+                **({"kernel": kernel} if kernel else {}),
             )
-            yield Proposal(entity, mapping, part, kernel=kernel)
+            yield Proposal(entity, mapping, part, second, kernel)
 
 
-def propose_fuse(scene: Scene, occupied: np.ndarray, generator: torch.Generator) -> Iterator[Proposal]:
-    # The paper's two patches are a thin seam on its grids of 30 and more, and a third of the image on one of 16.
-    band_radius = 2 if min(scene.grid) >= 30 else 1
-    entities = scene.perception.entities
-    couples = [(a, b) for i, a in enumerate(entities) for b in entities[i + 1 :]]
-    for first, second in shuffled(couples, generator):
-        mapping = fuse(
-            scene.patches[first.instance_id],
-            scene.patches[second.instance_id],
-            occupied=occupied,
-            band_radius=band_radius,
-            generator=generator,
-        )
-        yield Proposal(first, mapping, second=second)
-
-
-PROPOSERS: dict[str, Callable[[Scene, np.ndarray, torch.Generator], Iterator[Proposal]]] = {
-    "add": partial(propose_on_part, add),
-    "remove": partial(propose_on_part, remove),
-    "distort": propose_distort,
-    "fuse": propose_fuse,
-}
+def _subjects(tool: Tool, scene: Scene) -> list[tuple[Entity, Part | None, Entity | None]]:
+    """An entity with its part, or with another entity, for each that the tool works on."""
+    if tool.works_on == "entities":
+        entities = scene.perception.entities
+        return [(first, None, second) for i, first in enumerate(entities) for second in entities[i + 1 :]]
+    return [(entity, part, None) for entity, part in scene.parts(tool.works_on)]
 
 
 def plan_artifacts(
@@ -214,7 +189,7 @@ def _first_applicable(
     reasons: dict[str, str],
 ) -> Artifact | None:
     reasons.setdefault(tool, "no fitting part or pair of entities in the image")
-    for proposal in PROPOSERS[tool](scene, occupied, generator):
+    for proposal in propose(TOOLS[tool], scene, occupied, generator):
         subject, mapping, second = proposal.subject, proposal.mapping, proposal.second
         choice = Choice(tool, subject.instance_id, proposal.kernel)
         if avoid & {choice, choice.with_any_kernel}:

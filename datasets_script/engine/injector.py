@@ -141,7 +141,7 @@ class Injector:
         Runs the pipeline for all variants of photographs of one size; captions are dropped for models without text
         encoders.
         """
-        steps, preset = self.num_inference_steps, self.preset
+        steps = self.num_inference_steps
         output: ArtifactInjectionOutput = self.pipeline(
             photos,
             mappings,
@@ -149,11 +149,7 @@ class Injector:
             num_inference_steps=steps,
             solver=self.settings.solver,
             value_source=self.settings.value_source,
-            position_steps=None if preset.position_share is None else round(preset.position_share * steps),
-            value_steps=None if preset.value_share is None else round(preset.value_share * steps),
-            value_blocks=range(self.pipeline.family.num_blocks) if preset.value_in_all_blocks else None,
-            transfer_noise=preset.transfer_noise,
-            hold_background=preset.hold_background and self.settings.value_source == "reconstruction",
+            **self.preset.arguments(steps, self.pipeline.family.num_blocks, self.settings.value_source),
             confine=self.settings.confine,
             allow_distilled=self.settings.allow_distilled,
         )

@@ -13,8 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-
-SHORT_NAMES = {"duplication": "dup", "omission": "omi", "distortion": "dis", "fusion": "fus"}
+from diffusers_artifact.artifact_types import RECORDS
 
 
 class RunLog(logging.Handler):
@@ -95,7 +94,7 @@ class ProgressLine:
         self.made.update(event["accepted"])
         self.made.update(event["discarded"])
         rate = self.pairs / self.bar.format_dict["elapsed"] if self.bar.format_dict["elapsed"] else 0.0
-        kinds = (f"{short} {self.kept[kind]}/{self.made[kind]}" for kind, short in SHORT_NAMES.items())
+        kinds = (f"{of.short_name} {self.kept[kind]}/{self.made[kind]}" for kind, of in RECORDS.items())
         self.bar.set_postfix_str(f"{self.pairs} pairs, {rate:.2f}/s; kept {' '.join(kinds)}", refresh=False)
         self.bar.update()
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from PIL import ImageFont
 
+from diffusers_artifact.artifact_types import RECORDS
 from diffusers_artifact.mapping import ArtifactType
 
 
@@ -24,12 +25,7 @@ FAINT: Color = (112, 112, 120)
 RULE: Color = (222, 222, 226)
 ERROR: Color = (176, 32, 32)
 
-TYPE_COLORS: Mapping[ArtifactType, Color] = {
-    "duplication": BLUE,
-    "omission": ORANGE,
-    "distortion": GREEN,
-    "fusion": PURPLE,
-}
+TYPE_COLORS: Mapping[ArtifactType, Color] = {kind: record.color for kind, record in RECORDS.items()}
 
 TITLE_FONT = ImageFont.load_default(size=26)
 TEXT_FONT = ImageFont.load_default(size=17)

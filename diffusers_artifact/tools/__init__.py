@@ -1,29 +1,31 @@
 """
 Artifact tools: pure functions from patch sets to a patch mapping (ArtiAgent §4.1).
 
-A patch set is a `bool` array of shape `grid`, rows × columns of tokens. A new tool is a new file here and a line in
-`ARTIFACT_TYPE_OF_TOOL`.
+A patch set is a `bool` array of shape `grid`, rows × columns of tokens. A new tool is a new file here, which ends in
+its [`Tool`], and its name in `TOOLS`.
 """
 
+from __future__ import annotations
+
 from ..mapping import ArtifactType
-from .add import add
-from .distort import DISTORTION_KERNELS, DistortionKernel, distort
-from .fuse import fuse
+from .add import ADD, add
+from .distort import DISTORT, DISTORTION_KERNELS, DistortionKernel, distort
+from .fuse import FUSE, fuse
 from .geometry import artifact_mask, bbox_of_mask, patches_of_mask
-from .remove import remove
+from .remove import REMOVE, remove
+from .tool import Tool
 
 
-ARTIFACT_TYPE_OF_TOOL: dict[str, ArtifactType] = {
-    "add": "duplication",
-    "remove": "omission",
-    "distort": "distortion",
-    "fuse": "fusion",
-}
+TOOLS: dict[str, Tool] = {tool.name: tool for tool in (ADD, REMOVE, DISTORT, FUSE)}
+
+ARTIFACT_TYPE_OF_TOOL: dict[str, ArtifactType] = {tool.name: tool.artifact_type for tool in TOOLS.values()}
 
 __all__ = [
     "ARTIFACT_TYPE_OF_TOOL",
     "DISTORTION_KERNELS",
+    "TOOLS",
     "DistortionKernel",
+    "Tool",
     "add",
     "artifact_mask",
     "bbox_of_mask",

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..mapping import NotApplicable, PatchMapping
 from .geometry import choose_best, is_on_grid, l1_distance, shift, token_indices
+from .tool import Tool
 
 
 if TYPE_CHECKING:
@@ -97,3 +98,13 @@ def _candidate_offsets(part: np.ndarray, radius: int, generator: torch.Generator
     distance = l1_distance(part)
     for row, column in np.argwhere((distance > inner_radius) & (distance <= inner_radius + radius)) - centre:
         yield int(row), int(column)
+
+
+ADD = Tool(
+    name="add",
+    artifact_type="duplication",
+    description="a part appears a second time beside itself",
+    works_on="peripheral",
+    function=add,
+    avoids_same_parts=True,
+)

@@ -9,6 +9,7 @@ import numpy as np
 from ..mapping import NotApplicable, PatchMapping
 from .chance import integer, normal, permutation
 from .geometry import is_on_grid, nearest, token_indices
+from .tool import Tool
 
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ NUM_STRIPS = 6
 
 def distort(
     part: np.ndarray,
-    *,
     entity: np.ndarray,
+    *,
     kernel: DistortionKernel = "shuffle",
     occupied: np.ndarray | None = None,
     generator: torch.Generator,
@@ -114,3 +115,13 @@ def _strip(targets: np.ndarray, generator: torch.Generator) -> np.ndarray:
                 step = sign * (-1) ** strip * (1 + strip // 2 % (len(members) - 1))
                 references[members] = targets[np.roll(members, step)]
     return references
+
+
+DISTORT = Tool(
+    name="distort",
+    artifact_type="distortion",
+    description="the patches of a part change places",
+    works_on="intermediate",
+    function=distort,
+    kernels=DISTORTION_KERNELS,
+)

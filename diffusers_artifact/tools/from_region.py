@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,24 +10,15 @@ import torch
 from PIL import Image
 
 from ..mapping import NotApplicable, PatchMapping
-from .add import add
-from .distort import distort
-from .fuse import fuse
+from . import TOOLS
 from .geometry import patches_of_mask
-from .remove import remove
 
 
 Box = Sequence[float]
 Mask = np.ndarray | Image.Image
 Region = Box | Mask
 
-_Tool = Callable[..., PatchMapping | NotApplicable]
-_TOOLS_ON_ONE: dict[str, _Tool] = {"add": add, "remove": remove, "distort": distort}
-_TOOLS_ON_TWO: dict[str, _Tool] = {"fuse": fuse}
-
-# `fuse` takes two patches on either side of where the regions meet: a thin seam on grids of 30 patches and more, a
-# third of the image on one of 16.
-_SMALL_GRID = 30
+_TOOLS_ON_TWO = [tool.name for tool in TOOLS.values() if tool.works_on == "entities"]
 
 
 def map_region(
@@ -87,9 +78,8 @@ def map_region(
         >>> mapping.grid, len(mapping), set(mapping.types)
         ((16, 16), 4, {'omission'})
     """
-    tools = {**_TOOLS_ON_ONE, **_TOOLS_ON_TWO}
-    if tool not in tools:
-        raise ValueError(f"`tool` must be one of {', '.join(tools)}, got {tool!r}")
+    if tool not in TOOLS:
+        raise ValueError(f"`tool` must be one of {', '.join(TOOLS)}, got {tool!r}")
     if (box is None) == (mask is None):
         raise ValueError("`box` or `mask` must be given, and not both")
     if (other is not None) != (tool in _TOOLS_ON_TWO):
@@ -103,13 +93,17 @@ def map_region(
     taken = np.zeros_like(patches)
     for artifact in occupied:
         taken |= artifact.target_patches() | artifact.reference_patches()
-    common = {"occupied": taken, "generator": generator or torch.default_generator, **options}
     if other is not None:
-        common.setdefault("band_radius", 2 if min(patches.shape) >= _SMALL_GRID else 1)
-        made = tools[tool](patches, _patches("other", other, size, patch_size), **common)
+        second = _patches("other", other, size, patch_size)
     else:
-        entity = patches if within is None else _patches("within", within, size, patch_size)
-        made = tools[tool](patches, entity=entity, **common)
+        second = patches if within is None else _patches("within", within, size, patch_size)
+    made = TOOLS[tool].function(
+        patches,
+        second,
+        occupied=taken,
+        generator=generator or torch.default_generator,
+        **{**TOOLS[tool].options_for(patches.shape), **options},
+    )
     if isinstance(made, NotApplicable):
         raise ValueError(
             f"`tool` {tool!r} finds no room for this region: {made.reason}; choose a smaller region, a larger one or "

@@ -10,6 +10,7 @@ import numpy as np
 from ..mapping import NotApplicable, PatchMapping
 from .chance import integer
 from .geometry import choose_best, farthest_points, l1_distance, nearest, shift, token_indices
+from .tool import Tool
 
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 MIN_SHARED_PATCHES = 6
 MAX_CONTAINMENT = 0.7
 BAND_RADIUS = 2
+SMALL_GRID = 30
 NUM_CELLS = 5
 MAX_OFFSET = 4
 
@@ -82,6 +84,14 @@ def fuse(
     return PatchMapping.from_pairs(pairs, first.shape, "fusion")
 
 
+def band_options(grid: tuple[int, int]) -> dict[str, int]:
+    """
+    Choose the band's width by the grid: the paper's two patches are a thin seam on its grids of 30 and more, and a
+    third of the image on one of 16.
+    """
+    return {"band_radius": BAND_RADIUS if min(grid) >= SMALL_GRID else 1}
+
+
 def _cells(band: np.ndarray, generator: torch.Generator) -> Iterator[np.ndarray]:
     """The L1 Voronoi cells of seeds spread over `band`, each a patch set."""
     members = np.argwhere(band)
@@ -101,3 +111,13 @@ def _borrow(cell: np.ndarray, source: np.ndarray, generator: torch.Generator) ->
     targets = np.concatenate([rigid, loose])
     references = np.concatenate([rigid + OFFSETS[best], nearest(loose, source, generator)])
     return list(zip(token_indices(targets, cell.shape), token_indices(references, cell.shape), strict=True))
+
+
+FUSE = Tool(
+    name="fuse",
+    artifact_type="fusion",
+    description="two entities grow into each other where they meet",
+    works_on="entities",
+    function=fuse,
+    options_for=band_options,
+)

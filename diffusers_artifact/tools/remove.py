@@ -8,6 +8,7 @@ import numpy as np
 
 from ..mapping import NotApplicable, PatchMapping
 from .geometry import l1_distance, nearest, token_indices
+from .tool import Tool
 
 
 if TYPE_CHECKING:
@@ -55,3 +56,13 @@ def remove(
     references = nearest(targets, pool, generator)
     pairs = zip(token_indices(targets, part.shape), token_indices(references, part.shape), strict=True)
     return PatchMapping.from_pairs(pairs, part.shape, "omission")
+
+
+REMOVE = Tool(
+    name="remove",
+    artifact_type="omission",
+    description="a part vanishes under what surrounds it",
+    works_on="peripheral",
+    function=remove,
+    avoids_same_parts=True,
+)

@@ -23,7 +23,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
 from diffusers_artifact import SOLVERS, PatchMapping
-from diffusers_artifact.denoising_loop import Walk
+from diffusers_artifact.denoising_loop import DenoisingLoop
 from diffusers_artifact.family import Conditioning
 from diffusers_artifact.family_flux import FluxFamily
 from diffusers_artifact.injection import InjectionState
@@ -88,11 +88,11 @@ def measure(family: FluxFamily, side: int, rows: int, device: str, repeats: int)
         device=device,
     )
     scheduler = SOLVERS["fireflow"].from_config(family.components["scheduler"].config)
-    walk = Walk(family, state, grid, one)
+    loop = DenoisingLoop(family, grid, one, observer=state)
 
     def denoise() -> None:
         scheduler.set_timesteps(**family.timestep_arguments(2, tokens.shape[1], scheduler), device=device)
-        walk.denoise(scheduler, tokens, condition, guidance, lambda _, point: point)
+        loop.denoise(scheduler, tokens, condition, guidance, lambda _, point: point)
 
     with family.injecting(state):
         injected = seconds(denoise, device, repeats) / 3  # evaluations of two FireFlow steps

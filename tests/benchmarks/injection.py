@@ -53,7 +53,7 @@ from datasets_script.schema.pair import Artifact
 from datasets_script.utils.photos import fit, open_source
 from datasets_script.utils.seeds import derive_seed
 from diffusers_artifact import SOLVERS, ArtifactInjectionPipeline, PatchMapping
-from diffusers_artifact.denoising_loop import Walk
+from diffusers_artifact.denoising_loop import DenoisingLoop
 from diffusers_artifact.injection import InjectionState, default_position_blocks, default_value_blocks
 from diffusers_artifact.inputs import preprocess_images
 from diffusers_artifact.presets import PRESETS, InjectionPreset
@@ -142,15 +142,15 @@ def one_at_a_time(
                 None if preset.value_share is None else round(preset.value_share * steps),
                 value_source="inversion",
             )
-            walk = Walk(family, state, mapping.grid, condition)
+            loop = DenoisingLoop(family, mapping.grid, condition, observer=state)
             with family.injecting(state):
                 if not (results and share_inversion):
-                    noise = walk.invert(inversion, clean, condition, one, lambda _, tokens: tokens)
+                    noise = loop.invert(inversion, clean, condition, one, lambda _, tokens: tokens)
                 begin = noise.clone()
                 if preset.transfer_noise:
                     begin[0, list(mapping.targets)] = noise[0, list(mapping.references)]
-                results.append(walk.denoise(denoising, begin, condition, one, lambda _, tokens: tokens))
-            made.evaluations[1] += walk.num_function_evaluations
+                results.append(loop.denoise(denoising, begin, condition, one, lambda _, tokens: tokens))
+            made.evaluations[1] += loop.num_function_evaluations
             made.cache_bytes = max(made.cache_bytes, state.cache_bytes)
         made.walk_seconds += time.perf_counter() - start
         for result, kept in zip(results, (made.flawed, made.cleans), strict=True):

@@ -9,7 +9,7 @@ from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from diffusers.image_processor import VaeImageProcessor
 
 from diffusers_artifact import SOLVERS, ArtifactInjectionPipeline, PatchMapping
-from diffusers_artifact.denoising_loop import Walk
+from diffusers_artifact.denoising_loop import DenoisingLoop
 from diffusers_artifact.family import Conditioning
 from diffusers_artifact.family_flux2 import Flux2Family
 from diffusers_artifact.injection import InjectionState
@@ -132,9 +132,9 @@ def test_denoising_equals_the_stock_pipeline(stock, family):
     scheduler.set_timesteps(**family.timestep_arguments(STEPS, GRID[0] * GRID[1], stock.scheduler))
     assert scheduler.sigma_grid == stock.scheduler.sigmas.tolist()
     state = InjectionState([EMPTY, EMPTY], [0, 0], STEPS, BLOCKS, BLOCKS)
-    walk = Walk(family, state, GRID, encode(family, [""]))
+    loop = DenoisingLoop(family, GRID, encode(family, [""]), observer=state)
     with family.injecting(state):
-        tokens = walk.denoise(
+        tokens = loop.denoise(
             scheduler, noise(), encode(family, TEXTS), torch.full((2,), 4.0), lambda _, sample: sample
         )
     decoded = VaeImageProcessor().postprocess(family.decode_latents(family.unpack(tokens, GRID)), output_type="pt")

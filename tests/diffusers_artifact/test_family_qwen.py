@@ -11,7 +11,7 @@ from diffusers import QwenImageImg2ImgPipeline
 from diffusers.image_processor import VaeImageProcessor
 
 from diffusers_artifact import SOLVERS, ArtifactInjectionPipeline, PatchMapping
-from diffusers_artifact.denoising_loop import Walk
+from diffusers_artifact.denoising_loop import DenoisingLoop
 from diffusers_artifact.family import Conditioning
 from diffusers_artifact.family_qwen import QwenImageFamily
 from diffusers_artifact.injection import InjectionState
@@ -135,9 +135,9 @@ def test_denoising_equals_the_stock_pipeline(settings, scale):
     scheduler.set_timesteps(**family.timestep_arguments(STEPS, GRID[0] * GRID[1], stock.scheduler))
     assert scheduler.sigma_grid == stock.scheduler.sigmas.tolist()
     state = InjectionState([EMPTY, EMPTY], [0, 0], STEPS, BLOCKS, BLOCKS)
-    walk = Walk(family, state, GRID, encode(family, ("",)))
+    loop = DenoisingLoop(family, GRID, encode(family, ("",)), observer=state)
     with family.injecting(state):
-        tokens = walk.denoise(
+        tokens = loop.denoise(
             scheduler, noise(2), encode(family, texts), torch.full((2,), scale), lambda _, sample: sample
         )
     torch.testing.assert_close(tokens, latents, rtol=1e-5, atol=1e-5)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from diffusers.utils.dynamic_modules_utils import get_relative_imports
 
 import diffusers_artifact
 from diffusers_artifact.choices import SOLVER_NAMES
@@ -15,6 +16,7 @@ from diffusers_artifact.schedulers import SOLVERS
 from ..helpers.paths import ROOT
 
 
+PACKAGE = ROOT / "diffusers_artifact"
 LIGHT = ["mapping", "choices", "presets", "tools", "tools.geometry"]
 
 
@@ -61,3 +63,19 @@ print(json.dumps([before, found is ArtifactInjectionPipeline, found.__module__, 
 
 def test_solvers_are_listed_where_they_are_named():
     assert tuple(SOLVERS) == SOLVER_NAMES
+
+
+def siblings(module: str) -> set[str]:
+    """The modules beside `module` that its file names, as diffusers reads them."""
+    return set(get_relative_imports(PACKAGE / f"{module}.py"))
+
+
+@pytest.mark.parametrize("entry", ["pipeline", "modular_blocks"])
+def test_a_file_that_is_loaded_alone_names_every_module_it_needs(entry):
+    """diffusers copies, of a local folder, only what the loaded file itself imports."""
+    needed, seen = siblings(entry), set()
+    while missing := needed - seen:
+        seen |= missing
+        needed |= set().union(*(siblings(module) for module in missing))
+    assert needed == siblings(entry)
+    assert not any("." in module for module in needed), "subfolders are not copied"

@@ -460,8 +460,11 @@ def test_the_pipeline_is_what_it_imports(tmp_path):
     payload = pipeline_payload(installed_pipeline(), "tester/injection")
     sent = {file.path for file in payload.files}
     assert {"pipeline.py", "denoising_loop.py", "modular_blocks.py", "modular_config.json"} <= sent
-    assert {*payload.left_out} - {"__pycache__/"} == {"__init__.py", "autoencoder.py", "embedded/", "tools/"}
-    (tmp_path / "pipeline.py").write_text("from .denoising_loop import Walk\n")
+    assert {*payload.left_out} - {"__pycache__/"} == {
+        *("__init__.py", "py.typed", "registration.py"),
+        *("artifact_types/", "embedded/", "tools/"),
+    }
+    (tmp_path / "pipeline.py").write_text("from .denoising_loop import DenoisingLoop\n")
     with pytest.raises(UserError, match="found no denoising_loop.py"):
         pipeline_payload(tmp_path, "tester/injection")
 

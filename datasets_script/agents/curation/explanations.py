@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from diffusers_artifact.artifact_types import RECORDS
+
 from ...schema.pair import Artifact
 from ...utils.english import capitalized, is_plural, plural, possessive, spelled_out
 
@@ -13,12 +15,7 @@ EXPLANATION_SOURCE = "template"
 
 def label(artifact: Artifact) -> str:
     """A few words, e.g. `"duplicated ear"`, `"missing buttons"`, `"distorted face"`, `"fused cat and dog"`."""
-    if artifact.type == "fusion":
-        if artifact.entity == artifact.fused_entity:
-            return f"fused {plural(artifact.entity)}"
-        return f"fused {artifact.entity} and {artifact.fused_entity}"
-    adjective = {"duplication": "duplicated", "omission": "missing", "distortion": "distorted"}[artifact.type]
-    return f"{adjective} {artifact.part}"
+    return RECORDS[artifact.type].label.format(**_words(artifact))
 
 
 def local_explanation(artifact: Artifact, image_size: tuple[int, int]) -> str:
@@ -29,15 +26,9 @@ def local_explanation(artifact: Artifact, image_size: tuple[int, int]) -> str:
         artifact (`Artifact`): Its type, names and box are used.
         image_size (`tuple[int, int]`): `(width, height)` of the image, pixels.
     """
-    plural_part = is_plural(artifact.part)
-    endings = {
-        "duplication": "",
-        "omission": "",
-        "distortion": f": {'their' if plural_part else 'its'} pieces do not fit together",
-        "fusion": ", with no clear boundary between them",
-    }
     place = _place(artifact.bbox, image_size)
-    return capitalized(f"{clause(artifact, place)}{endings[artifact.type]}.")
+    ending = RECORDS[artifact.type].ending.format(**_words(artifact))
+    return capitalized(f"{clause(artifact, place)}{ending}.")
 
 
 def global_explanation(artifacts: Sequence[Artifact]) -> str:
@@ -72,7 +63,7 @@ def clean_description(caption: str) -> str:
 
 def subject(artifact: Artifact) -> str:
     """What an artifact concerns: `"the ear of the cat"`, `"the cat and the dog"` or `"two coins"`."""
-    if artifact.type != "fusion":
+    if not RECORDS[artifact.type].of_two_entities:
         return f"the {artifact.part} of the {artifact.entity}"
     if artifact.entity != artifact.fused_entity:
         return f"the {artifact.entity} and the {artifact.fused_entity}"
@@ -84,21 +75,36 @@ def clause(artifact: Artifact, place: str = "") -> str:
     What is wrong (and where, if a place is given), as a clause that can begin or continue a sentence: `"the cat has an
     extra ear"`.
     """
-    part, owner = artifact.part, f"the {artifact.entity}"
-    where = f" {place}" if place else ""
-    pronoun, be = ("they", "are") if is_plural(part) else ("it", "is")
-    if artifact.type == "duplication":
-        have = "have" if is_plural(artifact.entity) else "has"
-        return f"{owner} {have} {'extra' if is_plural(part) else 'an extra'} {part}{where}"
-    if artifact.type == "omission":
-        return f"{possessive(owner)} {part} {be} missing" + (f": {pronoun} should be{where}" if place else "")
-    if artifact.type == "distortion":
-        return f"{possessive(owner)} {part}{f',{where},' if place else ''} {be} distorted"
-    if artifact.entity != artifact.fused_entity:
-        return f"{owner} and the {artifact.fused_entity} merge into each other{where}"
-    if is_plural(artifact.entity):
-        return f"{owner} merge into one another{where}"
-    return f"two {plural(artifact.entity)} merge into each other{where}"
+    record = RECORDS[artifact.type]
+    template = record.clause_with_place if place else record.clause
+    return template.format(**_words(artifact), place=place)
+
+
+def _words(artifact: Artifact) -> dict[str, str]:
+    """What the templates of [`~diffusers_artifact.artifact_types.ArtifactTypeRecord`] may hold."""
+    entity, part, owner = artifact.entity, artifact.part, f"the {artifact.entity}"
+    words = {
+        "part": part,
+        "owner": owner,
+        "owners": possessive(owner),
+        "have": "have" if is_plural(entity) else "has",
+        "an_extra": "extra" if is_plural(part) else "an extra",
+        "are": "are" if is_plural(part) else "is",
+        "they": "they" if is_plural(part) else "it",
+        "their": "their" if is_plural(part) else "its",
+    }
+    if not RECORDS[artifact.type].of_two_entities:
+        return words
+    if entity != artifact.fused_entity:
+        return {
+            **words,
+            "couple": f"{entity} and {artifact.fused_entity}",
+            "both": f"{owner} and the {artifact.fused_entity}",
+            "each_other": "each other",
+        }
+    if is_plural(entity):
+        return {**words, "couple": plural(entity), "both": owner, "each_other": "one another"}
+    return {**words, "couple": plural(entity), "both": f"two {plural(entity)}", "each_other": "each other"}
 
 
 def _place(bbox: tuple[float, float, float, float], image_size: tuple[int, int]) -> str:

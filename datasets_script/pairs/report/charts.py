@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from PIL import Image
 
+from diffusers_artifact.artifact_types import RECORDS
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 
 from ...figures.charts import (
@@ -34,7 +35,6 @@ from .statistics import GRID, ConstantBox, Statistics, wilson_interval
 _HALF, _WHOLE = 520, 1064
 _NAMES_SHOWN = 15
 _POINTS_SHOWN = 2000
-_MARKERS = {"duplication": "o", "omission": "s", "distortion": "^", "fusion": "D"}
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,8 @@ def _changes(statistics: Statistics) -> Chart:
         if of:
             points = np.asarray(of[: max(1, _POINTS_SHOWN * len(of) // max(total, _POINTS_SHOWN))])
             axes.scatter(
-                np.maximum(points[:, 1], least), points[:, 0], s=22, marker=_MARKERS[kind], color=COLOR_OF_TYPE[kind],
-                alpha=0.75, linewidths=0, label=kind,
+                np.maximum(points[:, 1], least), points[:, 0], s=22, marker=RECORDS[kind].marker,
+                color=COLOR_OF_TYPE[kind], alpha=0.75, linewidths=0, label=kind,
             )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="change outside all flaws", ylabel="change inside the flaw")
     # Room below for the lines of equal ratio to be seen to be diagonal.

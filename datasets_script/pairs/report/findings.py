@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from diffusers_artifact.artifact_types import RECORDS
 from diffusers_artifact.mapping import ARTIFACT_TYPES, ArtifactType
 
 from ...agents.curation.measures import inside_outside_ratio
@@ -19,13 +20,6 @@ _FEW = 100
 _ENOUGH = 20
 # A model that looks at no image should stay below this; published VLMs reach about .1 on ArtiBench (spec §8).
 _HIGH_CONSTANT_IOU = 0.15
-
-_PLURALS = {
-    "duplication": "duplications",
-    "omission": "omissions",
-    "distortion": "distortions",
-    "fusion": "fusions",
-}
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ def _types(counts: Statistics) -> Iterator[Finding]:
     even = 1 / len(ARTIFACT_TYPES)
     shares = {kind: counts.types[kind] / counts.artifacts for kind in ARTIFACT_TYPES}
     for kind, share in shares.items():
-        name = _PLURALS[kind]
+        name = RECORDS[kind].plural
         if share == 0:
             yield Finding("type_balance", f"There are no {name}.")
         elif share > 1.5 * even or share < even / 1.5:
@@ -121,8 +115,8 @@ def _sizes_by_type(counts: Statistics) -> Iterator[Finding]:
         ratio = middle.median(own) / middle.median(others)
         if not 0.5 < ratio < 2:
             text = (
-                f"The median box of {_PLURALS[kind]} covers {_percent(middle.median(own))} of the image, that of the "
-                f"other types {_percent(middle.median(others))}: size alone tells much of the type."
+                f"The median box of {RECORDS[kind].plural} covers {_percent(middle.median(own))} of the image, "
+                f"that of the other types {_percent(middle.median(others))}: size alone tells much of the type."
             )
             yield Finding("size_tells_type", text)
 
@@ -158,7 +152,7 @@ def _types_of_parts(counts: Statistics) -> Iterator[Finding]:
     for name, of in sorted(counts.parts.items(), key=lambda item: -item[1].total()):
         kind, most = of.most_common(1)[0]
         if of.total() >= _ENOUGH and most / of.total() >= 0.8 and counts.types[kind] / counts.artifacts < 0.6:
-            told.append(f"{most / of.total():.0%} of those at “{name}” are {_PLURALS[kind]}")
+            told.append(f"{most / of.total():.0%} of those at “{name}” are {RECORDS[kind].plural}")
     if told:
         yield Finding("part_tells_type", f"The part tells the type: {', '.join(told[:3])}.")
 
@@ -226,7 +220,7 @@ _RULES: tuple[Callable[[Statistics], Iterator[Finding]], ...] = (
 
 
 def _listed(shares: Mapping[ArtifactType, float]) -> str:
-    return ", ".join(f"{_PLURALS[kind]} {share:.0%}" for kind, share in shares.items())
+    return ", ".join(f"{RECORDS[kind].plural} {share:.0%}" for kind, share in shares.items())
 
 
 def _percent(share: float) -> str:

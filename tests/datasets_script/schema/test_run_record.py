@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from datasets_script.schema.run_record import RunRecord, recorded_versions
+from datasets_script.schema.run_record import RunRecord
 from datasets_script.utils.errors import UserError
+from evaluate_metrics.functional.versions import recorded_versions
 
 
 IDENTITY: dict[str, Any] = {
