@@ -1,9 +1,34 @@
-"""The data engine: photographs to perceived parts, to injected flaws, to a data set of curated pairs."""
+"""The data engine: photos to perceived parts, to injected artifacts, to a dataset of curated pairs."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 
-def register() -> None:
-    """Makes `load_dataset("artibench", source=...)` work in this process; see `benchmarks.registry.register`."""
-    # The library behind it takes a second to import.
+if TYPE_CHECKING:
+    from .benchmarks.loading import load_benchmark
     from .benchmarks.registry import register
+    from .detection.detector import ArtifactDetector
+    from .engine.synthesize import synthesize
+    from .pairs.builder import ArtiAgentPairs
 
-    register()
+
+__all__ = ["ArtiAgentPairs", "ArtifactDetector", "load_benchmark", "register", "synthesize"]
+
+# Where each public name lives. It is imported when first used: most need a library that takes seconds to import.
+_HOMES = {
+    "ArtiAgentPairs": ".pairs.builder",
+    "ArtifactDetector": ".detection.detector",
+    "load_benchmark": ".benchmarks.loading",
+    "register": ".benchmarks.registry",
+    "synthesize": ".engine.synthesize",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

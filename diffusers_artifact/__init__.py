@@ -1,21 +1,42 @@
-"""Artifact injection for diffusion transformers: the pipeline, its solvers, tools and the embedded default model."""
+"""
+Artifact injection for diffusion transformers: the pipeline, its solvers, tools and the embedded default model.
 
+Names are loaded when they are first used, so that `import diffusers_artifact.mapping` loads neither torch nor
+diffusers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import diffusers
-from diffusers import ModelMixin  # diffusers looks the base of a component's class up in the component's library
+from .registration import register_pipeline
 
-from .autoencoder import AutoencoderPCA
-from .mapping import ARTIFACT_TYPES, ArtifactType, NotApplicable, PatchMapping
-from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
-from .schedulers import SOLVERS
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
+
+    from .autoencoder import AutoencoderPCA
+    from .mapping import ARTIFACT_TYPES, ArtifactType, NotApplicable, PatchMapping
+    from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
+    from .schedulers import SOLVERS
 
 
 EMBEDDED_MODEL = Path(__file__).parent / "embedded"
 """Folder of the embedded default model: pass it to `from_pretrained`."""
 
-# A saved pipeline names its class, and `DiffusionPipeline.from_pretrained` looks that name up in diffusers.
-diffusers.ArtifactInjectionPipeline = ArtifactInjectionPipeline
+_HOMES = {
+    "ARTIFACT_TYPES": ".mapping",
+    "ArtifactInjectionOutput": ".pipeline",
+    "ArtifactInjectionPipeline": ".pipeline",
+    "ArtifactType": ".mapping",
+    "AutoencoderPCA": ".autoencoder",
+    "ModelMixin": "diffusers",  # diffusers looks the base of a component's class up in the component's library
+    "NotApplicable": ".mapping",
+    "PatchMapping": ".mapping",
+    "SOLVERS": ".schedulers",
+}
 
 __all__ = [
     "ARTIFACT_TYPES",
@@ -29,3 +50,18 @@ __all__ = [
     "NotApplicable",
     "PatchMapping",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_pipeline("ArtifactInjectionPipeline", f"{__name__}.pipeline")

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 
 from .mapping import PatchMapping
-
-
-Confinement = Literal["none", "latent", "pixel"]
-CONFINEMENTS: tuple[Confinement, ...] = get_args(Confinement)
 
 
 def dilated_targets(mappings: Sequence[PatchMapping], device: torch.device | str = "cpu") -> torch.Tensor:

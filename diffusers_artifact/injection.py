@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
 
 import torch
 
+from .choices import CacheDevice, ValueSource
 from .mapping import ArtifactType, PatchMapping
-from .value_cache import CacheDevice, ValueCache
+from .value_cache import ValueCache
 
-
-ValueSource = Literal["reconstruction", "inversion"]
-VALUE_SOURCES: tuple[ValueSource, ...] = get_args(ValueSource)
 
 Turn = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 

@@ -10,6 +10,9 @@ from diffusers import ModularPipelineBlocks
 from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, ConfigSpec, InputParam, OutputParam
 
 # Of a local folder, diffusers copies only the modules that this file names itself, so it names those of pipeline.py.
+from .alignment import align_weights  # noqa: F401
+from .autoencoder import AutoencoderPCA  # noqa: F401
+from .choices import ValueSource  # noqa: F401
 from .confinement import confine_tokens  # noqa: F401
 from .denoising_loop import Walk  # noqa: F401
 from .family import TransformerFamily  # noqa: F401

@@ -21,7 +21,12 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import unwrap_module
 
-from .confinement import CONFINEMENTS, Confinement, confine_pixels, confine_tokens, dilated_targets
+from .alignment import align_weights
+
+# A saved pipeline may have this autoencoder, which diffusers looks for among the modules that are loaded.
+from .autoencoder import AutoencoderPCA  # noqa: F401
+from .choices import CACHE_DEVICES, CONFINEMENTS, SOLVER_NAMES, VALUE_SOURCES, CacheDevice, Confinement, ValueSource
+from .confinement import confine_pixels, confine_tokens, dilated_targets
 from .denoising_loop import Walk
 from .family import Conditioning, TransformerFamily
 from .family_chroma import ChromaFamily
@@ -29,17 +34,11 @@ from .family_flux import FluxFamily
 from .family_flux2 import Flux2Family
 from .family_qwen import QwenImageFamily
 from .family_sd3 import SD3Family
-from .injection import (
-    VALUE_SOURCES,
-    InjectionState,
-    ValueSource,
-    default_position_blocks,
-    default_value_blocks,
-)
+from .injection import InjectionState, default_position_blocks, default_value_blocks
 from .inputs import ImageInput, MappingInput, arrange_mappings, one_of, preprocess_images
 from .mapping import PatchMapping
 from .schedulers import SOLVERS
-from .value_cache import CACHE_DEVICES, CacheDevice
+from .value_cache import ValueCache  # noqa: F401
 
 
 FAMILIES: tuple[type[TransformerFamily], ...] = (FluxFamily, Flux2Family, ChromaFamily, SD3Family, QwenImageFamily)
@@ -315,6 +314,8 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             allow_distilled=allow_distilled,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
+        if device.type == "cpu":
+            self._align_weights()
         # The image of every row; the rows of the reconstructions come first, so it is its reconstruction's row too.
         sources = [*range(len(photos)), *image_indices]
         state = InjectionState(
@@ -401,6 +402,12 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             timings=timings,
         )
 
+    def _align_weights(self) -> None:
+        """Make this call's result that of every other load of the same weights; see [`align_weights`]."""
+        for component in self.components.values():
+            if isinstance(component, torch.nn.Module):
+                align_weights(component)
+
     def check_model(self, allow_distilled: bool = False) -> None:
         """
         Checks that the loaded model is one that can be inverted; `__call__` does so too.
@@ -448,7 +455,7 @@ class ArtifactInjectionPipeline(DiffusionPipeline):
             ValueError: one is not as `__call__` describes it, or does not fit; the message names it, what was expected
                 and what came.
         """
-        one_of("solver", solver, tuple(SOLVERS))
+        one_of("solver", solver, SOLVER_NAMES)
         one_of("value_source", value_source, VALUE_SOURCES)
         one_of("cache_device", cache_device, CACHE_DEVICES)
         one_of("confine", confine, CONFINEMENTS)

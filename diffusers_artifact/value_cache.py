@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 
+from .choices import CacheDevice
 
-CacheDevice = Literal["model", "cpu"]
-CACHE_DEVICES: tuple[CacheDevice, ...] = get_args(CacheDevice)
 
 CacheKey = tuple[int, int, str, str]
 """Denoising step, block, attention of the block, branch of true guidance (`"cond"` or `"uncond"`)."""

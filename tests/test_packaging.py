@@ -6,7 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import packages_distributions
 
@@ -16,18 +16,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from .helpers.paths import ROOT
+from .test_layout import PACKAGES
 
 
-# Each package, with those it may import.
-PACKAGES: dict[str, set[str]] = {
-    "diffusers_artifact": set(),
-    "datasets_script": {"diffusers_artifact", "evaluate_metrics"},
-    "evaluate_metrics": set(),
-    "training": {"datasets_script", "diffusers_artifact", "evaluate_metrics"},
-    "hub_cards": {"datasets_script", "diffusers_artifact", "evaluate_metrics", "training"},
-}
-# The command line, which nothing imports, trains and publishes.
-COMMANDS = "datasets_script/cli/"
 MAX_EMBEDDED_BYTES = 16 * 2**20
 
 # Alice is nobody's account: it is she whose paths must not be published, in the tests of that.
@@ -97,14 +88,19 @@ def imports(nodes: Iterable[ast.AST]) -> set[str]:
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
 
 
+@cache
+def providers() -> Mapping[str, list[str]]:
+    """Distributions by the top-level modules that they install; a walk over every installed file."""
+    return packages_distributions()
+
+
 def not_provided(names: set[str], listed: Iterable[Requirement]) -> set[str]:
     """Those third-party modules of `names` that come with none of the `listed` requirements."""
     provided = {canonicalize_name(requirement.name) for requirement in listed}
-    providers = packages_distributions()
     return {
         name
         for name in names - set(PACKAGES)
-        if not provided & {canonicalize_name(provider) for provider in providers.get(name, [name])}
+        if not provided & {canonicalize_name(provider) for provider in providers().get(name, [name])}
     }
 
 
@@ -153,14 +149,6 @@ def test_imports_at_the_top_of_a_module_need_no_extra(package: str) -> None:
     for path, tree in modules(package):
         missing = not_provided(imports(tree.body), core_requirements())
         assert not missing, f"{path} imports {missing} at its top, which only an extra installs"
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_dependencies_between_packages_point_one_way(package: str) -> None:
-    for path, tree in modules(package):
-        others = imports(ast.walk(tree)) & {*PACKAGES, "tests"} - {package}
-        allowed = PACKAGES[package] | ({"hub_cards", "training"} if path.startswith(COMMANDS) else set())
-        assert others <= allowed, f"{path} imports {others - allowed}"
 
 
 def test_every_dependency_has_a_lower_bound_that_its_tested_version_meets() -> None:

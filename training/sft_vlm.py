@@ -33,7 +33,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, set_seed
@@ -49,7 +49,7 @@ from trl import (
 
 from datasets_script.schema.training_record import BaseModel, TrainingMethod, TrainingRecord
 from datasets_script.utils.errors import UserError
-from datasets_script.vlm.conventions import CONVENTIONS, Convention, convention_for
+from datasets_script.vlm.conventions import CONVENTIONS, convention_for
 from datasets_script.vlm.local import recorded_coordinates
 from evaluate_metrics.functional.versions import versions
 from training.run_folder import begin_run, step_of
@@ -271,8 +271,7 @@ def prepare_inputs(script_args: SFTVLMArguments, training_args: SFTConfig, model
     options = {"revision": revision, "trust_remote_code": training_args.trust_remote_code}
     config = AutoConfig.from_pretrained(name, **options)
     processor = AutoProcessor.from_pretrained(name, **options)
-    asked = cast(Convention | None, script_args.coordinates)
-    coordinates = asked or recorded_coordinates(before) or convention_for(config.model_type, name)
+    coordinates = script_args.coordinates or recorded_coordinates(before) or convention_for(config.model_type, name)
     conversations = Conversations(
         source=script_args.dataset_name,
         kinds=script_args.conversations or (),

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 
 from ..pairs.prepare import _whole_folder
-from .card import write_card
+from .card import write_benchmark_card
 from .registry import SCHEMA_HASH, get_benchmark, get_builder
 from .survey import SKIPPED_FILE
 
@@ -66,5 +66,5 @@ def prepare_folder(
         builder = get_builder(name)(cache_dir=str(folder / "cache"), dataset_name=name, source=source, **options)
         builder.download_and_prepare(str(folder / "data"), file_format="parquet", num_proc=num_proc)
         (folder / "data" / SKIPPED_FILE).replace(folder / SKIPPED_FILE)
-        write_card(folder, get_benchmark(name), builder.surveys)
+        write_benchmark_card(folder, get_benchmark(name), builder.surveys)
     return builder

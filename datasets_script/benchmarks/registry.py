@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-import datasets
-import datasets.load
-from datasets import packaged_modules
-from datasets.data_files import DataFilesDict
 
-from .base import Benchmark
+if TYPE_CHECKING:
+    import datasets
+
+    from .base import Benchmark
 
 
 # Names a folder of the cache, which data sets prepared before a change of the rows must not share.
@@ -37,6 +37,8 @@ def get_builder(name: str) -> type[datasets.GeneratorBasedBuilder]:
     Raises:
         ValueError: there is none of that name.
     """
+    import datasets
+
     if name not in MODULES:
         raise ValueError(f"`name` must be one of {', '.join(MODULES)}, got {name!r}")
     module = import_module(MODULES[name])
@@ -71,6 +73,10 @@ def register() -> None:
     Raises:
         ImportError: the installed `datasets` has changed these parts.
     """
+    import datasets.load
+    from datasets import packaged_modules
+    from datasets.data_files import DataFilesDict
+
     try:
         known, factory = packaged_modules._PACKAGED_DATASETS_MODULES, datasets.load.PackagedDatasetModuleFactory
     except AttributeError as error:

@@ -8,17 +8,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image
-from tqdm import tqdm
-
-from ..detection.detector import ArtifactDetector, upright
-from ..figures.detections import detection_picture
 from ..utils.errors import UserError
-from ..utils.files import replacing
-from ..utils.photos import SourceError, list_sources
-from ..vlm.local import DEFAULT_VLM
-from .options import add_answer_options, add_vlm_run_options, check_answer_options, make_vlm
+from ..vlm.base import DEFAULT_VLM
+from .options import add_answer_options, add_vlm_run_options, make_vlm
+from .parser import Parser
+
+
+if TYPE_CHECKING:
+    from ..detection.detector import ArtifactDetector
 
 
 _OUT = Path("runs/detect")
@@ -26,21 +25,31 @@ _MISTAKES_SHOWN = 20
 # Processors of Qwen's models refuse narrower images.
 _LARGEST_RATIO = 200
 
-_EPILOG = f"""\
+DESCRIPTION = """\
+Asks a vision-language model whether images have structural artifacts and, where it says yes, where they are and what
+is wrong. Writes a line of JSON for each image to the standard output, and a copy of each image with numbered boxes."""
+
+EPILOG = f"""\
+A line of output is a JSON object about one image, in the order of the images:
+  image, width, height  its path and size
+  has_artifact          true, false, or null if the answer could not be read
+  regions               box [x_min, y_min, x_max, y_max] in pixels of the upright image, maxima exclusive, and label;
+                        null if regions were not asked for or could not be read
+  explanation           what is wrong, in a sentence
+  answers, failures     the model's texts, and what could not be read in them and why
+  overlay               the copy with numbered boxes
+
+No checkpoint trained on pairs of ArtiAgent has been published yet. The default, {DEFAULT_VLM}, runs, but
+it has not learned to see such artifacts and calls most images sound: pass a model that you have tuned, for example
+with `artiagent train`. A folder with a PEFT adapter is one.
+
+The key of an endpoint is read from ARTIAGENT_API_KEY. HF_TOKEN is sent to servers of Hugging Face alone, and
+OPENAI_API_KEY to OpenAI's.
+
 examples:
   artiagent detect portrait.jpg --model my-tuned-model
   artiagent detect photos/ --model my-lora-adapter --out seen/ > seen.jsonl
-  artiagent detect photos/ --model my-model --endpoint http://localhost:8000/v1
-
-A line of output is a JSON object about an image, in their order: image, width, height, has_artifact (true, false, or
-null where the answer could not be read), regions (box as [x_min, y_min, x_max, y_max] in pixels of the upright image,
-exclusive maxima, and label; null where they were not asked for or could not be read), explanation, answers (as they
-came), failures (what could not be read, and why), overlay (the picture).
-
-No checkpoint trained on pairs of ArtiAgent has been published yet. The default, {DEFAULT_VLM}, runs,
-but has not learned to see such flaws and will call most images sound: pass a model that you have tuned (README, "Train
-your own detector"). A folder with a PEFT adapter is one. An endpoint's key is read from ARTIAGENT_API_KEY; HF_TOKEN is
-sent to servers of Hugging Face alone, OPENAI_API_KEY to OpenAI's."""
+  artiagent detect photos/ --model my-model --endpoint http://localhost:8000/v1"""
 
 
 @dataclass(frozen=True)
@@ -51,39 +60,38 @@ class Input:
     overlay: Path
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "detect",
-        help="find structural flaws in images: where they are, and what is wrong",
-        description="Asks a vision-language model whether images have structural flaws, and of those with a yes, where"
-        " and what is wrong. Writes JSON lines to the standard output, and a picture of each image with numbered "
-        "boxes.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="image file, or folder that is searched recursively"
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="file, or folder searched recursively")
     parser.add_argument(
         "--model",
         dest="vlm",
+        metavar="MODEL",
         default=DEFAULT_VLM,
         help="Hub id or folder of a model or PEFT adapter, or its name at --endpoint (default: %(default)s, which is "
         "not trained for this)",
     )
-    parser.add_argument("--out", type=Path, default=_OUT, help="folder of the pictures (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=_OUT, help="folder of the copies with boxes (default: %(default)s)"
+    )
     asked = parser.add_argument_group("what is asked")
     asked.add_argument(
-        "--ask-all", action="store_true", help="ask where and why of images without flaws, too, as training did"
+        "--ask-all",
+        action="store_true",
+        help="ask where and why also of images that the model calls sound, as in training",
     )
     add_answer_options(asked)
     add_vlm_run_options(parser.add_argument_group("how the model is run"))
     parser.set_defaults(
-        interrupted="lines and pictures so far are whole; the same command again takes those answers from the cache.",
-        run=run,
+        interrupted="lines and images so far are whole; the same command again takes those answers from the cache.",
         device=None,
     )
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..detection.detector import ArtifactDetector
+
     _check(args)
     inputs = _find_inputs(args.images, args.out)
     vlm = make_vlm(args)
@@ -103,6 +111,12 @@ def run(args: argparse.Namespace) -> int:
 
 def write_detections(detector: ArtifactDetector, inputs: Sequence[Input], out: Path) -> None:
     """Writes line and picture of each image once it has been asked about."""
+    from tqdm import tqdm
+
+    from ..detection.detector import upright
+    from ..figures.detections import detection_picture
+    from ..utils.files import replacing
+
     found: Counter[str] = Counter()
     with tqdm(desc="looking for flaws", total=len(inputs), unit="image") as bar:
         for item, detection in zip(inputs, detector.stream(item.path for item in inputs), strict=True):
@@ -120,7 +134,6 @@ def write_detections(detector: ArtifactDetector, inputs: Sequence[Input], out: P
 
 
 def _check(args: argparse.Namespace) -> None:
-    check_answer_options(args)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -152,6 +165,10 @@ def _expanded(path: Path, out: Path) -> Iterator[tuple[Path, str]]:
     if not path.is_dir():
         yield path, path.name
         return
+    from PIL import Image
+
+    from ..utils.photos import list_sources
+
     known = Image.registered_extensions()
     names = [
         name
@@ -164,6 +181,9 @@ def _expanded(path: Path, out: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _why_unreadable(path: Path) -> str:
+    from ..detection.detector import upright
+    from ..utils.photos import SourceError
+
     try:
         width, height = upright(path).size
     except SourceError as error:

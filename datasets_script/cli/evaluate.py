@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from evaluate_metrics.functional.intervals import Bootstrap
 from evaluate_metrics.functional.miou import EMPTY_POLICIES, PROTOCOLS
 from evaluate_metrics.functional.regions import RESIZE_POLICIES
 
-from ..benchmarks.loading import load_benchmark
-from ..evaluation.prediction_files import read_predictions
-from ..evaluation.published import published_tables
-from ..evaluation.report import write_report
-from ..evaluation.scores import ScoringSettings, evaluate_predictions
-from ..evaluation.tables import report_text
-from ..schema.image import BenchmarkImage
 from ..utils.errors import UserError
 from ..vlm.conventions import CONVENTIONS
+from .parser import Parser, between_0_and_1, non_negative_int, positive_int
 
+
+if TYPE_CHECKING:
+    from ..evaluation.scores import ScoringSettings
+    from ..schema.image import BenchmarkImage
+
+
+DESCRIPTION = """\
+Scores predictions and prints them as the paper's table, beside the published rows: each score with its 95 % bootstrap
+interval and its protocol. Answers that cannot be parsed are counted and listed; they never count as "no"."""
+
+EPILOG = """\
+PREDICTIONS holds one JSON object a line, one line an image: {"id": ...} and either "answer", the model's text, or any
+of "has_artifact", "boxes" ([[x_min, y_min, x_max, y_max], ...] in pixels), "mask" (path of an image file) and
+"explanation". `artiagent predict` writes such files.
+
+examples:
+  artiagent evaluate predictions.jsonl --benchmark artibench
+  artiagent evaluate predictions.jsonl --benchmark artibench --out report.md      also draws the best and worst
+  artiagent evaluate masks.jsonl --benchmark richhf --protocol artiagent --css-model none"""
 
 # What the publications of a benchmark use; ArtiAgent's protocol and 0.5 for the others.
 _PROTOCOLS = {"richhf": "menn", "synthscars": "legion", "x_aigd": "x_aigd"}
@@ -32,32 +41,25 @@ _TRUTH_THRESHOLDS = {("richhf", "artiagent"): 0.3, ("richhf", "legion"): 0.3}
 _DEFAULT_CSS_MODEL = "sentence-transformers/paraphrase-MiniLM-L6-v2"
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "evaluate",
-        help="score predictions on a benchmark, next to what is published",
-        description="Scores predictions and prints the paper's table with the published rows, every score with its "
-        "95 % bootstrap interval and its protocol. Answers that cannot be parsed are counted and listed, and are not "
-        "taken for 'no'.",
-        epilog='PREDICTIONS is JSON lines, one an image: {"id": ..., and "answer": the model\'s text, or any of '
-        '"has_artifact", "boxes" ([[x_min, y_min, x_max, y_max], ...] in pixels), "mask" (path of a picture), '
-        '"explanation"}. `artiagent predict` writes such files. Example: artiagent evaluate predictions.jsonl '
-        "--benchmark artibench --out report.md",
-    )
-    parser.add_argument("predictions", type=Path, help="file of predictions, JSON lines")
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="file of predictions, see below")
     parser.add_argument(
-        "--benchmark", required=True, help="name (see `artiagent prepare --help`), or a folder prepared or synthesized"
+        "--benchmark", required=True, help="name (`artiagent prepare` lists them), or a folder prepared or synthesized"
     )
-    parser.add_argument("--split", help="default: the benchmark's test split, or its only one")
-    parser.add_argument("--limit", type=int, help="only the first images, as in `artiagent predict --limit`")
-    parser.add_argument("--model", help="name of the row (default: the file's own record, or its name)")
-    parser.add_argument("--out", type=Path, help="report to write, e.g. report.md; its pictures go beside it")
+    parser.add_argument("--split", help="split to score on (default: the benchmark's test split, or its only one)")
     parser.add_argument(
-        "--coordinates", choices=CONVENTIONS, help="boxes in answers (default: the file's own record, else pixel)"
+        "--limit", type=positive_int, help="score the first N images alone, as `artiagent predict --limit N` asks"
+    )
+    parser.add_argument("--model", help="name of the row (default: as the file says, or the file's name)")
+    parser.add_argument("--out", type=Path, help="report to write, e.g. report.md; its images go beside it")
+    parser.add_argument(
+        "--coordinates",
+        choices=CONVENTIONS,
+        help="how answers write boxes (default: as the file says, else pixel)",
     )
     meaning = parser.add_argument_group("what the numbers mean")
     meaning.add_argument(
-        "--protocol", choices=PROTOCOLS, help="which mIoU (default: what the benchmark's publications use)"
+        "--protocol", choices=PROTOCOLS, help="which mIoU (default: the one of the benchmark's publications)"
     )
     meaning.add_argument(
         "--empty",
@@ -66,43 +68,58 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="IoU and F1 where neither truth nor prediction has a pixel (default: one)",
     )
     meaning.add_argument(
-        "--threshold", type=float, default=0.5, help="above which a predicted heat map says artifact (default: 0.5)"
+        "--threshold",
+        type=between_0_and_1,
+        default=0.5,
+        help="where a predicted heat map lies above it, the pixel counts as artifact (default: 0.5)",
     )
     meaning.add_argument(
         "--truth-threshold",
-        type=float,
-        help="the same for a benchmark of heat maps (default: 0.5, for richhf by the protocols "
-        "artiagent and legion 0.3)",
+        type=between_0_and_1,
+        help="the same for a benchmark's own heat maps (default: 0.5; for richhf with the protocols artiagent and "
+        "legion 0.3)",
     )
     meaning.add_argument(
         "--resize",
         choices=RESIZE_POLICIES,
         default="error",
-        help="a predicted mask of another size than its image (default: an error)",
+        help="what to do with a predicted mask that has another size than its image (default: error)",
     )
     meaning.add_argument(
         "--css-model",
         default=_DEFAULT_CSS_MODEL,
-        help="sentence embeddings, a Hub id or folder, or 'none' to leave CSS out (default: %(default)s)",
+        help="model of sentence embeddings, a Hub id or folder; 'none' leaves CSS out (default: %(default)s)",
     )
-    meaning.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: 1000)")
-    meaning.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    parser.set_defaults(run=run)
+    meaning.add_argument(
+        "--resamples",
+        type=non_negative_int,
+        default=1000,
+        help="resamples of the bootstrap (default: 1000)",
+    )
+    meaning.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from ..benchmarks.loading import load_sizes
+    from ..evaluation.prediction_files import read_predictions
+    from ..evaluation.published import published_tables
+    from ..evaluation.report import CASES, write_evaluation
+    from ..evaluation.scores import evaluate_predictions
+    from ..evaluation.tables import evaluation_text
+
     settings = scoring_settings(args)
-    sizes = {image.id: image.size for image in images_of(args, "reading", None)}
-    file = read_predictions(args.predictions, sizes, args.coordinates)
+    file = read_predictions(args.predictions, load_sizes(args.benchmark, args.split), args.coordinates)
     if not file.predictions:
         raise UserError(f"PREDICTIONS must hold at least one, got none in '{args.predictions}'")
     try:
-        evaluation = evaluate_predictions(images_of(args, "scoring", args.limit), file.predictions, settings)
+        evaluation = evaluate_predictions(images_of(args), file.predictions, settings, CASES if args.out else 0)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     model = args.model or file.model or args.predictions.stem
     published = published_tables().get(args.benchmark)
-    text = report_text(evaluation, model, Path(args.benchmark).name, published, settings)
+    text = evaluation_text(evaluation, model, Path(args.benchmark).name, published, settings)
     print(text)
     if args.out:
         recorded = {
@@ -112,9 +129,8 @@ def run(args: argparse.Namespace) -> int:
             "predictions": file.header,
             "settings": asdict(settings),
         }
-        images = images_of(args, "drawing", args.limit)
         try:
-            write_report(args.out, text, evaluation, recorded, file.predictions, images, settings)
+            write_evaluation(args.out, text, evaluation, recorded, settings)
         except OSError as error:
             raise UserError(f"--out must be a file that can be written, got '{args.out}': {error}") from error
         print(f"\nwritten to {args.out}, with its numbers and pictures beside it")
@@ -122,14 +138,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def scoring_settings(args: argparse.Namespace) -> ScoringSettings:
-    for name in ("threshold", "truth_threshold"):
-        value = getattr(args, name)
-        if value is not None and not 0 < value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must lie between 0 and 1, got {value}")
-    if args.limit is not None and args.limit < 1:
-        raise UserError(f"--limit must be at least 1, got {args.limit}")
-    if args.resamples < 0:
-        raise UserError(f"--resamples must be at least 0, got {args.resamples}")
+    """
+    Return what the options say of scoring.
+
+    Raises:
+        UserError: the report would not be Markdown.
+    """
+    from evaluate_metrics.functional.intervals import Bootstrap
+
+    from ..evaluation.scores import ScoringSettings
+
     if args.out and args.out.suffix != ".md":
         raise UserError(f"--out must end in .md, got '{args.out}'")
     protocol = args.protocol or _PROTOCOLS.get(args.benchmark, "artiagent")
@@ -144,6 +162,13 @@ def scoring_settings(args: argparse.Namespace) -> ScoringSettings:
     )
 
 
-def images_of(args: argparse.Namespace, doing: str, limit: int | None) -> Iterator[BenchmarkImage]:
-    images = islice(load_benchmark(args.benchmark, args.split), limit)
-    yield from tqdm(images, desc=f"{doing} {args.benchmark}", unit="image", leave=False)
+def images_of(args: argparse.Namespace) -> Iterator[BenchmarkImage]:
+    """Yield the images of the benchmark, or its first, with a progress bar."""
+    from itertools import islice
+
+    from tqdm import tqdm
+
+    from ..benchmarks.loading import load_benchmark
+
+    images = islice(load_benchmark(args.benchmark, args.split), args.limit)
+    yield from tqdm(images, desc=f"scoring {args.benchmark}", unit="image", leave=False)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..pairs.export import FORMATS, ExportSettings, export_pairs
-from ..pairs.views.vqa import BoxFormat
-from ..utils.errors import UserError
-from ..vlm.conventions import CONVENTIONS, MEANINGS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS
+from ..pairs.export.formats import FORMATS
+from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, BoxFormat, find_convention
+from .parser import Parser, positive_int
 
 
-_MEANINGS = "\n".join(f"  {name:<10}  {meaning}" for name, meaning in MEANINGS.items())
-_EPILOG = f"""\
+DESCRIPTION = """\
+Writes the pairs of a completed `artiagent synthesize` in another format."""
+
+_MEANINGS = "\n".join(f"  {name:<10}  {find_convention(name).meaning}" for name in CONVENTIONS)
+EPILOG = f"""\
 formats:
   coco        images/ and annotations.json: a category for each type of artifact, masks as run-length
               encoding; clean images have no annotations
@@ -22,40 +24,48 @@ formats:
 
 coordinates of boxes in sharegpt's conversations:
 {_MEANINGS}
-The default is pixel. With qwen2.5 give --min-pixels and --max-pixels as the processor is set.
+The default is pixel. With qwen2.5, give --min-pixels and --max-pixels the values that the model's image processor has.
 
 DEST also gets info.json with settings, versions and seeds. It is whole or absent.
 
 examples:
   artiagent export out/ out-coco/ --format coco
-  artiagent export out/ out-chat/ --format sharegpt --coordinates qwen2.5 --max-pixels 1003520
-"""
+  artiagent export out/ out-chat/ --format sharegpt --coordinates qwen2.5 --max-pixels 1003520"""
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "export",
-        help="pairs as COCO, WebDataset or ShareGPT conversations",
-        description="Writes the pairs of a completed `artiagent synthesize` in another format.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "out", metavar="OUT", help="folder written by `artiagent synthesize`, or a pattern for its Parquet files"
     )
-    parser.add_argument("out", help="folder written by `artiagent synthesize`, or a pattern for its Parquet files")
-    parser.add_argument("dest", type=Path, help="folder to write; missing or empty")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="see below")
-    parser.add_argument("--coordinates", default="pixel", choices=CONVENTIONS, help="see below")
-    parser.add_argument("--min-pixels", type=int, default=QWEN2_5_MIN_PIXELS, help="default: %(default)s")
-    parser.add_argument("--max-pixels", type=int, default=QWEN2_5_MAX_PIXELS, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the conversations' questions (default: 0)")
-    parser.add_argument("--shard-size", type=int, default=1000, help="pairs in a tar (default: 1000)")
-    parser.set_defaults(run=run)
+    parser.add_argument("dest", type=Path, metavar="DEST", help="folder to write; missing or empty")
+    parser.add_argument("--format", required=True, choices=tuple(FORMATS), help="what to write, see below")
+    parser.add_argument(
+        "--coordinates", default="pixel", choices=CONVENTIONS, help="how sharegpt writes boxes, see below"
+    )
+    parser.add_argument(
+        "--min-pixels",
+        type=int,
+        default=QWEN2_5_MIN_PIXELS,
+        help="least pixels of an image after qwen2.5's image processor (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=QWEN2_5_MAX_PIXELS,
+        help="most pixels of an image after qwen2.5's image processor (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="chooses the questions of conversations (default: 0)")
+    parser.add_argument(
+        "--shard-size", type=positive_int, default=1000, help="pairs in a tar of webdataset (default: 1000)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.shard_size < 1:
-        raise UserError(f"--shard-size must be at least 1, got {args.shard_size}")
+    from ..pairs.export.common import ExportSettings
+    from ..pairs.export.export_pairs import export_pairs
+
     box_format = BoxFormat(args.coordinates, args.min_pixels, args.max_pixels)
     settings = ExportSettings(box_format, args.seed, args.shard_size)
-    count = export_pairs(args.out, args.dest, args.format, settings)
+    count = export_pairs(args.out, args.dest, args.format, settings, show_progress=not args.quiet)
     print(f"{count} pairs in {args.dest}")
     return 0

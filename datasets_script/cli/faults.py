@@ -1,66 +1,30 @@
-"""Turn what goes wrong into one line and an exit status."""
+"""Turn what goes wrong in a command into one line and an exit status."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
+import re
 
-from diffusers.utils import logging as diffusers_logging
-
-from ..agents.curation.perceptual import PerceptualMetricUnavailable
-from ..agents.perception import (
-    PerceptionError,
-    PerceptionModelError,
-)
-from ..benchmarks.base import BenchmarkError
-from ..engine.injector import ModelLoadError
-from ..engine.locks import RunBusyError
-from ..engine.run import RunAborted
-from ..engine.shards import RunMismatchError
-from ..utils.errors import UserError
-from ..utils.files import DISK_FULL
-from ..utils.photos import SourceError
-from ..vlm import VLMUnavailable
+from ..utils import faults
+from ..utils.errors import ArgumentError, UserError
 
 
-MISTAKES = (
-    UserError,
-    SourceError,
-    BenchmarkError,
-    RunMismatchError,
-    RunBusyError,
-    PerceptionError,
-    PerceptionModelError,
-    ModelLoadError,
-    PerceptualMetricUnavailable,
-    ImportError,
-)
+# Arguments that are no options; those of every other name are.
+_POSITIONAL = {"source": "SOURCE", "out": "OUT"}
 
 
 def guarded(args: argparse.Namespace) -> int:
-    """Carries out a parsed command; mistakes and faults become one line and an exit status."""
-    diffusers_logging.disable_progress_bar()
-    try:
-        return args.run(args)
-    except KeyboardInterrupt:
-        print(f"\nInterrupted: {args.interrupted}", file=sys.stderr)
-        return 130
-    except MISTAKES as error:
-        print(f"artiagent: {error}", file=sys.stderr)
-        return 2
-    except (RunAborted, VLMUnavailable) as error:
-        print(f"artiagent: {error}", file=sys.stderr)
-        return 3
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        print(
-            f"artiagent: writing failed, {error}. Finished shards are whole; free some space, and the same command "
-            "continues.",
-            file=sys.stderr,
-        )
-        return 3
+    """Carry out a parsed command; mistakes and faults become one line and an exit status."""
+
+    def work() -> int:
+        try:
+            return args.run(args)
+        except ArgumentError as error:
+            raise UserError(in_options(str(error))) from error
+
+    return faults.guarded(work, args.interrupted)
+
+
+def in_options(message: str) -> str:
+    """Name the options of the command line where a message names arguments: `` `batch_size` `` is `--batch-size`."""
+    return re.sub(r"`([a-z_]+)`", lambda name: _POSITIONAL.get(name[1], f"--{name[1].replace('_', '-')}"), message)

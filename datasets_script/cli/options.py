@@ -4,182 +4,154 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..agents.perception import (
-    AnnotationPerception,
-    PerceptionAgent,
-)
+from ..agents.perception.backends import BACKENDS, PerceptionSpec
+from ..engine.plan import PERCEPTION_BATCH_SIZE
 from ..utils.errors import UserError
-from ..vlm import VLM, CachedVLM, EndpointVLM, LocalVLM, default_cache_folder
+from ..vlm.cache import default_cache_folder
 from ..vlm.conventions import CONVENTIONS
+from ..vlm.spec import VLMSpec
+from .parser import positive_float, positive_int
 
 
-PERCEPTIONS = ("annotations", "people", "grounded-sam", "sam3")
-
-# Photographs that are perceived, and pairs explained, together: enough for an endpoint to work on several at once.
-_PERCEPTION_BATCH_SIZE = 8
-
-_ANNOTATIONS_HELP = """\
-No annotations for '{source}'. Tell what is in the photographs with a COCO-format file:
-    artiagent synthesize {source} OUT --annotations instances.json
-or put it in the folder as annotations.json. COCO, PACO and PartImageNet files work as they are. In a file of your
-own, give entities (person, cat, car) a polygon or RLE, and their parts (hand, ear, wheel) one more, with "parent_id":
-the id of their entity. `artiagent demo` leaves one in runs/demo/photos/annotations.json.
-Without annotations, --perception people finds people by itself, and --perception grounded-sam whatever a VLM names."""
+if TYPE_CHECKING:
+    from ..agents.perception.base import PerceptionAgent
+    from ..vlm.base import VLM
 
 
 def add_perception_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("perception: what is in the photographs, and where")
+    group = parser.add_argument_group("perception: what is in the photos, and where")
     group.add_argument(
         "--perception",
-        choices=PERCEPTIONS,
+        choices=BACKENDS,
         default="annotations",
-        help="annotations: a COCO-format file (default); people: persons and their parts, offline on a CPU; "
-        "grounded-sam: names from a VLM, Grounding DINO and SAM; sam3: names from a VLM, SAM 3",
+        help="; ".join(f"{name}: {backend.help}" for name, backend in BACKENDS.items()) + " (default: annotations)",
     )
-    group.add_argument("--annotations", type=Path, help="COCO-format file; default: annotations.json in SOURCE")
-    group.add_argument("--detector", help="grounded-sam: detection model (default: IDEA-Research/grounding-dino-tiny)")
-    group.add_argument("--segmenter", help="grounded-sam: SAM or SAM 2 model; sam3: SAM 3 model")
-    group.add_argument("--perception-device", help="default: as --device")
+    group.add_argument(
+        "--annotations", type=Path, help="COCO-format file (default: annotations.json in the folder of photos)"
+    )
+    group.add_argument("--detector", help="detector of grounded-sam (default: IDEA-Research/grounding-dino-tiny)")
+    group.add_argument("--segmenter", help="SAM or SAM 2 model of grounded-sam, or SAM 3 model of sam3")
+    group.add_argument("--perception-device", help="device of these models, such as cuda:1 (default: as --device)")
     group.add_argument(
         "--perception-batch-size",
-        type=int,
-        help=f"photographs perceived, and explained, together (default: {_PERCEPTION_BATCH_SIZE} with a VLM, else 1)",
+        type=positive_int,
+        help=f"photos perceived, and explained, together (default: {PERCEPTION_BATCH_SIZE} with a VLM, else 1)",
     )
 
 
 def add_vlm_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "vision-language model: names what is there, judges flaws and explains them",
-        "Without one, annotations or detectors name, measures judge and templates explain. An endpoint's key is "
+        "vision-language model (VLM): names what is there, judges artifacts and explains them",
+        "Without one, annotations or detectors name, measures judge and templates explain. The key of an endpoint is\n"
         "read from ARTIAGENT_API_KEY; HF_TOKEN is sent to servers of Hugging Face alone, OPENAI_API_KEY to OpenAI's.",
     )
     group.add_argument("--vlm", help="model: a Hub id or folder to run here, or its name at --vlm-endpoint")
-    add_vlm_run_options(group, "--vlm-", "default: as --device")
+    add_vlm_run_options(group, "--vlm-", "as --device")
 
 
 def add_answer_options(asked: argparse._ArgumentGroup) -> None:
-    """Options of commands that ask a model for boxes: how it writes them, and how long it may answer."""
-    asked.add_argument("--coordinates", choices=CONVENTIONS, help="of boxes (default: as the model was trained)")
+    """Add the options of commands that ask a model for boxes: how it writes them, and how long it may answer."""
     asked.add_argument(
-        "--min-pixels", type=int, help="qwen2.5: least pixels of the model's image processor (default: its own)"
+        "--coordinates", choices=CONVENTIONS, help="how the model writes boxes (default: as it was trained)"
     )
-    asked.add_argument("--max-pixels", type=int, help="qwen2.5: most pixels of it (default: its own)")
     asked.add_argument(
-        "--max-new-tokens", type=int, help="longest answer, e.g. 8192 for models that think (default: 256 to 1024)"
+        "--min-pixels",
+        type=positive_int,
+        help="least pixels of an image after the model's image processor, for qwen2.5 (default: its own setting)",
+    )
+    asked.add_argument(
+        "--max-pixels",
+        type=positive_int,
+        help="most pixels of an image after the model's image processor, for qwen2.5 (default: its own setting)",
+    )
+    asked.add_argument(
+        "--max-new-tokens",
+        type=positive_int,
+        help="longest answer in tokens, e.g. 8192 for models that think (default: 256 to 1024, by question)",
     )
 
 
-def check_answer_options(args: argparse.Namespace, *others: str) -> None:
+def add_vlm_run_options(group: argparse._ArgumentGroup, prefix: str = "--", device: str = "cuda, or cpu") -> None:
     """
-    Refuses numbers below 1.
+    Add the options of how the model `args.vlm` is run, for [`make_vlm`].
 
     Args:
-        args (`argparse.Namespace`): With what [`add_answer_options`] declares, and [`add_vlm_run_options`] without
-            another prefix.
-        others (`str`): Names of further options that must be at least 1 where they are given.
-
-    Raises:
-        UserError: a number is below 1.
+        group (`argparse._ArgumentGroup`): Where to add them.
+        prefix (`str`, *optional*, defaults to `"--"`): What their names begin with.
+        device (`str`, *optional*): The default device in words.
     """
-    for name in ("min_pixels", "max_pixels", "max_new_tokens", "vlm_batch_size", "vlm_concurrency", *others):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.removeprefix('vlm_').replace('_', '-')} must be at least 1, got {value}")
-
-
-def add_vlm_run_options(
-    group: argparse._ArgumentGroup, prefix: str = "--", device: str = "default: cuda, or cpu"
-) -> None:
-    """How the model `args.vlm` is run, for [`make_vlm`]: its options with a prefix, and the help of `device`."""
+    # argparse takes a lone % for a format.
+    cache = str(default_cache_folder()).replace("%", "%%")
     options: dict[str, dict[str, Any]] = {
-        "endpoint": {"help": "an OpenAI-compatible server, e.g. http://localhost:8000/v1"},
-        "revision": {"help": "branch, tag or commit of a Hub model"},
-        "device": {"help": device},
-        "quantization": {"choices": ("4bit", "8bit"), "help": "of a local model, by bitsandbytes"},
-        "batch-size": {"type": int, "default": 4, "help": "questions to a local model at once (default: 4)"},
-        "concurrency": {"type": int, "default": 8, "help": "requests to an endpoint at once (default: 8)"},
-        "timeout": {"type": float, "default": 120.0, "help": "seconds an answer may take (default: 120)"},
-        "cache": {"type": Path, "help": f"folder of answers (default: {default_cache_folder()})"},
+        "endpoint": {
+            "metavar": "URL",
+            "help": "ask a server with an OpenAI-compatible interface, e.g. http://localhost:8000/v1",
+        },
+        "revision": {"help": "branch, tag or commit of a model on the Hub"},
+        "device": {"help": f"device of a local model, such as cuda:1 (default: {device})"},
+        "quantization": {"choices": ("4bit", "8bit"), "help": "quantize a local model with bitsandbytes"},
+        "batch-size": {
+            "type": positive_int,
+            "default": 4,
+            "help": "questions that a local model answers at once (default: 4)",
+        },
+        "concurrency": {"type": positive_int, "default": 8, "help": "requests to an endpoint at once (default: 8)"},
+        "timeout": {"type": positive_float, "default": 120.0, "help": "seconds an answer may take (default: 120)"},
+        "cache": {"type": Path, "help": f"folder that keeps answers (default: {cache})"},
     }
     for name, option in options.items():
         group.add_argument(f"{prefix}{name}", dest=f"vlm_{name.replace('-', '_')}", **option)
 
 
-def make_vlm(args: argparse.Namespace) -> VLM | None:
+def vlm_spec(args: argparse.Namespace) -> VLMSpec | None:
     """
-    The vision-language model of the command line, behind a cache of its answers; `None` if none was named.
+    Read the vision-language model of the command line; `None` if none was named.
 
     Raises:
-        UserError: an endpoint without the name of a model.
-        VLMUnavailable: it cannot be loaded.
+        UserError: an endpoint without the name of a model, or one that is no URL.
     """
     if args.vlm is None:
         if args.vlm_endpoint:
             raise UserError("--vlm-endpoint needs --vlm, the name of a model that the server has")
         return None
-    # The client takes anything else for a name of its own and gives an error for every question.
-    if args.vlm_endpoint and not args.vlm_endpoint.startswith(("http://", "https://")):
-        raise UserError(f"the endpoint must begin with http:// or https://, got '{args.vlm_endpoint}'")
-    vlm: VLM
-    if args.vlm_endpoint:
-        vlm = EndpointVLM(
-            args.vlm, base_url=args.vlm_endpoint, max_concurrency=args.vlm_concurrency, timeout=args.vlm_timeout
-        )
-    else:
-        vlm = LocalVLM(
-            args.vlm,
-            revision=args.vlm_revision,
-            device=args.vlm_device or args.device,
-            quantization=args.vlm_quantization,
-            batch_size=args.vlm_batch_size,
-        )
-    return CachedVLM(vlm, args.vlm_cache or default_cache_folder())
+    return VLMSpec(
+        model=args.vlm,
+        endpoint=args.vlm_endpoint,
+        revision=args.vlm_revision,
+        device=args.vlm_device,
+        quantization=args.vlm_quantization,
+        batch_size=args.vlm_batch_size,
+        concurrency=args.vlm_concurrency,
+        timeout=args.vlm_timeout,
+        cache=args.vlm_cache,
+    )
+
+
+def make_vlm(args: argparse.Namespace) -> VLM | None:
+    """
+    Load the vision-language model of the command line, behind a cache of its answers; `None` if none was named.
+
+    Raises:
+        UserError: as [`vlm_spec`].
+        VLMUnavailable: it cannot be loaded.
+    """
+    spec = vlm_spec(args)
+    return spec.load(args.device) if spec else None
+
+
+def perception_spec(args: argparse.Namespace) -> PerceptionSpec:
+    """Read the perception backend of the command line."""
+    return PerceptionSpec(args.perception, args.annotations, args.detector, args.segmenter, args.perception_device)
 
 
 def make_perception(args: argparse.Namespace, source: Path, vlm: VLM | None) -> PerceptionAgent:
     """
-    The perception backend of the command line.
+    Load the perception backend of the command line.
 
     Raises:
         UserError: it lacks its annotations or its vision-language model.
         ImportError: it lacks its extra.
     """
-    device = args.perception_device or args.device
-    if args.perception == "annotations":
-        return AnnotationPerception(annotations_file(args, source))
-    if args.perception == "people":
-        from ..agents.perception.people import PeoplePerception
-
-        return PeoplePerception()
-    if vlm is None:
-        raise UserError(f"--perception {args.perception} needs --vlm, which names what is in the photographs")
-    if args.perception == "grounded-sam":
-        from ..agents.perception.grounded import GroundedSamPerception
-
-        models = {"detector": args.detector, "segmenter": args.segmenter}
-        return GroundedSamPerception(vlm, device=device, **{name: model for name, model in models.items() if model})
-    from ..agents.perception.sam3 import Sam3Perception
-
-    return Sam3Perception(vlm, device=device, **({"model": args.segmenter} if args.segmenter else {}))
-
-
-def annotations_file(args: argparse.Namespace, source: Path) -> Path:
-    """The annotations of `--perception annotations`: those named, or the ones in the folder of photographs."""
-    path = args.annotations or source / "annotations.json"
-    if not path.is_file():
-        if args.annotations:
-            raise UserError(f"--annotations must be a file, got '{args.annotations}'")
-        raise UserError(_ANNOTATIONS_HELP.format(source=source))
-    return path
-
-
-def perception_batch_size(args: argparse.Namespace) -> int:
-    return args.perception_batch_size or (_PERCEPTION_BATCH_SIZE if args.vlm else 1)
-
-
-def at_least(name: str, number: int, least: int = 1) -> int:
-    if number < least:
-        raise UserError(f"{name} must be at least {least}, got {number}")
-    return number
+    return perception_spec(args).load(source, vlm, args.device)

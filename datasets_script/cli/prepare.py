@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..benchmarks.base import BenchmarkError
-from ..benchmarks.prepare import cache_folder, prepare, prepare_folder
-from ..benchmarks.registry import BENCHMARKS, MODULES, PAIRS, get_benchmark, get_builder
-from ..benchmarks.source import how_to_fetch
-from ..benchmarks.survey import SKIPPED_FILE, Survey, skipped_summary
-from ..pairs.prepare import prepare_pairs_folder
+from ..benchmarks.registry import BENCHMARKS, MODULES, PAIRS
 from ..utils.errors import UserError
 from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS
+from .parser import Parser, did_you_mean, positive_int, share
 
 
-_EPILOG = """\
+if TYPE_CHECKING:
+    from ..benchmarks.survey import Survey
+
+
+DESCRIPTION = """\
+Reads the published files of a benchmark, checks their counts, and writes them in the columns that all benchmarks
+share. Records that cannot be read are listed with the reason in skipped.jsonl. With the name artiagent it prepares
+pairs of `artiagent synthesize` for a trainer. Without a name it lists the benchmarks and their licences."""
+
+EPILOG = """\
 examples:
   artiagent prepare                                                 the benchmarks and their licences
   artiagent prepare artibench                                       what to fetch, from where, and its licence
@@ -23,45 +29,30 @@ examples:
   artiagent prepare richhf --source richhf-source --split test --num-proc 4
   artiagent prepare artibench --source KRAFTON/ArtiBench --out artibench-parquet
   artiagent prepare artiagent --source out --config vqa             then: load_dataset("artiagent", "vqa")
-  artiagent prepare artiagent --source out --out pairs-parquet --coordinates qwen2.5 --test-share 0.1
-"""
+  artiagent prepare artiagent --source out --out pairs-parquet --coordinates qwen2.5 --test-share 0.1"""
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "prepare",
-        help="turn a published benchmark's files into a data set that load_dataset gives by name",
-        description="Reads the published files of a benchmark, checks their counts, and writes them in the columns\n"
-        "that all benchmarks share. What cannot be read is listed with its reason in skipped.jsonl.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "name",
-        nargs="?",
-        choices=MODULES,
-        metavar="NAME",
-        help=f"{', '.join(MODULES)}; without it the command lists them with their licences",
-    )
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("name", nargs="?", choices=MODULES, metavar="NAME", help=f"one of {', '.join(MODULES)}")
     parser.add_argument(
         "--source",
-        help="folder with the published files, or the id of a data set on the Hub; without it the command says what "
-        "to fetch from where, and under which licence",
+        help="folder with the published files, or the id of a dataset on the Hub (default: say what to fetch from "
+        "where, and under which licence)",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        help="write a folder of Parquet files with a card, to load or to push to the Hub, instead of preparing "
-        "load_dataset(NAME) in the cache",
+        help="folder to write, with Parquet files and a card, to load or to push to the Hub (default: the cache, from "
+        "where load_dataset(NAME) loads it)",
     )
-    parser.add_argument("--split", help="comma-separated, default: all splits")
-    parser.add_argument("--num-proc", type=int, default=1, help="processes that write (default: 1)")
+    parser.add_argument("--split", help="comma-separated list of splits (default: all)")
+    parser.add_argument("--num-proc", type=positive_int, default=1, help="processes that write (default: 1)")
     parser.add_argument(
         "--allow-partial",
         action="store_true",
-        help="go on where the files contradict the published counts, which is refused otherwise",
+        help="go on if the files contradict the published counts, which is refused otherwise",
     )
-    group = parser.add_argument_group(f"{PAIRS}: pairs in the form a trainer takes")
+    group = parser.add_argument_group(f"for {PAIRS}: pairs in the form a trainer takes")
     group.add_argument(
         "--config",
         help="pairs, images, vqa, masks, instructions or comparisons (default: pairs; with --out all of them)",
@@ -76,29 +67,26 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--min-pixels",
         type=int,
         default=QWEN2_5_MIN_PIXELS,
-        help="of the processor of qwen2.5 (default: %(default)s)",
+        help="least pixels of an image after qwen2.5's image processor (default: %(default)s)",
     )
     group.add_argument(
         "--max-pixels",
         type=int,
         default=QWEN2_5_MAX_PIXELS,
-        help="of the processor of qwen2.5 (default: %(default)s)",
+        help="most pixels of an image after qwen2.5's image processor (default: %(default)s)",
     )
     group.add_argument(
-        "--test-share", type=float, default=0.0, help="share of the photographs that goes to a split test (default: 0)"
+        "--test-share", type=share, default=0.0, help="share of the source photos that form a test split (default: 0)"
     )
     group.add_argument(
         "--seed",
         type=int,
         default=0,
-        help="chooses vqa's questions, the order of images in comparisons and the test split (default: 0)",
+        help="chooses the questions of vqa, the order of images in comparisons and the test split (default: 0)",
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.num_proc < 1:
-        raise UserError(f"--num-proc must be at least 1, got {args.num_proc}")
     if args.name is None:
         print("\n".join(listing()))
         return 0
@@ -109,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
 
 def listing() -> list[str]:
     """A line for each benchmark: name, images of its splits, licence, and where it is published."""
+    from ..benchmarks.registry import get_benchmark
+
     rows = [("name", "images", "licence", "published at")]
     for name in BENCHMARKS:
         benchmark = get_benchmark(name)
@@ -119,6 +109,12 @@ def listing() -> list[str]:
 
 
 def prepare_benchmark(args: argparse.Namespace) -> int:
+    from ..benchmarks.base import BenchmarkError
+    from ..benchmarks.prepare import cache_folder, prepare, prepare_folder
+    from ..benchmarks.registry import get_benchmark
+    from ..benchmarks.source import how_to_fetch
+    from ..benchmarks.survey import SKIPPED_FILE
+
     if args.config:
         raise UserError(f"--config is for {PAIRS} alone, {args.name} has one configuration")
     if args.source is None:
@@ -132,7 +128,7 @@ def prepare_benchmark(args: argparse.Namespace) -> int:
             builder = prepare_folder(args.name, args.source, args.out, **options)
     except BenchmarkError as error:
         raise UserError(str(error)) from error
-    print(report_text(builder.surveys))
+    print(surveys_text(builder.surveys))
     skipped = (args.out or cache_folder(args.name)) / SKIPPED_FILE
     print(f"what was left out, and why: {skipped}")
     print(f'load_dataset("{args.out or args.name}")')
@@ -140,12 +136,17 @@ def prepare_benchmark(args: argparse.Namespace) -> int:
 
 
 def prepare_pairs(args: argparse.Namespace) -> int:
+    from ..benchmarks.prepare import prepare
+    from ..benchmarks.registry import get_builder
+    from ..pairs.prepare import prepare_pairs_folder
+
     for option, value in (("--split", args.split), ("--allow-partial", args.allow_partial)):
         if value:
             raise UserError(f"{option} is for benchmarks, got it for {PAIRS}")
     configs = list(get_builder(PAIRS).builder_configs)
     if args.config not in (None, *configs):
-        raise UserError(f"--config must be one of {', '.join(configs)}, got '{args.config}'")
+        hint = did_you_mean(args.config, configs)
+        raise UserError(f"--config must be one of {', '.join(configs)}, got '{args.config}'{hint}")
     if args.source is None:
         raise UserError(f"{PAIRS} needs --source, a folder written by `artiagent synthesize`")
     options = {
@@ -167,8 +168,10 @@ def prepare_pairs(args: argparse.Namespace) -> int:
     return 0
 
 
-def report_text(surveys: list[Survey]) -> str:
+def surveys_text(surveys: list[Survey]) -> str:
     """A line of counts for each split, what differs from the publication, and what was left out."""
+    from ..benchmarks.survey import skipped_summary
+
     lines = []
     for survey in surveys:
         counts = f"{survey.with_artifact.get(True, 0)} with artifacts, {survey.with_artifact.get(False, 0)} without"

@@ -9,40 +9,37 @@ from typing import TYPE_CHECKING
 from hub_cards.kinds import KINDS, find_kind
 
 from ..utils.errors import UserError
+from .parser import Parser
 
 
 if TYPE_CHECKING:
     from hub_cards.payload import Payload
 
 
-_EPILOG = """\
-examples:
-{examples}
+DESCRIPTION = """\
+Shows what would be sent and its card, then sends it to the Hub in one commit."""
 
+EPILOG = """\
 The token is that of `hf auth login`, or HF_TOKEN. A push is one commit or none: after an interruption the same command
-sends what is missing. Only files that belong are sent; anything with a token, a key or a path of this machine in it
-stops the push.""".format(examples="\n".join(f"  artiagent push {line}" for kind in KINDS for line in kind.examples))
+sends what is missing. Only files that belong are sent; a token, a key or a path of this machine in any of them stops
+the push.
+
+examples:
+{examples}""".format(examples="\n".join(f"  artiagent push {line}" for kind in KINDS for line in kind.examples))
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "push",
-        help="publish a model, a data set, a metric or the pipeline on the Hub",
-        description="Shows what would be sent and its card, then sends it to the Hub in one commit.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+def add_arguments(parser: Parser) -> None:
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND", parser_class=Parser)
     for kind in KINDS:
-        command = kinds.add_parser(kind.name, help=kind.help, description=f"Pushes {kind.help}.")
+        command = kinds.add_parser(kind.name, help=kind.help, description=f"Pushes {kind.help}.", epilog=EPILOG)
         command.add_argument("path", metavar="PATH", nargs=None if kind.needs_path else "?", help=kind.path_help)
-        command.add_argument("repo", metavar="REPO", help="where to, OWNER/NAME; created if it is not there")
+        command.add_argument("repo", metavar="REPO", help="repository as OWNER/NAME; created if it is not there")
         command.add_argument("--private", action="store_true", help="make a new repository private")
         command.add_argument("--dry-run", action="store_true", help="only show what would be sent, without network")
-        command.add_argument("--message", help="of the commit (default: what is pushed)")
+        command.add_argument("--message", help="message of the commit (default: what is pushed)")
         for option in kind.options:
             command.add_argument(f"--{option.name}", help=option.help)
-    parser.set_defaults(interrupted="nothing was committed; the same command sends what is missing.", run=run)
+    parser.set_defaults(interrupted="nothing was committed; the same command sends what is missing.")
 
 
 def run(args: argparse.Namespace) -> int:

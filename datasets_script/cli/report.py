@@ -5,26 +5,32 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..pairs.report import write_report
 from ..utils.errors import UserError
+from .parser import Parser
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "report",
-        help="a page on what is in a set of pairs and which biases it has",
-        description="Writes report.html, a page that works offline, and report.json with the same numbers: counts, "
-        "balance of types, sizes and positions of boxes, what curation kept, how much changed inside and outside of "
-        "flaws, entities and parts, lengths of explanations. It says in words what a model could learn without "
-        "looking, such as a box that fits most images. Read it before training.",
-        epilog="examples: artiagent report out/; artiagent report out/ --to pages/",
+DESCRIPTION = """\
+Writes report.html, a page that works offline, and report.json with the same numbers: how many artifacts of each type,
+sizes and positions of boxes, what curation kept, how much changed inside and outside of artifacts, entities and parts,
+lengths of explanations. It warns of what a model could learn without looking at the image, such as one box that fits
+most images. Read it before you train."""
+
+EPILOG = """\
+examples:
+  artiagent report out/                   writes out/report.html
+  artiagent report out/ --to pages/"""
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="folder written by `artiagent synthesize`, its run complete"
     )
-    parser.add_argument("out", type=Path, help="folder written by `artiagent synthesize`, its run complete")
     parser.add_argument("--to", type=Path, metavar="DIR", help="folder to write to (default: OUT)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..pairs.report import write_report
+
     to = args.to or args.out
     if to.exists() and not to.is_dir():
         raise UserError(f"--to must be a folder, got the file '{to}'")

@@ -6,52 +6,55 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image
-from tqdm import tqdm
-
-from ..agents.perception import (
-    Perception,
-    PerceptionAgent,
-    PerceptionError,
-)
-from ..engine.ledger import read_totals
-from ..engine.summary import acceptance_table, summary_table
-from ..figures.sheets import contact_sheet, perception_sheet
-from ..pairs.storage import read_pairs
-from ..schema.pair import Pair
 from ..utils.errors import UserError
-from ..utils.files import replacing
-from ..utils.photos import SourceError, list_sources, open_source
-from .options import (
-    add_perception_options,
-    add_vlm_options,
-    at_least,
-    make_perception,
-    make_vlm,
-)
+from .options import add_perception_options, add_vlm_options, make_perception, make_vlm
+from .parser import Parser, positive_int
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "show",
-        help="contact sheet and tables of a data set, or what a perception backend sees",
-        epilog="examples: artiagent show out/; artiagent show photos/ --perception people --sheet seen.png",
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..agents.perception import Perception, PerceptionAgent, PerceptionError
+
+
+DESCRIPTION = """\
+Draws a contact sheet of a run's pairs and prints what was made, kept and rejected. With --perception it draws what a
+perception backend sees in photos: entities, their parts, and which of them can carry an artifact. Look at that before
+you start a long run."""
+
+EPILOG = """\
+examples:
+  artiagent show out/
+  artiagent show out/ --pairs astronaut.png:0,cat.png:1 --sheet two.png
+  artiagent show photos/ --perception people --sheet seen.png"""
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="folder written by `artiagent synthesize`, or one of photos"
     )
-    parser.add_argument("folder", type=Path, help="folder written by `artiagent synthesize`, or one of photographs")
-    parser.add_argument("--max-pairs", type=int, default=64, help="most pairs on the sheet (default: 64)")
-    parser.add_argument("--pairs", help="comma-separated pair ids to show instead, e.g. astronaut.png:0,cat.png:1")
-    parser.add_argument("--sheet", type=Path, help="picture to write (default: contact_sheet.png, or perception.png)")
-    parser.add_argument("--max-images", type=int, default=24, help="most photographs to perceive (default: 24)")
-    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
+    parser.add_argument("--max-pairs", type=positive_int, default=64, help="draw at most N pairs (default: 64)")
+    parser.add_argument("--pairs", help="draw these pairs, a comma-separated list of ids, e.g. astronaut.png:0")
+    parser.add_argument(
+        "--sheet", type=Path, help="image file to write (default: contact_sheet.png in FOLDER, or perception.png)"
+    )
+    parser.add_argument("--max-images", type=positive_int, default=24, help="perceive at most N photos (default: 24)")
+    parser.add_argument("--device", help="device of models, such as cuda:1 (default: cuda if there is one, else cpu)")
     add_perception_options(parser)
     add_vlm_options(parser)
-    parser.set_defaults(run=run, perception=None)
+    parser.set_defaults(perception=None)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.perception:
         return show_perception(args)
+    from ..engine.ledger import read_totals
+    from ..engine.summary import acceptance_table, summary_table
+    from ..figures.sheets import contact_sheet
+    from ..pairs.storage import read_pairs
+
     out = args.folder
     if not (out / "run.json").is_file():
         raise UserError(
@@ -62,21 +65,26 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"'{out}' holds no pairs yet")
     sheet = args.sheet or out / "contact_sheet.png"
     check_picture_name(sheet)
-    pairs: Iterable[Pair] = read_pairs(out)
+    pairs = iter(read_pairs(out))
     if args.pairs:
         wanted = args.pairs.split(",")
         found = {pair.pair_id: pair for pair in pairs if pair.pair_id in wanted}
         missing = [pair_id for pair_id in wanted if pair_id not in found]
         if missing:
             raise UserError(f"--pairs must be ids of pairs in '{out}', got '{missing[0]}'")
-        pairs = [found[pair_id] for pair_id in wanted]
-    save_picture(contact_sheet(pairs, max_pairs=at_least("--max-pairs", args.max_pairs)), sheet)
+        pairs = iter([found[pair_id] for pair_id in wanted])
+    save_picture(contact_sheet(pairs, max_pairs=args.max_pairs), sheet)
     totals = read_totals(out)
     print(f"{summary_table(totals)}\n\n{acceptance_table(totals)}\npictures in {sheet}")
     return 0
 
 
 def show_perception(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from ..figures.sheets import perception_sheet
+    from ..utils.photos import list_sources
+
     if not args.folder.is_dir():
         raise UserError(f"FOLDER must be a folder of photographs, got '{args.folder}'")
     sheet = args.sheet or Path("perception.png")
@@ -84,7 +92,7 @@ def show_perception(args: argparse.Namespace) -> int:
     vlm = make_vlm(args)
     agent = make_perception(args, args.folder, vlm)
     names = [name for name in list_sources(args.folder) if not name.endswith(".json")]
-    names = names[: at_least("--max-images", args.max_images)]
+    names = names[: args.max_images]
     if not names:
         raise UserError(f"FOLDER must hold photographs, found no file in '{args.folder}'")
     save_picture(perception_sheet(perceived(agent, args.folder, tqdm(names, unit="photo"))), sheet)
@@ -95,6 +103,8 @@ def show_perception(args: argparse.Namespace) -> int:
 def perceived(
     agent: PerceptionAgent, folder: Path, names: Iterable[str]
 ) -> Iterator[tuple[str, Image.Image, Perception | PerceptionError]]:
+    from ..utils.photos import SourceError, open_source
+
     for name in names:
         try:
             image = open_source(folder / name)
@@ -105,10 +115,16 @@ def perceived(
 
 
 def check_picture_name(path: Path) -> None:
+    from PIL import Image
+
     if path.suffix.lower() not in Image.registered_extensions():
         raise UserError(f"--sheet must end as a picture's name does (.png, .jpg, .webp), got '{path}'")
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
+    from PIL import Image
+
+    from ..utils.files import replacing
+
     with replacing(path) as temporary:
         picture.save(temporary, format=Image.registered_extensions()[path.suffix.lower()])

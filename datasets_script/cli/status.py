@@ -5,17 +5,27 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..engine.status import status_text
 from ..utils.errors import UserError
+from .parser import Parser
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("status", help="how far a run is, what it kept, and how long it will take")
-    parser.add_argument("out", type=Path, help="folder that `artiagent synthesize` writes to, now or before")
-    parser.set_defaults(run=run)
+DESCRIPTION = """\
+Says whether a run is at work, complete or stopped, and why; which pairs were kept, by type, tool and kernel; and,
+while it works, how long it will take. It reads the run's folder alone, so it may be asked at any time."""
+
+EPILOG = """\
+examples:
+  artiagent status out/
+  watch -n 60 artiagent status out/       look again every minute"""
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder that `artiagent synthesize` writes to")
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..engine.status import status_text
+
     if not (args.out / "run.json").is_file():
         raise UserError(
             f"OUT must be a folder that `artiagent synthesize` writes to, found no run.json in '{args.out}'"

@@ -4,83 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 
 from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionOutput, ArtifactInjectionPipeline, PatchMapping
-from diffusers_artifact.confinement import Confinement
-from diffusers_artifact.injection import ValueSource
+from diffusers_artifact.presets import EMBEDDED, PRESETS
 
+from ..utils.errors import UserError
 from ..utils.files import fingerprint
+from .settings import InjectionSettings
 
 
 logger = logging.getLogger(__name__)
 
-EMBEDDED = "embedded"
-"""Name of the default model, the one shipped inside the package."""
 
-
-@dataclass(frozen=True)
-class InjectionPreset:
-    """
-    How strongly a model is steered; see [`ArtifactInjectionPipeline.__call__`].
-
-    Attributes:
-        num_inference_steps (`int`): Steps of inversion, and of denoising.
-        transfer_noise (`bool`): Start targets from the inverted noise of their reference.
-        position_share (`float`, *optional*): Share of the steps with position injection; by default the
-            paper's, by type.
-        value_share (`float`, *optional*): Share of the steps with value injection; by default the paper's.
-        value_in_all_blocks (`bool`): Inject values in every block, not only in the last third.
-        hold_background (`bool`): Give what is no target the reconstruction's queries too, where values come from it.
-    """
-
-    num_inference_steps: int = 25
-    transfer_noise: bool = False
-    position_share: float | None = None
-    value_share: float | None = None
-    value_in_all_blocks: bool = False
-    hold_background: bool = False
-
-
-# The embedded model is small: with the paper's settings its copies are smears, and a flaw tints what resembles it
-# elsewhere. Chosen by eye and by the change outside the target, steps by `tests/benchmarks/injection.py`; the tables
-# are in the model's card and in the benchmarks' README.
-PRESETS = {
-    "paper": InjectionPreset(),
-    "transfer_noise": InjectionPreset(transfer_noise=True),
-    "embedded": InjectionPreset(
-        num_inference_steps=8,
-        transfer_noise=True,
-        position_share=0.5,
-        value_share=1.0,
-        value_in_all_blocks=True,
-        hold_background=True,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class InjectionSettings:
-    """
-    How flaws are injected; see [`ArtifactInjectionPipeline.__call__`]. `preset="auto"` is `"embedded"` for the
-    embedded model and `"paper"` for all others; without `num_inference_steps` the preset's are taken.
-    """
-
-    num_inference_steps: int | None = None
-    solver: str = "fireflow"
-    value_source: ValueSource = "reconstruction"
-    confine: Confinement = "none"
-    allow_distilled: bool = False
-    preset: str = "auto"
-
-
-class ModelLoadError(OSError):
+class ModelLoadError(UserError, OSError):
     """The model named by the user could not be loaded."""
 
 
@@ -129,7 +74,8 @@ class Injector:
             else:
                 folder = Path(DiffusionPipeline.download(model, revision=revision))
                 self.revision = folder.name  # a snapshot's folder is named by its commit
-            pipeline = ArtifactInjectionPipeline.from_pretrained(folder, dtype=dtype)
+            with _without_progress_bar():
+                pipeline = ArtifactInjectionPipeline.from_pretrained(folder, dtype=dtype)
         except OSError as error:
             raise ModelLoadError(
                 "`model` must be 'embedded', a folder of a checkpoint or the id of one on the Hub, "
@@ -213,3 +159,15 @@ class Injector:
         )
         self.num_function_evaluations += output.num_function_evaluations
         return output
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Hide diffusers' bar of loaded components, which would stand above the run's own line of progress."""
+    enabled = diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            diffusers_logging.enable_progress_bar()

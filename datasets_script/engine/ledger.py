@@ -3,7 +3,7 @@ What a run has done so far, read from its folder: the marker of each finished sh
 
 A run's folder holds `run.json` (settings, versions, counts), `sources.jsonl`, `data/*.parquet`, `shards/*.json` (the
 markers, each written last), `rejected.jsonl` (at the end), `barred.json` (photographs that killed a worker), `logs/`
-(what each rank did) and `.locks/`.
+(what each rank did), `.locks/` and, of `artiagent synthesize`, `config.yaml` (its options).
 """
 
 from __future__ import annotations
@@ -64,6 +64,15 @@ class Totals:
     def _note_scores(self, artifact: Artifact) -> None:
         if all(name in artifact.scores for name in SUMMARY_SCORES):
             self.scores[artifact.type].extend(artifact.scores[name] for name in SUMMARY_SCORES)
+
+    def merge(self, other: Totals) -> None:
+        """Add what another one has counted."""
+        for name in ("sources", "pairs", "rejections", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("accepted", "discarded", "rejected_at", "counters"):
+            getattr(self, name).update(getattr(other, name))
+        for kind, values in other.scores.items():
+            self.scores[kind].extend(values)
 
     def add(self, record: dict[str, Any]) -> None:
         """Adds what [`as_dict`] gave."""

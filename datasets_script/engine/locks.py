@@ -8,12 +8,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..utils.errors import UserError
+
 
 # Others hold a lock for a moment when they look whether it is held.
 _SECONDS_TO_PROBE = 2.0
 
 
-class RunBusyError(RuntimeError):
+class RunBusyError(UserError, RuntimeError):
     """Another process is at work on the same shards."""
 
 

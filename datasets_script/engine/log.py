@@ -79,10 +79,11 @@ class ProgressLine:
 
     Args:
         total, done (`int`): Photographs of the run, and those that were finished before.
+        shown (`bool`, *optional*, defaults to `True`): Whether to write it at all.
     """
 
-    def __init__(self, total: int, done: int) -> None:
-        self.bar = tqdm(total=total, initial=done, unit="photo", desc="synthesize", smoothing=0.1)
+    def __init__(self, total: int, done: int, shown: bool = True) -> None:
+        self.bar = tqdm(total=total, initial=done, unit="photo", desc="synthesize", smoothing=0.1, disable=not shown)
         self.pairs, self.kept, self.made = 0, Counter[str](), Counter[str]()
 
     def take(self, event: dict[str, Any]) -> None:

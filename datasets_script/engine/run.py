@@ -14,16 +14,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from evaluate_metrics.functional.versions import recorded_versions
+
 from ..figures.sheets import contact_sheet
 from ..pairs.card import write_card
 from ..pairs.storage import PairWriter, read_pairs
+from ..utils.errors import StoppedError
 from ..utils.files import replacing, write_json
 from .ledger import Totals, json_lines, marker, read_markers, read_rejected, read_totals
 from .locks import holding_rank, lock_folder
@@ -33,8 +35,6 @@ from .stages import Sample
 from .synthesizer import Synthesizer
 
 
-RECORDED_PACKAGES = ("artiagent", "torch", "diffusers", "transformers", "datasets", "numpy", "pillow")
-
 # So many photographs in a row that fail unexpectedly, or whose answers cannot be read, mean that it is not the
 # photographs.
 MAX_FAILURES_IN_A_ROW = 20
@@ -43,7 +43,7 @@ MAX_FAILURES_IN_A_ROW = 20
 _ROWS_AT_ONCE = 16
 
 
-class RunAborted(RuntimeError):
+class RunAborted(StoppedError):
     """The run would only fail on; finished shards are kept and it can be continued."""
 
 
@@ -162,13 +162,15 @@ class Run:
         log.write("shard", shard=shard, sources=len(self.shards.of(shard)))
         with replacing(self.out / "data" / f"pairs-{shard:05d}.parquet") as temporary, PairWriter(temporary) as writer:
             last = start
-            for sample in self.synthesizer.run(self._samples(shard), self.rank, self.world_size):
+            for sample in self.synthesizer.run(self._samples(shard)):
                 for pair in sample.pairs:
                     writer.write(pair)
                 rejected += [asdict(rejection) for rejection in sample.rejections]
-                totals.count(sample.pairs, sample.rejections)
+                counted = Totals()
+                counted.count(sample.pairs, sample.rejections)
+                totals.merge(counted)
                 now = time.perf_counter()
-                event = _sample_event(sample, now - last)
+                event = _sample_event(sample.source_id, counted, now - last)
                 last = now
                 log.write(**event)
                 if progress:
@@ -252,27 +254,15 @@ def _check_parent() -> None:
         raise RunAborted("the process that began this worker is gone")
 
 
-def _sample_event(sample: Sample, seconds: float) -> dict[str, Any]:
-    totals = Totals()
-    totals.count(sample.pairs, sample.rejections)
+def _sample_event(source_id: str, totals: Totals, seconds: float) -> dict[str, Any]:
     return {
         "event": "sample",
-        "source_id": sample.source_id,
+        "source_id": source_id,
         "pairs": totals.pairs,
         "accepted": dict(totals.by_type(totals.accepted)),
         "discarded": dict(totals.by_type(totals.discarded)),
         "seconds": round(seconds, 3),
     }
-
-
-def recorded_versions() -> dict[str, str]:
-    versions = {}
-    for package in RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
 
 
 def differences(recorded: dict[str, Any], current: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -5,14 +5,53 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from diffusers_artifact.choices import CONFINEMENTS, SOLVER_NAMES, VALUE_SOURCES, Confinement, ValueSource
+from diffusers_artifact.presets import EMBEDDED, PRESETS
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
 from ..agents.curation.verdicts import CurationSettings
-from .injector import EMBEDDED, InjectionSettings
+from ..utils.errors import check_at_least, check_choice
+
+
+@dataclass(frozen=True)
+class InjectionSettings:
+    """
+    How flaws are injected; see [`ArtifactInjectionPipeline.__call__`]. `preset="auto"` is `"embedded"` for the
+    embedded model and `"paper"` for all others; without `num_inference_steps` the preset's are taken.
+
+    Raises:
+        ArgumentError: fewer steps than one, or an unknown preset.
+    """
+
+    num_inference_steps: int | None = None
+    solver: str = "fireflow"
+    value_source: ValueSource = "reconstruction"
+    confine: Confinement = "none"
+    allow_distilled: bool = False
+    preset: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_at_least("num_inference_steps", self.num_inference_steps)
+        check_choice("preset", self.preset, ("auto", *PRESETS))
+
+    def check(self) -> None:
+        """
+        Check the names that only the pipeline knows, before a model is loaded.
+
+        Raises:
+            ArgumentError: an unknown solver, source of values or confinement.
+        """
+        check_choice("solver", self.solver, tuple(sorted(SOLVER_NAMES)))
+        check_choice("value_source", self.value_source, VALUE_SOURCES)
+        check_choice("confine", self.confine, CONFINEMENTS)
 
 
 Balance = Literal["sample", "shard"]
 BALANCES: tuple[Balance, ...] = get_args(Balance)
+PERCEPTUAL_METRICS = ("stlpips", "lpips")
+
+# The short side that [`~datasets_script.utils.photos.fit_multiple`] enlarges photos to.
+_LEAST_LONG_SIDE = 480
 
 
 @dataclass(frozen=True)
@@ -39,6 +78,9 @@ class RunSettings:
         model, revision (`str`): See [`Injector`].
         injection (`InjectionSettings`): Solver, steps and so on.
         curation (`CurationSettings`): Thresholds of acceptance.
+
+    Raises:
+        ArgumentError: a number that is too small, or an unknown tool, balance or metric.
     """
 
     tools: tuple[str, ...] = tuple(ARTIFACT_TYPE_OF_TOOL)
@@ -55,3 +97,13 @@ class RunSettings:
     revision: str | None = None
     injection: InjectionSettings = field(default_factory=InjectionSettings)
     curation: CurationSettings = field(default_factory=CurationSettings)
+
+    def __post_init__(self) -> None:
+        for tool in self.tools or ("",):
+            check_choice("tools", tool, tuple(ARTIFACT_TYPE_OF_TOOL))
+        check_choice("balance", self.balance, BALANCES)
+        check_choice("perceptual_metric", self.perceptual_metric, PERCEPTUAL_METRICS)
+        for name in ("max_artifacts", "pairs_per_image", "shard_size"):
+            check_at_least(name, getattr(self, name))
+        check_at_least("max_rerolls", self.max_rerolls, 0)
+        check_at_least("max_long_side", self.max_long_side, _LEAST_LONG_SIDE)

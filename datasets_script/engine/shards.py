@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.photos import find_duplicates
 from .ledger import json_lines, marker
 
 
-class RunMismatchError(ValueError):
+class RunMismatchError(UserError, ValueError):
     """The output folder holds a run with other settings, versions or sources."""
 
 

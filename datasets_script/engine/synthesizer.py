@@ -45,7 +45,7 @@ class Synthesizer:
         perception_batch_size: int = 1,
     ) -> Synthesizer:
         """
-        The stages of spec §1 to §5.
+        Chain the stages that turn photos into pairs: read, perceive, plan, inject, explain.
 
         Args:
             source_folder (`Path`): Folder that source ids are relative to.
@@ -77,8 +77,8 @@ class Synthesizer:
 
         return cls(stages, settings, identity, counters)
 
-    def run(self, samples: Iterable[Sample], rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
-        """All stages, one after the other."""
+    def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """Chain all stages, one after the other."""
         for stage in self.stages:
-            samples = stage.run(samples, rank, world_size)
+            samples = stage.run(samples)
         return iter(samples)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
 
+from ..utils.faults import DONE, guarded
 from ..utils.files import write_json
 from .log import LogTail, ProgressLine, log_path
+from .plan import RunPlan
 from .run import RunAborted
-from .shards import Shards, read_barred
+from .shards import Shards, read_barred, read_sources
 
 
 # Deaths of its worker, working on it alone, after which a photograph is taken for the cause: one may be bad luck.
@@ -49,10 +54,14 @@ class WorkerPool:
         shards (`Shards`): Its sources.
         start (`Callable`): Starts one of them.
         world_size (`int`): How many.
+        show_progress (`bool`, *optional*, defaults to `True`): Whether to show one line of progress for all.
     """
 
-    def __init__(self, out: Path, shards: Shards, start: StartWorker, world_size: int) -> None:
+    def __init__(
+        self, out: Path, shards: Shards, start: StartWorker, world_size: int, show_progress: bool = True
+    ) -> None:
         self.out, self.shards, self.start, self.world_size = out, shards, start, world_size
+        self.show_progress = show_progress
         self.deaths: Counter[str] = Counter()
         self.deaths_in_a_row: Counter[int] = Counter()
 
@@ -67,7 +76,8 @@ class WorkerPool:
         Raises:
             RunAborted: workers keep being killed, whatever the photograph.
         """
-        progress = ProgressLine(len(self.shards.sources), self.shards.count_finished(self.out))
+        done = self.shards.count_finished(self.out)
+        progress = ProgressLine(len(self.shards.sources), done, self.show_progress)
         workers: list[_Worker] = []
         try:
             workers += [self._start(rank) for rank in range(self.world_size)]
@@ -139,9 +149,45 @@ def _stop(processes: Sequence[BaseProcess]) -> None:
         process.join()
 
 
-def device_of_worker(rank: int, device: str | None) -> str:
-    """The device that was asked for, else the CUDA devices in turn, else the CPU."""
-    if device:
-        return device
-    count = torch.cuda.device_count()
-    return f"cuda:{rank % count}" if count else "cpu"
+def execute_in_processes(plan: RunPlan, show_progress: bool = True) -> int:
+    """
+    Run a plan in `plan.processes` worker processes on this machine.
+
+    Args:
+        plan (`RunPlan`): What is to be run.
+        show_progress (`bool`, *optional*, defaults to `True`): Whether to show one line of progress for all.
+
+    Returns:
+        `int`: 0, or the exit status of the first worker that ended with a fault of its own, which it has told on the
+        standard error; the others are stopped then.
+
+    Raises:
+        UserError: as [`RunPlan.check`].
+        RunAborted: workers keep being killed, whatever the photo.
+    """
+    sources = plan.check()
+    recorded = plan.out / "sources.jsonl"
+    shards = Shards(list(read_sources(plan.out)) if recorded.exists() else sources, plan.settings.shard_size)
+    return WorkerPool(plan.out, shards, partial(start_worker, plan), plan.processes, show_progress).execute()
+
+
+def start_worker(plan: RunPlan, rank: int, one_by_one: bool) -> BaseProcess:
+    """Start one of a plan's workers, with a device and its share of the cores."""
+    plan_of_rank = (plan.one_by_one() if one_by_one else plan).for_rank(rank)
+    threads = max(1, (os.cpu_count() or 1) // plan.processes)
+    # A process that was forked cannot use CUDA.
+    process = multiprocessing.get_context("spawn").Process(
+        target=_work, args=(plan_of_rank, rank, threads), daemon=True
+    )
+    process.start()
+    return process
+
+
+def _work(plan: RunPlan, rank: int, num_threads: int) -> None:
+    torch.set_num_threads(num_threads)
+    sys.exit(guarded(partial(_execute_rank, plan, rank)))
+
+
+def _execute_rank(plan: RunPlan, rank: int) -> int:
+    plan.open(rank, plan.processes).execute(show_progress=False)
+    return DONE

@@ -31,7 +31,7 @@ from datasets import Features
 
 from ..schema.features import PAIR_FEATURES
 from ..utils.errors import UserError
-from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, Convention
+from ..vlm.conventions import QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, BoxFormat
 from .storage import check_shards, find_shards, read_rows, split_of
 from .views import images, masks, vqa
 from .views.comparisons import comparison_row
@@ -55,7 +55,7 @@ class PairsConfig(datasets.BuilderConfig):
     """
 
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = ()
-    coordinates: Convention = "pixel"
+    coordinates: str = "pixel"
     min_pixels: int = QWEN2_5_MIN_PIXELS
     max_pixels: int = QWEN2_5_MAX_PIXELS
     seed: int = 0
@@ -114,7 +114,7 @@ class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
             return masks.mask_rows(row)
         if config.name == "comparisons":
             return [comparison_row(row, config.seed)]
-        box_format = vqa.BoxFormat(config.coordinates, config.min_pixels, config.max_pixels)
+        box_format = BoxFormat(config.coordinates, config.min_pixels, config.max_pixels)
         if config.name == "vqa":
             return vqa.vqa_rows(row, box_format, config.seed)
         if config.name == "instructions":
@@ -127,8 +127,6 @@ def check_config(config: PairsConfig) -> None:
     Raises:
         UserError: the coordinates, the limits of pixels or the share is none there is.
     """
-    vqa.BoxFormat(config.coordinates, config.min_pixels, config.max_pixels)
-    if config.coordinates not in CONVENTIONS:
-        raise UserError(f"coordinates must be among {', '.join(CONVENTIONS)}, got '{config.coordinates}'")
+    BoxFormat(config.coordinates, config.min_pixels, config.max_pixels)
     if not 0 <= config.test_share < 1:
         raise UserError(f"test_share must be at least 0 and below 1, got {config.test_share}")

@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from ..utils.files import write_text
+from ..utils.markdown import markdown_table
 
 
 COLUMNS = {
@@ -127,19 +128,16 @@ def _body(run: dict[str, Any]) -> str:
     recorded = {
         key: run[key] for key in ("settings", "model_revision", "perception", "curation", "versions", "sources")
     }
-    counts = {kind: f"{run['accepted'].get(kind, 0)} | {made}" for kind, made in sorted(run["made"].items())}
+    counts = [(kind, run["accepted"].get(kind, 0), made) for kind, made in sorted(run["made"].items())]
     return _BODY.format(
         pairs=run["pairs"],
         sources=run["sources"]["count"],
-        columns=_table("column | content", COLUMNS),
-        fields=_table("field | content", ARTIFACT_FIELDS),
-        counts=_table("type | kept | made", counts, code=False),
+        columns=markdown_table(["column", "content"], [(f"`{name}`", content) for name, content in COLUMNS.items()]),
+        fields=markdown_table(
+            ["field", "content"], [(f"`{name}`", content) for name, content in ARTIFACT_FIELDS.items()]
+        ),
+        counts=markdown_table(["type", "kept", "made"], counts),
         rejected=run["rejected"],
         model=run["settings"]["model"],
         settings=json.dumps(recorded, indent=1, ensure_ascii=False),
     )
-
-
-def _table(heading: str, rows: dict[str, str], code: bool = True) -> str:
-    lines = [f"| {heading} |", "|---" * (heading.count("|") + 1) + "|"]
-    return "\n".join(lines + [f"| {f'`{name}`' if code else name} | {content} |" for name, content in rows.items()])

@@ -13,10 +13,10 @@ from huggingface_hub import DatasetCard
 
 from evaluate_metrics.functional.versions import versions
 
-from ..benchmarks.registry import PAIRS, get_builder
 from ..utils.errors import UserError
 from ..utils.files import replacing_folder, write_json
-from ..vlm.conventions import MEANINGS
+from ..vlm.conventions import find_convention
+from .builder import ArtiAgentPairs
 
 
 _RUN_FILES = ("run.json", "rejected.jsonl", "contact_sheet.png")
@@ -67,7 +67,7 @@ def prepare_pairs_folder(
     with _whole_folder(out, options) as folder:
         for config in configs:
             cache = str(folder / "cache")
-            builder = get_builder(PAIRS)(cache_dir=cache, config_name=config, source=str(source), **options)
+            builder = ArtiAgentPairs(cache_dir=cache, config_name=config, source=str(source), **options)
             builder.download_and_prepare(str(folder / config), file_format="parquet", num_proc=num_proc)
             (folder / config / "dataset_info.json").unlink()
             splits[config] = builder.info.splits
@@ -95,7 +95,7 @@ def _configs_text(configs: Sequence[str], settings: datasets.BuilderConfig) -> s
     limits = f", `min_pixels` {settings.min_pixels} and `max_pixels` {settings.max_pixels}"
     boxes = (
         f"\nBoxes in {with_boxes} are x_min, y_min, x_max, y_max, maxima exclusive, in the convention "
-        f"`{settings.coordinates}`: {MEANINGS[settings.coordinates]}"
+        f"`{settings.coordinates}`: {find_convention(settings.coordinates).meaning}"
         f"{limits if settings.coordinates == 'qwen2.5' else ''}.\n"
     )
     return f"\n## Configurations\n\n| name | a row is |\n|---|---|\n{rows}\n{boxes if with_boxes else ''}"

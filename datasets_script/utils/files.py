@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
-
 
 # Numbers of an `OSError` that says that nothing more can be written: no space, no quota, a limit on file sizes.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -86,6 +84,8 @@ def resolve_revision(model: str, revision: str | None) -> tuple[str | None, str]
     folder = Path(model)
     if folder.is_dir():
         return revision, fingerprint(folder)
+    from huggingface_hub import hf_hub_download
+
     commit = Path(hf_hub_download(model, "config.json", revision=revision)).parent.name
     return commit, commit
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
@@ -19,13 +19,11 @@ from transformers.utils import find_adapter_config_file, is_bitsandbytes_availab
 from ..schema.training_record import TRAINING_FILE, TrainingFacts
 from ..utils.files import fingerprint, resolve_revision
 from .answers import shorten
-from .base import GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
-from .conventions import CONVENTIONS, Convention
+from .base import DEFAULT_VLM, GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
+from .conventions import CONVENTIONS, convention_for, pixel_bounds
 
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_VLM = "Qwen/Qwen2.5-VL-7B-Instruct"
 
 # Configurations, the processor, and weights that are not pickled.
 _ADAPTER_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "adapter_model.safetensors"]
@@ -45,9 +43,6 @@ class LocalVLM(GeneratingVLM):
         dtype (`torch.dtype`, *optional*): Defaults to bfloat16, on a CPU to float32.
         quantization (`str`, *optional*): `"4bit"` or `"8bit"`, by bitsandbytes.
         batch_size (`int`): Most questions at once.
-
-    Attributes:
-        coordinates (`str`, *optional*): How it was trained to write boxes, where its `training.json` tells.
 
     Raises:
         VLMUnavailable: there is no such model, it cannot be had, or it takes no images.
@@ -70,7 +65,7 @@ class LocalVLM(GeneratingVLM):
             options["quantization_config"] = _quantization(quantization, dtype)
         try:
             self._files = files = _find_files(model, revision)
-            self.coordinates = recorded_coordinates(training_record(files.processor, files.revision))
+            self._recorded_coordinates = recorded_coordinates(training_record(files.processor, files.revision))
             self.processor = AutoProcessor.from_pretrained(files.processor, revision=files.revision)
             options |= {"revision": files.revision, "use_safetensors": True, "output_loading_info": True}
             network, loaded = AutoModelForImageTextToText.from_pretrained(files.network, **options)
@@ -92,6 +87,18 @@ class LocalVLM(GeneratingVLM):
         self.processor.tokenizer.padding_side = "left"
         self.batch_size, self.quantization = batch_size, quantization
         super().__init__(model, files.recorded)
+
+    @property
+    def coordinates(self) -> str:
+        """
+        Name of the convention that the model was trained to write boxes in: by the record of its training where that
+        is beside it (`training.json`), else by its architecture or its name; `"normalized"` for others.
+        """
+        return self._recorded_coordinates or convention_for(self.network.config.model_type, self.model)
+
+    @property
+    def pixel_bounds(self) -> tuple[int, int]:
+        return pixel_bounds(self.processor.image_processor)
 
     def identity(self) -> dict[str, Any]:
         identity = super().identity() | {"dtype": str(self.network.dtype), "quantization": self.quantization}
@@ -202,9 +209,9 @@ def training_record(model: str, revision: str | None) -> TrainingFacts:
     return TrainingFacts.from_content(record)
 
 
-def recorded_coordinates(record: TrainingFacts) -> Convention | None:
+def recorded_coordinates(record: TrainingFacts) -> str | None:
     """Return how a model writes boxes, by the record of its training; `None` if that does not tell."""
-    return cast(Convention, record.coordinates) if record.coordinates in CONVENTIONS else None
+    return record.coordinates if record.coordinates in CONVENTIONS else None
 
 
 def _conversation(request: VLMRequest) -> list[dict[str, Any]]:

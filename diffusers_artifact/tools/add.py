@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ..mapping import NotApplicable, PatchMapping
 from .geometry import choose_best, is_on_grid, l1_distance, shift, token_indices
+
+
+if TYPE_CHECKING:
+    import torch
 
 
 DISTANCE_PENALTY = 0.05

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-import torch
 
 from ..mapping import NotApplicable, PatchMapping
+from .chance import integer, normal, permutation
 from .geometry import is_on_grid, nearest, token_indices
+
+
+if TYPE_CHECKING:
+    import torch
 
 
 DistortionKernel = Literal["shuffle", "jitter", "strip"]
@@ -71,7 +75,7 @@ def distort(
 
 
 def _shuffle(targets: np.ndarray, generator: torch.Generator) -> np.ndarray:
-    order = torch.randperm(len(targets), generator=generator).numpy()
+    order = permutation(len(targets), generator)
     references = np.empty_like(targets)
     references[order] = targets[np.roll(order, 1)]
     return references
@@ -88,8 +92,7 @@ def _jitter(targets: np.ndarray, allowed: np.ndarray, generator: torch.Generator
 
 
 def _jittered(points: np.ndarray, generator: torch.Generator) -> np.ndarray:
-    noise = torch.randn(points.shape, generator=generator, dtype=torch.float64).numpy()
-    return points + np.rint(JITTER_SIGMA * noise).astype(points.dtype)
+    return points + np.rint(JITTER_SIGMA * normal(points.shape, generator)).astype(points.dtype)
 
 
 def _is_member(points: np.ndarray, patches: np.ndarray) -> np.ndarray:
@@ -101,7 +104,7 @@ def _is_member(points: np.ndarray, patches: np.ndarray) -> np.ndarray:
 def _strip(targets: np.ndarray, generator: torch.Generator) -> np.ndarray:
     extent = np.ptp(targets, axis=0)
     axis = 0 if extent[0] >= extent[1] else 1
-    sign = 2 * int(torch.randint(2, (), generator=generator)) - 1
+    sign = 2 * integer(2, generator) - 1
     references = targets.copy()
     for strip, lines in enumerate(np.array_split(np.unique(targets[:, axis]), NUM_STRIPS)):
         for line in lines:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ..mapping import NotApplicable, PatchMapping
+from .chance import integer
 from .geometry import choose_best, farthest_points, l1_distance, nearest, shift, token_indices
+
+
+if TYPE_CHECKING:
+    import torch
 
 
 MIN_SHARED_PATCHES = 6
@@ -72,7 +77,7 @@ def fuse(
     pairs: list[tuple[int, int]] = []
     for cell in _cells(band, generator):
         balance = int(nearer_to_second[cell].sum())
-        from_first = balance > 0 if balance else bool(torch.randint(2, (), generator=generator))
+        from_first = balance > 0 if balance else bool(integer(2, generator))
         pairs += _borrow(cell, sources[0] if from_first else sources[1], generator)
     return PatchMapping.from_pairs(pairs, first.shape, "fusion")
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ..mapping import PatchMapping
+from .chance import integer, uniform
+
+
+if TYPE_CHECKING:
+    import torch
 
 
 def patches_of_mask(mask: np.ndarray, patch_size: int = 16) -> np.ndarray:
@@ -135,7 +139,7 @@ def nearest(points: np.ndarray, patches: np.ndarray, generator: torch.Generator)
     members = np.argwhere(patches)
     distance = np.abs(points[:, None] - members).sum(axis=2)  # (points, members)
     # Distances are whole numbers, so that a fraction orders nothing but the ties.
-    return members[(distance + _uniform(distance.shape, generator)).argmin(axis=1)]
+    return members[(distance + uniform(distance.shape, generator)).argmin(axis=1)]
 
 
 def farthest_points(patches: np.ndarray, count: int, generator: torch.Generator) -> np.ndarray:
@@ -151,7 +155,7 @@ def farthest_points(patches: np.ndarray, count: int, generator: torch.Generator)
         `np.ndarray` of shape `(count, 2)`, `int`: Rows and columns.
     """
     members = np.argwhere(patches)
-    chosen = [int(torch.randint(len(members), (), generator=generator))]
+    chosen = [integer(len(members), generator)]
     while len(chosen) < count:
         distance = np.abs(members[:, None] - members[chosen]).sum(axis=2).min(axis=1)
         chosen.append(int(distance.argmax()))
@@ -162,11 +166,7 @@ def choose_best(keys: Sequence[Any], generator: torch.Generator) -> int:
     """The position of the greatest of `keys`, one of them at random where several are equal."""
     greatest = max(keys)
     ties = [position for position, key in enumerate(keys) if key == greatest]
-    return ties[int(torch.randint(len(ties), (), generator=generator))]
-
-
-def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> np.ndarray:
-    return torch.rand(shape, generator=generator, dtype=torch.float64).numpy()
+    return ties[integer(len(ties), generator)]
 
 
 def _to_blocks(mask: np.ndarray, patch_size: int) -> np.ndarray:

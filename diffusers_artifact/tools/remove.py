@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 
 from ..mapping import NotApplicable, PatchMapping
 from .geometry import l1_distance, nearest, token_indices
+
+
+if TYPE_CHECKING:
+    import torch
 
 
 def remove(

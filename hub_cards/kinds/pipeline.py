@@ -26,8 +26,8 @@ def installed_pipeline() -> Path:
 
 def pipeline_payload(folder: Path, repo_id: str) -> Payload:
     """
-    Collect what `custom_pipeline=` needs: `pipeline.py` and what it imports beside it, and the same for the block of
-    Modular Diffusers where there is one.
+    Collect what `custom_pipeline=` needs: `pipeline.py`, what it imports beside it and, where there is one, the same
+    for the block of Modular Diffusers.
 
     Raises:
         UserError: there is no pipeline, or one of its modules is missing.

@@ -22,11 +22,12 @@ import torch
 
 from datasets_script.agents.perception import AnnotationPerception
 from datasets_script.demo.settings import DEMO_SETTINGS, prepare_demo
-from datasets_script.engine.injector import PRESETS, Injector
+from datasets_script.engine.injector import Injector
 from datasets_script.engine.ledger import read_rejected
 from datasets_script.engine.run import Run
 from datasets_script.engine.synthesizer import Synthesizer
 from datasets_script.pairs.storage import read_pairs
+from diffusers_artifact.presets import PRESETS
 
 
 @torch.no_grad()

@@ -32,11 +32,11 @@ import torch
 from PIL import Image
 from skimage import data
 
-from datasets_script.agents.perception import AnnotationPerception
+from datasets_script.agents.perception import PerceptionSpec
 from datasets_script.demo.settings import DEMO_SETTINGS, prepare_demo
-from datasets_script.engine.injector import Injector
 from datasets_script.engine.ledger import marker
 from datasets_script.engine.log import log_path, parse_events
+from datasets_script.engine.plan import RunPlan
 from datasets_script.engine.run import Run
 from datasets_script.engine.settings import RunSettings
 from datasets_script.engine.shards import Shards
@@ -152,18 +152,17 @@ def resume(scratch: Path, count: int) -> float:
     return first.arrived - start
 
 
-def real_worker(out: Path, photos: Path, names: Sequence[str], rank: int, world_size: int) -> None:
+def real_worker(plan: RunPlan, rank: int, world_size: int) -> None:
     torch.set_num_threads(1)
-    settings = replace(DEMO_SETTINGS, shard_size=1)
-    injector = Injector(settings.model, settings.injection, device="cpu")
-    perception = AnnotationPerception(photos / "annotations.json")
-    synthesizer = Synthesizer.of(photos, perception, injector, settings)
-    Run(out, photos, names, synthesizer, rank, world_size).execute(show_progress=False)
+    plan.open(rank, world_size).execute(show_progress=False)
 
 
 def photographs_a_second(out: Path, photos: Path, names: Sequence[str], world_size: int) -> float:
+    settings, perception = replace(DEMO_SETTINGS, shard_size=1), PerceptionSpec("annotations")
+    plan = RunPlan(photos, out, settings, perception, names=tuple(names), device="cpu")
+
     def start(rank: int, one_by_one: bool):
-        process = PROCESSES.Process(target=real_worker, args=(out, photos, names, rank, world_size), daemon=True)
+        process = PROCESSES.Process(target=real_worker, args=(plan, rank, world_size), daemon=True)
         process.start()
         return process
 

@@ -47,7 +47,8 @@ from datasets_script.agents.curation.perceptual import load_perceptual_metric
 from datasets_script.agents.perception import AnnotationPerception, apply_to_perception, filter_perception
 from datasets_script.agents.planning import Scene, plan_artifacts
 from datasets_script.demo.settings import DEMO_SETTINGS, prepare_demo
-from datasets_script.engine.injector import PRESETS, InjectionPreset, InjectionSettings, Injector
+from datasets_script.engine.injector import Injector
+from datasets_script.engine.settings import InjectionSettings
 from datasets_script.schema.pair import Artifact
 from datasets_script.utils.photos import fit, open_source
 from datasets_script.utils.seeds import derive_seed
@@ -55,6 +56,7 @@ from diffusers_artifact import SOLVERS, ArtifactInjectionPipeline, PatchMapping
 from diffusers_artifact.denoising_loop import Walk
 from diffusers_artifact.injection import InjectionState, default_position_blocks, default_value_blocks
 from diffusers_artifact.inputs import preprocess_images
+from diffusers_artifact.presets import PRESETS, InjectionPreset
 
 
 SIDE = 256

@@ -18,9 +18,9 @@ from PIL import Image
 from datasets_script.agents.curation.verdicts import CurationSettings
 from datasets_script.agents.perception import AnnotationPerception, Perception, PerceptionAgent
 from datasets_script.demo.settings import prepare_demo
-from datasets_script.engine.injector import InjectionSettings, Injector
+from datasets_script.engine.injector import Injector
 from datasets_script.engine.run import Run
-from datasets_script.engine.settings import RunSettings
+from datasets_script.engine.settings import InjectionSettings, RunSettings
 from datasets_script.engine.synthesizer import Synthesizer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 from datasets import load_dataset
 
-from datasets_script.cli import export, prepare
+from datasets_script.cli.main import build_parser
 
 from ..helpers.benchmark_sources import artibench_row, picture, write_artibench
 from ..helpers.made_pairs import make_pair, write_run
@@ -30,10 +29,7 @@ def blocks(name: str, language: str) -> list[str]:
 
 def run_commands(name: str) -> int:
     """Runs the `prepare` and `export` of a card; how many there were."""
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers()
-    prepare.add_parser(commands)
-    export.add_parser(commands)
+    parser = build_parser()
     lines = [shlex.split(line, comments=True) for block in blocks(name, "bash") for line in block.splitlines()]
     chosen = [line[1:] for line in lines if line[:2] in (["artiagent", "prepare"], ["artiagent", "export"])]
     for arguments in chosen:

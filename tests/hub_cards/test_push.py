@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import pytest
 from huggingface_hub import HfApi, ModelCard, constants, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from datasets_script.cli import push as command
+from datasets_script.cli.main import build_parser
 from datasets_script.pairs.card import write_card
 from datasets_script.pairs.prepare import prepare_pairs_folder
 from datasets_script.utils.errors import UserError
@@ -440,11 +439,15 @@ def test_a_model_by_its_folder_in_the_settings_is_refused(tmp_path):
 
 # Metrics and the pipeline
 
+NEEDED_BY_MIOU = ("citations", "descriptions", "intervals", "miou", "regions", "versions")
+
 
 def test_a_metric_is_sent_under_its_own_name(tmp_path):
     folder = ROOT / "evaluate_metrics" / "miou"
     payload = metric_payload(folder, "tester/miou")
-    assert [file.path for file in payload.files] == ["README.md", "app.py", "miou.py", "requirements.txt"]
+    needed = [f"functional_{name}.py" for name in NEEDED_BY_MIOU]
+    paths = ["README.md", "app.py", *needed, "miou.py", "requirements.txt", "space.py"]
+    assert [file.path for file in payload.files] == paths
     assert 'evaluate.load("tester/miou")' in payload.card
     with pytest.raises(UserError, match="REPO must end in /miou"):
         metric_payload(folder, "tester/iou")
@@ -469,8 +472,7 @@ def test_a_wrong_repository_id_is_told(repo, model):
 
 
 def run_command(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
+    parser = build_parser()
     args = parser.parse_args(["push", *arguments])
     return args.run(args)
 

@@ -33,8 +33,9 @@ from datasets_script.benchmarks.registry import get_benchmark
 from datasets_script.pairs.builder import ArtiAgentPairs
 from datasets_script.pairs.storage import find_shards
 from datasets_script.pairs.views.synartifact import classification_row, detection_row
-from datasets_script.pairs.views.vqa import FEATURES, BoxFormat
+from datasets_script.pairs.views.vqa import FEATURES
 from datasets_script.utils.errors import UserError
+from datasets_script.vlm.conventions import BoxFormat
 
 
 PAIR_CONVERSATIONS = ("vqa", "instructions", "comparisons")
@@ -157,7 +158,6 @@ class Conversations:
                 known).
         """
         files, made = self._files, self._made
-        bounds = {"min_pixels": self.box_format.min_pixels, "max_pixels": self.box_format.max_pixels}
         pairs = {split: len(_pair_ids(next(iter(kinds.values())))) for split, kinds in made.items()}
         return {
             "source": files.name,
@@ -165,8 +165,7 @@ class Conversations:
             "fingerprint": f"sha256:{_hash(files.all())}",
             **({"pairs": pairs} if self.of_pairs else {}),
             "rows": {split: {kind: len(rows) for kind, rows in kinds.items()} for split, kinds in made.items()},
-            "coordinates": self.box_format.coordinates,
-            **(bounds if self.box_format.coordinates == "qwen2.5" else {}),
+            **self.box_format.record(),
             "test_share": self.test_share,
             "seed": self.seed,
             "num_pairs": self.num_pairs,

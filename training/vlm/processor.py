@@ -8,16 +8,15 @@ from typing import Any
 from transformers import CLIPImageProcessor, LlavaImageProcessor
 from trl.chat_template_utils import get_training_chat_template
 
-from datasets_script.pairs.views.vqa import BoxFormat
 from datasets_script.utils.errors import UserError
-from datasets_script.vlm.conventions import Convention, pixel_bounds
+from datasets_script.vlm.conventions import BoxFormat, pixel_bounds
 
 
 CHAT_TEMPLATES = Path(__file__).parents[1] / "chat_templates"
 
 
 def prepare_processor(
-    processor: Any, convention: Convention, min_pixels: int | None = None, max_pixels: int | None = None
+    processor: Any, convention: str, min_pixels: int | None = None, max_pixels: int | None = None
 ) -> BoxFormat:
     """
     Sets how large a processor hands images to its model, in place; `save_pretrained` keeps it. What LLaVA-1.5's

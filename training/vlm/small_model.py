@@ -27,7 +27,7 @@ from transformers import (
     ResNetConfig,
 )
 
-from datasets_script.pairs.views.vqa import BoxFormat
+from datasets_script.vlm.conventions import BoxFormat
 from training.run_folder import check_new_folder, new_model_folder
 from training.script import run_script
 from training.vlm.data import PAIR_CONVERSATIONS, Conversations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -11,7 +12,10 @@ from PIL import Image
 from diffusers_artifact.mapping import PatchMapping
 
 from ...schema.pair import Artifact
-from .perceptual import PerceptualMetric
+
+
+if TYPE_CHECKING:
+    from .perceptual import PerceptualMetric
 
 
 # Images that are equal outside the target have an infinite PSNR, which JSON cannot hold; one grey level off in one

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...utils.errors import UserError
+
 
 # AlexNet's strides leave nothing of a crop much smaller than this, and the metrics were fitted on 64 px patches.
 MIN_SHORT_SIDE = 64
 
 
-class PerceptualMetricUnavailable(RuntimeError):
+class PerceptualMetricUnavailable(UserError, RuntimeError):
     """A metric's package or weights are not there; the message says how to get them."""
 
 

@@ -18,6 +18,8 @@ from PIL import Image
 from diffusers_artifact.tools import bbox_of_mask
 
 from ...schema.perception import Entity, Part, PartLevel, Perception
+from ...vlm.base import VLM
+from .backends import PerceptionSpec
 from .base import PerceptionAgent, PerceptionError
 from .masks import decode_segmentation, disc, is_number, shorten
 
@@ -431,3 +433,10 @@ def _caption(names: Iterable[str]) -> str:
     unique = list(dict.fromkeys(names))
     listed = unique[0] if len(unique) == 1 else ", ".join(unique[:-1]) + " and " + unique[-1]
     return f"a photo of {listed}"
+
+
+def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None) -> AnnotationPerception:
+    """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
+    path = spec.annotations_file(source)
+    assert path is not None  # this backend reads one
+    return AnnotationPerception(path)

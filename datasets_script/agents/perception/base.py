@@ -9,9 +9,10 @@ from typing import Any
 from PIL import Image
 
 from ...schema.perception import Perception
+from ...utils.errors import UserError
 
 
-class PerceptionError(ValueError):
+class PerceptionError(UserError, ValueError):
     """
     One image could not be perceived; the message is the reason. `raw` is what a model answered, where that was it.
     """
@@ -21,7 +22,7 @@ class PerceptionError(ValueError):
         self.raw = raw
 
 
-class PerceptionModelError(OSError):
+class PerceptionModelError(UserError, OSError):
     """A model of a perception backend cannot be had; the message says which, and what to do."""
 
 

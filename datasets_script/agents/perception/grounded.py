@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ...vlm.base import VLM, VLMAnswer
 from ..prompts import caption, vocabulary
 from ..prompts.vocabulary import Vocabulary
 from .association import MIN_CONTAINMENT, Segment, associate
+from .backends import PerceptionSpec
 from .base import PerceptionAgent, PerceptionError
 from .grounding import DEFAULT_DETECTOR, DEFAULT_SEGMENTER, BoxSegmenter, GroundingDino
 
@@ -137,3 +139,11 @@ def _read(names: VLMAnswer, text: VLMAnswer) -> tuple[Vocabulary, str] | Percept
         return vocabulary.read(names.value), caption.read(text.value)
     except ValueError as error:
         return PerceptionError(f"the VLM gave no caption: {error}", text.raw)
+
+
+def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None) -> GroundedSamPerception:
+    """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
+    assert vlm is not None  # checked, as the list of backends says so
+    return GroundedSamPerception(
+        vlm, spec.detector or DEFAULT_DETECTOR, spec.segmenter or DEFAULT_SEGMENTER, device=device
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from transformers import Sam3Model, Sam3Processor
 
 from ...vlm.base import VLM
 from .association import Segment
+from .backends import PerceptionSpec
 from .grounded import VocabularyPerception
 from .grounding import NMS_IOU, chunks, load_checkpoint
 
@@ -119,3 +121,9 @@ class Sam3Perception(VocabularyPerception):
             probability = outputs.pred_masks[position, index].float().sigmoid()[None, None]
             large = interpolate(probability, size[::-1], mode="bilinear", align_corners=False)[0, 0]
             yield Segment(name, (large > self.mask_threshold).cpu().numpy(), float(scores[index]))
+
+
+def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None) -> Sam3Perception:
+    """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
+    assert vlm is not None  # checked, as the list of backends says so
+    return Sam3Perception(vlm, spec.segmenter or DEFAULT_MODEL, device=device)

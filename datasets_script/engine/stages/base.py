@@ -90,9 +90,9 @@ class Stage(ABC):
         because the samples are then processed again in smaller batches.
         """
 
-    def run(self, samples: Iterable[Sample], rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
+    def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """
-        Processes samples in batches and gives them in the same order. When the accelerator's memory runs out the batch
+        Process samples in batches and yield them in the same order. When the accelerator's memory runs out the batch
         is halved for all samples that follow; when a batch fails its samples are processed one by one, and one that
         fails alone is rejected with the error.
 

@@ -40,9 +40,9 @@ class Plan(Stage):
         self.settings, self.sample_size, self.patch_size = settings, sample_size, patch_size
         self.made: Counter[ArtifactType] = Counter()
 
-    def run(self, samples: Iterable[Sample], rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
+    def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         self.made = Counter()
-        yield from super().run(samples, rank, world_size)
+        yield from super().run(samples)
 
     def process(self, samples: Sequence[Sample]) -> list[Sample]:
         return [self._plan(sample) for sample in samples]

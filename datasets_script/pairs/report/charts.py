@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 
-from ...figures.style import (
+from ...figures.charts import (
     BLUE,
     COLOR_OF_TYPE,
     FAINT,

@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 
 from diffusers_artifact.mapping import ArtifactType
 
+from ...schema.boxes import Box
 from ...utils.errors import UserError
 
-
-Box = tuple[float, float, float, float]
 
 _COLUMNS = (
     "pair_id",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -15,10 +14,10 @@ from datasets import packaged_modules
 
 from datasets_script.benchmarks.base import BenchmarkError
 from datasets_script.benchmarks.card import render_card
-from datasets_script.benchmarks.loading import load_benchmark
+from datasets_script.benchmarks.loading import load_benchmark, load_sizes
 from datasets_script.benchmarks.prepare import prepare, prepare_folder
 from datasets_script.benchmarks.registry import BENCHMARKS, get_benchmark, get_builder
-from datasets_script.cli import prepare as command
+from datasets_script.cli.main import build_parser
 from datasets_script.utils.errors import UserError
 
 from ...helpers.benchmark_sources import artibench_row, picture, write_artibench
@@ -208,6 +207,13 @@ def test_load_benchmark_streams_images_as_published(folder, source):
         next(load_benchmark(folder, "train"))
 
 
+def test_sizes_are_those_of_the_images_in_their_order(folder):
+    sizes = load_sizes(folder)
+    assert list(sizes.items()) == [(image.id, image.size) for image in load_benchmark(folder)] and sizes
+    with pytest.raises(BenchmarkError, match="splits of"):
+        load_sizes(folder, "train")
+
+
 def test_load_benchmark_tells_how_to_prepare():
     with pytest.raises(BenchmarkError, match="(?s)artiagent prepare richhf --source DIR.*git clone"):
         next(load_benchmark("richhf"))
@@ -233,8 +239,7 @@ def test_names_that_are_not_there():
 
 
 def run_command(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
+    parser = build_parser()
     args = parser.parse_args(["prepare", *arguments])
     return args.run(args)
 

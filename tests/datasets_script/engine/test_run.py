@@ -14,8 +14,9 @@ from PIL import Image
 
 from datasets_script.agents.perception import AnnotationPerception, Perception
 from datasets_script.cli.main import main
-from datasets_script.engine.injector import InjectionSettings, Injector
+from datasets_script.engine.injector import Injector
 from datasets_script.engine.ledger import read_rejected
+from datasets_script.engine.settings import InjectionSettings
 from datasets_script.engine.shards import RunMismatchError
 from datasets_script.pairs.storage import read_pairs
 from datasets_script.utils.seeds import derive_seed

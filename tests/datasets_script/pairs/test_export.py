@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import shutil
@@ -16,11 +15,14 @@ from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from datasets_script.cli import export as command
-from datasets_script.pairs.export import FORMATS, INFO_FILE, ExportSettings, export_pairs
+from datasets_script.cli.main import build_parser
+from datasets_script.pairs.export.common import INFO_FILE, ExportSettings
+from datasets_script.pairs.export.export_pairs import export_pairs
+from datasets_script.pairs.export.formats import FORMATS
 from datasets_script.pairs.storage import find_shards, read_rows
-from datasets_script.pairs.views.vqa import BoxFormat, vqa_rows
+from datasets_script.pairs.views.vqa import vqa_rows
 from datasets_script.utils.errors import UserError
+from datasets_script.vlm.conventions import BoxFormat
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 from tests.helpers.made_pairs import HEIGHT, RUN, WIDTH, make_pair, write_run
 
@@ -41,8 +43,7 @@ def stored(out):
 
 
 def export(out, dest, *options):
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
+    parser = build_parser()
     args = parser.parse_args(["export", str(out), str(dest), *options])
     assert args.run(args) == 0
     return dest
@@ -176,8 +177,7 @@ def test_mistakes_of_the_command_line(out, tmp_path):
 
 
 def test_the_help_names_formats_and_coordinates(capsys):
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
+    parser = build_parser()
     with pytest.raises(SystemExit):
         parser.parse_args(["export", "--help"])
     text = capsys.readouterr().out

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets_script.cli import report as command
+from datasets_script.cli.main import build_parser
 from datasets_script.pairs.report import write_report
 from datasets_script.pairs.report.columns import Box, Flaw, PairFacts, read_facts
 from datasets_script.pairs.report.findings import find_biases
@@ -127,8 +127,7 @@ def write_set(out: Path, pairs: list[Pair], **changes: Any) -> Path:
 
 
 def parse(*arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
+    parser = build_parser()
     return parser.parse_args(["report", *arguments])
 
 

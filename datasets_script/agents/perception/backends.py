@@ -1,0 +1,142 @@
+"""
+The perception backends by name. A new backend is a file in this folder, with a function `load`, and a line in
+`BACKENDS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...utils.errors import ArgumentError, check_choice
+
+
+if TYPE_CHECKING:
+    from ...vlm.base import VLM
+    from .base import PerceptionAgent
+
+
+_NO_ANNOTATIONS = """\
+No annotations for '{source}'. Tell what is in the photographs with a COCO-format file, named by `annotations` or put
+in the folder as annotations.json. COCO, PACO and PartImageNet files work as they are. In a file of your own, give
+entities (person, cat, car) a polygon or RLE, and their parts (hand, ear, wheel) one more, with "parent_id": the id of
+their entity. `artiagent demo` leaves one in runs/demo/photos/annotations.json.
+Without annotations, `perception` people finds people by itself, and `perception` grounded-sam whatever a VLM names."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """
+    A perception backend, as it is listed.
+
+    Args:
+        module (`str`): The file in this folder. Its function `load(spec, source, vlm, device)` takes a
+            [`PerceptionSpec`], the folder of photos, the vision-language model or `None`, and the device of what has
+            none of its own, and returns a [`PerceptionAgent`].
+        help (`str`): What it finds, in a line.
+        needs_vlm (`bool`, *optional*, defaults to `False`): Whether a vision-language model names what there is.
+        needs_annotations (`bool`, *optional*, defaults to `False`): Whether it reads a COCO-format file.
+    """
+
+    module: str
+    help: str
+    needs_vlm: bool = False
+    needs_annotations: bool = False
+
+
+BACKENDS = {
+    "annotations": Backend("annotations", "a COCO-format file", needs_annotations=True),
+    "people": Backend("people", "persons and their parts, offline on a CPU"),
+    "grounded-sam": Backend("grounded", "names from a VLM, Grounding DINO and SAM", needs_vlm=True),
+    "sam3": Backend("sam3", "names from a VLM, SAM 3", needs_vlm=True),
+}
+
+
+@dataclass(frozen=True)
+class PerceptionSpec:
+    """
+    A perception backend with its options, not loaded yet.
+
+    Args:
+        name (`str`, *optional*, defaults to `"people"`): One of `BACKENDS`.
+        annotations (`pathlib.Path`, *optional*): COCO-format file of `"annotations"`; by default `annotations.json` in
+            the folder of photos.
+        detector (`str`, *optional*): Detection model of `"grounded-sam"`, a folder or Hub id.
+        segmenter (`str`, *optional*): SAM or SAM 2 model of `"grounded-sam"`, or SAM 3 model of `"sam3"`.
+        device (`str`, *optional*): Device of its models; by default the run's.
+
+    Raises:
+        ArgumentError: an unknown backend.
+    """
+
+    name: str = "people"
+    annotations: Path | None = None
+    detector: str | None = None
+    segmenter: str | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("perception", self.name, tuple(BACKENDS))
+
+    @property
+    def backend(self) -> Backend:
+        """Its entry in the list of backends."""
+        return BACKENDS[self.name]
+
+    def annotations_file(self, source: Path) -> Path | None:
+        """
+        Find the annotations of a folder of photos.
+
+        Args:
+            source (`pathlib.Path`): The folder.
+
+        Returns:
+            `pathlib.Path`: The file, or `None` where the backend reads none.
+
+        Raises:
+            ArgumentError: there is no such file.
+        """
+        if not self.backend.needs_annotations:
+            return None
+        path = self.annotations or source / "annotations.json"
+        if path.is_file():
+            return path
+        if self.annotations:
+            raise ArgumentError(f"`annotations` must be a file, got '{self.annotations}'")
+        raise ArgumentError(_NO_ANNOTATIONS.format(source=source))
+
+    def check(self, source: Path, has_vlm: bool) -> None:
+        """
+        Check what can be known before a model is loaded.
+
+        Args:
+            source (`pathlib.Path`): Folder of photos.
+            has_vlm (`bool`): Whether there is a vision-language model.
+
+        Raises:
+            ArgumentError: its annotations or its vision-language model are missing.
+        """
+        self.annotations_file(source)
+        if self.backend.needs_vlm and not has_vlm:
+            raise ArgumentError(f"`perception` {self.name} needs `vlm`, which names what is in the photos")
+
+    def load(self, source: Path, vlm: VLM | None = None, device: str | None = None) -> PerceptionAgent:
+        """
+        Load the backend with its models.
+
+        Args:
+            source (`pathlib.Path`): Folder of photos.
+            vlm (`VLM`, *optional*): Vision-language model of backends that need one.
+            device (`str`, *optional*): Device of its models, unless it has one of its own.
+
+        Returns:
+            `PerceptionAgent`: The backend.
+
+        Raises:
+            UserError: its annotations, its vision-language model or one of its own models are missing.
+            ImportError: the extra that it needs is not installed.
+        """
+        self.check(source, vlm is not None)
+        return import_module(f".{self.backend.module}", __package__).load(self, source, vlm, self.device or device)

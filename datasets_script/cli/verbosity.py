@@ -1,0 +1,57 @@
+"""`-v` and `-q`: how much a command tells while it works."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+
+
+_PACKAGES = ("datasets_script", "diffusers_artifact", "evaluate_metrics", "hub_cards")
+_HANDLER = "artiagent"
+
+
+def add_verbosity_options(group: argparse._ArgumentGroup) -> None:
+    """Add `-v` and `-q`, which may stand before the command and after it."""
+    choice = group.add_mutually_exclusive_group()
+    choice.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        # Unset, what was given before the command stays.
+        default=argparse.SUPPRESS,
+        help="also log what is done; -vv adds details",
+    )
+    choice.add_argument(
+        "-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="no progress bars, no warnings"
+    )
+
+
+def set_verbosity(verbose: int = 0, quiet: bool = False) -> None:
+    """
+    Set up the log on the standard error and the progress bars.
+
+    Args:
+        verbose (`int`, *optional*, defaults to 0): 0 logs warnings, 1 information too, 2 or more everything.
+        quiet (`bool`, *optional*, defaults to `False`): Log errors alone, and hide progress bars.
+    """
+    root = logging.getLogger()
+    for handler in root.handlers:
+        if handler.get_name() == _HANDLER:
+            root.removeHandler(handler)
+    if not verbose and not quiet:
+        return
+    level = logging.ERROR if quiet else logging.INFO if verbose == 1 else logging.DEBUG
+    handler = logging.StreamHandler()
+    handler.set_name(_HANDLER)
+    # Of the handler and not of the loggers: warnings still go into the log of a run.
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    if quiet:
+        # Libraries read these when they are imported, and worker processes inherit them.
+        os.environ.update(TQDM_DISABLE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", DIFFUSERS_VERBOSITY="error")
+        os.environ.update(TRANSFORMERS_VERBOSITY="error")
+    else:
+        for package in _PACKAGES:
+            logging.getLogger(package).setLevel(level)

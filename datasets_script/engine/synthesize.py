@@ -1,0 +1,207 @@
+"""Make pairs from photos in one call: in Python what `artiagent synthesize` does."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffusers_artifact.choices import Confinement, ValueSource
+from diffusers_artifact.presets import EMBEDDED
+from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
+
+from ..agents.perception.backends import PerceptionSpec
+from ..utils.errors import ArgumentError, StoppedError
+from ..vlm.spec import VLMSpec
+from .ledger import read_totals
+from .plan import RunPlan
+from .settings import Balance, InjectionSettings, RunSettings
+
+
+logger = logging.getLogger(__name__)
+
+Photos = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def synthesize(
+    photos: Photos,
+    out: str | os.PathLike[str],
+    *,
+    perception: str | PerceptionSpec = "people",
+    annotations: str | os.PathLike[str] | None = None,
+    vlm: str | VLMSpec | None = None,
+    model: str = EMBEDDED,
+    revision: str | None = None,
+    tools: Sequence[str] = tuple(ARTIFACT_TYPE_OF_TOOL),
+    max_artifacts: int = 3,
+    pairs_per_image: int = 1,
+    max_rerolls: int = 1,
+    balance: Balance = "sample",
+    perceptual_metric: str = "stlpips",
+    max_long_side: int = 1024,
+    num_inference_steps: int | None = None,
+    solver: str = "fireflow",
+    value_source: ValueSource = "reconstruction",
+    confine: Confinement = "none",
+    allow_distilled: bool = False,
+    preset: str = "auto",
+    seed: int = 0,
+    limit: int | None = None,
+    shard_size: int = 32,
+    device: str | None = None,
+    batch_size: int = 1,
+    perception_batch_size: int | None = None,
+    processes: int = 1,
+    force_new: bool = False,
+    show_progress: bool = True,
+) -> Path:
+    """
+    Make a dataset of clean and artifact images from photos. It does what `artiagent synthesize` does: the same
+    arguments give the same pairs. Interrupt it at any time; the same call continues.
+
+    Args:
+        photos (`str`, `os.PathLike` or a sequence of them):
+            Folder of photos, searched recursively, or the files themselves.
+        out (`str` or `os.PathLike`):
+            Folder to write. A run already there with the same settings is continued.
+        perception (`str` or `PerceptionSpec`, *optional*, defaults to `"people"`):
+            What finds entities and parts: `"people"` (offline; extra: `people`), `"annotations"` (a COCO-format
+            file), `"grounded-sam"` or `"sam3"` (both name what there is with `vlm`).
+        annotations (`str` or `os.PathLike`, *optional*):
+            File of `perception="annotations"`; by default `annotations.json` in the folder of photos.
+        vlm (`str` or `VLMSpec`, *optional*):
+            Vision-language model that names, judges and explains: a Hub id or folder, or a spec with its options, such
+            as an endpoint. Without one, measures judge and templates explain.
+        model (`str`, *optional*, defaults to `"embedded"`):
+            Diffusion model: the embedded one, a folder, or a Hub id such as `"black-forest-labs/FLUX.1-dev"`.
+        revision (`str`, *optional*):
+            Branch, tag or commit of a Hub model.
+        tools (`Sequence[str]`, *optional*):
+            Tools to choose from, of `"add"`, `"remove"`, `"distort"` and `"fuse"`; by default all.
+        max_artifacts (`int`, *optional*, defaults to 3):
+            Most artifacts in one image.
+        pairs_per_image (`int`, *optional*, defaults to 1):
+            Artifact images of each photo; they share the clean image.
+        max_rerolls (`int`, *optional*, defaults to 1):
+            Times a rejected artifact is tried elsewhere or otherwise before it is left out.
+        balance (`str`, *optional*, defaults to `"sample"`):
+            `"sample"`: a photo's artifacts depend on itself and the seed alone. `"shard"`: types that are rare so far
+            in its shard come first.
+        perceptual_metric (`str`, *optional*, defaults to `"stlpips"`):
+            `"stlpips"`, which works offline, or the paper's `"lpips"`.
+        max_long_side (`int`, *optional*, defaults to 1024):
+            Longer photos are shrunk to it, pixels, at least 480; the embedded model takes 256×256.
+        num_inference_steps (`int`, *optional*):
+            Steps of inversion, and of denoising; by default the preset's.
+        solver (`str`, *optional*, defaults to `"fireflow"`):
+            One of `diffusers_artifact.SOLVERS`.
+        value_source (`str`, *optional*, defaults to `"reconstruction"`):
+            Where injected values come from: `"reconstruction"`, the clean row of the batch, or
+            `"inversion"`, the paper's cache.
+        confine (`str`, *optional*, defaults to `"none"`):
+            Keeps the clean image outside the target and the patches around it: `"none"`, `"latent"` (its
+            tokens) or `"pixel"`.
+        allow_distilled (`bool`, *optional*, defaults to `False`):
+            Runs few-step models all the same, although they do not invert well.
+        preset (`str`, *optional*, defaults to `"auto"`):
+            Strength of the injection; `"auto"` is `"embedded"` for the embedded model and `"paper"` for others.
+        seed (`int`, *optional*, defaults to 0):
+            Every choice derives from it and from the photo's name.
+        limit (`int`, *optional*):
+            Take only the first photos.
+        shard_size (`int`, *optional*, defaults to 32):
+            Photos a shard; finished shards are what an interrupted run keeps.
+        device (`str`, *optional*):
+            Device of the models; by default CUDA where there is one, else the CPU.
+        batch_size (`int`, *optional*, defaults to 1):
+            Photos injected together.
+        perception_batch_size (`int`, *optional*):
+            Photos perceived, and pairs explained, together; by default 8 with a vision-language model, else 1.
+        processes (`int`, *optional*, defaults to 1):
+            Worker processes on this machine, a device each. A script that asks for several must call this under
+            `if __name__ == "__main__":`.
+        force_new (`bool`, *optional*, defaults to `False`):
+            If `out` holds a run, start another beside it: out-2, out-3, …
+        show_progress (`bool`, *optional*, defaults to `True`):
+            Whether to show a line of progress.
+
+    Returns:
+        `pathlib.Path`: The folder of the run. `load_dataset(str(path), split="train")` reads its pairs; the reasons
+        of what was rejected are in its `rejected.jsonl`.
+
+    Raises:
+        UserError: an argument that cannot be used, or a run in `out` with other settings.
+        StoppedError: the run was stopped by what it depends on, and the same call continues it.
+        ImportError: an extra is not installed; the message names it.
+    """
+    source, names = _located(photos)
+    plan = RunPlan(
+        source=source,
+        out=Path(out),
+        settings=RunSettings(
+            tools=tuple(tools),
+            max_artifacts=max_artifacts,
+            pairs_per_image=pairs_per_image,
+            max_rerolls=max_rerolls,
+            balance=balance,
+            max_long_side=max_long_side,
+            seed=seed,
+            shard_size=shard_size,
+            perceptual_metric=perceptual_metric,
+            model=model,
+            revision=revision,
+            injection=InjectionSettings(
+                num_inference_steps=num_inference_steps,
+                solver=solver,
+                value_source=value_source,
+                confine=confine,
+                allow_distilled=allow_distilled,
+                preset=preset,
+            ),
+        ),
+        perception=_perception_spec(perception, annotations),
+        vlm=VLMSpec(vlm) if isinstance(vlm, str) else vlm,
+        names=names,
+        limit=limit,
+        device=device,
+        batch_size=batch_size,
+        perception_batch_size=perception_batch_size,
+        processes=processes,
+    )
+    plan = plan.beside_existing() if force_new else plan
+    if plan.processes == 1:
+        plan.open().execute(show_progress)
+    else:
+        from .workers import execute_in_processes
+
+        if status := execute_in_processes(plan, show_progress):
+            raise StoppedError(f"a worker ended with exit status {status}; its message is on the standard error")
+    if not read_totals(plan.out).pairs:
+        logger.warning("no pair was made; the reasons are in %s", plan.out / "rejected.jsonl")
+    return plan.out
+
+
+def _located(photos: Photos) -> tuple[Path, tuple[str, ...] | None]:
+    """The folder of photos, and their names in it where files were given."""
+    if isinstance(photos, str | os.PathLike):
+        return Path(photos), None
+    files = [Path(os.path.abspath(photo)) for photo in photos]
+    if not files:
+        raise ArgumentError("`photos` must be a folder or files, got an empty list")
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing:
+        raise ArgumentError(f"`photos` must be a folder or files that exist, got '{missing}'")
+    folder = Path(os.path.commonpath([file.parent for file in files]))
+    return folder, tuple(file.relative_to(folder).as_posix() for file in files)
+
+
+def _perception_spec(perception: str | PerceptionSpec, annotations: str | os.PathLike[str] | None) -> PerceptionSpec:
+    if isinstance(perception, PerceptionSpec):
+        if annotations is not None:
+            raise ArgumentError("`annotations` must be in the PerceptionSpec that is given as `perception`")
+        return perception
+    spec = PerceptionSpec(perception, None if annotations is None else Path(annotations))
+    if annotations is not None and not spec.backend.needs_annotations:
+        raise ArgumentError(f"`annotations` need `perception` 'annotations', got '{perception}'")
+    return spec

@@ -1,0 +1,22 @@
+"""
+The words that arguments of the pipeline are chosen from.
+
+They need neither torch nor diffusers, so that a command line lists them at once. What a word stands for is
+implemented in the module that its comment names, which is keyed by it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+
+SOLVER_NAMES = ("euler", "midpoint", "rf_solver", "fireflow", "uni_inv")  # schedulers.py
+
+ValueSource = Literal["reconstruction", "inversion"]  # injection.py
+VALUE_SOURCES: tuple[ValueSource, ...] = get_args(ValueSource)
+
+CacheDevice = Literal["model", "cpu"]  # value_cache.py
+CACHE_DEVICES: tuple[CacheDevice, ...] = get_args(CacheDevice)
+
+Confinement = Literal["none", "latent", "pixel"]  # confinement.py
+CONFINEMENTS: tuple[Confinement, ...] = get_args(Confinement)

@@ -1,0 +1,63 @@
+"""Makes diffusers find a pipeline class of this package by its name, without importing either before it is needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+
+def register_pipeline(class_name: str, module: str) -> None:
+    """
+    Makes `diffusers.<class_name>` the class of that name in `module`, which is imported at the first access.
+
+    A saved pipeline names its class, and `DiffusionPipeline.from_pretrained` looks that name up in diffusers. If
+    diffusers is not imported yet, the name is added as soon as it is.
+
+    Args:
+        class_name (`str`): Name of the pipeline's class.
+        module (`str`): Absolute name of the module that defines it.
+    """
+    if "diffusers" in sys.modules:
+        _add_lazy_attribute(sys.modules["diffusers"], class_name, module)
+    else:
+        sys.meta_path.insert(0, _WhenDiffusersIsImported(class_name, module))
+
+
+def _add_lazy_attribute(library: ModuleType, name: str, home: str) -> None:
+    def load(_: Any) -> Any:
+        return getattr(import_module(home), name)
+
+    # A module's class may be replaced by a subclass, whose properties are then attributes of the module.
+    kind = type(library)
+    library.__class__ = type(kind.__name__, (kind,), {name: property(load), "__module__": kind.__module__})
+
+
+class _WhenDiffusersIsImported(MetaPathFinder):
+    """Lets the other finders find diffusers, and adds to what their loader makes of it."""
+
+    def __init__(self, class_name: str, module: str):
+        self.class_name, self.module = class_name, module
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "diffusers":
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_add(module: ModuleType) -> None:
+                execute(module)
+                # diffusers replaces itself while it is executed.
+                _add_lazy_attribute(sys.modules[fullname], self.class_name, self.module)
+
+            spec.loader.exec_module = execute_and_add  # type: ignore[method-assign]
+        return spec

@@ -1,0 +1,45 @@
+"""
+Draws from a torch generator, as Python numbers and arrays.
+
+torch is imported when something is drawn: whoever has a generator has loaded it, and whoever only reads the tools'
+names need not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+def integer(stop: int, generator: torch.Generator) -> int:
+    """Draw a whole number from 0 to `stop` - 1."""
+    import torch
+
+    return int(torch.randint(stop, (), generator=generator))
+
+
+def uniform(shape: Sequence[int], generator: torch.Generator) -> np.ndarray:
+    """Draw an array of `shape`, `float64`, from [0, 1)."""
+    import torch
+
+    return torch.rand(tuple(shape), generator=generator, dtype=torch.float64).numpy()
+
+
+def normal(shape: Sequence[int], generator: torch.Generator) -> np.ndarray:
+    """Draw an array of `shape`, `float64`, from the normal distribution of mean 0 and deviation 1."""
+    import torch
+
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float64).numpy()
+
+
+def permutation(length: int, generator: torch.Generator) -> np.ndarray:
+    """Draw an order of the numbers 0 to `length` - 1: an `int64` array of shape `(length,)`."""
+    import torch
+
+    return torch.randperm(length, generator=generator).numpy()

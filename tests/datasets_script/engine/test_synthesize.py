@@ -1,0 +1,106 @@
+"""`synthesize` makes what the command makes, in one process or in several."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datasets_script import synthesize
+from datasets_script.agents.perception import PerceptionSpec
+from datasets_script.cli.main import build_parser, main
+from datasets_script.engine.ledger import read_rejected
+from datasets_script.engine.shards import RunMismatchError
+from datasets_script.utils.errors import ArgumentError, StoppedError
+
+from ...helpers.engine_runs import SOURCES, make_photos, rows
+
+
+TWO = SOURCES[::2]
+OPTIONS: dict[str, Any] = {"num_inference_steps": 1, "shard_size": 1, "max_rerolls": 0, "device": "cpu", "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("demo"), TWO)
+
+
+@pytest.fixture(scope="module")
+def commanded(photos, tmp_path_factory) -> Path:
+    """What the command makes."""
+    out = tmp_path_factory.mktemp("commanded") / "out"
+    options = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    assert main(["synthesize", str(photos), str(out), *options]) == 0
+    assert rows(out)
+    return out
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_it_makes_the_rows_that_the_command_makes(photos, commanded, tmp_path, processes, capfd):
+    out = synthesize(photos, tmp_path / "out", perception="annotations", processes=processes, **OPTIONS)
+    assert out == tmp_path / "out" and rows(out) == rows(commanded)
+    made, expected = (json.loads((folder / "run.json").read_text()) for folder in (out, commanded))
+    assert made["fingerprint"] == expected["fingerprint"]
+    assert "synthesize" in capfd.readouterr().err  # the line of progress
+
+
+def test_files_by_name_give_the_rows_of_their_folder(photos, commanded, tmp_path, capfd):
+    files = [str(photos / name) for name in TWO]
+    out = synthesize(files, tmp_path / "out", perception=PerceptionSpec("annotations"), show_progress=False, **OPTIONS)
+    assert rows(out) == rows(commanded) and "synthesize" not in capfd.readouterr().err
+
+
+def test_a_run_is_continued_or_begun_beside_another(photos, commanded):
+    again = synthesize(photos, commanded, perception="annotations", **OPTIONS)
+    assert again == commanded
+    other = OPTIONS | {"seed": 4}
+    with pytest.raises(RunMismatchError, match="another settings.seed"):
+        synthesize(photos, commanded, perception="annotations", **other)
+    beside = synthesize(photos, commanded, perception="annotations", force_new=True, limit=1, **other)
+    assert beside.name == "out-2" and {row["source_id"] for row in rows(beside)} <= {TWO[0]}
+
+
+def test_a_run_that_makes_nothing_warns(photos, tmp_path, caplog):
+    out = synthesize(photos, tmp_path / "out", perception="annotations", tools=["fuse"], limit=1, **OPTIONS)
+    assert not rows(out) and list(read_rejected(out))
+    assert "no pair was made; the reasons are in" in caplog.text
+
+
+def test_a_worker_that_cannot_work_stops_the_call(photos, tmp_path):
+    options = OPTIONS | {"device": "cuda:9"}
+    with pytest.raises(StoppedError, match="a worker ended with exit status 2"):
+        synthesize(photos, tmp_path / "out", perception="annotations", processes=2, **options)
+
+
+@pytest.mark.parametrize(
+    "given, options, message",
+    [
+        ([], {}, "`photos` must be a folder or files, got an empty list"),
+        (["nowhere.png"], {}, "`photos` must be a folder or files that exist, got .*nowhere.png"),
+        (None, {"annotations": "a.json"}, "`annotations` need `perception` 'annotations', got 'people'"),
+        (
+            None,
+            {"annotations": "a.json", "perception": PerceptionSpec("annotations")},
+            "`annotations` must be in the PerceptionSpec",
+        ),
+        (None, {"perception": "sam3"}, "`perception` sam3 needs `vlm`"),
+        (None, {"confine": "walls"}, "`confine` must be among"),
+    ],
+)
+def test_mistakes_name_the_argument(photos, tmp_path, given, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        synthesize(photos if given is None else given, tmp_path / "out", **options)
+
+
+def test_arguments_and_options_have_the_same_defaults(monkeypatch):
+    defaults = vars(build_parser().parse_args(["synthesize", "photos", "out"]))
+    defaults["tools"] = tuple(defaults["tools"].split(","))
+    arguments = {
+        name: parameter.default
+        for name, parameter in inspect.signature(synthesize).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("perception", "show_progress")
+    }
+    assert arguments == {name: defaults[name] for name in arguments}

@@ -1,0 +1,63 @@
+"""The package's names: loaded when they are used, found by diffusers, listed without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import diffusers_artifact
+from diffusers_artifact.choices import SOLVER_NAMES
+from diffusers_artifact.schedulers import SOLVERS
+
+from ..helpers.paths import ROOT
+
+
+LIGHT = ["mapping", "choices", "presets", "tools", "tools.geometry"]
+
+
+def run(program: str) -> object:
+    """What `program` prints, as JSON, in a process of its own."""
+    process = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
+
+
+def test_modules_of_names_load_neither_torch_nor_diffusers():
+    program = f"""
+import importlib, json, sys
+for name in {LIGHT}:
+    importlib.import_module("diffusers_artifact." + name)
+print(json.dumps(sorted({{"torch", "diffusers", "transformers"}} & set(sys.modules))))
+"""
+    assert run(program) == []
+
+
+def test_every_public_name_is_there():
+    assert all(hasattr(diffusers_artifact, name) for name in diffusers_artifact.__all__)
+    assert set(diffusers_artifact.__all__) <= set(dir(diffusers_artifact))
+    with pytest.raises(AttributeError, match="module 'diffusers_artifact' has no attribute 'PatchMap'"):
+        diffusers_artifact.PatchMap  # noqa: B018
+
+
+@pytest.mark.parametrize("first, second", [("diffusers_artifact", "diffusers"), ("diffusers", "diffusers_artifact")])
+def test_diffusers_finds_the_pipeline_by_its_name_whichever_is_imported_first(first, second):
+    # Looking diffusers up, as other libraries do to see whether it is installed, is not importing it.
+    program = f"""
+import importlib.util, json, sys
+import {first}
+importlib.util.find_spec("diffusers")
+import {second}
+import diffusers
+before = "diffusers_artifact.pipeline" in sys.modules
+found = getattr(diffusers, "ArtifactInjectionPipeline")
+from diffusers_artifact import ArtifactInjectionPipeline
+print(json.dumps([before, found is ArtifactInjectionPipeline, found.__module__, hasattr(diffusers, "NoPipeline")]))
+"""
+    assert run(program) == [False, True, "diffusers_artifact.pipeline", False]
+
+
+def test_solvers_are_listed_where_they_are_named():
+    assert tuple(SOLVERS) == SOLVER_NAMES
