@@ -22,10 +22,9 @@ accelerate launch --config_file training/accelerate_configs/zero3.yaml -m traini
 python -m training.sft_vlm --config qwen2_5_vl_7b_lora_24gb --dataset_name runs/pairs
 ```
 
-RECIPE is a name, of those that `artiagent train` lists, or a YAML file of your own. Every value of it can be overridden
-on the command line. Stopped by Ctrl-C or a crash, the same command continues
-from the last checkpoint. Beside the model lies `training.json`: recipe, base model, data, versions and losses. To
-publish it, `artiagent push model FOLDER REPO`.
+RECIPE is a name from the list of `artiagent train`, or a YAML file of your own. Every value of it can be overridden on
+the command line. Stopped by Ctrl-C or a crash, the same command continues from the last checkpoint. Beside the model
+lies `training.json`: recipe, base model, data, versions and losses. To publish it, `artiagent push model FOLDER REPO`.
 """
 
 import argparse
