@@ -6,7 +6,7 @@
 # ///
 
 """
-Fine-tunes a vision-language model on conversations about flaws: TRL's `SFTTrainer`, with what `trl sft` cannot do -
+Fine-tunes a vision-language model on conversations about artifacts: TRL's `SFTTrainer`, with what `trl sft` cannot do:
 parts of the model frozen, boxes written for the model's own processor, pixel bounds set on both sides.
 
 # Full training (ArtiAgent's two stages, on 8 GPUs)
@@ -22,9 +22,9 @@ accelerate launch --config_file training/accelerate_configs/zero3.yaml -m traini
 python -m training.sft_vlm --config qwen2_5_vl_7b_lora_24gb --dataset_name runs/pairs
 ```
 
-Every value of a recipe can be overridden on the command line. Stopped by Ctrl-C or a crash, the same command continues
-from the last checkpoint. Beside the model lies `training.json`: recipe, base model, data, versions and losses. To
-publish it, `artiagent push model FOLDER REPO`.
+RECIPE is a name from the list of `artiagent train`, or a YAML file of your own. Every value of it can be overridden on
+the command line. Stopped by Ctrl-C or a crash, the same command continues from the last checkpoint. Beside the model
+lies `training.json`: recipe, base model, data, versions and losses. To publish it, `artiagent push model FOLDER REPO`.
 """
 
 import argparse
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def make_parser() -> TrlParser:
     return TrlParser(
         (SFTVLMArguments, SFTConfig, ModelConfig),
-        usage="sft_vlm.py --config RECIPE [--NAME VALUE ...]",
+        usage="python -m training.sft_vlm --config RECIPE [--NAME VALUE ...]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -136,8 +136,9 @@ class TrainingRecord:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"'{path}' must be JSON: {error}") from error
-        missing = [key for key in _KEYS if key not in content]
-        if content.get("format") != _FORMAT or missing:
+        found = content if isinstance(content, dict) else {}
+        missing = [key for key in _KEYS if key not in found]
+        if found.get("format") != _FORMAT or missing:
             raise UserError(f"'{path}' must be of format {_FORMAT} with {', '.join(_KEYS)}; lacks {missing or 'it'}")
         method = content["method"]
         return cls(

@@ -5,7 +5,7 @@
 1. Pairs are made with the embedded model from views of the photographs (`learning_data.py`); about a sixth of the
    photographs is kept for judging.
 2. For 250, 500, 1,000 and 2,000 pairs: the vision tower of a small vision-language model
-   (`training/vlm/small_model.py`) learns which tokens are flawed (`training/vlm/tower.py`), which is also the control,
+   (`training.vlm.small_model`) learns which tokens are flawed (`training.vlm.tower`), which is also the control,
    scored by itself; then the model learns to answer by the recipe `learning_cpu`, its tower frozen.
 3. `artiagent predict` and `artiagent evaluate` judge it on 400 pairs of the photographs kept.
 4. Shortcuts: the same tower learns to tell the clean from the flawed image with the target hidden in both. Chance is

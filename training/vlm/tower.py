@@ -1,10 +1,10 @@
 """
-Trains the vision tower of a small vision-language model to say where an image is flawed, token by token: what the
+Trains the vision tower of a small vision-language model to say where an image has artifacts, token by token: what the
 language model then reads, and the control that shows what an encoder of this size can learn from the pairs at all.
 
     python -m training.vlm.tower runs/base --dataset_name runs/demo --output_dir runs/tower
 
-Crops about the same place of the clean and the flawed image go through it in one batch, so that the photograph itself
+Crops about the same place of the clean and the artifact image go through it in one batch, so that the photo itself
 tells nothing. The language model and the projector stay as they are.
 """
 
