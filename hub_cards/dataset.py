@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zipfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from huggingface_hub import RepoCard
 
+from datasets_script.pairs.archives import count_archive_rows
 from datasets_script.utils.errors import UserError
 
 from .cards import dataset_card
@@ -24,7 +26,7 @@ from .records import read_json
 
 
 _RUN_SHARDS = "data/pairs-*.parquet"
-_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.parquet")
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.(?P<kind>parquet|zip)")
 
 
 def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
@@ -35,13 +37,14 @@ def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
         UserError: it is not whole, has no licence, or holds something that must not be published.
     """
     files, left_out = divide("dataset", folder)
-    shards = [file for file in files if file.path.endswith(".parquet")]
+    shards = [file for file in files if file.path.endswith((".parquet", ".zip"))]
     if not shards or not (folder / CARD).is_file():
         raise UserError(
             f"PATH must be a folder written by `artiagent synthesize` or `artiagent prepare --out`, with shards and a "
             f"{CARD}, got '{folder}'"
         )
-    rows = {file.path: _count_rows(folder / file.path) for file in shards}
+    by_config = {file.path: _count_rows(folder / file.path) for file in shards}
+    rows = {name: sum(counts.values()) for name, counts in by_config.items()}
     card = _read_card(folder)
     if (folder / "prepared.json").is_file():
         foreign = _foreign(card, rows)
@@ -53,7 +56,11 @@ def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     kept = {name: count for name, count in rows.items() if name not in foreign}
     license = check_license(_license(card, license))
     matching = _configs(card, kept)
-    counts = {name: sum(kept[file] for file in matching[name]) for name in matching}
+    # A Parquet file is of one configuration, whichever names it; an archive is of all that it holds.
+    counts = {
+        name: sum(by_config[file].get(name, 0) or by_config[file].get("", 0) for file in matching[name])
+        for name in matching
+    }
     facts = {
         "fingerprint": f"sha256 {_fingerprint(folder, sorted(kept))} over the shards",
         "rows": counts,
@@ -102,13 +109,13 @@ def _foreign(card: RepoCard, names: Mapping[str, int]) -> list[str]:
 
 def _check_parts(names: Mapping[str, int]) -> None:
     """Of `x-00000-of-00002.parquet` there must be two."""
-    found: dict[tuple[str, int], set[int]] = defaultdict(set)
+    found: dict[tuple[str, int, str], set[int]] = defaultdict(set)
     for name in names:
         if match := _PART.fullmatch(name):
-            found[match["stem"], int(match["count"])].add(int(match["number"]))
-    for (stem, count), numbers in found.items():
+            found[match["stem"], int(match["count"]), match["kind"]].add(int(match["number"]))
+    for (stem, count, kind), numbers in found.items():
         if missing := sorted(set(range(count)) - numbers):
-            raise UserError(f"PATH must be whole, but {stem}-{missing[0]:05d}-of-{count:05d}.parquet is missing")
+            raise UserError(f"PATH must be whole, but {stem}-{missing[0]:05d}-of-{count:05d}.{kind} is missing")
 
 
 def _check_run(folder: Path, rows: Mapping[str, int]) -> None:
@@ -135,11 +142,15 @@ def _check_run(folder: Path, rows: Mapping[str, int]) -> None:
         )
 
 
-def _count_rows(path: Path) -> int:
+def _count_rows(path: Path) -> dict[str, int]:
+    """Of an archive by configuration; of a Parquet file, which is of one, under an empty name."""
     try:
-        return pyarrow.parquet.read_metadata(path).num_rows
-    except pa.ArrowInvalid as error:
-        raise UserError(f"'{path}' is no whole Parquet file: {error}") from error
+        if path.suffix == ".zip":
+            return count_archive_rows(path)
+        return {"": pyarrow.parquet.read_metadata(path).num_rows}
+    except (pa.ArrowInvalid, zipfile.BadZipFile) as error:
+        kind = "archive" if path.suffix == ".zip" else "Parquet file"
+        raise UserError(f"'{path}' is no whole {kind}: {error}") from error
 
 
 def _fingerprint(folder: Path, names: Sequence[str]) -> str:

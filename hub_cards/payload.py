@@ -50,6 +50,7 @@ ALLOWED: dict[Kind, tuple[str, ...]] = {
         "skipped.jsonl",
         "contact_sheet.png",
         "*/*.parquet",
+        "archives/*.zip",
     ),
     "metric": ("*.py", "requirements.txt"),
     "pipeline": ("*.py", "modular_config.json"),

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets.table import embed_table_storage
 
 from ..schema.image import BENCHMARK_FEATURES, BenchmarkImage, row_to_image
 from .base import BenchmarkError
@@ -43,7 +46,12 @@ def load_benchmark(name_or_folder: str | Path, split: str | None = None) -> Iter
         raise BenchmarkError(f"{name} is no benchmark: it has no column {', '.join(missing)}")
     # As Arrow tables images stay the files they are.
     for table in rows.with_format("arrow").iter(batch_size=_READ_BATCH):
-        yield from map(row_to_image, table.to_pylist())
+        yield from map(row_to_image, _with_bytes(table).to_pylist())
+
+
+def _with_bytes(table: pa.Table) -> pa.Table:
+    """A table with the bytes of its images, where it names their files."""
+    return embed_table_storage(table) if pc.struct_field(table["image"], "bytes").null_count else table
 
 
 def _open_pairs(folder: str, split: str | None) -> Iterator[BenchmarkImage]:

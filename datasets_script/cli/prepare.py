@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ..benchmarks.base import BenchmarkError
 from ..benchmarks.prepare import cache_folder, prepare, prepare_folder
-from ..benchmarks.registry import BENCHMARKS, MODULES, PAIRS, get_benchmark, get_builder
+from ..benchmarks.registry import BENCHMARKS, MODULES, PAIRS, get_benchmark
 from ..benchmarks.source import how_to_fetch
 from ..benchmarks.survey import SKIPPED_FILE, Survey, skipped_summary
+from ..pairs.configurations import NAMES
 from ..pairs.prepare import prepare_pairs_folder
 from ..utils.errors import UserError
 from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS
@@ -51,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="write a folder of Parquet files with a card, to load or to push to the Hub, instead of preparing "
+        help="write a folder of files with a card, to load or to push to the Hub, instead of preparing "
         "load_dataset(NAME) in the cache",
     )
     parser.add_argument("--split", help="comma-separated, default: all splits")
@@ -64,7 +65,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     group = parser.add_argument_group(f"{PAIRS}: pairs in the form a trainer takes")
     group.add_argument(
         "--config",
-        help="pairs, images, vqa, masks, instructions or comparisons (default: pairs; with --out all of them)",
+        help=f"{', '.join(NAMES[:-1])} or {NAMES[-1]} (default: {NAMES[0]}; with --out all of them)",
     )
     group.add_argument(
         "--coordinates",
@@ -143,9 +144,8 @@ def prepare_pairs(args: argparse.Namespace) -> int:
     for option, value in (("--split", args.split), ("--allow-partial", args.allow_partial)):
         if value:
             raise UserError(f"{option} is for benchmarks, got it for {PAIRS}")
-    configs = list(get_builder(PAIRS).builder_configs)
-    if args.config not in (None, *configs):
-        raise UserError(f"--config must be one of {', '.join(configs)}, got '{args.config}'")
+    if args.config not in (None, *NAMES):
+        raise UserError(f"--config must be one of {', '.join(NAMES)}, got '{args.config}'")
     if args.source is None:
         raise UserError(f"{PAIRS} needs --source, a folder written by `artiagent synthesize`")
     options = {
@@ -157,12 +157,12 @@ def prepare_pairs(args: argparse.Namespace) -> int:
     }
     if args.out is None:
         builder = prepare(PAIRS, args.source, args.config, args.num_proc, **options)
-        prepared = {builder.config.name: builder.info.splits}
+        prepared = {builder.config.name: {split: info.num_examples for split, info in builder.info.splits.items()}}
     else:
-        chosen = [args.config] if args.config else configs
+        chosen = [args.config] if args.config else NAMES
         prepared = prepare_pairs_folder(Path(args.source), args.out, chosen, args.num_proc, **options)
     for config, splits in prepared.items():
-        counts = ", ".join(f"{split} {info.num_examples} rows" for split, info in splits.items())
+        counts = ", ".join(f"{split} {rows} rows" for split, rows in splits.items())
         print(f'load_dataset("{args.out or PAIRS}", "{config}"): {counts}')
     return 0
 

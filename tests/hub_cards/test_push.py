@@ -392,9 +392,9 @@ def test_a_prepared_folder_is_sent_as_its_configurations(run_folder, tmp_path):
     prepare_pairs_folder(run_folder, folder, ["pairs", "vqa"])
     payload = dataset_payload(folder, "tester/pairs", "cc-by-4.0")
     assert "prepared.json" in content(payload) and "| rows, vqa | 12 |" in payload.card
-    shard = next((folder / "vqa").glob("*.parquet"))
-    shard.rename(shard.with_name("other.parquet"))
-    with pytest.raises(UserError, match="the configuration vqa has no file"):
+    for shard in (folder / "archives").glob("*.zip"):
+        shard.rename(shard.with_name(f"other-{shard.name}"))
+    with pytest.raises(UserError, match="the configuration pairs has no file"):
         dataset_payload(folder, "tester/pairs", "cc-by-4.0")
 
 

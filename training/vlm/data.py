@@ -30,7 +30,9 @@ from datasets_script.benchmarks.base import BenchmarkError
 from datasets_script.benchmarks.loading import load_benchmark
 from datasets_script.benchmarks.prepare import cache_folder
 from datasets_script.benchmarks.registry import get_benchmark
-from datasets_script.pairs.builder import ArtiAgentPairs
+from datasets_script.pairs.archives import FOLDER, archive_columns
+from datasets_script.pairs.builder import ArtiAgentPairs, image_folder
+from datasets_script.pairs.image_files import ImageFiles
 from datasets_script.pairs.storage import find_shards
 from datasets_script.pairs.views.synartifact import classification_row, detection_row
 from datasets_script.pairs.views.vqa import FEATURES, BoxFormat
@@ -47,7 +49,7 @@ _SYNARTIFACT = "synartifact"
 _SPLITS = ("train", "test")
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 # Of a data set on the Hub what is read, and no other configuration of it.
-_HUB_FILES = ("README.md", "run.json", "data/*.parquet", "pairs/*.parquet")
+_HUB_FILES = ("README.md", "run.json", "prepared.json", "data/*.parquet", f"{FOLDER}/*.zip", "pairs/*.parquet")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class _Files:
 class Conversations:
     """
     Conversations to train on. They are kept in the cache of `datasets`, and made again for another object once the
-    source has changed.
+    source has changed. Rows hold texts and name the files of their images, of which the cache has one each.
 
     Args:
         source (`str` or sequence of `str`): For conversations about pairs a folder written by `artiagent synthesize`
@@ -210,14 +212,21 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 def _find_pairs(folder: Path) -> dict[str, list[str]]:
-    if prepared := _split_files(folder / "pairs", "*-{split}*.parquet"):
-        return prepared
+    # Before there were archives, each configuration was a folder of Parquet files.
+    for place, pattern in ((FOLDER, "{split}-*.zip"), ("pairs", "*-{split}*.parquet")):
+        if (prepared := _split_files(folder / place, pattern)) and _holds_pairs(prepared):
+            return prepared
     if (folder / "prepared.json").exists():
         raise UserError(
             f"source '{folder}' holds no configuration 'pairs', which these conversations are made of: it must be "
             "prepared by `artiagent prepare artiagent --out` without --config"
         )
     return {"train": find_shards(folder)}
+
+
+def _holds_pairs(splits: Mapping[str, list[str]]) -> bool:
+    first = next(iter(splits.values()))[0]
+    return not first.endswith(".zip") or bool(archive_columns(first))
 
 
 def _find_synartifact(folder: Path) -> dict[str, list[str]]:
@@ -322,9 +331,11 @@ def _synartifact_rows(
     opened: str, split_name: str, kind: str, box_format: BoxFormat, stamps: tuple[tuple[str, int, int], ...]
 ) -> Iterator[dict[str, Any]]:
     make = classification_row if kind == "synartifact_classification" else detection_row
+    stored = ImageFiles(image_folder())
     for image in load_benchmark(opened, split_name):
         if row := make(image, box_format):
-            yield row
+            # `datasets` leaves out the bytes of an image that has a file.
+            yield row | {"images": [{"bytes": image.image, "path": stored.add(image.image)}]}
 
 
 def _hash(paths: Sequence[str]) -> str:
