@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import zipfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from huggingface_hub import RepoCard
 
-from datasets_script.pairs.archives import count_archive_rows
+from datasets_script.pairs.named_images import named_files
 from datasets_script.utils.errors import UserError
 
 from .cards import dataset_card
@@ -26,7 +25,9 @@ from .records import read_json
 
 
 _RUN_SHARDS = "data/pairs-*.parquet"
-_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.(?P<kind>parquet|zip)")
+# Folders above an image of a prepared folder.
+_IMAGE_DEPTH = 3
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.parquet")
 
 
 def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
@@ -37,18 +38,18 @@ def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
         UserError: it is not whole, has no licence, or holds something that must not be published.
     """
     files, left_out = divide("dataset", folder)
-    shards = [file for file in files if file.path.endswith((".parquet", ".zip"))]
+    shards = [file for file in files if file.path.endswith(".parquet")]
     if not shards or not (folder / CARD).is_file():
         raise UserError(
             f"PATH must be a folder written by `artiagent synthesize` or `artiagent prepare --out`, with shards and a "
             f"{CARD}, got '{folder}'"
         )
-    by_config = {file.path: _count_rows(folder / file.path) for file in shards}
-    rows = {name: sum(counts.values()) for name, counts in by_config.items()}
+    rows = {file.path: _count_rows(folder / file.path) for file in shards}
     card = _read_card(folder)
     if (folder / "prepared.json").is_file():
         foreign = _foreign(card, rows)
         _check_parts(rows)
+        foreign += _unnamed_images(folder, rows, [file.path for file in files])
     else:
         foreign = [name for name in rows if not fnmatchcase(name, _RUN_SHARDS)]
         _check_run(folder, {name: count for name, count in rows.items() if name not in foreign})
@@ -56,11 +57,7 @@ def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     kept = {name: count for name, count in rows.items() if name not in foreign}
     license = check_license(_license(card, license))
     matching = _configs(card, kept)
-    # A Parquet file is of one configuration, whichever names it; an archive is of all that it holds.
-    counts = {
-        name: sum(by_config[file].get(name, 0) or by_config[file].get("", 0) for file in matching[name])
-        for name in matching
-    }
+    counts = {name: sum(kept[file] for file in matching[name]) for name in matching}
     facts = {
         "fingerprint": f"sha256 {_fingerprint(folder, sorted(kept))} over the shards",
         "rows": counts,
@@ -93,7 +90,8 @@ def _configs(card: RepoCard, names: Mapping[str, int]) -> dict[str, list[str]]:
     """The files of each configuration, the first the default."""
     configs: dict[str, list[str]] = {}
     for config in sorted(card.data.to_dict()["configs"], key=lambda config: not config.get("default")):
-        patterns = [entry["path"] for entry in config["data_files"]]
+        paths = [entry["path"] for entry in config["data_files"]]
+        patterns = [pattern for path in paths for pattern in ([path] if isinstance(path, str) else path)]
         configs[config["config_name"]] = [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
     return configs
 
@@ -109,13 +107,22 @@ def _foreign(card: RepoCard, names: Mapping[str, int]) -> list[str]:
 
 def _check_parts(names: Mapping[str, int]) -> None:
     """Of `x-00000-of-00002.parquet` there must be two."""
-    found: dict[tuple[str, int, str], set[int]] = defaultdict(set)
+    found: dict[tuple[str, int], set[int]] = defaultdict(set)
     for name in names:
         if match := _PART.fullmatch(name):
-            found[match["stem"], int(match["count"]), match["kind"]].add(int(match["number"]))
-    for (stem, count, kind), numbers in found.items():
+            found[match["stem"], int(match["count"])].add(int(match["number"]))
+    for (stem, count), numbers in found.items():
         if missing := sorted(set(range(count)) - numbers):
-            raise UserError(f"PATH must be whole, but {stem}-{missing[0]:05d}-of-{count:05d}.{kind} is missing")
+            raise UserError(f"PATH must be whole, but {stem}-{missing[0]:05d}-of-{count:05d}.parquet is missing")
+
+
+def _unnamed_images(folder: Path, shards: Iterable[str], paths: Sequence[str]) -> list[str]:
+    """The images that no row names; those that rows name must all be there."""
+    images = {path for path in paths if path.count("/") == _IMAGE_DEPTH}
+    named = set[str]().union(*(named_files(folder / shard) for shard in shards))
+    if missing := sorted(named - images):
+        raise UserError(f"PATH must be whole, but {missing[0]} is missing")
+    return sorted(images - named)
 
 
 def _check_run(folder: Path, rows: Mapping[str, int]) -> None:
@@ -142,15 +149,11 @@ def _check_run(folder: Path, rows: Mapping[str, int]) -> None:
         )
 
 
-def _count_rows(path: Path) -> dict[str, int]:
-    """Of an archive by configuration; of a Parquet file, which is of one, under an empty name."""
+def _count_rows(path: Path) -> int:
     try:
-        if path.suffix == ".zip":
-            return count_archive_rows(path)
-        return {"": pyarrow.parquet.read_metadata(path).num_rows}
-    except (pa.ArrowInvalid, zipfile.BadZipFile) as error:
-        kind = "archive" if path.suffix == ".zip" else "Parquet file"
-        raise UserError(f"'{path}' is no whole {kind}: {error}") from error
+        return pyarrow.parquet.read_metadata(path).num_rows
+    except pa.ArrowInvalid as error:
+        raise UserError(f"'{path}' is no whole Parquet file: {error}") from error
 
 
 def _fingerprint(folder: Path, names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, get_args
 
+from datasets_script.pairs.configurations import IMAGE_FOLDERS
 from datasets_script.utils.errors import UserError
 
 from .checks import check_card, check_text, is_text
@@ -49,8 +50,9 @@ ALLOWED: dict[Kind, tuple[str, ...]] = {
         "rejected.jsonl",
         "skipped.jsonl",
         "contact_sheet.png",
+        "*.parquet",
         "*/*.parquet",
-        "archives/*.zip",
+        *(f"{folder}/*/*/*.png" for folder in IMAGE_FOLDERS),
     ),
     "metric": ("*.py", "requirements.txt"),
     "pipeline": ("*.py", "modular_config.json"),

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
-import pyarrow.compute as pc
-from datasets.table import embed_table_storage
+import fsspec
 
 from ..schema.image import BENCHMARK_FEATURES, BenchmarkImage, row_to_image
 from .base import BenchmarkError
@@ -44,14 +42,21 @@ def load_benchmark(name_or_folder: str | Path, split: str | None = None) -> Iter
     # A stream of JSON files does not know its columns.
     if missing := [column for column in BENCHMARK_FEATURES if column not in (rows.features or ())]:
         raise BenchmarkError(f"{name} is no benchmark: it has no column {', '.join(missing)}")
+    if isinstance(rows, datasets.IterableDataset):
+        yield from (row_to_image(_with_bytes(row)) for row in rows.decode(False))
+        return
     # As Arrow tables images stay the files they are.
     for table in rows.with_format("arrow").iter(batch_size=_READ_BATCH):
-        yield from map(row_to_image, _with_bytes(table).to_pylist())
+        yield from map(row_to_image, table.to_pylist())
 
 
-def _with_bytes(table: pa.Table) -> pa.Table:
-    """A table with the bytes of its images, where it names their files."""
-    return embed_table_storage(table) if pc.struct_field(table["image"], "bytes").null_count else table
+def _with_bytes(row: dict[str, Any]) -> dict[str, Any]:
+    """Puts in the bytes of images that a row names the files of, as those of archives do."""
+    for image in (row["image"], *(region["mask"] for region in row["regions"])):
+        if image and image["bytes"] is None:
+            with fsspec.open(image["path"]) as file:
+                image["bytes"] = file.read()
+    return row
 
 
 def _open_pairs(folder: str, split: str | None) -> Iterator[BenchmarkImage]:

@@ -47,7 +47,8 @@ class PairsConfig(datasets.BuilderConfig):
     """
     Args:
         source (`str` or sequence of `str`): Folder that `artiagent synthesize` has completed, Parquet files of one or
-            a pattern for them, archives that `artiagent prepare artiagent --out` has written; or several.
+            a pattern for them, `pairs-SPLIT.parquet` of a folder that `artiagent prepare artiagent --out` has written;
+            or several.
         coordinates (`str`, *optional*, defaults to `"pixel"`): How `vqa` and `instructions` write boxes,
             one of [`datasets_script.vlm.conventions.CONVENTIONS`].
         min_pixels, max_pixels (`int`): As the processor is set that conversations with `coordinates="qwen2.5"` are
@@ -124,7 +125,7 @@ class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
         check_shards(files)
         splits = ["train", "test"] if self.config.test_share else ["train"]
         # A stream has no cache: its rows hold the bytes.
-        folder = None if dl_manager.is_streaming else image_folder(self._cache_dir_root)
+        folder = None if dl_manager.is_streaming else image_cache(self._cache_dir_root)
         return [
             datasets.SplitGenerator(name=split, gen_kwargs={"files": files, "split": split, "folder": folder})
             for split in splits
@@ -140,7 +141,7 @@ class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
                     yield row.get("id") or row["pair_id"], row
 
 
-def image_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+def image_cache(cache: str | os.PathLike[str] | None = None) -> Path:
     """
     Return the folder that images are stored in.
 

@@ -1,16 +1,17 @@
-"""Write a dataset of pairs as a folder of archives, in every form that a trainer takes."""
+"""Write a dataset of pairs as a folder of images and of rows about them, in every form that a trainer takes."""
 
 from __future__ import annotations
 
 import shutil
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard
 
 from evaluate_metrics.functional.versions import versions
@@ -18,9 +19,9 @@ from evaluate_metrics.functional.versions import versions
 from ..utils.errors import UserError
 from ..utils.files import replacing_folder, write_json
 from ..vlm.conventions import MEANINGS
-from .archives import FOLDER, PAIRS_PER_ARCHIVE, ArchiveWriter, card_config
 from .builder import PairsConfig, check_config
-from .configurations import CONFIGURATIONS, configurations_table
+from .configurations import CONFIGURATIONS, HALVES, MASKS, SOURCES, configurations_table
+from .named_images import card_config, image_name, name_images, stored_columns
 from .storage import check_shards, find_shards, read_rows, split_of
 
 
@@ -31,8 +32,9 @@ def prepare_pairs_folder(
     source: Path, out: Path, configs: Sequence[str], num_proc: int | None = None, **options: Any
 ) -> dict[str, dict[str, int]]:
     """
-    Write configurations of a dataset of pairs as a folder of archives, which hold each image once, under the card of
-    the dataset; whole or not at all.
+    Write configurations of a dataset of pairs as a folder under the card of the dataset; whole or not at all. The
+    folder holds each image once, as a file, and for each configuration and split a Parquet file of rows that name the
+    images.
 
     Args:
         source (`Path`): A folder written by `artiagent synthesize`.
@@ -61,81 +63,104 @@ def prepare_pairs_folder(
     files = find_shards(source)
     check_shards(files)
     with _whole_folder(out, options) as folder:
-        (folder / FOLDER).mkdir()
-        parts = _write_parts(files, folder / FOLDER, chosen, num_proc)
+        parts = _write_parts(files, folder, chosen, num_proc)
         if not parts:
             raise UserError(f"source '{source}' holds no pair")
-        rows = _name_parts(parts, folder / FOLDER)
+        splits = sorted({part.split for part in parts}, reverse=True)
+        rows = {
+            config.name: {split: _join_parts(parts, folder, config, split) for split in splits} for config in chosen
+        }
         card = DatasetCard.load(source / "README.md")
+        shown = {item.name: item.shows for item in CONFIGURATIONS}
         card.data.configs = [
-            card_config(config.name, config.features, rows, is_default=config is chosen[0]) for config in chosen
+            card_config(config.name, config.features, splits, shown[config.name], is_default=config is chosen[0])
+            for config in chosen
         ]
         card.text += _configs_text(configs, chosen[0])
         card.save(folder / "README.md")
         for name in _RUN_FILES:
             if (source / name).exists():
                 shutil.copyfile(source / name, folder / name)
-    return {name: {split: counts[name] for split, counts in rows.items()} for name in configs}
+    return rows
 
 
 @dataclass(frozen=True)
 class _Part:
-    """An archive under a name of its own, and how many rows each configuration has in it."""
+    """The rows of one file of the source that belong to a split, by configuration."""
 
-    path: Path
     split: str
-    rows: Mapping[str, int]
+    tables: dict[str, pa.Table]
 
 
 def _write_parts(
     files: Sequence[str], folder: Path, configs: Sequence[PairsConfig], num_proc: int | None
 ) -> list[_Part]:
-    """The archives of all files, in their order."""
-    tasks = [(file, str(folder / f"{index:05d}"), configs) for index, file in enumerate(files)]
+    """Writes the images of all files, and gives their rows in the order of the files."""
+    tasks = [(file, index, folder, configs) for index, file in enumerate(files)]
     if num_proc is None or num_proc == 1:
-        return [part for task in tasks for part in _write_file(*task)]
+        return [part for task in tasks for part in _write_part(*task)]
     with ProcessPoolExecutor(num_proc) as pool:
-        return [part for parts in pool.map(_write_file, *zip(*tasks, strict=True)) for part in parts]
+        return [part for parts in pool.map(_write_part, *zip(*tasks, strict=True)) for part in parts]
 
 
-def _write_file(file: str, stem: str, configs: Sequence[PairsConfig]) -> list[_Part]:
-    """The archives of one file."""
-    waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    parts: list[_Part] = []
-
-    def write(split: str) -> None:
-        path = Path(f"{stem}-{len(parts):05d}.zip")
-        parts.append(_Part(path, split, _write_archive(path, waiting.pop(split), configs)))
-
+def _write_part(file: str, index: int, folder: Path, configs: Sequence[PairsConfig]) -> list[_Part]:
+    rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for pair in read_rows([file]):
         split = split_of(pair["source_id"], configs[0].test_share, configs[0].seed)
-        waiting[split].append(pair)
-        if len(waiting[split]) == PAIRS_PER_ARCHIVE:
-            write(split)
-    for split in list(waiting):
-        write(split)
-    return parts
+        images = _PairImages(folder, f"{split}/{index:05d}", pair)
+        own = rows.setdefault(split, {config.name: [] for config in configs})
+        for config in configs:
+            own[config.name] += [name_images(row, config.features, images.add) for row in config.rows(pair)]
+    schemas = {config.name: _schema(config) for config in configs}
+    return [
+        _Part(split, {name: pa.Table.from_pylist(own[name], schemas[name]) for name in own})
+        for split, own in rows.items()
+    ]
 
 
-def _write_archive(path: Path, pairs: Iterable[dict[str, Any]], configs: Sequence[PairsConfig]) -> dict[str, int]:
-    with ArchiveWriter(path, {config.name: config.features for config in configs}) as archive:
-        for pair in pairs:
-            for config in configs:
-                for row in config.rows(pair):
-                    archive.write(config.name, row)
-        return archive.count_rows()
+class _PairImages:
+    """
+    Writes the images that rows about a pair show, each where it belongs: halves, source or masks.
+
+    Args:
+        folder (`Path`): The prepared folder.
+        place (`str`): Folder inside those of `IMAGE_FOLDERS`. One for each file of the source keeps folders small.
+        pair (`dict`): A row of `PAIR_FEATURES` as it is stored.
+    """
+
+    def __init__(self, folder: Path, place: str, pair: Mapping[str, Any]) -> None:
+        self._folder, self._place = folder, place
+        self._kinds = {
+            pair["source"]["bytes"]: SOURCES,
+            pair["clean"]["bytes"]: HALVES,
+            pair["flawed"]["bytes"]: HALVES,
+        }
+        self._names: dict[bytes, str] = {}
+
+    def add(self, content: bytes) -> str:
+        """Writes an image that is not there yet, and returns its name."""
+        if content in self._names:
+            return self._names[content]
+        name = self._names[content] = image_name(content, f"{self._kinds.get(content, MASKS)}/{self._place}")
+        path = self._folder / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return name
 
 
-def _name_parts(parts: Sequence[_Part], folder: Path) -> dict[str, Counter[str]]:
-    """Gives archives the names `datasets` gives its files, and returns the rows of each split, `train` first."""
-    rows: dict[str, Counter[str]] = {}
-    for split in sorted({part.split for part in parts}, reverse=True):
-        own = [part for part in parts if part.split == split]
-        rows[split] = Counter()
-        for index, part in enumerate(own):
-            part.path.rename(folder / f"{split}-{index:05d}-of-{len(own):05d}.zip")
-            rows[split].update(part.rows)
-    return rows
+def _join_parts(parts: Sequence[_Part], folder: Path, config: PairsConfig, split: str) -> int:
+    """Writes the rows of a configuration and split, and returns their number."""
+    tables = [part.tables[config.name] for part in parts if part.split == split]
+    with pq.ParquetWriter(folder / f"{config.name}-{split}.parquet", _schema(config)) as writer:
+        for table in tables:
+            writer.write_table(table)
+    return sum(table.num_rows for table in tables)
+
+
+def _schema(config: PairsConfig) -> pa.Schema:
+    # Without the metadata in which `datasets` would look for features: the card has them.
+    return stored_columns(config.features).arrow_schema.remove_metadata()
 
 
 def _configs_text(configs: Sequence[str], settings: PairsConfig) -> str:
@@ -148,9 +173,9 @@ def _configs_text(configs: Sequence[str], settings: PairsConfig) -> str:
         f"{limits if settings.coordinates == 'qwen2.5' else ''}.\n"
     )
     return (
-        f"\n## Configurations\n\n{configurations_table(configs)}\nEach archive holds the images of some pairs once, "
-        "as files, and for each configuration a Parquet file whose rows name them. `load_dataset` of datasets 4.0 or "
-        f"later reads both.\n{boxes if with_boxes else ''}"
+        f"\n## Configurations\n\n{configurations_table(configs)}\nEach image is stored once, as a file under the hash "
+        "of its bytes; the rows of each configuration are in Parquet files that name the images. `load_dataset` of "
+        f"datasets 4.0 or later joins both.\n{boxes if with_boxes else ''}"
     )
 
 

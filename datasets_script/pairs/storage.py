@@ -1,11 +1,10 @@
-"""Find, check and read the files of a dataset of pairs: Parquet files of a run, or archives of a prepared folder."""
+"""Find, check and read the Parquet files of a dataset of pairs."""
 
 from __future__ import annotations
 
 import glob
 import json
 import os
-import zipfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +20,7 @@ from ..schema.features import PAIR_FEATURES, pair_to_row, row_to_pair
 from ..schema.pair import Pair
 from ..utils.errors import UserError
 from ..utils.seeds import derive_seed
-from .archives import archive_columns, archive_table, read_archive
+from .named_images import columns_of, names_images, read_named_rows
 
 
 # Rows hold three pictures each; they are read as they are grouped in the file.
@@ -78,36 +77,26 @@ def check_shards(files: Sequence[str]) -> None:
         missing = [name for name in PAIR_FEATURES if name not in names]
         if missing:
             raise UserError(f"'{path}' holds no pairs: it has no column {', '.join(missing)}")
-        for pair_id in _read_ids(path):
+        for pair_id in pq.read_table(path, columns=["pair_id"])["pair_id"].to_pylist():
             if pair_id in first:
                 raise UserError(f"pair ids must be unique, but '{pair_id}' is in '{first[pair_id]}' and in '{path}'")
             first[pair_id] = path
 
 
-def _is_archive(path: str) -> bool:
-    return path.endswith(".zip")
-
-
 def _read_names(path: str) -> list[str]:
     try:
-        return archive_columns(path) if _is_archive(path) else pq.read_schema(path).names
-    except (pa.ArrowInvalid, OSError, zipfile.BadZipFile) as error:
-        kind = "archive" if _is_archive(path) else "Parquet file"
-        raise UserError(f"'{path}' is no whole {kind}: {error}") from error
-
-
-def _read_ids(path: str) -> list[str]:
-    source = archive_table(path) if _is_archive(path) else path
-    return pq.read_table(source, columns=["pair_id"])["pair_id"].to_pylist()
+        return columns_of(pq.read_schema(path).names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"'{path}' is no whole Parquet file: {error}") from error
 
 
 def read_rows(files: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Read rows of `PAIR_FEATURES` as they are stored, images as `{"bytes", "path"}`."""
     for path in files:
-        if _is_archive(path):
-            yield from read_archive(path)
-            continue
         with pq.ParquetFile(path) as file:
+            if names_images(file.schema_arrow):
+                yield from read_named_rows(path, PAIR_FEATURES)
+                continue
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(PAIR_FEATURES)):
                 yield from batch.to_pylist()
 

@@ -30,8 +30,8 @@ from datasets_script.benchmarks.base import BenchmarkError
 from datasets_script.benchmarks.loading import load_benchmark
 from datasets_script.benchmarks.prepare import cache_folder
 from datasets_script.benchmarks.registry import get_benchmark
-from datasets_script.pairs.archives import FOLDER, archive_columns
-from datasets_script.pairs.builder import ArtiAgentPairs, image_folder
+from datasets_script.pairs.builder import ArtiAgentPairs, image_cache
+from datasets_script.pairs.configurations import IMAGE_FOLDERS
 from datasets_script.pairs.image_files import ImageFiles
 from datasets_script.pairs.storage import find_shards
 from datasets_script.pairs.views.synartifact import classification_row, detection_row
@@ -49,7 +49,10 @@ _SYNARTIFACT = "synartifact"
 _SPLITS = ("train", "test")
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 # Of a data set on the Hub what is read, and no other configuration of it.
-_HUB_FILES = ("README.md", "run.json", "prepared.json", "data/*.parquet", f"{FOLDER}/*.zip", "pairs/*.parquet")
+_HUB_FILES = (
+    *("README.md", "run.json", "prepared.json", "data/*.parquet", "pairs-*.parquet", "pairs/*.parquet"),
+    *(f"{folder}/*" for folder in IMAGE_FOLDERS),
+)
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,9 @@ class _Files:
         return self.public_name or ", ".join(folder.name for folder in self.folders())
 
     def folders(self) -> list[Path]:
-        """Where a record of the run and a card may lie: files are in a folder of their data set's folder."""
-        return list(dict.fromkeys(Path(path).parent.parent for path in self.all()))
+        """Where a record of the run and a card may lie: beside the files, or in the folder above theirs."""
+        parents = [Path(path).parent for path in self.all()]
+        return list(dict.fromkeys(one if (one / "prepared.json").exists() else one.parent for one in parents))
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,21 +216,17 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 def _find_pairs(folder: Path) -> dict[str, list[str]]:
-    # Before there were archives, each configuration was a folder of Parquet files.
-    for place, pattern in ((FOLDER, "{split}-*.zip"), ("pairs", "*-{split}*.parquet")):
-        if (prepared := _split_files(folder / place, pattern)) and _holds_pairs(prepared):
-            return prepared
+    # Until rows named their images, each configuration was a folder of Parquet files.
+    if prepared := _split_files(folder, "pairs-{split}.parquet") or _split_files(
+        folder / "pairs", "*-{split}*.parquet"
+    ):
+        return prepared
     if (folder / "prepared.json").exists():
         raise UserError(
             f"source '{folder}' holds no configuration 'pairs', which these conversations are made of: it must be "
             "prepared by `artiagent prepare artiagent --out` without --config"
         )
     return {"train": find_shards(folder)}
-
-
-def _holds_pairs(splits: Mapping[str, list[str]]) -> bool:
-    first = next(iter(splits.values()))[0]
-    return not first.endswith(".zip") or bool(archive_columns(first))
 
 
 def _find_synartifact(folder: Path) -> dict[str, list[str]]:
@@ -331,7 +331,7 @@ def _synartifact_rows(
     opened: str, split_name: str, kind: str, box_format: BoxFormat, stamps: tuple[tuple[str, int, int], ...]
 ) -> Iterator[dict[str, Any]]:
     make = classification_row if kind == "synartifact_classification" else detection_row
-    stored = ImageFiles(image_folder())
+    stored = ImageFiles(image_cache())
     for image in load_benchmark(opened, split_name):
         if row := make(image, box_format):
             # `datasets` leaves out the bytes of an image that has a file.

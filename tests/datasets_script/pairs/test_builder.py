@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from datasets_script.benchmarks.loading import load_benchmark
 from datasets_script.pairs.builder import ArtiAgentPairs, PairsConfig
 from datasets_script.pairs.configurations import CONFIGURATIONS, NAMES, configurations_table
 from datasets_script.pairs.image_files import ImageFiles
+from datasets_script.pairs.named_images import card_config
 from datasets_script.pairs.prepare import prepare_pairs_folder
 from datasets_script.pairs.storage import find_shards, split_of
 from datasets_script.schema.features import PAIR_FEATURES, row_to_pair
@@ -138,6 +138,10 @@ def test_the_card_loads_what_it_tells_to_write(carded, tmp_path):
 def test_the_configurations_have_one_description():
     assert NAMES == CONFIGS == tuple(ArtiAgentPairs.builder_configs)
     assert configurations_table() in CARD.read_text()
+    assert DatasetCard.load(CARD).data.configs == [
+        card_config(item.name, PairsConfig(name=item.name).features, ["train"], item.shows, item.name == "pairs")
+        for item in CONFIGURATIONS
+    ]
     for item in CONFIGURATIONS:
         assert item.row in ArtiAgentPairs.builder_configs[item.name].description
 
@@ -159,7 +163,10 @@ def test_a_prepared_folder_gives_every_config_under_the_card_of_the_run(carded, 
         "coordinates": "qwen3",
         "test_share": 0.5,
     }
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "archives", "prepared.json", "run.json"]
+    rows = [f"{config}-{split}.parquet" for config in CONFIGS for split in ("train", "test")]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["README.md", "prepared.json", "run.json", "images", "sources", "masks", *rows]
+    )
     with pytest.raises(FileExistsError):
         prepare_pairs_folder(carded, folder, CONFIGS)
 
@@ -201,26 +208,24 @@ def test_a_prepared_folder_gives_the_rows_of_the_builder(out, prepared, tmp_path
         assert shown(rows) == shown(loaded[split]) == shown(streamed[split])
 
 
-def test_archives_are_the_same_however_many_processes_write_them(carded, tmp_path):
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for folder, num_proc in zip(folders, (1, 2), strict=True):
+def test_a_prepared_folder_is_the_same_however_many_processes_write_it(carded, tmp_path):
+    contents = []
+    for num_proc in (1, 2):
+        folder = tmp_path / str(num_proc)
         prepare_pairs_folder(carded, folder, CONFIGS, num_proc)
-    names = [f"train-{index:05d}-of-00003.zip" for index in range(3)]
-    for folder in folders:
-        assert sorted(path.name for path in (folder / "archives").iterdir()) == names
-    for name in names:
-        assert (folders[0] / "archives" / name).read_bytes() == (folders[1] / "archives" / name).read_bytes()
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        contents.append({path.relative_to(folder): path.read_bytes() for path in files})
+    assert contents[0] == contents[1]
 
 
-def test_archives_are_a_source_of_pairs(out, prepared, tmp_path):
-    files = [str(path) for split in ("train", "test") for path in sorted((prepared / "archives").glob(f"{split}-*"))]
+def test_a_prepared_folder_is_a_source_of_pairs(out, prepared, tmp_path):
+    files = [str(prepared / f"pairs-{split}.parquet") for split in ("train", "test")]
     rows = undecoded(build_from(files, tmp_path))
     assert sorted(rows, key=lambda row: row["pair_id"]) == undecoded(build(out, tmp_path)["train"])
-    with pytest.raises(UserError, match="unique.*photo0"):
-        build_from([str(out), files[0], files[-1]], tmp_path)
-    (tmp_path / "cut.zip").write_bytes(Path(files[0]).read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"cut\.zip' is no whole archive"):
-        build_from(str(tmp_path / "cut.zip"), tmp_path)
+    with pytest.raises(UserError, match="unique.*photo"):
+        build_from([str(out), files[0]], tmp_path)
+    with pytest.raises(UserError, match="no pairs.*pair_id"):
+        build_from(str(prepared / "vqa-train.parquet"), tmp_path)
 
 
 def test_all_configurations_hold_each_image_once(out, prepared, stored, tmp_path):
@@ -233,14 +238,8 @@ def test_all_configurations_hold_each_image_once(out, prepared, stored, tmp_path
     assert sorted(path.read_bytes() for path in kept) == sorted(images)
     # The texts and masks of six small pairs weigh as much as 200 KB of their images.
     assert sum(path.stat().st_size for path in files) <= 1.3 * pairs
-    shown = [
-        archive.read(name)
-        for path in (prepared / "archives").iterdir()
-        for archive in [zipfile.ZipFile(path)]
-        for name in archive.namelist()
-        if name.endswith(".png")
-    ]
-    assert sorted(content for content in shown if content in images) == sorted(images)
+    shown = [path.read_bytes() for folder in ("images", "sources") for path in (prepared / folder).rglob("*.png")]
+    assert sorted(shown) == sorted(images)
 
 
 def test_an_image_that_was_not_written_whole_is_written_again(tmp_path):
