@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard
 
-from evaluate_metrics.functional.versions import versions
-
 from ..utils.errors import UserError
-from ..utils.files import replacing_folder, write_json
 from ..vlm.conventions import MEANINGS
 from .builder import PairsConfig, check_config
 from .configurations import CONFIGURATIONS, HALVES, MASKS, SOURCES, configurations_table
+from .folders import whole_folder
 from .named_images import card_config, image_name, name_images, stored_columns
 from .storage import check_shards, find_shards, read_rows, split_of
 
@@ -62,7 +59,7 @@ def prepare_pairs_folder(
         check_config(config)
     files = find_shards(source)
     check_shards(files)
-    with _whole_folder(out, options) as folder:
+    with whole_folder(out, options) as folder:
         parts = _write_parts(files, folder, chosen, num_proc)
         if not parts:
             raise UserError(f"source '{source}' holds no pair")
@@ -177,19 +174,3 @@ def _configs_text(configs: Sequence[str], settings: PairsConfig) -> str:
         "of its bytes; the rows of each configuration are in Parquet files that name the images. `load_dataset` of "
         f"datasets 4.0 or later joins both.\n{boxes if with_boxes else ''}"
     )
-
-
-@contextmanager
-def _whole_folder(out: Path, options: Mapping[str, Any]) -> Iterator[Path]:
-    """
-    Gives a folder to fill, which becomes `out` once the block has succeeded, with a record of how it was made; the
-    builders' `cache` and locks are left out.
-    """
-    if out.exists():
-        raise FileExistsError(f"{out} exists already")
-    with replacing_folder(out) as folder:
-        yield folder
-        shutil.rmtree(folder / "cache", ignore_errors=True)
-        for lock in folder.rglob("*.lock"):
-            lock.unlink()
-        write_json(folder / "prepared.json", {"options": dict(options), "versions": versions("datasets", "pyarrow")})
