@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 
 from ..schema.image import BENCHMARK_FEATURES, BenchmarkImage, row_to_image
 from .base import BenchmarkError
@@ -61,11 +62,23 @@ def _rows(name: str, split: str | None, columns: list[str]) -> Iterator[dict[str
     # A stream of JSON files does not know its columns.
     if missing := [column for column in BENCHMARK_FEATURES if column not in (rows.features or ())]:
         raise BenchmarkError(f"{name} is no benchmark: it has no column {', '.join(missing)}")
-    if len(columns) < len(BENCHMARK_FEATURES) and isinstance(rows, datasets.IterableDataset):
-        rows = _open_stream(name, columns=columns)[chosen]
+    if isinstance(rows, datasets.IterableDataset):
+        if len(columns) < len(BENCHMARK_FEATURES) and rows.info.builder_name == "parquet":
+            rows = _open_stream(name, columns=columns)[chosen]
+        yield from (_with_bytes(row) for row in rows.select_columns(columns).decode(False))
+        return
     # As Arrow tables images stay the files they are.
     for table in rows.select_columns(columns).with_format("arrow").iter(batch_size=_READ_BATCH):
         yield from table.to_pylist()
+
+
+def _with_bytes(row: dict[str, Any]) -> dict[str, Any]:
+    """Put in the bytes of images that a row names the files of, as those of archives do."""
+    for image in (row.get("image"), *(region["mask"] for region in row.get("regions", ()))):
+        if image and image["bytes"] is None:
+            with fsspec.open(image["path"]) as file:
+                image["bytes"] = file.read()
+    return row
 
 
 def _rows_of_pairs(folder: str, split: str | None, columns: list[str]) -> Iterator[dict[str, Any]]:

@@ -6,11 +6,13 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datasets_script.pairs.configurations import IMAGE_FOLDERS
+from datasets_script.pairs.named_images import named_files
 from datasets_script.utils.errors import UserError
 
 from ..checks import check_license, parse_card, read_json
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 
 _RUN_SHARDS = "data/pairs-*.parquet"
+# Folders above an image of a prepared folder.
+_IMAGE_DEPTH = 3
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.parquet")
 
 
@@ -46,6 +50,7 @@ def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     if (folder / "prepared.json").is_file():
         foreign = _foreign(card, rows)
         _check_parts(rows)
+        foreign += _unnamed_images(folder, rows, [file.path for file in files])
     else:
         foreign = [name for name in rows if not fnmatchcase(name, _RUN_SHARDS)]
         _check_run(folder, {name: count for name, count in rows.items() if name not in foreign})
@@ -86,7 +91,8 @@ def _configs(card: RepoCard, names: Mapping[str, int]) -> dict[str, list[str]]:
     """The files of each configuration, the first the default."""
     configs: dict[str, list[str]] = {}
     for config in sorted(card.data.to_dict()["configs"], key=lambda config: not config.get("default")):
-        patterns = [entry["path"] for entry in config["data_files"]]
+        paths = [entry["path"] for entry in config["data_files"]]
+        patterns = [pattern for path in paths for pattern in ([path] if isinstance(path, str) else path)]
         configs[config["config_name"]] = [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
     return configs
 
@@ -109,6 +115,15 @@ def _check_parts(names: Mapping[str, int]) -> None:
     for (stem, count), numbers in found.items():
         if missing := sorted(set(range(count)) - numbers):
             raise UserError(f"PATH must be whole, but {stem}-{missing[0]:05d}-of-{count:05d}.parquet is missing")
+
+
+def _unnamed_images(folder: Path, shards: Iterable[str], paths: Sequence[str]) -> list[str]:
+    """The images that no row names; those that rows name must all be there."""
+    images = {path for path in paths if path.count("/") == _IMAGE_DEPTH}
+    named = set[str]().union(*(named_files(folder / shard) for shard in shards))
+    if missing := sorted(named - images):
+        raise UserError(f"PATH must be whole, but {missing[0]} is missing")
+    return sorted(images - named)
 
 
 def _check_run(folder: Path, rows: Mapping[str, int]) -> None:
@@ -175,7 +190,9 @@ KIND = Kind(
         "rejected.jsonl",
         "skipped.jsonl",
         "contact_sheet.png",
+        "*.parquet",
         "*/*.parquet",
+        *(f"{folder}/*/*/*.png" for folder in IMAGE_FOLDERS),
     ),
     build=dataset_payload,
     options=(LICENSE,),

@@ -392,7 +392,16 @@ def test_a_prepared_folder_is_sent_as_its_configurations(run_folder, tmp_path):
     prepare_pairs_folder(run_folder, folder, ["pairs", "vqa"])
     payload = dataset_payload(folder, "tester/pairs", "cc-by-4.0")
     assert "prepared.json" in content(payload) and "| rows, vqa | 12 |" in payload.card
-    shard = next((folder / "vqa").glob("*.parquet"))
+    image = next((folder / "images").rglob("*.png"))
+    assert image.relative_to(folder).as_posix() in content(payload)
+    (image.parent / "other.png").write_bytes(b"")
+    payload = dataset_payload(folder, "tester/pairs", "cc-by-4.0")
+    assert f"{image.parent.relative_to(folder).as_posix()}/other.png" in payload.left_out
+    moved = image.rename(tmp_path / "moved.png")
+    with pytest.raises(UserError, match=f"{image.name} is missing"):
+        dataset_payload(folder, "tester/pairs", "cc-by-4.0")
+    moved.rename(image)
+    shard = folder / "vqa-train.parquet"
     shard.rename(shard.with_name("other.parquet"))
     with pytest.raises(UserError, match="the configuration vqa has no file"):
         dataset_payload(folder, "tester/pairs", "cc-by-4.0")
