@@ -420,6 +420,7 @@ def test_a_run_that_lost_its_card_is_not_prepared(tmp_path):
 LOAD_FROM_HUB = """
 import json
 from datasets_script.utils.errors import UserError
+from datasets_script.vlm.conventions import BoxFormat
 from training.vlm.data import Conversations
 for name in ("tester/run", "tester/prepared"):
     data = Conversations(name, ["vqa"], BoxFormat("qwen3"), seed=1).load()
