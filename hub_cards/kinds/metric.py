@@ -19,6 +19,7 @@ _PACKAGE = Path(evaluate_metrics.__file__).parent
 _PREFIX = "functional_"
 _FROM_PACKAGE = re.compile(r"^( *from )evaluate_metrics\.functional\.(\w+ import .*?)(?:  # From: .*)?$", re.MULTILINE)
 _FROM_SIBLING = re.compile(r"^( *from \.)(\w+) import ", re.MULTILINE)
+_PAGE = "from evaluate_metrics.space import"
 _FROM_COPY = re.compile(rf"^from \.{_PREFIX}(\w+) import .*\n", re.MULTILINE)
 
 
@@ -75,13 +76,14 @@ def _standing_alone(files: list[SentFile], name: str, repo_id: str) -> Iterator[
         text = _on_the_hub(_FROM_PACKAGE.sub(rf"\1.{_PREFIX}\2", file.read().decode()), name, repo_id)
         if file.path == module.path:
             text = _with_all(text, needed)
-        return text.replace("from evaluate_metrics.space import", "from space import").encode()
+        return text.replace(_PAGE, "from space import").encode()
 
     yield from replaced(files, rewritten)
     for other in needed:
         source = (_PACKAGE / "functional" / f"{other}.py").read_text(encoding="utf-8")
         yield SentFile(f"{_PREFIX}{other}.py", _FROM_SIBLING.sub(rf"\1{_PREFIX}\2 import ", source).encode())
-    yield SentFile("space.py", (_PACKAGE / "space.py").read_bytes())
+    if any(_PAGE in file.read().decode() for file in files if file.path.endswith(".py")):
+        yield SentFile("space.py", (_PACKAGE / "space.py").read_bytes())
 
 
 def _needed(module: str) -> list[str]:

@@ -136,13 +136,11 @@ def published(tmp_path_factory) -> Iterator[Published]:
 
 @pytest.fixture(scope="module")
 def loaded(published, tmp_path_factory) -> dict[str, Any]:
-    """What a process makes of it that cannot import this package, until it comes to the metric."""
+    """What a process makes of it that cannot import this package."""
     custom = 'CUSTOM_PIPELINE = "tester/injection"\n'
     program = custom + NOT_INSTALLED + LOAD_VLMS + LOAD_THE_REST + LOAD_METRIC
     folder = tmp_path_factory.mktemp("clean") / "process"
-    return json.loads(
-        run_clean(program, folder, published.hub, str(published.pipeline), str(ROOT)).partition("REPORT")[2]
-    )
+    return json.loads(run_clean(program, folder, published.hub, str(published.pipeline)).partition("REPORT")[2])
 
 
 def logits(model: Any, folder: Path) -> list[float]:
