@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusers_artifact.mapping import ARTIFACT_TYPES, ArtifactType
+from diffusers_artifact.mapping import ARTIFACT_TYPES
 
 from ...agents.curation.measures import inside_outside_ratio
 from ...schema.boxes import Box
@@ -76,7 +76,7 @@ class Statistics:
     tools: Counter[str] = field(default_factory=Counter)
     kernels: Counter[str] = field(default_factory=Counter)
     entities: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    parts: dict[str, Counter[ArtifactType]] = field(default_factory=lambda: defaultdict(Counter))
+    parts: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     artifacts_per_pair: Counter[int] = field(default_factory=Counter)
     explanation_sources: Counter[str] = field(default_factory=Counter)
     rejections: Counter[str] = field(default_factory=Counter)
