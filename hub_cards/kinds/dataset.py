@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets_script.pairs.configurations import IMAGE_FOLDERS
-from datasets_script.pairs.named_images import named_files
 from datasets_script.utils.errors import UserError
 
 from ..checks import check_license, parse_card, read_json
@@ -119,6 +118,8 @@ def _check_parts(names: Mapping[str, int]) -> None:
 
 def _unnamed_images(folder: Path, shards: Iterable[str], paths: Sequence[str]) -> list[str]:
     """The images that no row names; those that rows name must all be there."""
+    from datasets_script.pairs.named_images import named_files
+
     images = {path for path in paths if path.count("/") == _IMAGE_DEPTH}
     named = set[str]().union(*(named_files(folder / shard) for shard in shards))
     if missing := sorted(named - images):
