@@ -77,12 +77,8 @@ def shown_options(parser: Parser, args: argparse.Namespace) -> dict[str, Any]:
         parser (`Parser`): Has the options.
         args (`argparse.Namespace`): What it made of the command line and the file.
     """
-    shown = {}
-    for option in parser.options():
-        name, value = _name(option), getattr(args, option.dest, None)
-        if name not in _NOT_SHOWN and value not in (None, False, []):
-            shown[name] = str(value) if isinstance(value, Path) else value
-    return shown
+    named = ((_name(option), getattr(args, option.dest, None)) for option in parser.options())
+    return {name: _shown(value) for name, value in named if name not in _NOT_SHOWN and _is_set(value)}
 
 
 def write_config(out: Path, options: Mapping[str, Any]) -> None:
@@ -92,6 +88,17 @@ def write_config(out: Path, options: Mapping[str, Any]) -> None:
     text = yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True)
     # Each process of a run writes the same.
     write_text(out / CONFIG_FILE, _HEAD.format(file=CONFIG_FILE) + text, shared=True)
+
+
+def _is_set(value: Any) -> bool:
+    # 0 is a value.
+    return value is not None and value is not False and value != []
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -175,6 +175,21 @@ def share(text: str) -> float:
     return number
 
 
+def names_among(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """Return the type of an option that takes a comma-separated list of known names."""
+    choices = tuple(known)
+
+    def convert(text: str) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in text.split(","))
+        for name in names:
+            if name not in choices:
+                hint = did_you_mean(name, choices)
+                raise argparse.ArgumentTypeError(f"must be among {', '.join(choices)}, got '{name}'{hint}")
+        return names
+
+    return convert
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

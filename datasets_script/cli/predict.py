@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..detection.questions import TASKS, Task
 from ..utils.errors import UserError
 from .options import add_answer_options, add_vlm_run_options, make_vlm
-from .parser import Parser, did_you_mean, positive_int
+from .parser import Parser, names_among, positive_int
 
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def add_arguments(parser: Parser) -> None:
     asked = parser.add_argument_group("what is asked")
     asked.add_argument(
         "--tasks",
+        type=names_among(TASKS),
+        metavar="NAMES",
         help=f"comma-separated list of {', '.join(TASKS)} (default: the first three; for synartifact all)",
     )
     add_answer_options(asked)
@@ -101,11 +103,7 @@ def _check(args: argparse.Namespace) -> None:
 def _tasks(args: argparse.Namespace) -> tuple[Task, ...]:
     if args.tasks is None:
         return TASKS if args.benchmark == "synartifact" else TASKS[:3]
-    names = {name.strip() for name in args.tasks.split(",")}
-    if unknown := sorted(names.difference(TASKS)):
-        hint = did_you_mean(unknown[0], TASKS)
-        raise UserError(f"--tasks must be among {', '.join(TASKS)}, got '{unknown[0]}'{hint}")
-    return tuple(task for task in TASKS if task in names)
+    return tuple(task for task in TASKS if task in args.tasks)
 
 
 def _images(args: argparse.Namespace) -> Iterator[BenchmarkImage]:

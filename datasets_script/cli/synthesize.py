@@ -17,7 +17,7 @@ from ..utils.errors import UserError
 from ..utils.faults import DONE, NOTHING_MADE
 from .config import add_config_option, write_config
 from .options import add_perception_options, add_vlm_options, perception_spec, vlm_spec
-from .parser import Parser, at_least, non_negative_int, positive_int
+from .parser import Parser, at_least, names_among, non_negative_int, positive_int
 
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def add_artifact_options(parser: Parser) -> None:
     group = parser.add_argument_group("artifacts: which are made, and which are kept")
     group.add_argument(
         "--tools",
+        type=names_among(ARTIFACT_TYPE_OF_TOOL),
+        metavar="NAMES",
         default=",".join(ARTIFACT_TYPE_OF_TOOL),
         help="comma-separated list of the tools to use (default: %(default)s)",
     )
@@ -233,7 +235,7 @@ def run_plan(args: argparse.Namespace) -> RunPlan:
 
 def run_settings(args: argparse.Namespace) -> RunSettings:
     return RunSettings(
-        tools=tuple(tool.strip() for tool in args.tools.split(",")),
+        tools=args.tools,
         max_artifacts=args.max_artifacts,
         pairs_per_image=args.pairs_per_image,
         max_rerolls=args.max_rerolls,

@@ -38,7 +38,7 @@ def test_the_file_gives_options_and_the_command_line_wins(config):
         (f"--config={path}", "--seed", "1"),
     ):
         args = parsed(*words)
-        assert (args.tools, args.seed, args.limit, args.revision) == ("add,remove", 1, 3, None)
+        assert (args.tools, args.seed, args.limit, args.revision) == (("add", "remove"), 1, 3, None)
         assert str(args.annotations) == "in/stances.json" and args.allow_distilled is True
         assert args.vlm_timeout == 100.0 and args.executor_option == ["partition=gpu", "time=24:00:00"]
     assert parsed().seed == 0 and parsed("--config", config("# nothing\n")).seed == 0
@@ -98,12 +98,22 @@ def test_what_was_written_gives_the_same_options(tmp_path):
         "--rank",
         "0",
     )
-    args = parsed(*words, "--force-new", "-v", "--executor-option", "time=24:00:00", "--executor-option", "a=1")
+    args = parsed(
+        *words,
+        "--force-new",
+        "-v",
+        "--executor-option",
+        "time=24:00:00",
+        "--executor-option",
+        "a=1",
+        "--max-rerolls",
+        "0",
+    )
     write_config(tmp_path, args.shown_options)
     path = tmp_path / CONFIG_FILE
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert written["tools"] == "add" and written["seed"] == 3 and written["annotations"] == "è/a.json"
-    assert written["shard-size"] == 32 and "revision" not in written
+    assert written["max-rerolls"] == 0 and written["shard-size"] == 32 and "revision" not in written
     assert not {"rank", "force-new", "verbose", "config", "world-size"} & written.keys()
     again = parsed("--config", str(path))
     assert again.shown_options == args.shown_options

@@ -165,6 +165,7 @@ class TestMistakes:
             (["synthesize", "a", "b", "--solver", "fireflo"], "got 'fireflo'; did you mean 'fireflow'?"),
             (["synthesize", "a", "b", "--limit", "ten"], "--limit must be a whole number, got 'ten'"),
             (["synthesize", "a"], "the following arguments are required: OUT (see `artiagent synthesize --help`)"),
+            (["synthesize", "a", "b", "--tools", "add, distrot"], "got 'distrot'; did you mean 'distort'?"),
             (["prepare", "artibnch"], "NAME must be one of artiagent, artibench"),
             (["prepare", "artiagent", "--test-share", "1"], "--test-share must be at least 0 and below 1, got 1.0"),
             (["push", "modle"], "KIND must be one of model, dataset, metric, pipeline, got 'modle'; did you mean"),

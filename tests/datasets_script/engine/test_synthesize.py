@@ -97,7 +97,6 @@ def test_mistakes_name_the_argument(photos, tmp_path, given, options, message):
 
 def test_arguments_and_options_have_the_same_defaults(monkeypatch):
     defaults = vars(build_parser().parse_args(["synthesize", "photos", "out"]))
-    defaults["tools"] = tuple(defaults["tools"].split(","))
     arguments = {
         name: parameter.default
         for name, parameter in inspect.signature(synthesize).parameters.items()
