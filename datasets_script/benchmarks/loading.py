@@ -51,7 +51,7 @@ def load_benchmark(name_or_folder: str | Path, split: str | None = None) -> Iter
 
 
 def _with_bytes(row: dict[str, Any]) -> dict[str, Any]:
-    """Puts in the bytes of images that a row names the files of, as those of archives do."""
+    """Puts in the bytes of images that a row names the files of."""
     for image in (row["image"], *(region["mask"] for region in row["regions"])):
         if image and image["bytes"] is None:
             with fsspec.open(image["path"]) as file:

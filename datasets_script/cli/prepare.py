@@ -11,7 +11,6 @@ from ..benchmarks.registry import BENCHMARKS, MODULES, PAIRS, get_benchmark
 from ..benchmarks.source import how_to_fetch
 from ..benchmarks.survey import SKIPPED_FILE, Survey, skipped_summary
 from ..pairs.configurations import NAMES
-from ..pairs.prepare import prepare_pairs_folder
 from ..utils.errors import UserError
 from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS
 
@@ -52,7 +51,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="write a folder of files with a card, to load or to push to the Hub, instead of preparing "
+        help="write a folder with a card, to load or to push to the Hub, instead of preparing "
         "load_dataset(NAME) in the cache",
     )
     parser.add_argument("--split", help="comma-separated, default: all splits")
@@ -148,6 +147,9 @@ def prepare_pairs(args: argparse.Namespace) -> int:
         raise UserError(f"--config must be one of {', '.join(NAMES)}, got '{args.config}'")
     if args.source is None:
         raise UserError(f"{PAIRS} needs --source, a folder written by `artiagent synthesize`")
+    # Loads torch and diffusers, which the other commands and the help would wait for.
+    from ..pairs.prepare import prepare_pairs_folder
+
     options = {
         "coordinates": args.coordinates,
         "min_pixels": args.min_pixels,
