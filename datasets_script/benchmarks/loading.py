@@ -73,7 +73,7 @@ def _rows(name: str, split: str | None, columns: list[str]) -> Iterator[dict[str
 
 
 def _with_bytes(row: dict[str, Any]) -> dict[str, Any]:
-    """Put in the bytes of images that a row names the files of, as those of archives do."""
+    """Put in the bytes of images that a row names the files of."""
     for image in (row.get("image"), *(region["mask"] for region in row.get("regions", ()))):
         if image and image["bytes"] is None:
             with fsspec.open(image["path"]) as file:

@@ -148,6 +148,8 @@ def prepare_pairs(args: argparse.Namespace) -> int:
         raise UserError(f"--config must be one of {', '.join(NAMES)}, got '{args.config}'{hint}")
     if args.source is None:
         raise UserError(f"{PAIRS} needs --source, a folder written by `artiagent synthesize`")
+    # Loads torch and diffusers, which the other commands and the help would wait for.
+
     options = {
         "coordinates": args.coordinates,
         "min_pixels": args.min_pixels,

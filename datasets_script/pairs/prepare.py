@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,18 +62,14 @@ def prepare_pairs_folder(
     files = find_shards(source)
     check_shards(files)
     with whole_folder(out, options) as folder:
-        parts = _write_parts(files, folder, chosen, num_proc)
-        if not parts:
+        rows = _write_rows(files, folder, chosen, num_proc)
+        if not rows:
             raise UserError(f"source '{source}' holds no pair")
-        splits = sorted({part.split for part in parts}, reverse=True)
-        rows = {
-            config.name: {split: _join_parts(parts, folder, config, split) for split in splits} for config in chosen
-        }
         card = DatasetCard.load(source / "README.md")
         shown = {item.name: item.shows for item in CONFIGURATIONS}
         card.data.configs = [
-            card_config(config.name, config.features, splits, shown[config.name], is_default=config is chosen[0])
-            for config in chosen
+            card_config(name, config.features, rows[name], shown[name], is_default=config is chosen[0])
+            for name, config in zip(configs, chosen, strict=True)
         ]
         card.text += _configs_text(configs, chosen[0])
         card.save(folder / "README.md")
@@ -89,15 +87,38 @@ class _Part:
     tables: dict[str, pa.Table]
 
 
+def _write_rows(
+    files: Sequence[str], folder: Path, configs: Sequence[PairsConfig], num_proc: int | None
+) -> dict[str, dict[str, int]]:
+    """Writes images, and rows in the order of the files; returns the number of rows by configuration and split."""
+    schemas = {config.name: _schema(config) for config in configs}
+    writers: dict[tuple[str, str], pq.ParquetWriter] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    with ExitStack() as stack:
+        for part in _write_parts(files, folder, configs, num_proc):
+            for name, table in part.tables.items():
+                key = (name, part.split)
+                if key not in writers:
+                    path = folder / f"{name}-{part.split}.parquet"
+                    writers[key] = stack.enter_context(pq.ParquetWriter(path, schemas[name]))
+                writers[key].write_table(table)
+                counts[key] += table.num_rows
+    # The train split first.
+    splits = sorted({split for _, split in counts}, reverse=True)
+    return {name: {split: counts[name, split] for split in splits} for name in schemas} if splits else {}
+
+
 def _write_parts(
     files: Sequence[str], folder: Path, configs: Sequence[PairsConfig], num_proc: int | None
-) -> list[_Part]:
-    """Writes the images of all files, and gives their rows in the order of the files."""
+) -> Iterator[_Part]:
     tasks = [(file, index, folder, configs) for index, file in enumerate(files)]
     if num_proc is None or num_proc == 1:
-        return [part for task in tasks for part in _write_part(*task)]
-    with ProcessPoolExecutor(num_proc) as pool:
-        return [part for parts in pool.map(_write_part, *zip(*tasks, strict=True)) for part in parts]
+        for task in tasks:
+            yield from _write_part(*task)
+    else:
+        with ProcessPoolExecutor(num_proc) as pool:
+            for parts in pool.map(_write_part, *zip(*tasks, strict=True)):
+                yield from parts
 
 
 def _write_part(file: str, index: int, folder: Path, configs: Sequence[PairsConfig]) -> list[_Part]:
@@ -144,15 +165,6 @@ class _PairImages:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         return name
-
-
-def _join_parts(parts: Sequence[_Part], folder: Path, config: PairsConfig, split: str) -> int:
-    """Writes the rows of a configuration and split, and returns their number."""
-    tables = [part.tables[config.name] for part in parts if part.split == split]
-    with pq.ParquetWriter(folder / f"{config.name}-{split}.parquet", _schema(config)) as writer:
-        for table in tables:
-            writer.write_table(table)
-    return sum(table.num_rows for table in tables)
 
 
 def _schema(config: PairsConfig) -> pa.Schema:

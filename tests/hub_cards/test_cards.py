@@ -68,12 +68,13 @@ def test_a_benchmark_is_prepared_and_loaded_as_its_card_says(tmp_path, monkeypat
 
 def test_pairs_are_built_and_exported_as_their_card_says(tmp_path, monkeypatch):
     write_run(tmp_path / "out", [make_pair(index) for index in range(3)])
+    (tmp_path / "out" / "README.md").write_text("---\nlicense: cc0-1.0\n---\n\n# Pairs\n")
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
     for block in blocks("artiagent", "python"):
         exec(block, found)
     assert found["conversations"].num_rows == 6
+    assert run_commands("artiagent") == 4
     for config, number in {"pairs": 3, "images": 6, "vqa": 6, "masks": 6}.items():
-        assert load_dataset(f"artiagent/{config}", split="train").num_rows == number
-    assert run_commands("artiagent") == 3
+        assert load_dataset("./artiagent", config, split="train").num_rows == number
     assert {path.name for path in tmp_path.glob("out-*")} == {"out-coco", "out-tars", "out-chat"}

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, List
+from datasets import Image as ImageFeature
 from PIL import Image
 
 from datasets_script.benchmarks.prepare import prepare, prepare_folder
 from datasets_script.detection.answers import read_answers
 from datasets_script.detection.questions import TASKS, request
+from datasets_script.pairs.builder import ArtiAgentPairs
 from datasets_script.pairs.prepare import prepare_pairs_folder
 from datasets_script.pairs.views.comparisons import WHICH, comparison_row
 from datasets_script.pairs.views.instructions import instruction_rows
@@ -304,6 +306,27 @@ def test_a_prepared_folder_gives_its_splits_in_whatever_convention(out, prepared
         assert texts(from_folder[split]) == texts(from_run[split])
     with pytest.raises(UserError, match="without a split 'test'"):
         Conversations(prepared, ["vqa"], BoxFormat(), test_share=0.1).load()
+
+
+def test_a_folder_of_before_is_still_a_source(out, tmp_path):
+    """When each configuration was a folder of Parquet files, of which those of pairs hold their images."""
+    builder = ArtiAgentPairs(source=str(out), cache_dir=str(tmp_path / "cache"), test_share=0.5, seed=1)
+    builder.download_and_prepare(str(tmp_path / "set" / "pairs"), file_format="parquet")
+    (tmp_path / "set" / "prepared.json").write_text("{}")
+    before = Conversations(tmp_path / "set", ["vqa"], BoxFormat(), seed=1).load()
+    now = Conversations(out, ["vqa"], BoxFormat(), test_share=0.5, seed=1).load()
+    assert shown(before) == shown(now)
+
+
+def shown(splits):
+    return {split: [(pixels(row["images"][0]), row["messages"]) for row in rows] for split, rows in splits.items()}
+
+
+def test_kinds_share_the_files_of_their_images(out, tmp_path):
+    data = Conversations(out, ["vqa", "instructions", "comparisons"], BoxFormat()).load()["train"]
+    undecoded = data.cast_column("images", List(ImageFeature(decode=False)))
+    assert all(image["bytes"] is None for row in undecoded for image in row["images"])
+    assert len({image["path"] for row in undecoded for image in row["images"]}) == 2 * 6
 
 
 def test_files_and_patterns_are_sources(out):

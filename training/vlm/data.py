@@ -52,7 +52,7 @@ _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 # Of a data set on the Hub what is read, and no other configuration of it.
 _HUB_FILES = (
     *("README.md", "run.json", "prepared.json", "data/*.parquet", "pairs-*.parquet", "pairs/*.parquet"),
-    *(f"{folder}/*" for folder in IMAGE_FOLDERS),
+    *(f"{folder}/*.png" for folder in IMAGE_FOLDERS),
 )
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from datasets_script.benchmarks.loading import load_benchmark
+from datasets_script.benchmarks.prepare import prepare
 from datasets_script.pairs.builder import ArtiAgentPairs, PairsConfig
 from datasets_script.pairs.configurations import CONFIGURATIONS, NAMES, configurations_table
 from datasets_script.pairs.image_files import ImageFiles
@@ -253,36 +255,45 @@ def test_an_image_that_was_not_written_whole_is_written_again(tmp_path):
 LOAD_ALONE = """
 import json, sys
 from datasets import load_dataset
-streaming = sys.argv[2] == "stream"
-rows = load_dataset(sys.argv[1], "vqa", split="test", streaming=streaming)
+rows = load_dataset(sys.argv[1], "vqa", split="test", streaming=sys.argv[2] == "stream")
 print(json.dumps([[row["id"], row["messages"], row["images"][0].getpixel((5, 7))] for row in rows]))
 assert not any(name.startswith("datasets_script") for name in sys.modules)
 """
 
 
-def test_trl_rows_need_no_package_but_datasets(prepared, tmp_path):
-    """Of a folder, and of the same files on the Hub, streaming or not."""
-    expected = [
-        [row["id"], row["messages"], list(row["images"][0].getpixel((5, 7)))]
-        for row in load_dataset(str(prepared), "vqa", split="test", cache_dir=str(tmp_path / "cache"))
-    ]
+def load_alone(name, folder, mode="load", **environment):
+    """The test split of `vqa`, by a program that knows nothing of this package."""
+    run = subprocess.run(
+        [sys.executable, "-c", LOAD_ALONE, name, mode],
+        env={**os.environ, **environment, "PYTHONPATH": ""},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def seen(rows):
+    return [[row["id"], row["messages"], list(row["images"][0].getpixel((5, 7)))] for row in rows]
+
+
+def test_trl_rows_need_no_package_but_datasets(out, prepared, tmp_path):
+    """Of a folder, of the same files on the Hub, streaming or not, and of the cache."""
+    options = {"coordinates": "qwen3", "test_share": 0.5, "seed": 1}
+    expected = seen(build(out, tmp_path / "cache", "vqa", **options)["test"])
     with LocalHub() as hub:
         hub.create_repository("dataset", "tester/pairs")
         files = {str(path.relative_to(prepared)): path.read_bytes() for path in prepared.rglob("*") if path.is_file()}
         hub.commit("dataset", "tester/pairs", files, ())
-        environment = {**os.environ, **hub.environment(tmp_path / "home"), "PYTHONPATH": ""}
+        environment = hub.environment(tmp_path / "home")
         for name in (str(prepared), "tester/pairs"):
             for mode in ("stream", "load"):
-                run = subprocess.run(
-                    [sys.executable, "-c", LOAD_ALONE, name, mode],
-                    env=environment,
-                    cwd=tmp_path,
-                    capture_output=True,
-                    text=True,
-                    timeout=300,
-                )
-                assert run.returncode == 0, run.stderr
-                assert json.loads(run.stdout) == expected
+                assert load_alone(name, tmp_path, mode, **environment) == expected
+    prepare("artiagent", str(out), "vqa", **options)
+    cache = str(datasets.config.HF_DATASETS_CACHE)
+    assert load_alone("artiagent", tmp_path, HF_DATASETS_CACHE=cache, HF_HUB_OFFLINE="1") == expected
 
 
 def test_masks_are_the_union_and_each_type(out, tmp_path, pairs):
