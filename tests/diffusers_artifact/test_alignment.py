@@ -20,7 +20,7 @@ class Model(nn.Module):
         torch.manual_seed(0)
         self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 5, bias=False)
         self.second.weight = self.first.weight
-        self.half = nn.Parameter(torch.randn(7, 3, dtype=torch.bfloat16))
+        self.narrow = nn.Parameter(torch.randn(7, 3, dtype=torch.bfloat16))
         self.transposed = nn.Parameter(torch.randn(4, 6).T)
         self.register_buffer("mean", torch.randn(3))
 
