@@ -20,14 +20,14 @@ PEOPLE_MODELS := mediapipe==0.10.21
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/.installed  ## makes pairs from photographs, into runs/demo/
+demo: .venv/.installed  ## makes pairs from photos, into runs/demo/
 	.venv/bin/artiagent demo
 
 test: .venv/.installed  ## all tests, with the versions of constraints.txt
 	.venv/bin/python -m pytest $(TEST_OPTIONS)
 
 test-faults: .venv/.installed  ## the faults a run must survive, in full: kills at 20 random moments
-	.venv/bin/python -m pytest tests/test_engine_faults.py tests/test_engine_vlm.py tests/test_vlm_endpoint.py --full-faults
+	.venv/bin/python -m pytest tests/datasets_script/engine/test_faults.py tests/datasets_script/engine/test_run_vlm.py tests/datasets_script/vlm/test_endpoint.py --full-faults
 
 test-latest: python  ## all tests, with the newest versions setup.cfg allows (in .venv-latest)
 	$(PYTHON) -m venv --clear .venv-latest

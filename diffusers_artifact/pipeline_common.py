@@ -126,7 +126,7 @@ class FlowPipelineMixin:
         Saves as all pipelines do. Where this file was loaded without installing the package, it and its siblings are
         saved as well, and `DiffusionPipeline.from_pretrained(save_directory, trust_remote_code=True)` loads it again.
         """
-        super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]  # mixed into a pipeline
         if not type(self).__module__.startswith("diffusers_modules."):
             return
         source = Path(inspect.getfile(type(self)))

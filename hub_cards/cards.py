@@ -12,10 +12,12 @@ from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, S
 
 from datasets_script.benchmarks.registry import BENCHMARKS
 from datasets_script.detection.questions import question
-from datasets_script.vlm.conventions import MEANINGS
+from datasets_script.schema.training_record import BaseModel, TrainingRecord
+from datasets_script.utils.markdown import markdown_table
+from datasets_script.vlm.conventions import find_convention
 from evaluate_metrics.functional.versions import versions
 
-from .records import BaseModel, EvaluationReport, TrainingRecord
+from .records import EvaluationReport
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -56,14 +58,14 @@ def model_card(
         name=name,
         is_adapter=is_adapter,
         of_pairs=record.is_of_pairs,
-        boxes=MEANINGS[record.data["coordinates"]],
+        boxes=find_convention(record.data["coordinates"]).meaning,
         base_text=_base_text(record.base),
         usage=_model_usage(repo_id, record, is_adapter),
         scores="\n\n".join(map(_report_text, reports)) or "None is on record.",
         training=_training_table(record),
         script=record.script,
         recipe=_code("yaml", "\n".join(f"{key}: {json.dumps(value)}" for key, value in record.recipe.items())),
-        data_facts=_table("fact | value", _data_facts(record.data)),
+        data_facts=markdown_table(["fact", "value"], _data_facts(record.data)),
         loss=_losses(record),
         versions=_listed(record.versions),
         never_run=_model_never_run(reports),
@@ -91,7 +93,7 @@ def dataset_card(repo_id: str, text: str, metadata: Any, facts: Mapping[str, Any
         "dataset.md",
         metadata,
         text=_published_text(text, repo_id, license),
-        facts=_table("fact | value", _flat(facts)),
+        facts=markdown_table(["fact", "value"], _flat(facts)),
     )
 
 
@@ -110,7 +112,7 @@ def pipeline_card(repo_id: str, files: Iterable[tuple[str, str]], has_block: boo
         pipeline_tag="image-to-image",
         tags=["artifact-injection", "artiagent", "custom-pipeline"],
     )
-    table = _table("file | content", files)
+    table = markdown_table(["file", "content"], files)
     return _render(
         ModelCard,
         "pipeline.md",
@@ -232,7 +234,7 @@ def _report_text(report: EvaluationReport) -> str:
         (score.name, f"{score.value:.3f}", score.interval_text, f"`{score.protocol}`", score.n)
         for score in report.scores
     ]
-    table = _table(f"score | value | {report.confidence:.0%} interval | protocol | n", rows)
+    table = markdown_table(["score", "value", f"{report.confidence:.0%} interval", "protocol", "n"], rows)
     return (
         f"On {where}: {report.n} images{first}; answers that could not be used: {report.failures}.\n\n{table}\n\n"
         f"Intervals are bootstrap ones over images. Scored with {_listed(report.versions)}"
@@ -241,19 +243,19 @@ def _report_text(report: EvaluationReport) -> str:
 
 def _training_table(record: TrainingRecord) -> str:
     method = record.method
-    trained, all_parameters = method["trainable_parameters"], method["parameters"]
+    trained, all_parameters = method.trainable_parameters, method.parameters
     begun = f", from step {record.resumed_from_step} on" if record.resumed_from_step else ""
     rows = [
         ("base model", f"{_base_text(record.base)}, revision `{record.base.revision}`"),
-        ("method", "LoRA" if method["peft"] else "full fine-tuning"),
-        ("frozen", ", ".join(method["frozen"]) or "nothing"),
+        ("method", "LoRA" if method.peft else "full fine-tuning"),
+        ("frozen", ", ".join(method.frozen) or "nothing"),
         ("parameters trained", f"{trained:,} of {all_parameters:,}"),
         ("steps", f"{record.steps:,}"),
         ("seed", record.seed),
         ("device", record.device if record.devices == 1 else f"{record.devices} x {record.device}"),
         ("time", f"{record.seconds:,.0f} s{begun}"),
     ]
-    return _table("fact | value", rows)
+    return markdown_table(["fact", "value"], rows)
 
 
 def _losses(record: TrainingRecord) -> str:
@@ -268,7 +270,7 @@ def _loss_table(name: str, losses: Sequence[tuple[int, float]]) -> str:
     shown = [losses[round(index * (len(losses) - 1) / max(count - 1, 1))] for index in range(count)]
     steps, values = zip(*((str(step), f"{loss:.4f}") for step, loss in shown), strict=True)
     note = "" if count == len(losses) else f"\n\n{count} of the {len(losses)} on record."
-    return _table(" | ".join(("step", *steps)), [(name, *values)]) + note
+    return markdown_table(["step", *steps], [(name, *values)]) + note
 
 
 def _model_never_run(reports: Sequence[EvaluationReport]) -> str:
@@ -337,9 +339,3 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 def _code(language: str, text: str) -> str:
     return f"```{language}\n{text}\n```"
-
-
-def _table(heading: str, rows: Iterable[Sequence[object]]) -> str:
-    lines = [f"| {heading} |", "|---" * (heading.count("|") + 1) + "|"]
-    cells = ([str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in cells)])

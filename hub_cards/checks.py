@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-import yaml
-from huggingface_hub import DatasetCard, ModelCard, RepoCard, SpaceCard
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from typing import TYPE_CHECKING, Any
 
 from datasets_script.utils.errors import UserError
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import RepoCard
 
 
 # https://huggingface.co/docs/hub/repositories-licenses, but for `unknown`.
@@ -93,6 +94,19 @@ def _machine_paths(folder: Path) -> Iterator[tuple[str, re.Pattern[str]]]:
         yield _PATH, re.compile(pattern)
 
 
+def read_json(path: Path) -> Any:
+    """
+    Read a JSON file.
+
+    Raises:
+        UserError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"'{path}' must be JSON: {error}") from error
+
+
 def check_license(license: str) -> str:
     """
     Gives the identifier back.
@@ -114,6 +128,9 @@ def parse_card(content: str, repo_type: str) -> RepoCard:
     Raises:
         UserError: the metadata cannot be read.
     """
+    import yaml
+    from huggingface_hub import DatasetCard, ModelCard, SpaceCard
+
     card_class: type[RepoCard] = {"model": ModelCard, "dataset": DatasetCard, "space": SpaceCard}[repo_type]
     try:
         return card_class(content)
@@ -151,6 +168,9 @@ def check_card(content: str, repo_type: str) -> None:
 
 
 def _check_id(key: str, name: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
     try:
         validate_repo_id(name)
     except HFValidationError as error:

@@ -6,55 +6,73 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, get_args
 
 from datasets_script.utils.errors import UserError
 
 from .checks import check_card, check_text, is_text
 
 
-Kind = Literal["model", "dataset", "metric", "pipeline"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-REPO_TYPES: dict[Kind, str] = {"model": "model", "dataset": "dataset", "metric": "space", "pipeline": "model"}
 CARD = "README.md"
 
-# All that a repository of a kind may hold; a pattern's `*` stays within a folder.
-ALLOWED: dict[Kind, tuple[str, ...]] = {
-    "model": (
-        "*.safetensors",
-        "*.safetensors.index.json",
-        "config.json",
-        "generation_config.json",
-        "adapter_config.json",
-        "processor_config.json",
-        "preprocessor_config.json",
-        "video_preprocessor_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "tokenizer.model",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab.json",
-        "vocab.txt",
-        "merges.txt",
-        "chat_template.jinja",
-        "chat_template.json",
-        "additional_chat_templates/*.jinja",
-        "training.json",
-        "evaluation/*.json",
-    ),
-    "dataset": (
-        "run.json",
-        "prepared.json",
-        "rejected.jsonl",
-        "skipped.jsonl",
-        "contact_sheet.png",
-        "*/*.parquet",
-    ),
-    "metric": ("*.py", "requirements.txt"),
-    "pipeline": ("*.py", "modular_config.json"),
-}
 _LICENSES = ("LICENSE*", "NOTICE*")
+
+
+@dataclass(frozen=True)
+class Option:
+    """
+    An option of `artiagent push KIND` that only some kinds have.
+
+    Attributes:
+        name (`str`): Without dashes; also the argument of the kind's `build`.
+        help (`str`): What it is.
+    """
+
+    name: str
+    help: str
+
+
+LICENSE = Option("license", "licence by its Hub identifier, e.g. apache-2.0, cc-by-4.0, other")
+"""For kinds whose licence depends on what they were made from."""
+
+
+def given_folder(path: str | None) -> Path:
+    """Return PATH as a folder."""
+    if path is None:
+        raise UserError("PATH is needed: the folder to push")
+    return Path(path)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """
+    A kind of thing that can be pushed.
+
+    Attributes:
+        name (`str`): What stands after `artiagent push`.
+        repo_type (`str`): `"model"`, `"dataset"` or `"space"`.
+        help (`str`): What it is, in a line.
+        path_help (`str`): What PATH is.
+        examples (`tuple[str, ...]`): Commands for the help, without `artiagent push`.
+        allowed (`tuple[str, ...]`): All that its repository may hold, as patterns; their `*` stays within a folder.
+        build (`Callable[..., Payload]`): Makes the payload from the folder, the repository's id, and the values of
+            `options` by name.
+        find_folder (`Callable[[str | None], Path]`): Gives the folder that PATH means.
+        needs_path (`bool`): Whether PATH must be given.
+        options (`tuple[Option, ...]`): What else the command takes.
+        space_sdk (`str`, *optional*): Of a new Space.
+    """
+
+    name: str
+    repo_type: str
+    help: str
+    path_help: str
+    examples: tuple[str, ...]
+    allowed: tuple[str, ...]
+    build: Callable[..., Payload]
+    find_folder: Callable[[str | None], Path] = given_folder
+    needs_path: bool = True
+    options: tuple[Option, ...] = ()
+    space_sdk: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +96,7 @@ class Payload:
     All that one push sends.
 
     Attributes:
-        kind (`str`): One of `KINDS`.
+        kind (`Kind`): What it is.
         repo_id (`str`): Where to.
         files (`tuple[SentFile, ...]`): Card included, in order of their paths.
         left_out (`tuple[str, ...]`): What else lies in the folder: files, and folders with a slash.
@@ -99,7 +117,7 @@ class Payload:
         Raises:
             UserError: something must not be published.
         """
-        check_card(card, REPO_TYPES[kind])
+        check_card(card, kind.repo_type)
         everything = tuple(sorted([*files, SentFile(CARD, card.encode())], key=lambda file: file.path))
         for file in everything:
             _check_link(file, folder)
@@ -109,7 +127,7 @@ class Payload:
 
     @property
     def repo_type(self) -> str:
-        return REPO_TYPES[self.kind]
+        return self.kind.repo_type
 
     @property
     def size(self) -> int:
@@ -122,7 +140,7 @@ class Payload:
 
 def is_allowed(kind: Kind, path: str) -> bool:
     """Whether a repository of a kind may hold such a file, its card aside."""
-    patterns = (*ALLOWED[kind], *_LICENSES)
+    patterns = (*kind.allowed, *_LICENSES)
     return any(fnmatchcase(path, pattern) and path.count("/") == pattern.count("/") for pattern in patterns)
 
 

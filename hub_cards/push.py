@@ -124,9 +124,8 @@ def _find_or_create(api: HfApi, payload: Payload, private: bool) -> Target:
     try:
         info = api.repo_info(repo_id, repo_type=repo_type)
     except RepositoryNotFoundError:
-        sdk = "gradio" if payload.kind == "metric" else None
         # None is the account's own default.
-        api.create_repo(repo_id, repo_type=repo_type, private=private or None, space_sdk=sdk)
+        api.create_repo(repo_id, repo_type=repo_type, private=private or None, space_sdk=payload.kind.space_sdk)
         return Target(str(api.repo_info(repo_id, repo_type=repo_type).sha), True, ())
     if private and not info.private:
         raise UserError(f"--private is for new repositories, but {repo_id} is there and public")
@@ -141,8 +140,8 @@ def _check_same_kind(payload: Payload, there: Sequence[str]) -> None:
     others = [path for path in there if path not in _NOT_OURS]
     if others and not any(is_allowed(payload.kind, path) for path in others):
         raise UserError(
-            f"REPO must be new, empty or of a {payload.kind}, but {payload.repo_id} holds something else, such as "
-            f"{others[0]}"
+            f"REPO must be new, empty or of a {payload.kind.name}, but {payload.repo_id} holds something else, such "
+            f"as {others[0]}"
         )
 
 

@@ -1,139 +1,21 @@
-"""What is on record of a model: how it was trained, and what `artiagent evaluate` found."""
+"""What is on record of a model: what `artiagent evaluate` found."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from datasets_script.evaluation.tables import SCORE_NAMES
 from datasets_script.utils.errors import UserError
+from datasets_script.utils.hub_ids import last_name
+
+from .checks import read_json
 
 
-TRAINING_FILE = "training.json"
 EVALUATION_FOLDER = "evaluation"
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_TRAINING_KEYS = (
-    *("script", "recipe", "base_model", "method", "data", "seed", "versions", "device", "devices", "seconds"),
-    *("resumed_from_step", "steps", "loss", "eval_loss"),
-)
-
-
-@dataclass(frozen=True)
-class BaseModel:
-    """
-    A model that another was trained from.
-
-    Attributes:
-        id (`str`): On the Hub, or the name of its folder.
-        revision (`str`, *optional*): Its commit, or the fingerprint of its folder.
-        base (`BaseModel`, *optional*): What it was trained from itself, where that is on record.
-    """
-
-    id: str
-    revision: str | None
-    base: BaseModel | None = None
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> BaseModel:
-        before = record.get("base_model")
-        return cls(last_name(record["id"]), record["revision"], None if before is None else cls.of(before))
-
-    @property
-    def on_hub(self) -> BaseModel | None:
-        """It, or the first of its ancestors, that is on the Hub."""
-        return self if self.is_on_hub else self.base and self.base.on_hub
-
-    @property
-    def is_on_hub(self) -> bool:
-        fingerprint = (self.revision or "").startswith("sha256:")
-        return _HUB_ID.fullmatch(self.id) is not None and not fingerprint
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """
-    The content of `training.json`.
-
-    Attributes:
-        script (`str`): What trained it.
-        recipe (`dict`): The arguments that were given.
-        base (`BaseModel`): What was trained.
-        method (`dict`): `peft`, `frozen`, `trainable_parameters`, `parameters`.
-        data (`dict`): Facts of the data, as `training.vlm.data.Conversations.record` gives them.
-        seed (`int`): Of the training.
-        versions (`dict[str, str]`): Of packages.
-        device (`str`), devices (`int`): What it ran on, and on how many of them.
-        seconds (`float`): How long, since it was last continued.
-        resumed_from_step (`int`, *optional*): Where that was.
-        steps (`int`): How many.
-        loss (`tuple[tuple[int, float], ...]`): Steps and losses.
-        eval_loss (`tuple[tuple[int, float], ...]`): The same on the test split, where there was one.
-    """
-
-    script: str
-    recipe: Mapping[str, Any]
-    base: BaseModel
-    method: Mapping[str, Any]
-    data: Mapping[str, Any]
-    seed: int
-    versions: Mapping[str, str]
-    device: str
-    devices: int
-    seconds: float
-    resumed_from_step: int | None
-    steps: int
-    loss: tuple[tuple[int, float], ...]
-    eval_loss: tuple[tuple[int, float], ...]
-
-    @classmethod
-    def read(cls, folder: Path) -> TrainingRecord:
-        """
-        Raises:
-            UserError: the folder has none, or it lacks something.
-        """
-        path = folder / TRAINING_FILE
-        if not path.is_file():
-            raise UserError(
-                f"PATH must be a model with its {TRAINING_FILE}, as training/sft_vlm.py leaves it, found none in "
-                f"'{folder}'"
-            )
-        record = read_json(path)
-        missing = [key for key in _TRAINING_KEYS if key not in record]
-        if record.get("format") != 1 or missing:
-            raise UserError(f"'{path}' must be of format 1 with {', '.join(_TRAINING_KEYS)}; lacks {missing or 'it'}")
-        return cls(
-            script=record["script"],
-            recipe=record["recipe"],
-            base=BaseModel.of(record["base_model"]),
-            method=record["method"],
-            data=record["data"],
-            seed=record["seed"],
-            versions=record["versions"],
-            device=record["device"],
-            devices=record["devices"],
-            seconds=record["seconds"],
-            resumed_from_step=record["resumed_from_step"],
-            steps=record["steps"],
-            loss=tuple((step, loss) for step, loss in record["loss"]),
-            eval_loss=tuple((step, loss) for step, loss in record["eval_loss"]),
-        )
-
-    @property
-    def is_of_pairs(self) -> bool:
-        """Whether the data were pairs of clean and flawed images, and not SynArtifact's single ones."""
-        return "pairs" in self.data
-
-    @property
-    def dataset_ids(self) -> tuple[str, ...]:
-        """Ids on the Hub among what it was trained on; a folder's record has its name alone, without a slash."""
-        source = self.data.get("source", "")
-        return (source,) if _HUB_ID.fullmatch(source) else ()
 
 
 @dataclass(frozen=True)
@@ -212,25 +94,6 @@ class EvaluationReport:
 def read_evaluations(folder: Path) -> tuple[EvaluationReport, ...]:
     """The reports beside a model, in order of their names."""
     return tuple(EvaluationReport.read(path) for path in sorted((folder / EVALUATION_FOLDER).glob("*.json")))
-
-
-def read_json(path: Path) -> Any:
-    """
-    Raises:
-        UserError: it is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"'{path}' must be JSON: {error}") from error
-
-
-def last_name(path: str) -> str:
-    """The last part of a path of any system; a name or a Hub id is its own."""
-    windows = PureWindowsPath(path)
-    if windows.is_absolute():
-        return windows.name
-    return path if _HUB_ID.fullmatch(path) else PurePosixPath(path).name or path
 
 
 def _scores(sections: Mapping[str, Mapping[str, Any]]) -> Iterator[Score]:

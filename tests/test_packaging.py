@@ -6,7 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import packages_distributions
 
@@ -88,14 +88,19 @@ def imports(nodes: Iterable[ast.AST]) -> set[str]:
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
 
 
+@cache
+def providers() -> Mapping[str, list[str]]:
+    """Distributions by the top-level modules that they install; a walk over every installed file."""
+    return packages_distributions()
+
+
 def not_provided(names: set[str], listed: Iterable[Requirement]) -> set[str]:
     """Those third-party modules of `names` that come with none of the `listed` requirements."""
     provided = {canonicalize_name(requirement.name) for requirement in listed}
-    providers = packages_distributions()
     return {
         name
         for name in names - set(PACKAGES)
-        if not provided & {canonicalize_name(provider) for provider in providers.get(name, [name])}
+        if not provided & {canonicalize_name(provider) for provider in providers().get(name, [name])}
     }
 
 

@@ -101,7 +101,6 @@ print(metric.name, len(index.list_recipes()), index.__file__, metric_path("miou"
     assert all(Path(file).is_relative_to(installed) for file in files)
 
 
-@pytest.mark.xfail(strict=True, reason="the command line has no --version yet")
 def test_the_command_line_tells_its_version(wheel, installed, tmp_path):
     printed = run_installed(installed, tmp_path, ["-m", "datasets_script.cli", "--version"])
     assert wheel.name.split("-")[1] in printed.split()

@@ -1,1 +1,1 @@
-"""Recipes that train the models and recompute their figures; run from the repository's root, not installed."""
+"""Recipes that train the models of this project and recompute their figures, and the scripts that run them."""

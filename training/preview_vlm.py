@@ -7,16 +7,13 @@ python -m training.preview_vlm --config qwen2_5_vl_7b_stage1 --dataset_name runs
 
 One page, with all pictures in it: each image as the model gets it, un-normalised; the text token by token, what is
 masked from the loss in grey and what is learned in black; and boxes, read back from the text as `artiagent evaluate`
-reads them, drawn where they lie in that image. No weights are loaded. Arguments are those of `training/sft_vlm.py`,
-and two more.
+reads them, drawn where they lie in that image. No weights are loaded. Arguments are those of `training.sft_vlm`, and
+two more.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
-import io
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -29,32 +26,26 @@ from PIL import Image, ImageDraw
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from datasets_script.detection.answer_format import AnswerFormat
 from datasets_script.detection.box_answers import find_boxes
-from datasets_script.figures.sheets import Color, draw_box, draw_tag
+from datasets_script.figures.drawing import draw_box, draw_tag
+from datasets_script.figures.page import embedded_image, html_page
+from datasets_script.figures.style import BLUE, ORANGE
+from datasets_script.schema.boxes import Box
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.files import write_text
-from datasets_script.vlm.conventions import Box
+from datasets_script.vlm.conventions import BoxFormat
+from training.script import run_script
 from training.sft_vlm import parse, prepare_inputs
 from training.vlm.seen_images import SeenImage, seen_images
 
 
-_ANSWERED: Color = (213, 94, 0)
-_ASKED: Color = (0, 114, 178)
+_ANSWERED, _ASKED = ORANGE, BLUE
 # Pictures smaller than this are enlarged by whole factors, so that pixels stay pixels.
 _LEAST_SIDE = 448
 
-_CSS = """
-body { margin: 0 auto; padding: 28px; max-width: 1100px; color: #1e1e22; background: #fff;
-  font: 16px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
-h1 { font-size: 26px; margin: 0; } h2 { font-size: 20px; margin: 0; }
-section { border-top: 1px solid #dedee2; margin-top: 28px; padding-top: 20px; }
-.faint { color: #63636b; font-size: 14px; } .warning { border-left: 5px solid #d55e00; background: #fdf4ee;
-  padding: 4px 12px; margin: 8px 0; }
-.asked { color: #0072b2; } .answered { color: #d55e00; }
-figure { display: inline-block; margin: 12px 12px 0 0; } figure img { display: block; max-width: 100%; height: auto; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 14px; line-height: 1.6; background: #f6f6f8;
-  padding: 12px; border-radius: 6px; }
+_STYLE = """
+figure { display: inline-block; margin: 12px 12px 0 0; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 14px; line-height: 1.6; }
 .masked { color: #a0a0a8; } .learned { color: #000; } .learned span:nth-child(even) { background: #e4e4ea; }
 .image { border: 1px solid #a0a0a8; border-radius: 4px; padding: 0 4px; }
 """
@@ -109,11 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     inputs = prepare_inputs(script_args, training_args, model_args)
     dataset = inputs.conversations.load()["train"]
     box_format, processor = inputs.conversations.box_format, inputs.processor
-    form = AnswerFormat(box_format.coordinates, box_format.min_pixels, box_format.max_pixels)
     collator = make_collator(processor)
     rows = dataset.select(range(min(args.num_rows, len(dataset))))
     limit = inputs.config.get_text_config().max_position_embeddings
-    conversations = [see(row, processor, collator, form, limit) for row in rows]
+    conversations = [see(row, processor, collator, box_format, limit) for row in rows]
     facts = (
         f"{model_args.model_name_or_path} · {', '.join(inputs.conversations.kinds)} · "
         f"boxes: {box_format.coordinates} · {len(rows)} of {len(dataset):,} conversations"
@@ -127,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="preview.py",
+        prog="python -m training.preview_vlm",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -149,14 +139,14 @@ def make_collator(processor: Any) -> DataCollatorForVisionLanguageModeling:
     )
 
 
-def see(row: Mapping[str, Any], processor: Any, collator: Any, form: AnswerFormat, limit: int) -> Conversation:
+def see(row: Mapping[str, Any], processor: Any, collator: Any, form: BoxFormat, limit: int) -> Conversation:
     """
     A conversation as the model will see it.
 
     Args:
         row (`Mapping`): With `images` (PIL) and `messages`.
         processor, collator: Of the training.
-        form (`AnswerFormat`): How its boxes are written.
+        form (`BoxFormat`): How its boxes are written.
         limit (`int`): Most tokens of a sequence that the model has positions for.
     """
     sizes = [image.size for image in row["images"]]
@@ -209,15 +199,13 @@ def annotated(image: SeenImage, asked: Sequence[Box], answered: Sequence[Box]) -
 def make_page(conversations: Sequence[Conversation], facts: str) -> str:
     """The page as HTML."""
     sections = "\n".join(_section(number, item) for number, item in enumerate(conversations, start=1))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>What the model will see</title>\n'
-        f"<style>{_CSS}</style>\n</head>\n<body>\n<h1>What the model will see</h1>\n"
-        f'<p class="faint">{escape(facts)}</p>\n'
+    body = (
+        f'<h1>What the model will see</h1>\n<p class="faint">{escape(facts)}</p>\n'
         '<p>In <span class="masked">grey</span> what is masked from the loss, in <span class="learned">black</span> '
         "what is learned, every other token shaded. Boxes are read from the text: those of "
-        '<b class="answered">answers</b>, and of <b class="asked">questions</b>.</p>\n'
-        f"{sections}\n</body>\n</html>\n"
+        f'<b class="orange">answers</b>, and of <b class="blue">questions</b>.</p>\n{sections}'
     )
+    return html_page("What the model will see", body, _STYLE)
 
 
 def _kind(token: int, label: int, image_token: int) -> str:
@@ -245,7 +233,7 @@ def _warn_of_tokens(runs: Sequence[Run], limit: int) -> Iterator[str]:
         yield f"it has {count:,} tokens, and the model positions for {limit:,}"
 
 
-def _warn_of_sizes(images: Sequence[SeenImage], sizes: Sequence[tuple[int, int]], form: AnswerFormat) -> Iterator[str]:
+def _warn_of_sizes(images: Sequence[SeenImage], sizes: Sequence[tuple[int, int]], form: BoxFormat) -> Iterator[str]:
     for image, size in zip(images, sizes, strict=True):
         written = form.resized(size)
         if written and written != image.picture.size:
@@ -267,28 +255,25 @@ def _section(number: int, item: Conversation) -> str:
         _figure(image, item.asked if first else (), item.answered if first else ())
         for first, image in zip([True] + [False] * len(item.images), item.images, strict=False)
     )
-    warnings = "".join(f'<p class="warning">{escape(warning)}</p>' for warning in item.warnings)
+    warnings = "".join(f'<p class="note warning">{escape(warning)}</p>' for warning in item.warnings)
     text = "".join(_span(run) for run in item.runs)
     return (
-        f'<section><h2>Conversation {number}</h2><p class="faint">{total:,} tokens, {learned:,} of them learned</p>'
+        f'<section class="section"><h2>Conversation {number}</h2>'
+        f'<p class="faint">{total:,} tokens, {learned:,} of them learned</p>'
         f"{warnings}{figures}<pre>{text}</pre></section>"
     )
 
 
 def _figure(image: SeenImage, asked: Sequence[Box], answered: Sequence[Box]) -> str:
-    picture, buffer = annotated(image, asked, answered), io.BytesIO()
-    picture.save(buffer, format="PNG")
-    data = base64.b64encode(buffer.getvalue()).decode()
+    picture = annotated(image, asked, answered)
     stored = tuple(round(side / scale) for side, scale in zip(image.picture.size, image.scale, strict=True))
     told = f"{_by(image.picture.size)} px, {image.tokens:,} tokens"
     if image.offset == (0.0, 0.0):
         told += f"; stored with {_by(stored)} px"
     if image.tile:
         told += f"; in tiles of {_by(image.tile)} px, and a thumbnail"
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{told}" width="{picture.width}" '
-        f'height="{picture.height}"><figcaption class="faint">{told}</figcaption></figure>'
-    )
+    element = embedded_image(picture, told, "PNG", picture.width, picture.height)
+    return f'<figure>{element}<figcaption class="faint">{told}</figcaption></figure>'
 
 
 def _span(run: Run) -> str:
@@ -308,7 +293,4 @@ def _rounded(box: Box) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

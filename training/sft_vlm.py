@@ -6,7 +6,7 @@
 # ///
 
 """
-Fine-tunes a vision-language model on conversations about flaws: TRL's `SFTTrainer`, with what `trl sft` cannot do -
+Fine-tunes a vision-language model on conversations about artifacts: TRL's `SFTTrainer`, with what `trl sft` cannot do:
 parts of the model frozen, boxes written for the model's own processor, pixel bounds set on both sides.
 
 # Full training (ArtiAgent's two stages, on 8 GPUs)
@@ -22,9 +22,9 @@ accelerate launch --config_file training/accelerate_configs/zero3.yaml -m traini
 python -m training.sft_vlm --config qwen2_5_vl_7b_lora_24gb --dataset_name runs/pairs
 ```
 
-Every value of a recipe can be overridden on the command line. Stopped by Ctrl-C or a crash, the same command continues
-from the last checkpoint. Beside the model lies `training.json`: recipe, base model, data, versions and losses. To
-publish it, `artiagent push model FOLDER REPO`.
+RECIPE is a name from the list of `artiagent train`, or a YAML file of your own. Every value of it can be overridden on
+the command line. Stopped by Ctrl-C or a crash, the same command continues from the last checkpoint. Beside the model
+lies `training.json`: recipe, base model, data, versions and losses. To publish it, `artiagent push model FOLDER REPO`.
 """
 
 import argparse
@@ -33,7 +33,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, set_seed
@@ -47,15 +47,17 @@ from trl import (
     get_quantization_config,
 )
 
+from datasets_script.schema.training_record import BaseModel, TrainingMethod, TrainingRecord
 from datasets_script.utils.errors import UserError
-from datasets_script.utils.files import write_json
-from datasets_script.vlm.conventions import CONVENTIONS, Convention, convention_for
+from datasets_script.vlm.conventions import CONVENTIONS, convention_for
 from datasets_script.vlm.local import recorded_coordinates
 from evaluate_metrics.functional.versions import versions
+from training.run_folder import begin_run, step_of
+from training.script import run_script
+from training.vlm.arguments import find_base, given_arguments, recipe_record, with_recipe_paths
 from training.vlm.data import CONVERSATIONS, Conversations
 from training.vlm.freezing import PARTS, exclude_from_lora, freeze, parameter_counts
-from training.vlm.processor import prepare_processor, set_chat_template
-from training.vlm.run import begin_run, find_base, given_arguments, recipe_record, step_of, with_recipe_paths
+from training.vlm.processor import find_chat_template, prepare_processor, set_chat_template
 
 
 @dataclass
@@ -151,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     counts = parameter_counts(trainer.model)
     announce(trainer, recipe, inputs.conversations.box_format.coordinates, counts)
     # Before training, so that it is of what is trained on, and what is wrong with it shows early.
-    data = inputs.conversations.record() if trainer.is_world_process_zero() else None
+    data = inputs.conversations.record() if trainer.is_world_process_zero() else {}
     begun = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if "test" in dataset:
@@ -161,24 +163,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trainer.save_model(training_args.output_dir)
     if trainer.is_world_process_zero():
         history = trainer.state.log_history
-        record = {
-            "format": 1,
-            "script": "training/sft_vlm.py",
-            "recipe": recipe,
-            "base_model": inputs.base,
-            "method": {"peft": model_args.use_peft, "frozen": script_args.freeze, **counts},
-            "data": data,
-            "seed": training_args.seed,
-            "versions": versions("torch", "transformers", "trl", "peft", "accelerate", "datasets"),
-            "device": device_name(training_args),
-            "devices": training_args.world_size,
-            "seconds": round(time.monotonic() - begun, 1),
-            "resumed_from_step": step_of(checkpoint) if checkpoint else None,
-            "steps": trainer.state.global_step,
-            "loss": [[entry["step"], entry["loss"]] for entry in history if "loss" in entry],
-            "eval_loss": [[entry["step"], entry["eval_loss"]] for entry in history if "eval_loss" in entry],
-        }
-        write_json(output_dir / "training.json", record)
+        TrainingRecord(
+            script="training/sft_vlm.py",
+            recipe=recipe,
+            base=inputs.base,
+            method=TrainingMethod(peft=model_args.use_peft, frozen=tuple(script_args.freeze), **counts),
+            data=data,
+            seed=training_args.seed,
+            versions=versions("torch", "transformers", "trl", "peft", "accelerate", "datasets"),
+            device=device_name(training_args),
+            devices=training_args.world_size,
+            seconds=round(time.monotonic() - begun, 1),
+            resumed_from_step=step_of(checkpoint) if checkpoint else None,
+            steps=trainer.state.global_step,
+            loss=tuple((entry["step"], entry["loss"]) for entry in history if "loss" in entry),
+            eval_loss=tuple((entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry),
+        ).write(output_dir)
     trainer.accelerator.print(
         f"model saved to {output_dir}; `artiagent push model {output_dir} REPO` publishes it with a card"
     )
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def make_parser() -> TrlParser:
     return TrlParser(
         (SFTVLMArguments, SFTConfig, ModelConfig),
-        usage="sft_vlm.py --config RECIPE [--NAME VALUE ...]",
+        usage="python -m training.sft_vlm --config RECIPE [--NAME VALUE ...]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -210,6 +210,8 @@ def parse(
     except ValueError as error:
         raise UserError(str(error).strip()) from None
     check(script_args, training_args, model_args)
+    if training_args.chat_template_path is not None:
+        training_args.chat_template_path = str(find_chat_template(training_args.chat_template_path))
     training_args.max_length, training_args.assistant_only_loss = None, True
     if script_args.conversations is None:
         configuration = script_args.dataset_config
@@ -236,9 +238,6 @@ def check(script_args: SFTVLMArguments, training_args: SFTConfig, model_args: Mo
         raise UserError(f"--num_pairs must be at least 1, got {script_args.num_pairs}")
     if (model_args.load_in_4bit or model_args.load_in_8bit) and not model_args.use_peft:
         raise UserError("--load_in_4bit and --load_in_8bit need --use_peft: quantized weights cannot be trained")
-    template = training_args.chat_template_path
-    if template is not None and not Path(template).is_file():
-        raise UserError(f"--chat_template_path must be a file, got '{template}'")
     if training_args.push_to_hub:
         raise UserError(
             "--push_to_hub would send training_args.bin too, with paths of this machine: train without it, then "
@@ -252,14 +251,14 @@ class Inputs:
     What a recipe's base model is fed with, and what to load the model itself with.
 
     Attributes:
-        base (`dict`): The base model, for the record.
+        base (`BaseModel`): The base model, for the record.
         options (`dict`): For `from_pretrained`.
         config (`PreTrainedConfig`): Of the base model.
         processor (`ProcessorMixin`): As the recipe sets it.
         conversations (`Conversations`): To train on, boxes written for the processor.
     """
 
-    base: dict[str, Any]
+    base: BaseModel
     options: dict[str, Any]
     config: Any
     processor: Any
@@ -272,8 +271,7 @@ def prepare_inputs(script_args: SFTVLMArguments, training_args: SFTConfig, model
     options = {"revision": revision, "trust_remote_code": training_args.trust_remote_code}
     config = AutoConfig.from_pretrained(name, **options)
     processor = AutoProcessor.from_pretrained(name, **options)
-    asked = cast(Convention | None, script_args.coordinates)
-    coordinates = asked or recorded_coordinates(before) or convention_for(config.model_type, name)
+    coordinates = script_args.coordinates or recorded_coordinates(before) or convention_for(config.model_type, name)
     conversations = Conversations(
         source=script_args.dataset_name,
         kinds=script_args.conversations or (),
@@ -329,9 +327,4 @@ def device_name(training_args: SFTConfig) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command continues from the last checkpoint")
+    run_script(main, "the same command continues from the last checkpoint")

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from evaluate_metrics.functional.citations import ARTIAGENT
+
 from ..schema.image import BenchmarkImage, Region
 from .base import Benchmark, BenchmarkError, Skipped
 from .builder import BenchmarkBuilder
@@ -34,14 +36,7 @@ class ArtiBench(Benchmark):
     title = "ArtiBench"
     homepage = "https://huggingface.co/datasets/KRAFTON/ArtiBench"
     license = "cc-by-nc-4.0"
-    citation = """\
-@inproceedings{park2026artiagent,
-  title={See and Fix the Flaws: Enabling {VLM}s and Diffusion Models to Comprehend Visual Artifacts via
-    Agentic Data Synthesis},
-  author={Park, Jaehyun and Ahn, Minyoung and Kim, Minkyu and Lee, Jonghyun and Lee, Jae-Gil and Park, Dongmin},
-  booktitle={Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition},
-  year={2026},
-}"""
+    citation = ARTIAGENT
     instructions = """\
 Fetch the data set KRAFTON/ArtiBench from the Hub, or give its id as the source:
 
@@ -54,13 +49,14 @@ The images are read from the Parquet files: some of the separate files in images
     splits = {"test": 1000}
     hub_files = ("data/*.parquet",)
 
-    def read(self, source: Path, split: str) -> Iterator[BenchmarkImage | Skipped]:
+    def records(
+        self, source: Path, split: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[BenchmarkImage | Skipped, ...]]:
         shards = sorted((source / "data").glob(f"{split}-*.parquet"))
         if not shards:
             raise BenchmarkError(f"found no data/{split}-*.parquet in '{source}'\n\n{self.instructions}")
-        for shard in shards:
-            for row in read_parquet(shard, _COLUMNS):
-                yield from read_or_skip(str(row["id"]), partial(_read_row, row))
+        for row in read_parquet(shards, _COLUMNS, start, stop):
+            yield read_or_skip(str(row["id"]), partial(_read_row, row))
 
     def check(self, images: list[BenchmarkImage], split: str) -> list[str]:
         flawed = sum(bool(image.has_artifact) for image in images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -50,17 +51,32 @@ class Benchmark(ABC):
     hub_files: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def read(self, source: Path, split: str) -> Iterator[BenchmarkImage | Skipped]:
+    def records(
+        self, source: Path, split: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[BenchmarkImage | Skipped, ...]]:
         """
-        The images of a split in a fixed order, and every record that could not be read.
+        Read the records of a split in a fixed order. What lies before `start` is passed over without decoding it,
+        where the published format allows that.
 
         Args:
             source (`Path`): A folder with the published files.
             split (`str`): One of `splits`.
+            start (`int`, *optional*, defaults to 0): The first record to read.
+            stop (`int`, *optional*): The record to stop before; all that follow are read without it.
+
+        Returns:
+            `Iterator[tuple[BenchmarkImage | Skipped, ...]]`: For each record at most one image, and what of it could
+            not be read.
 
         Raises:
             BenchmarkError: files are missing or are not laid out as published.
         """
+
+    def read(
+        self, source: Path, split: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[BenchmarkImage | Skipped]:
+        """Read the images of a split and every record that could not be read; arguments as in [`records`]."""
+        return chain.from_iterable(self.records(source, split, start, stop))
 
     def check(self, images: list[BenchmarkImage], split: str) -> list[str]:
         """What of the publication's own counts the images contradict, in words; nothing by default."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -96,7 +96,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
                 gen_kwargs={
                     "source": str(source),
                     "split": survey.split,
-                    "ranges": consecutive_ranges(survey.images, shards),
+                    "ranges": record_ranges(survey.places, shards),
                 },
             )
             for survey in self.surveys
@@ -106,10 +106,17 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         self, source: str, split: str, ranges: list[tuple[int, int]]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """The rows from the first of `ranges` to the last: a process is given neighbours."""
-        items = self.benchmark.read(Path(source), split)
-        images = (item for item in items if isinstance(item, BenchmarkImage))
-        for image in islice(images, ranges[0][0], ranges[-1][1]):
-            yield image.id, image_to_row(image)
+        for item in self.benchmark.read(Path(source), split, ranges[0][0], ranges[-1][1]):
+            if isinstance(item, BenchmarkImage):
+                yield item.id, image_to_row(item)
+
+
+def record_ranges(places: Sequence[int], most: int) -> list[tuple[int, int]]:
+    """Records of images in at most `most` ranges (first, end) that hold nearly equally many images."""
+    return [
+        (places[first], places[end - 1] + 1) if end > first else (0, 0)
+        for first, end in consecutive_ranges(len(places), most)
+    ]
 
 
 def consecutive_ranges(count: int, most: int) -> list[tuple[int, int]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import DatasetCardData
 
 from ..utils.files import write_text
+from ..utils.markdown import markdown_table
 from .base import Benchmark
 from .survey import Survey
 
@@ -115,14 +116,16 @@ def render_card(benchmark: Benchmark, surveys: Sequence[Survey] = ()) -> str:
         counts=_counts(benchmark, surveys),
         instructions=benchmark.instructions,
         split="test" if "test" in splits else splits[0],
-        columns=_table("column | content", [(f"`{name}`", content) for name, content in COLUMNS.items()]),
-        fields=_table("field | content", [(f"`{name}`", content) for name, content in REGION_FIELDS.items()]),
+        columns=markdown_table(["column", "content"], [(f"`{name}`", content) for name, content in COLUMNS.items()]),
+        fields=markdown_table(
+            ["field", "content"], [(f"`{name}`", content) for name, content in REGION_FIELDS.items()]
+        ),
         citation=benchmark.citation.strip(),
     )
     return f"---\n{_front_matter(benchmark, splits)}\n---\n\n{body}"
 
 
-def write_card(folder: Path, benchmark: Benchmark, surveys: Sequence[Survey]) -> None:
+def write_benchmark_card(folder: Path, benchmark: Benchmark, surveys: Sequence[Survey]) -> None:
     """Writes `README.md` of a folder with `data/<name>-<split>*.parquet`, whole or not at all."""
     write_text(folder / "README.md", render_card(benchmark, surveys))
 
@@ -143,7 +146,7 @@ def _front_matter(benchmark: Benchmark, splits: Sequence[str]) -> str:
 def _counts(benchmark: Benchmark, surveys: Sequence[Survey]) -> str:
     published = {split: "not stated" if count is None else count for split, count in benchmark.splits.items()}
     if not surveys:
-        return _table("split | images published", list(published.items()))
+        return markdown_table(["split", "images published"], list(published.items()))
     rows = [
         (
             survey.split,
@@ -155,11 +158,6 @@ def _counts(benchmark: Benchmark, surveys: Sequence[Survey]) -> str:
         )
         for survey in surveys
     ]
-    table = _table("split | images published | here | with artifacts | without | left out", rows)
+    table = markdown_table(["split", "images published", "here", "with artifacts", "without", "left out"], rows)
     problems = [f"- {survey.split}: {problem}" for survey in surveys for problem in survey.problems]
     return "\n".join([table, *(["", "Differs from the publication:", "", *problems] if problems else [])])
-
-
-def _table(heading: str, rows: Sequence[Sequence[object]]) -> str:
-    lines = [f"| {heading} |", "|---" * (heading.count("|") + 1) + "|"]
-    return "\n".join(lines + [f"| {' | '.join(map(str, row))} |" for row in rows])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 
 from ..schema.image import BENCHMARK_FEATURES, BenchmarkImage, row_to_image
 from .base import BenchmarkError
@@ -31,29 +32,63 @@ def load_benchmark(name_or_folder: str | Path, split: str | None = None) -> Iter
         BenchmarkError: it has not been prepared, or has no such split.
         UserError: a folder of pairs holds no completed run.
     """
-    name = str(name_or_folder)
+    yield from map(row_to_image, _rows(str(name_or_folder), split, list(BENCHMARK_FEATURES)))
+
+
+def load_sizes(name_or_folder: str | Path, split: str | None = None) -> dict[str, tuple[int, int]]:
+    """
+    Width and height of the images of a prepared benchmark, px, by their ids and in their order. Pixels, masks and
+    texts are not read.
+
+    Args:
+        name_or_folder, split: As in [`load_benchmark`].
+
+    Raises:
+        BenchmarkError, UserError: as in [`load_benchmark`].
+    """
+    rows = _rows(str(name_or_folder), split, ["id", "width", "height"])
+    return {row["id"]: (row["width"], row["height"]) for row in rows}
+
+
+def _rows(name: str, split: str | None, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Those columns of `BENCHMARK_FEATURES`, images as `{"bytes", "path"}`."""
     # A prepared folder of pairs keeps its run's record too, but not its `data`.
     if (Path(name) / "run.json").is_file() and (Path(name) / "data").is_dir():
-        yield from _open_pairs(name, split)
+        yield from _rows_of_pairs(name, split, columns)
         return
     splits = _open_splits(name)
-    rows = splits[_chosen(name, list(splits), split)]
+    chosen = _chosen(name, list(splits), split)
+    rows = splits[chosen]
     # A stream of JSON files does not know its columns.
     if missing := [column for column in BENCHMARK_FEATURES if column not in (rows.features or ())]:
         raise BenchmarkError(f"{name} is no benchmark: it has no column {', '.join(missing)}")
+    if isinstance(rows, datasets.IterableDataset):
+        if len(columns) < len(BENCHMARK_FEATURES) and rows.info.builder_name == "parquet":
+            rows = _open_stream(name, columns=columns)[chosen]
+        yield from (_with_bytes(row) for row in rows.select_columns(columns).decode(False))
+        return
     # As Arrow tables images stay the files they are.
-    for table in rows.with_format("arrow").iter(batch_size=_READ_BATCH):
-        yield from map(row_to_image, table.to_pylist())
+    for table in rows.select_columns(columns).with_format("arrow").iter(batch_size=_READ_BATCH):
+        yield from table.to_pylist()
 
 
-def _open_pairs(folder: str, split: str | None) -> Iterator[BenchmarkImage]:
+def _with_bytes(row: dict[str, Any]) -> dict[str, Any]:
+    """Put in the bytes of images that a row names the files of, as those of archives do."""
+    for image in (row.get("image"), *(region["mask"] for region in row.get("regions", ()))):
+        if image and image["bytes"] is None:
+            with fsspec.open(image["path"]) as file:
+                image["bytes"] = file.read()
+    return row
+
+
+def _rows_of_pairs(folder: str, split: str | None, columns: list[str]) -> Iterator[dict[str, Any]]:
     # Import torch and diffusers, ten seconds that every process of `load_dataset` would wait for.
     from ..pairs.storage import find_shards, read_rows
     from ..pairs.views.images import image_rows
 
     _chosen(folder, ["train"], split)
     for row in read_rows(find_shards(folder)):
-        yield from map(row_to_image, image_rows(row))
+        yield from ({name: image[name] for name in columns} for image in image_rows(row))
 
 
 def _chosen(name: str, splits: Sequence[str], split: str | None) -> str:
@@ -64,12 +99,22 @@ def _chosen(name: str, splits: Sequence[str], split: str | None) -> str:
     return split
 
 
+def _open_stream(name: str, **options: Any) -> dict[str, Any]:
+    # Of a set of pairs, the one that has the columns of a benchmark.
+    config = "images" if "images" in datasets.get_dataset_config_names(name) else None
+    try:
+        # Parquet files are read whole, column by column, unless they are opened for some columns alone.
+        return datasets.load_dataset(name, config, streaming=True, **options)
+    except ValueError:
+        if not options:
+            raise
+        return _open_stream(name)
+
+
 def _open_splits(name: str) -> dict[str, Any]:
     if Path(name).is_dir() or name not in BENCHMARKS:
         try:
-            # Of a set of pairs, the one that has the columns of a benchmark.
-            config = "images" if "images" in datasets.get_dataset_config_names(name) else None
-            return datasets.load_dataset(name, config, streaming=True)
+            return _open_stream(name)
         except (FileNotFoundError, ConnectionError) as error:
             raise BenchmarkError(
                 f"a benchmark must be one of {', '.join(BENCHMARKS)}, a folder that was prepared or synthesized, or a "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,12 @@ so that the paths in open_ended_vqa.json, its field image_path, start at the sam
 The code of LOKI is under the MIT licence; for the data none is known to us, see the page of the data set."""
     splits = {"test": 229}
 
-    def read(self, source: Path, split: str) -> Iterator[BenchmarkImage | Skipped]:
-        for index, record in enumerate(load_annotations(source / "open_ended_vqa.json", self, list)):
-            yield from read_or_skip(_record_id(record, index), partial(_read_record, source, record))
+    def records(
+        self, source: Path, split: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[BenchmarkImage | Skipped, ...]]:
+        annotations = load_annotations(source / "open_ended_vqa.json", self, list)
+        for index, record in islice(enumerate(annotations), start, stop):
+            yield read_or_skip(_record_id(record, index), partial(_read_record, source, record))
 
     def check(self, images: list[BenchmarkImage], split: str) -> list[str]:
         without = [image.id for image in images if not image.regions]

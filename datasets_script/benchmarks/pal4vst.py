@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from PIL import Image
@@ -52,26 +54,34 @@ unpack it; no licence is stated. The source is the folder with a folder for each
       ..."""
     splits = {"train": None, "val": None, "test": None}
 
-    def read(self, source: Path, split: str) -> Iterator[BenchmarkImage | Skipped]:
+    def records(
+        self, source: Path, split: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[BenchmarkImage | Skipped, ...]]:
         tasks = sorted(folder.parents[1] for folder in source.glob(f"*/images/{split}") if folder.is_dir())
         if not tasks:
             raise BenchmarkError(f"found no folder TASK/images/{split} in '{source}'\n\n{self.instructions}")
-        for task in tasks:
-            yield from _read_task(task, split)
+        records = chain.from_iterable(_task_records(task, split) for task in tasks)
+        for name, read in islice(records, start, stop):
+            yield read_or_skip(name, read)
 
 
-def _read_task(task: Path, split: str) -> Iterator[BenchmarkImage | Skipped]:
+def _task_records(task: Path, split: str) -> Iterator[tuple[str, Callable[[], tuple[BenchmarkImage]]]]:
+    """Name and reader of each image of a task, then of each label map without an image."""
     images, labels = task / "images" / split, task / "labels" / split
     if not labels.is_dir():
         raise BenchmarkError(f"'{images}' has no folder of labels, '{labels}'")
     paths = sorted(path for path in images.iterdir() if not path.name.startswith("."))
     for path in paths:
         name = f"{task.name}/{path.name}"
-        yield from read_or_skip(name, partial(_read_image, name, path, labels / f"{path.stem}.png"))
+        yield name, partial(_read_image, name, path, labels / f"{path.stem}.png")
     known = {path.stem for path in paths}
     for label in sorted(labels.iterdir()):
         if label.stem not in known and not label.name.startswith("."):
-            yield Skipped(f"{task.name}/{label.name}", "a label map without an image")
+            yield f"{task.name}/{label.name}", _refuse_label
+
+
+def _refuse_label() -> NoReturn:
+    raise RecordError("a label map without an image")
 
 
 def _read_image(name: str, path: Path, label: Path) -> tuple[BenchmarkImage]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import datasets
 
-from ..pairs.prepare import _whole_folder
-from .card import write_card
+from ..pairs.folders import whole_folder
+from .card import write_benchmark_card
 from .registry import SCHEMA_HASH, get_benchmark, get_builder
 from .survey import SKIPPED_FILE
 
@@ -62,9 +62,9 @@ def prepare_folder(
         BenchmarkError: the source is missing or not as published.
         FileExistsError: `out` exists.
     """
-    with _whole_folder(out, options) as folder:
+    with whole_folder(out, options) as folder:
         builder = get_builder(name)(cache_dir=str(folder / "cache"), dataset_name=name, source=source, **options)
         builder.download_and_prepare(str(folder / "data"), file_format="parquet", num_proc=num_proc)
         (folder / "data" / SKIPPED_FILE).replace(folder / SKIPPED_FILE)
-        write_card(folder, get_benchmark(name), builder.surveys)
+        write_benchmark_card(folder, get_benchmark(name), builder.surveys)
     return builder

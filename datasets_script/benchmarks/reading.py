@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import UnidentifiedImageError
 
+from ..schema.boxes import Box
 from ..schema.image import BenchmarkImage, Region, image_size
 from .base import Benchmark, BenchmarkError, Skipped
 
 
-Box = tuple[float, float, float, float]
 Polygon = tuple[float, ...]
 T = TypeVar("T")
 
@@ -117,34 +117,62 @@ def _clip(box: Box, size: tuple[int, int], what: str) -> Box:
 
 
 def read_or_skip(
-    record_id: str, read: Callable[[], Sequence[BenchmarkImage | Skipped]]
-) -> Iterator[BenchmarkImage | Skipped]:
+    record_id: str, read: Callable[[], tuple[BenchmarkImage | Skipped, ...]]
+) -> tuple[BenchmarkImage | Skipped, ...]:
     """What `read` makes of a record; [`Skipped`] with the reason where it raises a [`RecordError`]."""
     try:
-        yield from read()
+        return read()
     except RecordError as error:
-        yield Skipped(record_id, str(error))
+        return (Skipped(record_id, str(error)),)
 
 
-def read_parquet(shard: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def read_parquet(
+    shards: Sequence[Path], columns: Sequence[str], start: int = 0, stop: int | None = None
+) -> Iterator[dict[str, Any]]:
     """
-    The rows of a Parquet file, with all of its columns.
+    Read the rows of Parquet files, one file after the other, with all of their columns. Row groups before `start` are
+    not read.
+
+    Args:
+        shards (`Sequence[Path]`): The files.
+        columns (`Sequence[str]`): Columns that each must have.
+        start (`int`, *optional*, defaults to 0): The first row, counted over all files.
+        stop (`int`, *optional*): The row to stop before.
 
     Raises:
-        BenchmarkError: it is damaged, or lacks one of `columns`.
+        BenchmarkError: a file is damaged, or lacks one of `columns`.
     """
-    try:
-        with pq.ParquetFile(shard) as file:
-            found = file.schema_arrow.names
-            if missing := [name for name in columns if name not in found]:
-                raise BenchmarkError(
-                    f"'{shard}' must have the columns {', '.join(columns)}; it lacks {', '.join(missing)} and has "
-                    f"{', '.join(found)}"
-                )
-            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                yield from batch.to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BenchmarkError(f"'{shard}' is no whole Parquet file, fetch it again: {error}") from error
+    first = 0
+    for shard in shards:
+        if stop is not None and first >= stop:
+            return
+        try:
+            with pq.ParquetFile(shard) as file:
+                found = file.schema_arrow.names
+                if missing := [name for name in columns if name not in found]:
+                    raise BenchmarkError(
+                        f"'{shard}' must have the columns {', '.join(columns)}; it lacks {', '.join(missing)} and has "
+                        f"{', '.join(found)}"
+                    )
+                yield from _rows_between(file, start - first, None if stop is None else stop - first)
+                first += file.metadata.num_rows
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BenchmarkError(f"'{shard}' is no whole Parquet file, fetch it again: {error}") from error
+
+
+def _rows_between(file: pq.ParquetFile, start: int, stop: int | None) -> Iterator[dict[str, Any]]:
+    """The rows of one file from `start`, which may lie before it or behind it, to `stop`."""
+    end = 0
+    for group in range(file.num_row_groups):
+        row, end = end, end + file.metadata.row_group(group).num_rows
+        if end <= start or (stop is not None and row >= stop):
+            continue
+        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, row_groups=[group]):
+            wanted = batch.slice(max(0, start - row))
+            if stop is not None:
+                wanted = wanted.slice(0, max(0, stop - max(row, start)))
+            row += len(batch)
+            yield from wanted.to_pylist()
 
 
 def load_annotations(path: Path, benchmark: Benchmark, kind: type[T]) -> T:

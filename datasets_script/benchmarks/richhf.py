@@ -69,16 +69,18 @@ image_1_uid, its file in jpg_0 or jpg_1), each written as it is to images/ and n
 For one split only, fetch its images and give the split's name (--split test)."""
     splits = {"train": 15810, "dev": 995, "test": 955}
 
-    def read(self, source: Path, split: str) -> Iterator[BenchmarkImage | Skipped]:
+    def records(
+        self, source: Path, split: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[BenchmarkImage | Skipped, ...]]:
         labels, folder = source / f"{split}.tfrecord", source / "images"
         if not labels.is_file():
             raise BenchmarkError(f"found no {labels.name} in '{source}'\n\n{self.instructions}")
         if not folder.is_dir():
             raise BenchmarkError(f"found no folder images in '{source}'\n\n{self.instructions}")
         files = {path.stem: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES}
-        for example in read_examples(labels):
+        for example in read_examples(labels, start, stop):
             name = Path(_text(example, "filename")).stem
-            yield from read_or_skip(name, partial(_read_example, example, files))
+            yield read_or_skip(name, partial(_read_example, example, files))
 
 
 def _read_example(example: dict[str, Feature], files: dict[str, Path]) -> tuple[BenchmarkImage]:

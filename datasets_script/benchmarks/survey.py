@@ -27,6 +27,7 @@ class Survey:
     Attributes:
         split (`str`): Its name.
         images (`int`): How many could be read.
+        places (`tuple[int, ...]`): The record that each of them is of, counted from 0.
         with_artifact (`dict[bool | None, int]`): How many of them by `has_artifact`.
         skipped (`tuple[Skipped, ...]`): What could not be read.
         problems (`tuple[str, ...]`): What of the published counts this contradicts.
@@ -34,6 +35,7 @@ class Survey:
 
     split: str
     images: int
+    places: tuple[int, ...] = ()
     with_artifact: dict[bool | None, int] = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
     problems: tuple[str, ...] = ()
@@ -47,12 +49,15 @@ def survey_split(benchmark: Benchmark, source: Path, split: str) -> Survey:
         BenchmarkError: files are missing or not laid out as published.
     """
     images: list[BenchmarkImage] = []
+    places: list[int] = []
     skipped: list[Skipped] = []
-    for item in benchmark.read(source, split):
-        if isinstance(item, Skipped):
-            skipped.append(item)
-        else:
-            images.append(_without_pixels(item))
+    for place, record in enumerate(benchmark.records(source, split)):
+        for item in record:
+            if isinstance(item, Skipped):
+                skipped.append(item)
+            else:
+                images.append(_without_pixels(item))
+                places.append(place)
     problems = list(benchmark.check(images, split))
     published = benchmark.splits[split]
     if published is not None and len(images) != published:
@@ -63,7 +68,7 @@ def survey_split(benchmark: Benchmark, source: Path, split: str) -> Survey:
     if twice:
         problems.append(f"ids must be unique, {len(twice)} are not, such as '{twice[0]}'")
     with_artifact = Counter(image.has_artifact for image in images)
-    return Survey(split, len(images), dict(with_artifact), tuple(skipped), tuple(problems))
+    return Survey(split, len(images), tuple(places), dict(with_artifact), tuple(skipped), tuple(problems))
 
 
 def _without_pixels(image: BenchmarkImage) -> BenchmarkImage:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from evaluate_metrics.functional.citations import SYNARTIFACT
 from evaluate_metrics.functional.classification import CLASSES, NO_ARTIFACTS
 
 from ..schema.image import BenchmarkImage
@@ -49,14 +50,7 @@ class SynArtifact(Benchmark):
     title = "SynArtifact-1K"
     homepage = "https://github.com/BBBiiinnn/SynArtifact"
     license = "unknown"
-    citation = """\
-@article{cao2024synartifact,
-  title={{SynArtifact}: Classifying and Alleviating Artifacts in Synthetic Images via Vision-Language Model},
-  author={Cao, Bin and Yuan, Jianhao and Liu, Yexin and Li, Jian and Sun, Shuyang and Liu, Jing
-    and Zhao, Bo},
-  journal={arXiv preprint arXiv:2402.18068},
-  year={2024},
-}"""
+    citation = SYNARTIFACT
     instructions = """\
 Clone the authors' repository, which holds the data; it states no licence:
 
@@ -68,18 +62,20 @@ Clone the authors' repository, which holds the data; it states no licence:
       sub_data_0/annotation_json_artifacts_class/000000001.json"""
     splits = {"train": 1045, "test": 265}
 
-    def read(self, source: Path, split: str) -> Iterator[BenchmarkImage | Skipped]:
+    def records(
+        self, source: Path, split: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[BenchmarkImage | Skipped, ...]]:
         listing = source / "data" / _LISTS[split]
         if not listing.is_file():
             raise BenchmarkError(f"found no file '{listing}'\n\n{self.instructions}")
-        for line in listing.read_text(encoding="utf-8").split():
+        for line in listing.read_text(encoding="utf-8").split()[start:stop]:
             path = PurePosixPath(line)
             if len(path.parts) != 3 or path.parts[1] != "images":
                 raise BenchmarkError(
                     f"'{listing}' must list paths such as sub_data_0/images/000000001.png, got '{line}'"
                 )
             name = f"{path.parts[0]}/{path.stem}"
-            yield from read_or_skip(name, partial(_read_image, listing.parent, path, name))
+            yield read_or_skip(name, partial(_read_image, listing.parent, path, name))
 
 
 def _read_image(folder: Path, path: PurePosixPath, name: str) -> tuple[BenchmarkImage | Skipped, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,14 @@ train and test, or one of them for that split only:
       test/images/*             test/annotations/test.json"""
     splits = {"train": 11236, "test": 1000}
 
-    def read(self, source: Path, split: str) -> Iterator[BenchmarkImage | Skipped]:
+    def records(
+        self, source: Path, split: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[BenchmarkImage | Skipped, ...]]:
         folder = source / split
-        for index, entry in enumerate(load_annotations(folder / "annotations" / f"{split}.json", self, list)):
+        annotations = load_annotations(folder / "annotations" / f"{split}.json", self, list)
+        for index, entry in islice(enumerate(annotations), start, stop):
             name = next(iter(entry)) if isinstance(entry, dict) and len(entry) == 1 else f"entry {index}"
-            yield from read_or_skip(name, partial(_read_entry, folder / "images", entry))
+            yield read_or_skip(name, partial(_read_entry, folder / "images", entry))
 
     def check(self, images: list[BenchmarkImage], split: str) -> list[str]:
         without = [image.id for image in images if not image.regions]

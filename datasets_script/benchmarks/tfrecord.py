@@ -7,8 +7,10 @@ masked CRC-32C of the message. The message is in the wire format of protocol buf
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,14 @@ class TFRecordError(BenchmarkError):
     """A file is cut short, damaged, or no TFRecord file; the message names it and the offset of the record."""
 
 
-def read_examples(path: Path) -> Iterator[dict[str, Feature]]:
+def read_examples(path: Path, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Feature]]:
     """
     The examples of a file, in its order.
 
     Args:
         path (`Path`): A TFRecord file, not compressed.
+        start (`int`, *optional*, defaults to 0): The first to read; of those before it only the lengths are.
+        stop (`int`, *optional*): The one to stop before.
 
     Returns:
         `Iterator[dict[str, list]]`: The values of every feature by its name: `bytes`, `float` or `int`.
@@ -39,28 +43,33 @@ def read_examples(path: Path) -> Iterator[dict[str, Feature]]:
         TFRecordError: a record is cut short, its checksum is wrong, or it is no `tf.train.Example`.
         ImportError: `google-crc32c` is not installed.
     """
-    for offset, message in read_records(path):
+    for offset, message in read_records(path, start, stop):
         try:
             yield parse_example(message)
         except ValueError as error:
             raise TFRecordError(f"{path}, record at byte {offset}: not a tf.train.Example, {error}") from error
 
 
-def read_records(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The records of a file, each with its offset in bytes. Raises as [`read_examples`] does."""
+def read_records(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """The records of a file, each with its offset in bytes. Takes and raises what [`read_examples`] does."""
     with path.open("rb") as file:
         if file.read(len(_GIT_LFS_POINTER)) == _GIT_LFS_POINTER:
             raise TFRecordError(f"{path} is a pointer of Git LFS, not the file; fetch it with `git lfs pull`")
         file.seek(0)
         offset = 0
-        while header := file.read(12):
+        for index in count():
+            if index == stop or not (header := file.read(12)):
+                return
             place = f"{path}, record at byte {offset}"
             length = struct.unpack("<Q", _checked(header, 8, f"{place}, its length"))[0]
             # Not read in one go: a length that passes its checksum can still lie far beyond the end.
             remaining = path.stat().st_size - offset - 12
             if length + 4 > remaining:
                 raise TFRecordError(f"{place}: the file is cut short, {length + 4} bytes expected, {remaining} left")
-            yield offset, _checked(file.read(length + 4), length, place)
+            if index < start:
+                file.seek(length + 4, os.SEEK_CUR)
+            else:
+                yield offset, _checked(file.read(length + 4), length, place)
             offset += 16 + length
 
 

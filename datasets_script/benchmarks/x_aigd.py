@@ -71,14 +71,15 @@ Fetch the labelled files (4.7 GB) of the data set Coxy7/X-AIGD from the Hub; all
     splits = {"labeled_test": 2419, "labeled_train": 918}
     hub_files = ("data/labeled_*.parquet",)
 
-    def read(self, source: Path, split: str) -> Iterator[BenchmarkImage | Skipped]:
+    def records(
+        self, source: Path, split: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[BenchmarkImage | Skipped, ...]]:
         shards = sorted((source / "data").glob(f"{split}-*.parquet"))
         if not shards:
             raise BenchmarkError(f"found no data/{split}-*.parquet in '{source}'\n\n{self.instructions}")
-        for shard in shards:
-            for row in read_parquet(shard, _COLUMNS):
-                name = f"{row['generator']}/{row['uid']}"
-                yield from read_or_skip(name, partial(_read_row, name, row))
+        for row in read_parquet(shards, _COLUMNS, start, stop):
+            name = f"{row['generator']}/{row['uid']}"
+            yield read_or_skip(name, partial(_read_row, name, row))
 
 
 def _read_row(name: str, row: dict[str, Any]) -> tuple[BenchmarkImage | Skipped, ...]:

@@ -102,24 +102,24 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
+    from ..benchmarks.loading import load_sizes
     from ..evaluation.prediction_files import read_predictions
     from ..evaluation.published import published_tables
-    from ..evaluation.report import write_report
+    from ..evaluation.report import CASES, write_evaluation
     from ..evaluation.scores import evaluate_predictions
-    from ..evaluation.tables import report_text
+    from ..evaluation.tables import evaluation_text
 
     settings = scoring_settings(args)
-    sizes = {image.id: image.size for image in images_of(args, "reading", None)}
-    file = read_predictions(args.predictions, sizes, args.coordinates)
+    file = read_predictions(args.predictions, load_sizes(args.benchmark, args.split), args.coordinates)
     if not file.predictions:
         raise UserError(f"PREDICTIONS must hold at least one, got none in '{args.predictions}'")
     try:
-        evaluation = evaluate_predictions(images_of(args, "scoring", args.limit), file.predictions, settings)
+        evaluation = evaluate_predictions(images_of(args), file.predictions, settings, CASES if args.out else 0)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     model = args.model or file.model or args.predictions.stem
     published = published_tables().get(args.benchmark)
-    text = report_text(evaluation, model, Path(args.benchmark).name, published, settings)
+    text = evaluation_text(evaluation, model, Path(args.benchmark).name, published, settings)
     print(text)
     if args.out:
         recorded = {
@@ -129,9 +129,8 @@ def run(args: argparse.Namespace) -> int:
             "predictions": file.header,
             "settings": asdict(settings),
         }
-        images = images_of(args, "drawing", args.limit)
         try:
-            write_report(args.out, text, evaluation, recorded, file.predictions, images, settings)
+            write_evaluation(args.out, text, evaluation, recorded, settings)
         except OSError as error:
             raise UserError(f"--out must be a file that can be written, got '{args.out}': {error}") from error
         print(f"\nwritten to {args.out}, with its numbers and pictures beside it")
@@ -163,13 +162,13 @@ def scoring_settings(args: argparse.Namespace) -> ScoringSettings:
     )
 
 
-def images_of(args: argparse.Namespace, doing: str, limit: int | None) -> Iterator[BenchmarkImage]:
-    """Yield the images of the benchmark, or its first, with a progress bar that says what is done."""
+def images_of(args: argparse.Namespace) -> Iterator[BenchmarkImage]:
+    """Yield the images of the benchmark, or its first, with a progress bar."""
     from itertools import islice
 
     from tqdm import tqdm
 
     from ..benchmarks.loading import load_benchmark
 
-    images = islice(load_benchmark(args.benchmark, args.split), limit)
-    yield from tqdm(images, desc=f"{doing} {args.benchmark}", unit="image", leave=False)
+    images = islice(load_benchmark(args.benchmark, args.split), args.limit)
+    yield from tqdm(images, desc=f"scoring {args.benchmark}", unit="image", leave=False)

@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from ..pairs.export.formats import FORMATS
-from ..vlm.conventions import CONVENTIONS, MEANINGS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS
+from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, BoxFormat, find_convention
 from .parser import Parser, positive_int
 
 
 DESCRIPTION = """\
 Writes the pairs of a completed `artiagent synthesize` in another format."""
 
-_MEANINGS = "\n".join(f"  {name:<10}  {meaning}" for name, meaning in MEANINGS.items())
+_MEANINGS = "\n".join(f"  {name:<10}  {find_convention(name).meaning}" for name in CONVENTIONS)
 EPILOG = f"""\
 formats:
   coco        images/ and annotations.json: a category for each type of artifact, masks as run-length
@@ -63,7 +63,6 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..pairs.export.common import ExportSettings
     from ..pairs.export.export_pairs import export_pairs
-    from ..pairs.views.vqa import BoxFormat
 
     box_format = BoxFormat(args.coordinates, args.min_pixels, args.max_pixels)
     settings = ExportSettings(box_format, args.seed, args.shard_size)

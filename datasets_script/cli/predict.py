@@ -63,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from ..detection.answer_format import answer_format, convention_of
     from ..evaluation.predict import PredictionSettings, predict
 
     _check(args)
@@ -71,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     images = islice(_images(args), args.limit)
     vlm = make_vlm(args)
     assert vlm is not None  # MODEL is no option
-    form = answer_format(vlm, args.coordinates or convention_of(vlm), (args.min_pixels, args.max_pixels))
+    form = vlm.box_format(args.coordinates, args.min_pixels, args.max_pixels)
     benchmark = Path(args.benchmark).name if Path(args.benchmark).is_dir() else args.benchmark
     settings = PredictionSettings(benchmark, args.split, tasks, form, args.max_new_tokens)
     group_size = args.vlm_concurrency if args.vlm_endpoint else args.vlm_batch_size

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..benchmarks.registry import BENCHMARKS, MODULES, PAIRS
+from ..pairs.configurations import NAMES
 from ..utils.errors import UserError
 from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS
 from .parser import Parser, did_you_mean, positive_int, share
@@ -42,7 +43,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder to write, with Parquet files and a card, to load or to push to the Hub (default: the cache, from "
+        help="folder to write, with data files and a card, to load or to push to the Hub (default: the cache, from "
         "where load_dataset(NAME) loads it)",
     )
     parser.add_argument("--split", help="comma-separated list of splits (default: all)")
@@ -55,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
     group = parser.add_argument_group(f"for {PAIRS}: pairs in the form a trainer takes")
     group.add_argument(
         "--config",
-        help="pairs, images, vqa, masks, instructions or comparisons (default: pairs; with --out all of them)",
+        help=f"{', '.join(NAMES[:-1])} or {NAMES[-1]} (default: {NAMES[0]}; with --out all of them)",
     )
     group.add_argument(
         "--coordinates",
@@ -128,7 +129,7 @@ def prepare_benchmark(args: argparse.Namespace) -> int:
             builder = prepare_folder(args.name, args.source, args.out, **options)
     except BenchmarkError as error:
         raise UserError(str(error)) from error
-    print(report_text(builder.surveys))
+    print(surveys_text(builder.surveys))
     skipped = (args.out or cache_folder(args.name)) / SKIPPED_FILE
     print(f"what was left out, and why: {skipped}")
     print(f'load_dataset("{args.out or args.name}")')
@@ -137,16 +138,14 @@ def prepare_benchmark(args: argparse.Namespace) -> int:
 
 def prepare_pairs(args: argparse.Namespace) -> int:
     from ..benchmarks.prepare import prepare
-    from ..benchmarks.registry import get_builder
     from ..pairs.prepare import prepare_pairs_folder
 
     for option, value in (("--split", args.split), ("--allow-partial", args.allow_partial)):
         if value:
             raise UserError(f"{option} is for benchmarks, got it for {PAIRS}")
-    configs = list(get_builder(PAIRS).builder_configs)
-    if args.config not in (None, *configs):
-        hint = did_you_mean(args.config, configs)
-        raise UserError(f"--config must be one of {', '.join(configs)}, got '{args.config}'{hint}")
+    if args.config not in (None, *NAMES):
+        hint = did_you_mean(args.config, NAMES)
+        raise UserError(f"--config must be one of {', '.join(NAMES)}, got '{args.config}'{hint}")
     if args.source is None:
         raise UserError(f"{PAIRS} needs --source, a folder written by `artiagent synthesize`")
     options = {
@@ -158,17 +157,17 @@ def prepare_pairs(args: argparse.Namespace) -> int:
     }
     if args.out is None:
         builder = prepare(PAIRS, args.source, args.config, args.num_proc, **options)
-        prepared = {builder.config.name: builder.info.splits}
+        prepared = {builder.config.name: {split: info.num_examples for split, info in builder.info.splits.items()}}
     else:
-        chosen = [args.config] if args.config else configs
+        chosen = [args.config] if args.config else NAMES
         prepared = prepare_pairs_folder(Path(args.source), args.out, chosen, args.num_proc, **options)
     for config, splits in prepared.items():
-        counts = ", ".join(f"{split} {info.num_examples} rows" for split, info in splits.items())
+        counts = ", ".join(f"{split} {rows} rows" for split, rows in splits.items())
         print(f'load_dataset("{args.out or PAIRS}", "{config}"): {counts}')
     return 0
 
 
-def report_text(surveys: list[Survey]) -> str:
+def surveys_text(surveys: list[Survey]) -> str:
     """A line of counts for each split, what differs from the publication, and what was left out."""
     from ..benchmarks.survey import skipped_summary
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from evaluate_metrics.functional.classification import NO_ARTIFACTS, ArtifactClass, find_class
 
-from ..schema.prediction import Box, Prediction
-from ..vlm.conventions import Convention
-from .answer_format import AnswerFormat
+from ..schema.boxes import Box
+from ..schema.prediction import Prediction
+from ..vlm.conventions import BoxFormat
 from .box_answers import BoxAnswer, find_boxes
 from .questions import TASKS
 from .yes_no import LEAD, AnswerError, UnsaidError, read_yes_no, statements
@@ -44,7 +44,7 @@ def read_answers(
     image_id: str,
     answers: Mapping[str, str],
     size: tuple[int, int],
-    coordinates: Convention,
+    coordinates: str,
     resized: tuple[int, int] | None = None,
 ) -> Prediction:
     """
@@ -86,7 +86,7 @@ classes=None, failures=())
 
 
 def read_answer(
-    image_id: str, text: str, size: tuple[int, int], coordinates: Convention, resized: tuple[int, int] | None = None
+    image_id: str, text: str, size: tuple[int, int], coordinates: str, resized: tuple[int, int] | None = None
 ) -> Prediction:
     """
     The prediction that one answer to whatever question is: whether there are artifacts, and what it says of places,
@@ -181,7 +181,7 @@ def _read_task(
     task: str,
     text: str,
     size: tuple[int, int],
-    coordinates: Convention,
+    coordinates: str,
     resized: tuple[int, int] | None,
 ) -> Prediction:
     if task == "detection":
@@ -292,7 +292,7 @@ def _class_of(item: str) -> ArtifactClass | None:
 
 
 def prediction_of(
-    image_id: str, answers: Mapping[str, str], errors: Mapping[str, str], size: tuple[int, int], form: AnswerFormat
+    image_id: str, answers: Mapping[str, str], errors: Mapping[str, str], size: tuple[int, int], form: BoxFormat
 ) -> Prediction:
     """What answers to questions say of an image; a question without an answer is a failure."""
     prediction = read_answers(image_id, answers, size, form.coordinates, form.resized(size))

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..schema.prediction import Box
-from ..vlm.conventions import Convention, decode_box, encode_box
+from ..schema.boxes import Box
+from ..vlm.conventions import find_convention
 
 
 # Of sums of fractions.
@@ -55,9 +55,7 @@ class BoxAnswer:
     is_empty: bool
 
 
-def find_boxes(
-    text: str, size: tuple[int, int], convention: Convention, resized: tuple[int, int] | None = None
-) -> BoxAnswer:
+def find_boxes(text: str, size: tuple[int, int], convention: str, resized: tuple[int, int] | None = None) -> BoxAnswer:
     """
     All boxes in a text: in JSON, whole or cut off, in a fence or amid prose; in InternVL's or Qwen's tags; as four
     numbers in brackets or alone on a line, as two corners in brackets each, or as `x_min=..., y_min=..., ...`.
@@ -133,7 +131,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def meant_box(
-    values: Sequence[float], size: tuple[int, int], convention: Convention, resized: tuple[int, int] | None = None
+    values: Sequence[float], size: tuple[int, int], convention: str, resized: tuple[int, int] | None = None
 ) -> Box:
     """
     The box, px of the stored image, that numbers stand for. Arguments as of [`find_boxes`].
@@ -147,15 +145,16 @@ def meant_box(
         raise ValueError("not all of them are finite")
     x_min, x_max = sorted(values[0::2])
     y_min, y_max = sorted(values[1::2])
-    whole = encode_box((0, 0, *size), size, convention, resized)
-    step = 0.01 if convention in ("normalized", "llava") else 1
+    form = find_convention(convention)
+    whole = form.encode((0, 0, *size), size, resized)
+    step = 0.01 if form.decimals else 1
     # A box of the whole image as fractions is far more common than one of a single pixel in its corner.
     if step == 1 and max(values) <= 1:
         raise ValueError(f"fractions are no box of the convention '{convention}'")
     least, most = min(x_min - whole[0], y_min - whole[1]), max(x_max - whole[2], y_max - whole[3])
     if least < -step - _ROUNDING or most > step + _ROUNDING:
         raise ValueError(f"it reaches out of the image, which is {shown(whole)}")
-    box = decode_box((x_min, y_min, x_max, y_max), size, convention, resized)
+    box = form.decode((x_min, y_min, x_max, y_max), size, resized)
     if box[0] >= box[2] or box[1] >= box[3]:
         raise ValueError("it has no area")
     return box

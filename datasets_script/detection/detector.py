@@ -19,19 +19,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, overload
+from typing import overload
 
 import torch
 from PIL import Image, ImageOps
 
+from ..schema.boxes import Box
+from ..schema.detection import DetectedRegion, Detection
 from ..schema.prediction import Prediction
 from ..utils.photos import SourceError, open_source, to_rgb
 from ..vlm.base import DEFAULT_VLM, VLM, VLMAnswer
-from ..vlm.conventions import Box, Convention
+from ..vlm.conventions import BoxFormat
 from ..vlm.local import LocalVLM, Quantization
-from .answer_format import AnswerFormat, answer_format, convention_of
 from .answers import prediction_of, unescaped, without_thinking
 from .box_answers import find_boxes
 from .questions import Task, request
@@ -49,60 +49,10 @@ _REFERENCE = re.compile(r"<ref>(.*?)</ref>\s*(<box>.*?</box>)", re.DOTALL)
 _LINE = re.compile(r"^[^\[\]\n]*(\[[^\[\]\n]*\])[\s:,.–-]*([^\[\]\n]+)$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Region:
-    """
-    A flawed region.
-
-    Attributes:
-        box (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)`, exclusive maxima, px of the image.
-        label (`str`): What is wrong there, in the model's words; empty where it says nothing.
-    """
-
-    box: Box
-    label: str = ""
-
-
-@dataclass(frozen=True)
-class Detection:
-    """
-    What a model says of one image.
-
-    Attributes:
-        size (`tuple[int, int]`): Width and height of the image, upright, px.
-        has_artifact (`bool`, *optional*): `None` where the answer could not be read: that is no "no".
-        regions (`tuple[Region, ...]`, *optional*): In the pixels of the upright image. Empty where the model names
-            none or says that there are no flaws; `None` where it was not asked or its answer could not be read.
-        explanation (`str`, *optional*): What is wrong; `None` as for regions, and where there is nothing.
-        answers (`dict[str, str]`): What the model said, by question, as it came.
-        failures (`tuple[str, ...]`): Which answers could not be read, or did not come, and why.
-    """
-
-    size: tuple[int, int]
-    has_artifact: bool | None
-    regions: tuple[Region, ...] | None
-    explanation: str | None
-    answers: dict[str, str]
-    failures: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """As `artiagent detect` writes it, JSON-serialisable."""
-        regions = self.regions
-        return {
-            "width": self.size[0],
-            "height": self.size[1],
-            "has_artifact": self.has_artifact,
-            "regions": None if regions is None else [{"box": list(r.box), "label": r.label} for r in regions],
-            "explanation": self.explanation,
-            "answers": self.answers,
-            "failures": list(self.failures),
-        }
-
-
 class ArtifactDetector:
     """
-    Finds structural flaws in images. It is called as pipelines of transformers are: with an image for a [`Detection`],
-    with a list for a list.
+    Finds structural flaws in images. It is called as pipelines of transformers are: with an image for a
+    [`~datasets_script.schema.detection.Detection`], with a list for a list.
 
     No checkpoint trained on pairs of ours has been published yet, and models that are not trained on such flaws rarely
     see them: the default is a base to train.
@@ -113,7 +63,7 @@ class ArtifactDetector:
             a model at hand, e.g. behind an endpoint ([`~datasets_script.vlm.EndpointVLM`]).
         batch_size (`int`, *optional*, defaults to 4): Images whose questions are asked together.
         coordinates (`str`, *optional*): How the model writes boxes, by default as it was trained to, see
-            [`~datasets_script.evaluation.predict.convention_of`].
+            [`~datasets_script.vlm.VLM.coordinates`].
         min_pixels, max_pixels (`int`, *optional*): Bounds of Qwen2.5-VL's processor, by default its own.
         ask_all (`bool`, *optional*, defaults to `False`): Ask where and why of every image, whatever the answer to
             whether; the answers may contradict each other then.
@@ -121,6 +71,7 @@ class ArtifactDetector:
 
     Raises:
         ValueError: `batch_size` is below 1.
+        UserError: there are no such `coordinates`, or `min_pixels` is above `max_pixels`.
         VLMUnavailable: the model cannot be had.
     """
 
@@ -133,7 +84,7 @@ class ArtifactDetector:
         dtype: torch.dtype | None = None,
         quantization: Quantization | None = None,
         batch_size: int = 4,
-        coordinates: Convention | None = None,
+        coordinates: str | None = None,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         ask_all: bool = False,
@@ -144,7 +95,7 @@ class ArtifactDetector:
         if isinstance(model, str):
             model = LocalVLM(model, revision, device, dtype, quantization, batch_size)
         self.vlm, self.batch_size = model, batch_size
-        self.form = answer_format(model, coordinates or convention_of(model), (min_pixels, max_pixels))
+        self.form = model.box_format(coordinates, min_pixels, max_pixels)
         self.ask_all, self.max_new_tokens = ask_all, max_new_tokens
 
     @overload
@@ -160,7 +111,7 @@ class ArtifactDetector:
                 EXIF data turn are turned; boxes are in the pixels of the upright picture.
 
         Returns:
-            [`Detection`], or a list of them in the order of `images`.
+            [`~datasets_script.schema.detection.Detection`], or a list of them in the order of `images`.
 
         Raises:
             SourceError: a file cannot be read as a picture.
@@ -203,7 +154,7 @@ class ArtifactDetector:
         regions = None
         if prediction.boxes is not None:
             labels = read_labels(texts["localization"], image.size, self.form)
-            regions = tuple(Region(box, labels.get(box, "")) for box in prediction.boxes)
+            regions = tuple(DetectedRegion(box, labels.get(box, "")) for box in prediction.boxes)
         elif prediction.has_artifact is False and "localization" not in replies:
             regions = ()
         return Detection(
@@ -227,7 +178,7 @@ def upright(image: ImageInput) -> Image.Image:
         raise SourceError(f"{os.fspath(image)}: {error}") from error
 
 
-def read_labels(text: str, size: tuple[int, int], form: AnswerFormat) -> dict[Box, str]:
+def read_labels(text: str, size: tuple[int, int], form: BoxFormat) -> dict[Box, str]:
     """
     What an answer to "where?" says of its boxes, each of which is one of
     [`~datasets_script.detection.box_answers.find_boxes`]: the field `label` of its JSON object, InternVL's reference
@@ -236,7 +187,7 @@ def read_labels(text: str, size: tuple[int, int], form: AnswerFormat) -> dict[Bo
     Args:
         text (`str`): The answer.
         size (`tuple[int, int]`): Width and height of the image, px.
-        form (`AnswerFormat`): How boxes are written.
+        form (`BoxFormat`): How boxes are written.
     """
     try:
         text = without_thinking(text)

@@ -9,7 +9,7 @@ from PIL import Image
 from evaluate_metrics.functional.classification import CLASSES
 
 from ..vlm.base import VLMRequest
-from ..vlm.conventions import Convention
+from ..vlm.conventions import find_convention
 
 
 Task = Literal["detection", "localization", "explanation", "classification"]
@@ -58,24 +58,10 @@ Answer with a numbered list of kinds from above, in these words, and nothing els
 and, for an image without any:
 1. No artifacts."""
 
-_JSON = (
-    'Answer with JSON only, a list with an object for each region: [{"bbox_2d": [x_min, y_min, x_max, y_max], '
-    '"label": "what is wrong there"}]. Coordinates are counted from the top left corner, '
-)
-_FORMS: dict[Convention, str] = {
-    "pixel": f"{_JSON}in pixels of the image, which is WIDTH wide and HEIGHT high.",
-    "normalized": f"{_JSON}as fractions of the image's width and height, from 0 to 1 with three decimals.",
-    "qwen2.5": f"{_JSON}in absolute pixels of the image.",
-    "qwen3": f"{_JSON}in whole numbers from 0 to 1000, relative to the image's width and height.",
-    "internvl": "Answer with a line for each region: <ref>what is wrong there</ref><box>[[x_min, y_min, x_max, "
-    "y_max]]</box>. Coordinates are whole numbers from 0 to 1000, relative to the image's width and height.",
-    "llava": "Answer with a line for each region: [x_min, y_min, x_max, y_max], and what is wrong there. Coordinates "
-    "are fractions from 0 to 1 with two decimals, of the image padded to a square.",
-}
 _LENGTHS: dict[Task, int] = {"detection": 256, "localization": 1024, "explanation": 384, "classification": 256}
 
 
-def question(task: Task, coordinates: Convention) -> str:
+def question(task: Task, coordinates: str) -> str:
     """
     The text of a question. `WIDTH` and `HEIGHT` in it stand for those of the image, px.
 
@@ -83,16 +69,17 @@ def question(task: Task, coordinates: Convention) -> str:
         task (`str`): One of `TASKS`.
         coordinates (`str`): The convention of boxes that the model is asked for.
     """
+    form = find_convention(coordinates).question
     texts: dict[Task, str] = {
         "detection": _DETECTION,
-        "localization": f"{_LOCALIZATION}\n{_FORMS[coordinates]}\nIf there are none, answer only: []",
+        "localization": f"{_LOCALIZATION}\n{form}\nIf there are none, answer only: []",
         "explanation": _EXPLANATION,
         "classification": _CLASSIFICATION,
     }
     return f"Task: {task}.\n{texts[task]}"
 
 
-def request(task: Task, coordinates: Convention, image: Image.Image, max_new_tokens: int | None = None) -> VLMRequest:
+def request(task: Task, coordinates: str, image: Image.Image, max_new_tokens: int | None = None) -> VLMRequest:
     """A question with its image, to be answered in free text of at most `max_new_tokens` (a length for each task)."""
     width, height = image.size
     prompt = question(task, coordinates).replace("WIDTH", str(width)).replace("HEIGHT", str(height))

@@ -3,7 +3,7 @@ What a run has done so far, read from its folder: the marker of each finished sh
 
 A run's folder holds `run.json` (settings, versions, counts), `sources.jsonl`, `data/*.parquet`, `shards/*.json` (the
 markers, each written last), `rejected.jsonl` (at the end), `barred.json` (photographs that killed a worker), `logs/`
-(what each rank did) and `.locks/`.
+(what each rank did), `.locks/` and, of `artiagent synthesize`, `config.yaml` (its options).
 """
 
 from __future__ import annotations

@@ -20,11 +20,13 @@ from typing import Any
 from filelock import FileLock
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from evaluate_metrics.functional.versions import recorded_versions
+
 from ..figures.sheets import contact_sheet
 from ..pairs.card import write_pair_card
 from ..pairs.old_layout import upgrade_shards
 from ..pairs.storage import PairWriter, read_pairs
-from ..schema.run_record import RUN_FILE, RunRecord, recorded_versions
+from ..schema.run_record import RUN_FILE, RunRecord
 from ..utils.errors import StoppedError
 from ..utils.files import replacing, write_json
 from .ledger import Totals, json_lines, marker, read_markers, read_rejected, read_totals

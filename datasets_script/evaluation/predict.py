@@ -15,7 +15,6 @@ from PIL import Image
 
 from evaluate_metrics.functional.versions import versions
 
-from ..detection.answer_format import AnswerFormat
 from ..detection.answers import prediction_of
 from ..detection.questions import VERSION, Task, question, request
 from ..engine.locks import RunBusyError
@@ -23,6 +22,7 @@ from ..schema.image import BenchmarkImage
 from ..schema.prediction import Prediction
 from ..utils.errors import UserError
 from ..vlm.base import VLM, VLMAnswer
+from ..vlm.conventions import BoxFormat
 from .prediction_files import append_answers, begin_predictions
 
 
@@ -35,14 +35,14 @@ class PredictionSettings:
         benchmark (`str`): Its name.
         split (`str`, *optional*): Its default split without it.
         tasks (`tuple[str, ...]`): The questions.
-        form (`AnswerFormat`): How boxes are asked for.
+        form (`BoxFormat`): How boxes are asked for.
         max_new_tokens (`int`, *optional*): Longest answer; by default a length for each question.
     """
 
     benchmark: str
     split: str | None
     tasks: tuple[Task, ...]
-    form: AnswerFormat
+    form: BoxFormat
     max_new_tokens: int | None = None
 
 
@@ -79,15 +79,13 @@ def predict(
 
 def provenance(vlm: VLM, settings: PredictionSettings) -> dict[str, Any]:
     """What makes answers what they are: the first line of their file."""
-    form = settings.form
-    bounds = {"min_pixels": form.min_pixels, "max_pixels": form.max_pixels} if form.coordinates == "qwen2.5" else {}
+    coordinates = settings.form.coordinates
     return {
         "model": vlm.identity(),
         "benchmark": settings.benchmark,
         "split": settings.split,
-        "coordinates": form.coordinates,
-        **bounds,
-        "questions": {task: {"version": VERSION, "text": question(task, form.coordinates)} for task in settings.tasks},
+        **settings.form.record(),
+        "questions": {task: {"version": VERSION, "text": question(task, coordinates)} for task in settings.tasks},
         "max_new_tokens": settings.max_new_tokens,
         "versions": versions("torch", "transformers"),
     }

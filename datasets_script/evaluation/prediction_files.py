@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..detection.answer_format import AnswerFormat
 from ..detection.answers import prediction_of, read_answer
 from ..detection.box_answers import meant_box, shown
 from ..detection.questions import TASKS
-from ..schema.prediction import Box, Prediction
+from ..schema.boxes import Box
+from ..schema.prediction import Prediction
 from ..utils.errors import UserError
 from ..utils.files import write_text
-from ..vlm.conventions import CONVENTIONS, Convention
+from ..vlm.conventions import CONVENTIONS, BoxFormat
 
 
 _HEADER = "artiagent"
@@ -47,7 +47,7 @@ class PredictionFile:
 
 
 def read_predictions(
-    path: Path, sizes: Mapping[str, tuple[int, int]], coordinates: Convention | None = None
+    path: Path, sizes: Mapping[str, tuple[int, int]], coordinates: str | None = None
 ) -> PredictionFile:
     """
     Reads a file of predictions for the images of a benchmark.
@@ -69,11 +69,11 @@ def read_predictions(
     header: dict[str, Any] = {}
     lines: dict[str, int] = {}
     predictions: dict[str, Prediction] = {}
-    form = AnswerFormat(coordinates or "pixel")
+    form = BoxFormat(coordinates or "pixel")
     for number, record in _read_lines(path):
         if number == 1 and _HEADER in record:
             header = _read_header(record[_HEADER], path)
-            form = _answer_format(header, coordinates, path)
+            form = _box_format(header, coordinates, path)
             continue
         where = f"{path}, line {number}"
         image_id = record.get("id")
@@ -178,16 +178,19 @@ def _read_header(header: Any, path: Path) -> dict[str, Any]:
     return header
 
 
-def _answer_format(header: Mapping[str, Any], coordinates: Convention | None, path: Path) -> AnswerFormat:
+def _box_format(header: Mapping[str, Any], coordinates: str | None, path: Path) -> BoxFormat:
     recorded = header.get("coordinates", "pixel")
     if recorded not in CONVENTIONS:
         raise UserError(f'{path}, line 1: "coordinates" must be among {", ".join(CONVENTIONS)}, got {recorded!r}')
     bounds = {name: header[name] for name in ("min_pixels", "max_pixels") if header.get(name)}
-    return AnswerFormat(coordinates or recorded, **bounds)
+    try:
+        return BoxFormat(coordinates or recorded, **bounds)
+    except UserError as error:
+        raise UserError(f"{path}, line 1: {error}") from error
 
 
 def _read_record(
-    record: Mapping[str, Any], where: str, folder: Path, size: tuple[int, int], form: AnswerFormat
+    record: Mapping[str, Any], where: str, folder: Path, size: tuple[int, int], form: BoxFormat
 ) -> Prediction:
     fields = record.keys() - {"id"}
     if unknown := sorted(fields - _ANSWER_FIELDS - _VALUE_FIELDS):
@@ -204,7 +207,7 @@ def _read_record(
     return _read_texts(record, where, size, form)
 
 
-def _read_texts(record: Mapping[str, Any], where: str, size: tuple[int, int], form: AnswerFormat) -> Prediction:
+def _read_texts(record: Mapping[str, Any], where: str, size: tuple[int, int], form: BoxFormat) -> Prediction:
     if "answer" in record:
         if not isinstance(record["answer"], str):
             raise UserError(f'{where}: "answer" must be a text, got {record["answer"]!r}')

@@ -61,6 +61,20 @@ class Located:
     is_predicted: bool
     classes: tuple[str, ...]
 
+    @property
+    def rank(self) -> tuple[float, bool, str]:
+        """Order from worst to best; a wrong place shows more than none at all."""
+        return self.iou, not self.is_predicted, self.id
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredImage:
+    """An image of the benchmark, what was predicted of it, and how well its artifacts were found."""
+
+    image: BenchmarkImage
+    prediction: Prediction
+    located: Located
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -75,6 +89,8 @@ class Evaluation:
         failures (`tuple[tuple[str, str], ...]`): Image and reason, for every answer that could not be used.
         unscored_classes (`tuple[str, ...]`): The benchmark's classes that are none of SynArtifact's, where the
             predictions name classes: there is no `"classification"` then.
+        worst, best (`tuple[ScoredImage, ...]`): The images of `located` that were found worst and best, in this
+            order; as many as [`evaluate_predictions`] was told to keep.
     """
 
     n: int
@@ -82,6 +98,8 @@ class Evaluation:
     located: tuple[Located, ...]
     failures: tuple[tuple[str, str], ...]
     unscored_classes: tuple[str, ...] = ()
+    worst: tuple[ScoredImage, ...] = ()
+    best: tuple[ScoredImage, ...] = ()
 
     def score(self, name: str) -> Any:
         """What is called `section.score`, a number in most cases, or `None` where it was not computed."""
@@ -98,22 +116,26 @@ class Evaluation:
 
 
 def evaluate_predictions(
-    images: Iterable[BenchmarkImage], predictions: Mapping[str, Prediction], settings: ScoringSettings
+    images: Iterable[BenchmarkImage],
+    predictions: Mapping[str, Prediction],
+    settings: ScoringSettings,
+    cases: int = 0,
 ) -> Evaluation:
     """
-    Scores predictions. An image without a prediction counts as an answer that could not be parsed, not as "no". Images
-    are looked at one by one, so that memory does not grow with their pixels.
+    Score predictions. An image without a prediction counts as an answer that could not be parsed, not as "no". Images
+    are looked at one by one, in one pass, so that memory does not grow with their pixels.
 
     Args:
         images (`Iterable[BenchmarkImage]`): Of the benchmark, each once.
         predictions (`Mapping[str, Prediction]`): By id of the image.
         settings (`ScoringSettings`): What the numbers mean.
+        cases (`int`, *optional*, defaults to 0): How many of the worst and of the best located images to keep.
 
     Raises:
         ValueError: no image, or a mask that does not fit its image.
         ImportError, OSError: a metric lacks its package or its model.
     """
-    tables = _Tables()
+    tables = _Tables(cases)
     for image in images:
         prediction = predictions.get(image.id) or Prediction(image.id, failures=(MISSING,))
         tables.add(image, prediction, settings)
@@ -143,14 +165,17 @@ def predicted_region(prediction: Prediction) -> Any:
 
 @dataclass
 class _Tables:
-    """A row for each image, collected in one pass."""
+    """A row for each image, collected in one pass, and the images of the worst and best cases so far."""
 
+    cases: int
     predictions: list[Prediction] = field(default_factory=list)
     labels: list[bool | None] = field(default_factory=list)
     classes: list[tuple[str, ...]] = field(default_factory=list)
     counts: list[np.ndarray] = field(default_factory=list)
     located: list[Located] = field(default_factory=list)
     texts: list[tuple[str | None, str]] = field(default_factory=list)
+    worst: list[ScoredImage] = field(default_factory=list)
+    best: list[ScoredImage] = field(default_factory=list)
 
     def add(self, image: BenchmarkImage, prediction: Prediction, settings: ScoringSettings) -> None:
         self.predictions.append(prediction)
@@ -178,7 +203,15 @@ class _Tables:
         if hits + missed:
             iou = float(hits / (hits + false + missed))
             area = float((hits + missed) / (image.size[0] * image.size[1]))
-            self.located.append(Located(image.id, iou, area, bool(hits + false), self.classes[-1]))
+            located = Located(image.id, iou, area, bool(hits + false), self.classes[-1])
+            self.located.append(located)
+            self._keep(ScoredImage(image, prediction, located))
+
+    def _keep(self, scored: ScoredImage) -> None:
+        for kept, reverse in ((self.worst, False), (self.best, True)):
+            kept.append(scored)
+            kept.sort(key=lambda case: case.located.rank, reverse=reverse)
+            del kept[self.cases :]
 
     def evaluation(self, settings: ScoringSettings) -> Evaluation:
         if not self.predictions:
@@ -195,6 +228,8 @@ class _Tables:
             located=tuple(self.located),
             failures=tuple((given.id, reason) for given in self.predictions for reason in given.failures),
             unscored_classes=self._foreign_classes() if self._names_classes() else (),
+            worst=tuple(self.worst),
+            best=tuple(self.best),
         )
 
     def _failed(self, *questions: str) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
+from ..utils.markdown import markdown_table
 from .published import PublishedTable
 from .scores import Evaluation, ScoringSettings
 
@@ -42,7 +42,7 @@ PAPER_COLUMNS = {
 }
 
 
-def report_text(
+def evaluation_text(
     evaluation: Evaluation, model: str, benchmark: str, published: PublishedTable | None, settings: ScoringSettings
 ) -> str:
     """The paper's table, every score with its interval, the classes, and what could not be used; Markdown."""
@@ -74,7 +74,7 @@ def paper_table(evaluation: Evaluation, model: str, benchmark: str, published: P
     columns = published.columns if published else PAPER_COLUMNS
     rows = [[name, *map(_number, values)] for name, values in (published.rows if published else {}).items()]
     rows.append([f"**{model}**", *(_number(evaluation.score(name)) for name in columns)])
-    return markdown_table([published.title if published else benchmark, *columns.values()], rows)
+    return markdown_table([published.title if published else benchmark, *columns.values()], rows, aligned=True)
 
 
 def score_table(evaluation: Evaluation) -> str:
@@ -88,7 +88,7 @@ def score_table(evaluation: Evaluation) -> str:
         low_high = evaluation.score(f"{name}_interval")
         n = section.get("n_scored", section["n"])
         rows.append([words, _number(value), _interval(low_high), str(n), str(section["protocol"])])
-    return markdown_table(["score", "value", "95 % interval", "n", "protocol"], rows)
+    return markdown_table(["score", "value", "95 % interval", "n", "protocol"], rows, aligned=True)
 
 
 def class_table(evaluation: Evaluation) -> str:
@@ -104,16 +104,7 @@ def class_table(evaluation: Evaluation) -> str:
         ]
         for name in sorted({*recalls, *ious})
     ]
-    return markdown_table(["class", "recall", "mean IoU", "images"], rows) if rows else ""
-
-
-def markdown_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells aligned in columns, so that it also reads well as plain text."""
-    lines = [list(heading), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
-    padded = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    rule = " | ".join("-" * width for width in widths)
-    return "\n".join(f"| {line} |" for line in (padded[0], rule, *padded[1:]))
+    return markdown_table(["class", "recall", "mean IoU", "images"], rows, aligned=True) if rows else ""
 
 
 def _number(value: Any) -> str:

@@ -8,26 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw
 
 from evaluate_metrics.functional.intervals import score_with_intervals
 
-from .style import BLUE, FAINT, INK, ORANGE, new_figure, only_x, shortened, styled, to_image
+from . import style
+from .charts import BLUE, FAINT, INK, ORANGE, new_figure, only_x, shortened, styled, to_image
+from .drawing import draw_legend, draw_swatch, draw_title, fitted, in_rows, with_mask, wrapped
+from .style import LINE, MARGIN, TEXT_FONT, TITLE_FONT
 
 
-Color = tuple[int, int, int]
-
-_TRUTH: Color = (0, 114, 178)
-_PREDICTION: Color = (213, 94, 0)
+_TRUTH, _PREDICTION = style.BLUE, style.ORANGE
 _TILE = 380
 _GAP = 8
-_MARGIN = 28
 _CARD = 2 * _TILE + _GAP
-_LINE = 22
 _INDENT = 22
 _LINES_OF_A_TEXT = 7
-_TITLE_FONT = ImageFont.load_default(size=26)
-_TEXT_FONT = ImageFont.load_default(size=17)
 
 # Sizes of true regions, in shares of the image, that IoU is told for.
 _SIZE_EDGES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -76,20 +72,12 @@ def case_sheet(cases: Sequence[Case], title: str, columns: int = 2) -> Image.Ima
     for case in cases:
         _check(case)
     cards = [_card(case) for case in cases]
-    rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
-    heights = [max(card.height for card in row) + _MARGIN for row in rows]
-    width = 2 * _MARGIN + min(columns, len(cards)) * (_CARD + _MARGIN) - _MARGIN
-    heading = wrapped(title, width - 2 * _MARGIN, _TITLE_FONT)
-    top = _MARGIN + 34 * len(heading) + 40
-    sheet = Image.new("RGB", (width, top + sum(heights)), "white")
+    width = min(columns, len(cards)) * (_CARD + MARGIN) - MARGIN
+    heading = wrapped(title, width, TITLE_FONT)
+    sheet = in_rows(cards, columns, MARGIN + 34 * len(heading) + 40, MARGIN)
     draw = ImageDraw.Draw(sheet)
-    for number, line in enumerate(heading):
-        draw.text((_MARGIN, _MARGIN - 6 + 34 * number), line, fill=INK, font=_TITLE_FONT)
-    _draw_legend(draw, top - 40)
-    for row, height in zip(rows, heights, strict=True):
-        for column, card in enumerate(row):
-            sheet.paste(card, (_MARGIN + column * (_CARD + _MARGIN), top))
-        top += height
+    below = draw_title(draw, heading)
+    draw_legend(draw, [(_TRUTH, "true region"), (_PREDICTION, "predicted region")], below)
     return sheet
 
 
@@ -199,79 +187,33 @@ def _check(case: Case) -> None:
 
 
 def _card(case: Case) -> Image.Image:
-    factor = _TILE / max(case.image.size)
-    size = (max(1, round(case.image.width * factor)), max(1, round(case.image.height * factor)))
-    plain = case.image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    marked = _outlined(_outlined(plain, case.truth, _TRUTH, 0.4), case.prediction, _PREDICTION, 0.25)
+    plain = fitted(case.image, _TILE)
+    marked = with_mask(plain, case.truth, _TRUTH, 0.4, outline=3, halo=True)
+    marked = with_mask(marked, case.prediction, _PREDICTION, 0.25, outline=3, halo=True)
     texts = [
         (_TRUTH, _text_lines(f"truth: {case.truth_text or 'no explanation'}")),
         (_PREDICTION, _text_lines(f"predicted: {case.predicted_text or 'no explanation'}")),
     ]
-    height = size[1] + 12 + _LINE * (1 + sum(len(lines) for _, lines in texts))
+    height = plain.height + 12 + LINE * (1 + sum(len(lines) for _, lines in texts))
     card = Image.new("RGB", (_CARD, height), "white")
     for index, tile in enumerate((plain, marked)):
         card.paste(tile, (index * (_TILE + _GAP), 0))
-    draw, top = ImageDraw.Draw(card), size[1] + 8
+    draw, top = ImageDraw.Draw(card), plain.height + 8
     empty = "" if case.prediction.any() else ", nothing predicted"
-    name = wrapped(f"IoU {case.iou:.3f}{empty} · {case.id}", _CARD, _TEXT_FONT)[0]
-    draw.text((0, top), name, fill=INK, font=_TEXT_FONT)
+    draw.text((0, top), wrapped(f"IoU {case.iou:.3f}{empty} · {case.id}", _CARD)[0], fill=style.INK, font=TEXT_FONT)
     for color, lines in texts:
-        draw.rounded_rectangle((0, top + _LINE + 3, 14, top + _LINE + 17), radius=3, fill=color)
+        draw_swatch(draw, (0, top + LINE + 3), color)
         for line in lines:
-            top += _LINE
-            draw.text((_INDENT, top), line, fill=INK, font=_TEXT_FONT)
+            top += LINE
+            draw.text((_INDENT, top), line, fill=style.INK, font=TEXT_FONT)
     return card
 
 
 def _text_lines(text: str) -> list[str]:
-    lines = wrapped(text, _CARD - _INDENT, _TEXT_FONT)
+    lines = wrapped(text, _CARD - _INDENT)
     if len(lines) > _LINES_OF_A_TEXT:
         lines = [*lines[: _LINES_OF_A_TEXT - 1], lines[_LINES_OF_A_TEXT - 1][:-1].rstrip() + "…"]
     return lines
-
-
-def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """Lines that fit; what is wider than a line on its own, such as Chinese, is broken anywhere."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width:
-            lines[-1] = longer
-            continue
-        if lines[-1]:
-            lines.append("")
-        for character in word:
-            if font.getlength(lines[-1] + character) > width:
-                lines.append("")
-            lines[-1] += character
-    return lines
-
-
-def _outlined(image: Image.Image, mask: np.ndarray, color: Color, opacity: float) -> Image.Image:
-    """`image` with a mask of any size laid over it: a tint, and an outline of three px within a white one."""
-    region = Image.fromarray(mask.astype(np.uint8) * 255).resize(image.size, Image.Resampling.BILINEAR)
-    inside = region.point(lambda value: 255 * (value > 127))
-    # A border lets what fills the image have an outline too.
-    framed = Image.new("L", (image.width + 6, image.height + 6))
-    framed.paste(inside, (3, 3))
-    within, around = (
-        np.asarray(framed.filter(kind(size)))[3:-3, 3:-3] > 0
-        for kind, size in ((ImageFilter.MinFilter, 7), (ImageFilter.MaxFilter, 3))
-    )
-    area = np.asarray(inside) > 0
-    pixels = np.asarray(image, dtype=np.float32).copy()
-    pixels[area] = pixels[area] * (1 - opacity) + np.array(color, dtype=np.float32) * opacity
-    pixels[area & ~within] = color
-    pixels[around & ~area] = 255
-    return Image.fromarray(pixels.round().astype(np.uint8))
-
-
-def _draw_legend(draw: ImageDraw.ImageDraw, top: int) -> None:
-    left = float(_MARGIN)
-    for color, text in ((_TRUTH, "true region"), (_PREDICTION, "predicted region")):
-        draw.rounded_rectangle((left, top + 3, left + 16, top + 19), radius=3, fill=color)
-        draw.text((left + 23, top), text, fill=INK, font=_TEXT_FONT)
-        left += 23 + draw.textlength(text, font=_TEXT_FONT) + 26
 
 
 def _success_curve(axes: Axes, values: np.ndarray, protocol: str) -> None:

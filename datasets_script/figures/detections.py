@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from ..detection.detector import Detection
-from .cases import wrapped
-from .sheets import Color, draw_box, draw_tag
+from ..schema.detection import Detection
+from .drawing import draw_box, draw_tag, fitted, wrapped
+from .style import BLUE, FAINT, GREEN, INK, LINE, OCHRE, ORANGE, PURPLE, TEXT_FONT, TITLE_FONT, Color
 
 
-_FLAWED: Color = (213, 94, 0)
-_CLEAN: Color = (0, 140, 105)
-_UNKNOWN: Color = (112, 112, 120)
-_INK: Color = (30, 30, 34)
-_BOXES: tuple[Color, ...] = ((213, 94, 0), (0, 114, 178), (170, 60, 140), (0, 140, 105), (190, 140, 0))
+_BOXES: tuple[Color, ...] = (ORANGE, BLUE, PURPLE, GREEN, OCHRE)
 
 # The picture's long side is brought within these, px: boxes and text have one size on all.
 _LEAST, _MOST = 768, 1280
 _LEAST_WIDTH = 640
 _MARGIN = 18
-_LINE = 26
-_HEADING_FONT = ImageFont.load_default(size=24)
-_FONT = ImageFont.load_default(size=18)
+_HEADING = 36
 
 
 def detection_picture(image: Image.Image, detection: Detection, name: str = "") -> Image.Image:
@@ -42,11 +36,9 @@ def detection_picture(image: Image.Image, detection: Detection, name: str = "") 
     """
     if image.size != detection.size:
         raise ValueError(f"`image` must be of the detection's size, {detection.size}, got {image.size}")
-    factor = min(max(1.0, _LEAST / max(image.size)), _MOST / max(image.size))
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    picture = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    picture = fitted(image, min(max(_LEAST, *image.size), _MOST))
     regions = detection.regions or ()
-    scale = (size[0] / image.width, size[1] / image.height)
+    scale = (picture.width / image.width, picture.height / image.height)
     for number, region in enumerate(regions):
         draw_box(picture, region.box, scale, _color(number))
     for number, region in enumerate(regions):
@@ -65,22 +57,22 @@ def _with_text(picture: Image.Image, detection: Detection, name: str) -> Image.I
     lines = [
         (color, line)
         for color, text in _paragraphs(detection, name)
-        for line in wrapped(_printable(text), width - 2 * _MARGIN, _FONT)
+        for line in wrapped(_printable(text), width - 2 * _MARGIN)
     ]
     top = picture.height + _MARGIN
-    sheet = Image.new("RGB", (width, top + 36 + _LINE * len(lines) + _MARGIN), "white")
+    sheet = Image.new("RGB", (width, top + _HEADING + LINE * len(lines) + _MARGIN), "white")
     sheet.paste(picture, ((width - picture.width) // 2, 0))
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, top - 4), verdict, fill=color, font=_HEADING_FONT)
+    draw.text((_MARGIN, top - 4), verdict, fill=color, font=TITLE_FONT)
     for number, (color, line) in enumerate(lines):
-        draw.text((_MARGIN, top + 36 + _LINE * number), line, fill=color, font=_FONT)
+        draw.text((_MARGIN, top + _HEADING + LINE * number), line, fill=color, font=TEXT_FONT)
     return sheet
 
 
 def _verdict(detection: Detection) -> tuple[Color, str]:
     if detection.has_artifact is None:
-        return _UNKNOWN, "No verdict: the answer could not be read"
-    return (_FLAWED, "Artifacts") if detection.has_artifact else (_CLEAN, "No artifacts")
+        return FAINT, "No verdict: the answer could not be read"
+    return (ORANGE, "Artifacts") if detection.has_artifact else (GREEN, "No artifacts")
 
 
 def _paragraphs(detection: Detection, name: str) -> list[tuple[Color, str]]:
@@ -89,10 +81,10 @@ def _paragraphs(detection: Detection, name: str) -> list[tuple[Color, str]]:
         for number, region in enumerate(detection.regions or ())
     ]
     if detection.has_artifact and detection.regions == ():
-        labels = [(_UNKNOWN, "No place is named.")]
-    explanation = [(_INK, detection.explanation)] if detection.explanation else []
-    failures = [(_UNKNOWN, f"not read: {failure}") for failure in detection.failures]
-    return [*labels, *explanation, *failures, *([(_UNKNOWN, name)] if name else [])]
+        labels = [(FAINT, "No place is named.")]
+    explanation = [(INK, detection.explanation)] if detection.explanation else []
+    failures = [(FAINT, f"not read: {failure}") for failure in detection.failures]
+    return [*labels, *explanation, *failures, *([(FAINT, name)] if name else [])]
 
 
 def _printable(text: str) -> str:

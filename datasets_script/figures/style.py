@@ -1,89 +1,42 @@
-"""The one look of all charts: Okabe and Ito's colours, no frames, titles that say what is counted."""
+"""The one look of all figures: Okabe and Ito's colours, which stay apart for the colour-blind, and the fonts."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from PIL import Image
+from PIL import ImageFont
 
-from .sheets import TYPE_COLORS
+from diffusers_artifact.artifact_types import RECORDS
+from diffusers_artifact.mapping import ArtifactType
 
 
-INK, FAINT, RULE = "#1e1e22", "#707078", "#dedee2"
-BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#008c69"
-COLOR_OF_TYPE: Mapping[str, str] = {kind: "#{:02x}{:02x}{:02x}".format(*color) for kind, color in TYPE_COLORS.items()}
+Color = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# Pixels of a picture for each hundredth of an inch of its figure; pages show it at half its size.
-SHARPNESS = 2
+BLUE: Color = (0, 114, 178)
+ORANGE: Color = (213, 94, 0)
+GREEN: Color = (0, 140, 105)
+PURPLE: Color = (170, 60, 140)
+OCHRE: Color = (190, 140, 0)
+GREY: Color = (90, 90, 90)
 
-_SETTINGS: dict[Any, Any] = {
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.h_pad": 0.08,
-    "figure.constrained_layout.w_pad": 0.08,
-    "font.size": 10,
-    "text.color": INK,
-    "text.parse_math": False,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": INK,
-    "axes.labelsize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlepad": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9.5,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
+INK: Color = (30, 30, 34)
+FAINT: Color = (112, 112, 120)
+RULE: Color = (222, 222, 226)
+ERROR: Color = (176, 32, 32)
 
-styled = rc_context(_SETTINGS)
-"""Decorator of the functions that draw."""
+TYPE_COLORS: Mapping[ArtifactType, Color] = {kind: record.color for kind, record in RECORDS.items()}
+
+TITLE_FONT = ImageFont.load_default(size=26)
+TEXT_FONT = ImageFont.load_default(size=17)
+SMALL_FONT = ImageFont.load_default(size=14)
+LINE = 22
+"""Height of a line of `TEXT_FONT`, px."""
+
+MARGIN = 28
+"""Around a sheet, px."""
 
 
-def new_figure(width: int, height: int) -> Figure:
-    """A white figure of so many px at 100 %."""
-    return Figure(figsize=(width / 100, height / 100), dpi=100 * SHARPNESS, facecolor="white")
-
-
-def only_x(axes: Axes) -> None:
-    """Leaves of the frame what horizontal bars need."""
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x")
-
-
-def legend_below(axes: Axes) -> None:
-    """Within the axes it would cover the data of some set."""
-    axes.figure.legend(
-        *axes.get_legend_handles_labels(),
-        loc="outside lower left",
-        ncols=5,
-        handlelength=1.2,
-        handletextpad=0.5,
-        columnspacing=1.2,
-    )
-
-
-def to_image(figure: Figure) -> Image.Image:
-    """The figure as an RGB picture, `SHARPNESS` times its size in px."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return Image.open(buffer).convert("RGB")
-
-
-def shortened(text: str, length: int = 28) -> str:
-    """A name that fits beside an axis."""
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+def as_hex(color: Color) -> str:
+    """Write a colour as HTML and matplotlib take it."""
+    return "#{:02x}{:02x}{:02x}".format(*color)

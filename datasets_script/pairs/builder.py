@@ -1,5 +1,6 @@
 """
-The data set of pairs as a builder of `datasets`: what `artiagent synthesize` has written, in six forms.
+The dataset of pairs as a builder of `datasets`: what `artiagent synthesize` has written, in the forms of
+[`~datasets_script.pairs.configurations.CONFIGURATIONS`].
 
 ```python
 from datasets_script.pairs import ArtiAgentPairs
@@ -9,14 +10,8 @@ builder.download_and_prepare()
 train = builder.as_dataset("train")
 ```
 
-| config | a row is | columns |
-|---|---|---|
-| `pairs` | a pair | `datasets_script.schema.features.PAIR_FEATURES`, as written |
-| `images` | an image, clean or flawed | `datasets_script.benchmarks.base.BENCHMARK_FEATURES` |
-| `vqa` | a conversation about an image | `id`, `images` and `messages`, as TRL's trainers take them |
-| `masks` | an image | `image`, the mask of all flaws and that of each type |
-| `instructions` | an image and a task of `artiagent predict`, with its answer | as of `vqa` |
-| `comparisons` | a pair, and which of its images is flawed | as of `vqa`, two images |
+The cache holds each image once, as a file of its own ([`~datasets_script.pairs.image_files.ImageFiles`]): rows of all
+configurations name these files, and the image is decoded when a row is read.
 """
 
 from __future__ import annotations
@@ -24,6 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -31,11 +27,19 @@ from datasets import Features
 
 from ..schema.features import PAIR_FEATURES
 from ..utils.errors import UserError
-from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, Convention
+from ..vlm.conventions import QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, BoxFormat
+from .configurations import CONFIGURATIONS
+from .image_files import ImageFiles
 from .storage import check_shards, find_shards, read_rows, split_of
 from .views import images, masks, vqa
 from .views.comparisons import comparison_row
 from .views.instructions import instruction_rows
+
+
+# Folder of the cache that holds the images of all sets of pairs.
+_IMAGES = "artiagent-images"
+# Columns of a row of pairs that the other configurations show.
+_IMAGE_COLUMNS = ("source", "clean", "flawed")
 
 
 @dataclass
@@ -43,7 +47,8 @@ class PairsConfig(datasets.BuilderConfig):
     """
     Args:
         source (`str` or sequence of `str`): Folder that `artiagent synthesize` has completed, Parquet files of one or
-            a pattern for them; or several.
+            a pattern for them, `pairs-SPLIT.parquet` of a folder that `artiagent prepare artiagent --out` has written;
+            or several.
         coordinates (`str`, *optional*, defaults to `"pixel"`): How `vqa` and `instructions` write boxes,
             one of [`datasets_script.vlm.conventions.CONVENTIONS`].
         min_pixels, max_pixels (`int`): As the processor is set that conversations with `coordinates="qwen2.5"` are
@@ -55,7 +60,7 @@ class PairsConfig(datasets.BuilderConfig):
     """
 
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = ()
-    coordinates: Convention = "pixel"
+    coordinates: str = "pixel"
     min_pixels: int = QWEN2_5_MIN_PIXELS
     max_pixels: int = QWEN2_5_MAX_PIXELS
     seed: int = 0
@@ -67,20 +72,43 @@ class PairsConfig(datasets.BuilderConfig):
         stamps = [f"{path} {os.stat(path).st_size} {os.stat(path).st_mtime_ns}" for path in files]
         return super().create_config_id({**config_kwargs, "source": stamps}, custom_features)
 
+    @property
+    def features(self) -> Features:
+        """The columns of a row."""
+        others = {"pairs": PAIR_FEATURES, "images": images.FEATURES, "masks": masks.FEATURES}
+        return others.get(self.name, vqa.FEATURES)
+
+    def rows(self, pair: dict[str, Any]) -> Iterable[dict[str, Any]]:
+        """
+        Make the rows about a pair.
+
+        Args:
+            pair (`dict`): A row of `PAIR_FEATURES` as it is stored.
+
+        Returns:
+            `Iterable[dict]`: Rows of `features`, images as they are stored.
+        """
+        if self.name == "images":
+            return images.image_rows(pair)
+        if self.name == "masks":
+            return masks.mask_rows(pair)
+        if self.name == "comparisons":
+            return [comparison_row(pair, self.seed)]
+        box_format = BoxFormat(self.coordinates, self.min_pixels, self.max_pixels)
+        if self.name == "vqa":
+            return vqa.vqa_rows(pair, box_format, self.seed)
+        if self.name == "instructions":
+            return instruction_rows(pair, box_format)
+        return [pair]
+
 
 class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
-    """See the module. Pictures keep their bytes; rows have the order of the source, however many processes read."""
+    """See the module. Images keep their bytes; rows have the order of the source, however many processes read."""
 
-    VERSION = datasets.Version("1.0.0")
+    # Before 2.0.0 the cache held a copy of an image for each row that shows it.
+    VERSION = datasets.Version("2.0.0")
     BUILDER_CONFIG_CLASS = PairsConfig
-    BUILDER_CONFIGS = [
-        PairsConfig(name="pairs", description="One row a pair."),
-        PairsConfig(name="images", description="One row an image, clean or flawed, with its flaws as regions."),
-        PairsConfig(name="vqa", description="One row an image, with a conversation about its flaws."),
-        PairsConfig(name="masks", description="One row an image, with masks of its flaws."),
-        PairsConfig(name="instructions", description="One row an image and task, with the answer in its form."),
-        PairsConfig(name="comparisons", description="One row a pair, with the question which image is flawed."),
-    ]
+    BUILDER_CONFIGS = [PairsConfig(name=item.name, description=f"One row is {item.row}.") for item in CONFIGURATIONS]
     DEFAULT_CONFIG_NAME = "pairs"
     DEFAULT_WRITER_BATCH_SIZE = 100
 
@@ -88,38 +116,45 @@ class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         check_config(self.config)
-        others = {"pairs": PAIR_FEATURES, "images": images.FEATURES, "masks": masks.FEATURES}
         return datasets.DatasetInfo(
-            description="Pairs of clean and structurally flawed images.",
-            features=others.get(self.config.name, vqa.FEATURES),
+            description="Pairs of clean and structurally flawed images.", features=self.config.features
         )
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         files = find_shards(self.config.source)
         check_shards(files)
         splits = ["train", "test"] if self.config.test_share else ["train"]
-        return [datasets.SplitGenerator(name=split, gen_kwargs={"files": files, "split": split}) for split in splits]
+        # A stream has no cache: its rows hold the bytes.
+        folder = None if dl_manager.is_streaming else image_cache(self._cache_dir_root)
+        return [
+            datasets.SplitGenerator(name=split, gen_kwargs={"files": files, "split": split, "folder": folder})
+            for split in splits
+        ]
 
-    def _generate_examples(self, files: list[str], split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for row in read_rows(files):
-            if split_of(row["source_id"], self.config.test_share, self.config.seed) == split:
-                for view in self._views(row):
-                    yield view.get("id") or view["pair_id"], view
+    def _generate_examples(
+        self, files: list[str], split: str, folder: Path | None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        stored = ImageFiles(folder) if folder else None
+        for pair in read_rows(files):
+            if split_of(pair["source_id"], self.config.test_share, self.config.seed) == split:
+                for row in self.config.rows(_with_files(pair, stored) if stored else pair):
+                    yield row.get("id") or row["pair_id"], row
 
-    def _views(self, row: dict[str, Any]) -> Iterable[dict[str, Any]]:
-        config = self.config
-        if config.name == "images":
-            return images.image_rows(row)
-        if config.name == "masks":
-            return masks.mask_rows(row)
-        if config.name == "comparisons":
-            return [comparison_row(row, config.seed)]
-        box_format = vqa.BoxFormat(config.coordinates, config.min_pixels, config.max_pixels)
-        if config.name == "vqa":
-            return vqa.vqa_rows(row, box_format, config.seed)
-        if config.name == "instructions":
-            return instruction_rows(row, box_format)
-        return [row]
+
+def image_cache(cache: str | os.PathLike[str] | None = None) -> Path:
+    """
+    Return the folder that images are stored in.
+
+    Args:
+        cache (`str`, *optional*): A cache of datasets; by default that of `datasets`.
+    """
+    return Path(datasets.config.HF_DATASETS_CACHE if cache is None else cache, _IMAGES).absolute()
+
+
+def _with_files(pair: dict[str, Any], stored: ImageFiles) -> dict[str, Any]:
+    """A pair whose images have files. Of such an image `datasets` writes the path and leaves out the bytes."""
+    images = {name: pair[name]["bytes"] for name in _IMAGE_COLUMNS}
+    return pair | {name: {"bytes": content, "path": stored.add(content)} for name, content in images.items()}
 
 
 def check_config(config: PairsConfig) -> None:
@@ -127,8 +162,6 @@ def check_config(config: PairsConfig) -> None:
     Raises:
         UserError: the coordinates, the limits of pixels or the share is none there is.
     """
-    vqa.BoxFormat(config.coordinates, config.min_pixels, config.max_pixels)
-    if config.coordinates not in CONVENTIONS:
-        raise UserError(f"coordinates must be among {', '.join(CONVENTIONS)}, got '{config.coordinates}'")
+    BoxFormat(config.coordinates, config.min_pixels, config.max_pixels)
     if not 0 <= config.test_share < 1:
         raise UserError(f"test_share must be at least 0 and below 1, got {config.test_share}")

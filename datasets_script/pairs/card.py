@@ -9,6 +9,7 @@ from huggingface_hub import DatasetCardData
 
 from ..schema.run_record import RunRecord
 from ..utils.files import write_text
+from ..utils.markdown import markdown_table
 
 
 COLUMNS = {
@@ -126,19 +127,16 @@ def _front_matter(run: RunRecord) -> str:
 
 
 def _body(run: RunRecord) -> str:
-    counts = {kind: f"{run.accepted.get(kind, 0)} | {made}" for kind, made in sorted(run.made.items())}
+    counts = [(kind, run.accepted.get(kind, 0), made) for kind, made in sorted(run.made.items())]
     return _BODY.format(
         pairs=run.pairs,
         sources=run.sources["count"],
-        columns=_table("column | content", COLUMNS),
-        fields=_table("field | content", ARTIFACT_FIELDS),
-        counts=_table("type | kept | made", counts, code=False),
+        columns=markdown_table(["column", "content"], [(f"`{name}`", content) for name, content in COLUMNS.items()]),
+        fields=markdown_table(
+            ["field", "content"], [(f"`{name}`", content) for name, content in ARTIFACT_FIELDS.items()]
+        ),
+        counts=markdown_table(["type", "kept", "made"], counts),
         rejected=run.rejected,
         model=run.settings["model"],
         settings=json.dumps(run.identity, indent=1, ensure_ascii=False),
     )
-
-
-def _table(heading: str, rows: dict[str, str], code: bool = True) -> str:
-    lines = [f"| {heading} |", "|---" * (heading.count("|") + 1) + "|"]
-    return "\n".join(lines + [f"| {f'`{name}`' if code else name} | {content} |" for name, content in rows.items()])

@@ -1,46 +1,37 @@
-"""Write a data set of pairs as a folder of Parquet files, in every form a trainer takes."""
+"""Write a dataset of pairs as a folder of images and of rows about them, in every form that a trainer takes."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard
 
-from evaluate_metrics.functional.versions import versions
-
 from ..utils.errors import UserError
-from ..utils.files import replacing_folder, write_json
-from ..vlm.conventions import MEANINGS
-from .builder import ArtiAgentPairs
+from ..vlm.conventions import find_convention
+from .builder import PairsConfig, check_config
+from .configurations import CONFIGURATIONS, HALVES, MASKS, SOURCES, configurations_table
+from .folders import whole_folder
+from .named_images import card_config, image_name, name_images, stored_columns
+from .storage import check_shards, find_shards, read_rows, split_of
 
 
 _RUN_FILES = ("run.json", "rejected.jsonl", "contact_sheet.png")
 
 
-_CONFIGS = {
-    "pairs": "a pair, with the columns above",
-    "images": "an image, clean or flawed: `image`, `has_artifact`, `regions`, as benchmarks have them",
-    "vqa": "a conversation about an image: `id`, `images`, `messages`",
-    "masks": "an image: `image`, `mask` of all flaws, `mask_<type>`",
-    "instructions": "an image and a question of `artiagent predict` with the right answer: columns as of `vqa`",
-    "comparisons": "a pair, which of its images is flawed and why: columns as of `vqa`, two images",
-}
-
-
-_WITH_BOXES = ("vqa", "instructions")
-
-
 def prepare_pairs_folder(
     source: Path, out: Path, configs: Sequence[str], num_proc: int | None = None, **options: Any
-) -> dict[str, datasets.SplitDict]:
+) -> dict[str, dict[str, int]]:
     """
-    Writes configurations of a set of pairs as a folder of Parquet files under the card of the set; whole or not at
-    all.
+    Write configurations of a dataset of pairs as a folder under the card of the dataset; whole or not at all. The
+    folder holds each image once, as a file, and for each configuration and split a Parquet file of rows that name the
+    images.
 
     Args:
         source (`Path`): A folder written by `artiagent synthesize`.
@@ -50,10 +41,10 @@ def prepare_pairs_folder(
         options: Further fields of [`PairsConfig`].
 
     Returns:
-        `dict[str, datasets.SplitDict]`: The splits of each configuration.
+        `dict[str, dict[str, int]]`: The rows of each split of each configuration.
 
     Raises:
-        UserError: the source is no folder of a completed run, or has lost its card.
+        UserError: the source is no folder of a completed run, holds no pair, or has lost its card.
         FileExistsError: `out` exists.
     """
     if not source.is_dir():
@@ -63,55 +54,123 @@ def prepare_pairs_folder(
             f"source '{source}' has no README.md, the card that the prepared set carries on, with the licence of its "
             "photographs: the command that made the run writes it again"
         )
-    splits = {}
-    with _whole_folder(out, options) as folder:
-        for config in configs:
-            cache = str(folder / "cache")
-            builder = ArtiAgentPairs(cache_dir=cache, config_name=config, source=str(source), **options)
-            builder.download_and_prepare(str(folder / config), file_format="parquet", num_proc=num_proc)
-            (folder / config / "dataset_info.json").unlink()
-            splits[config] = builder.info.splits
+    chosen = [PairsConfig(name=name, source=str(source), **options) for name in configs]
+    for config in chosen:
+        check_config(config)
+    files = find_shards(source)
+    check_shards(files)
+    with whole_folder(out, options) as folder:
+        parts = _write_parts(files, folder, chosen, num_proc)
+        if not parts:
+            raise UserError(f"source '{source}' holds no pair")
+        splits = sorted({part.split for part in parts}, reverse=True)
+        rows = {
+            config.name: {split: _join_parts(parts, folder, config, split) for split in splits} for config in chosen
+        }
         card = DatasetCard.load(source / "README.md")
+        shown = {item.name: item.shows for item in CONFIGURATIONS}
         card.data.configs = [
-            {
-                "config_name": config,
-                "data_files": [{"split": split, "path": f"{config}/*-{split}*.parquet"} for split in splits[config]],
-                **({"default": True} if config == configs[0] else {}),
-            }
-            for config in configs
+            card_config(config.name, config.features, splits, shown[config.name], is_default=config is chosen[0])
+            for config in chosen
         ]
-        card.text += _configs_text(configs, builder.config)
+        card.text += _configs_text(configs, chosen[0])
         card.save(folder / "README.md")
         for name in _RUN_FILES:
             if (source / name).exists():
                 shutil.copyfile(source / name, folder / name)
-    return splits
+    return rows
 
 
-def _configs_text(configs: Sequence[str], settings: datasets.BuilderConfig) -> str:
+@dataclass(frozen=True)
+class _Part:
+    """The rows of one file of the source that belong to a split, by configuration."""
+
+    split: str
+    tables: dict[str, pa.Table]
+
+
+def _write_parts(
+    files: Sequence[str], folder: Path, configs: Sequence[PairsConfig], num_proc: int | None
+) -> list[_Part]:
+    """Writes the images of all files, and gives their rows in the order of the files."""
+    tasks = [(file, index, folder, configs) for index, file in enumerate(files)]
+    if num_proc is None or num_proc == 1:
+        return [part for task in tasks for part in _write_part(*task)]
+    with ProcessPoolExecutor(num_proc) as pool:
+        return [part for parts in pool.map(_write_part, *zip(*tasks, strict=True)) for part in parts]
+
+
+def _write_part(file: str, index: int, folder: Path, configs: Sequence[PairsConfig]) -> list[_Part]:
+    rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for pair in read_rows([file]):
+        split = split_of(pair["source_id"], configs[0].test_share, configs[0].seed)
+        images = _PairImages(folder, f"{split}/{index:05d}", pair)
+        own = rows.setdefault(split, {config.name: [] for config in configs})
+        for config in configs:
+            own[config.name] += [name_images(row, config.features, images.add) for row in config.rows(pair)]
+    schemas = {config.name: _schema(config) for config in configs}
+    return [
+        _Part(split, {name: pa.Table.from_pylist(own[name], schemas[name]) for name in own})
+        for split, own in rows.items()
+    ]
+
+
+class _PairImages:
+    """
+    Writes the images that rows about a pair show, each where it belongs: halves, source or masks.
+
+    Args:
+        folder (`Path`): The prepared folder.
+        place (`str`): Folder inside those of `IMAGE_FOLDERS`. One for each file of the source keeps folders small.
+        pair (`dict`): A row of `PAIR_FEATURES` as it is stored.
+    """
+
+    def __init__(self, folder: Path, place: str, pair: Mapping[str, Any]) -> None:
+        self._folder, self._place = folder, place
+        self._kinds = {
+            pair["source"]["bytes"]: SOURCES,
+            pair["clean"]["bytes"]: HALVES,
+            pair["flawed"]["bytes"]: HALVES,
+        }
+        self._names: dict[bytes, str] = {}
+
+    def add(self, content: bytes) -> str:
+        """Writes an image that is not there yet, and returns its name."""
+        if content in self._names:
+            return self._names[content]
+        name = self._names[content] = image_name(content, f"{self._kinds.get(content, MASKS)}/{self._place}")
+        path = self._folder / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return name
+
+
+def _join_parts(parts: Sequence[_Part], folder: Path, config: PairsConfig, split: str) -> int:
+    """Writes the rows of a configuration and split, and returns their number."""
+    tables = [part.tables[config.name] for part in parts if part.split == split]
+    with pq.ParquetWriter(folder / f"{config.name}-{split}.parquet", _schema(config)) as writer:
+        for table in tables:
+            writer.write_table(table)
+    return sum(table.num_rows for table in tables)
+
+
+def _schema(config: PairsConfig) -> pa.Schema:
+    # Without the metadata in which `datasets` would look for features: the card has them.
+    return stored_columns(config.features).arrow_schema.remove_metadata()
+
+
+def _configs_text(configs: Sequence[str], settings: PairsConfig) -> str:
     """What the card of a run does not tell: the configurations, and how boxes are written."""
-    with_boxes = " and ".join(f"`{name}`" for name in _WITH_BOXES if name in configs)
-    rows = "\n".join(f"| `{name}` | {_CONFIGS[name]} |" for name in configs)
+    with_boxes = [f"`{item.name}`" for item in CONFIGURATIONS if item.has_boxes and item.name in configs]
     limits = f", `min_pixels` {settings.min_pixels} and `max_pixels` {settings.max_pixels}"
     boxes = (
-        f"\nBoxes in {with_boxes} are x_min, y_min, x_max, y_max, maxima exclusive, in the convention "
-        f"`{settings.coordinates}`: {MEANINGS[settings.coordinates]}"
+        f"\nBoxes in {' and '.join(with_boxes)} are x_min, y_min, x_max, y_max, maxima exclusive, in the convention "
+        f"`{settings.coordinates}`: {find_convention(settings.coordinates).meaning}"
         f"{limits if settings.coordinates == 'qwen2.5' else ''}.\n"
     )
-    return f"\n## Configurations\n\n| name | a row is |\n|---|---|\n{rows}\n{boxes if with_boxes else ''}"
-
-
-@contextmanager
-def _whole_folder(out: Path, options: Mapping[str, Any]) -> Iterator[Path]:
-    """
-    Gives a folder to fill, which becomes `out` once the block has succeeded, with a record of how it was made; the
-    builders' `cache` and locks are left out.
-    """
-    if out.exists():
-        raise FileExistsError(f"{out} exists already")
-    with replacing_folder(out) as folder:
-        yield folder
-        shutil.rmtree(folder / "cache", ignore_errors=True)
-        for lock in folder.rglob("*.lock"):
-            lock.unlink()
-        write_json(folder / "prepared.json", {"options": dict(options), "versions": versions("datasets", "pyarrow")})
+    return (
+        f"\n## Configurations\n\n{configurations_table(configs)}\nEach image is stored once, as a file under the hash "
+        "of its bytes; the rows of each configuration are in Parquet files that name the images. `load_dataset` of "
+        f"datasets 4.0 or later joins both.\n{boxes if with_boxes else ''}"
+    )

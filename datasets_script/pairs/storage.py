@@ -1,4 +1,4 @@
-"""Find, check and read the Parquet files of a data set of pairs."""
+"""Find, check and read the Parquet files of a dataset of pairs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..schema.pair import Pair
 from ..schema.run_record import RUN_FILE, RunRecord
 from ..utils.errors import UserError
 from ..utils.seeds import derive_seed
+from .named_images import columns_of, names_images, read_named_rows
 
 
 # Rows hold three pictures each; they are read as they are grouped in the file.
@@ -27,7 +28,7 @@ ROWS_AT_ONCE = 16
 
 def find_shards(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
     """
-    The Parquet files of a source, in order, as absolute paths.
+    Find the files of a source, in order, as absolute paths.
 
     Args:
         source (`str` or sequence of `str`): See [`PairsConfig`].
@@ -82,15 +83,18 @@ def check_shards(files: Sequence[str]) -> None:
 
 def _read_names(path: str) -> list[str]:
     try:
-        return pq.read_schema(path).names
+        return columns_of(pq.read_schema(path).names)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"'{path}' is no whole Parquet file: {error}") from error
 
 
 def read_rows(files: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows of `PAIR_FEATURES` as they are stored, images as `{"bytes", "path"}`; see [`current_row`] for old files."""
+    """Read rows of `PAIR_FEATURES` as stored, images as `{"bytes", "path"}`; see [`current_row`] for old files."""
     for path in files:
         with pq.ParquetFile(path) as file:
+            if names_images(file.schema_arrow):
+                yield from map(current_row, read_named_rows(path, PAIR_FEATURES))
+                continue
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(PAIR_FEATURES)):
                 yield from map(current_row, batch.to_pylist())
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-
-Box = tuple[float, float, float, float]
+from .boxes import Box
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,8 +36,6 @@ _RESULTS: dict[str, type] = {
 # Results that a complete record cannot do without.
 _NEEDED = ("fingerprint", "pairs")
 
-_RECORDED_PACKAGES = ("artiagent", "torch", "diffusers", "transformers", "datasets", "numpy", "pillow")
-
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -49,7 +46,8 @@ class RunRecord:
         settings (`Mapping`): `RunSettings` as a dictionary.
         model_revision (`str`): Commit of the diffusion model, or a fingerprint of its files.
         perception, curation (`Mapping`): What the agents depend on beside the settings.
-        versions (`Mapping[str, str]`): Of packages, see [`recorded_versions`].
+        versions (`Mapping[str, str]`): Of packages, see
+            [`~evaluate_metrics.functional.versions.recorded_versions`].
         sources (`Mapping`): `count`, and `sha256` of the names of the source photos.
         status (`str`): `"running"` or `"complete"`.
         fingerprint (`str`): Hash of the identity, which the marker of every shard holds.
@@ -143,7 +141,8 @@ class RunRecord:
         """Return the content of `run.json`, JSON-serialisable."""
         content = {**self.identity, "status": self.status}
         if self.is_complete:
-            content |= {name: getattr(self, name) for name in _RESULTS} | self.counters | {"seconds": self.seconds}
+            results = {name: getattr(self, name) for name in _RESULTS}
+            content |= {**results, **self.counters, "seconds": self.seconds}
         return content | ({"license": self.license} if self.license else {})
 
     @property
@@ -159,14 +158,3 @@ class RunRecord:
     def origin(self) -> dict[str, Any]:
         """What anything made of the pairs records of where they are from: the identity, and its hash once known."""
         return self.identity | ({"fingerprint": self.fingerprint} if self.fingerprint else {})
-
-
-def recorded_versions() -> dict[str, str]:
-    """Return the versions of the packages that pairs depend on."""
-    versions = {}
-    for package in _RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import UserError
 
 
-Box = tuple[float, float, float, float]
+_Box = tuple[float, float, float, float]
 Size = tuple[int, int]
 
 # A photograph of an iPhone, or one with an HDR gain map, is a "multi-picture" JPEG whose first picture is the photo.
@@ -176,7 +176,7 @@ class SourceTransform:
         cropped = Image.fromarray(mask[y_min:y_max, x_min:x_max].astype(np.float32))
         return np.asarray(cropped.resize(self.output_size, Image.Resampling.BOX)) >= 0.5
 
-    def apply_box(self, box: Box) -> Box | None:
+    def apply_box(self, box: _Box) -> _Box | None:
         """A box `(x_min, y_min, x_max, y_max)` of the source in the output, clipped; `None` if nothing is left."""
         (width, height), (x_scale, y_scale) = self.output_size, self.scale
         x_min, x_max = (min(max((x - self.crop[0]) * x_scale, 0.0), float(width)) for x in (box[0], box[2]))
@@ -196,7 +196,7 @@ class SourceTransform:
             raise ValueError(f"expected an image or mask of the source's size {self.source_size}, got {size}")
 
 
-def fit(size: Size, output_size: Size, focus: Box | None = None) -> SourceTransform:
+def fit(size: Size, output_size: Size, focus: _Box | None = None) -> SourceTransform:
     """
     The largest crop of the output's shape, for a model of one size.
 
@@ -222,7 +222,7 @@ def fit_multiple(
     multiple: int = 16,
     min_short_side: int = 480,
     max_long_side: int | None = None,
-    focus: Box | None = None,
+    focus: _Box | None = None,
 ) -> SourceTransform:
     """
     The least change that gives sides a model of any size can take (spec §1.6): enlarged where the short side is under
@@ -254,7 +254,7 @@ def fit_multiple(
     return SourceTransform(size, _place(size, crop_size, focus), (width, height))
 
 
-def _place(size: Size, crop_size: Size, focus: Box | None) -> tuple[int, int, int, int]:
+def _place(size: Size, crop_size: Size, focus: _Box | None) -> tuple[int, int, int, int]:
     """A crop of `crop_size` within `size`, its centre as near to that of `focus` as possible."""
     x_min, y_min, x_max, y_max = focus or (0, 0, *size)
     left = min(max(round((x_min + x_max - crop_size[0]) / 2), 0), size[0] - crop_size[0])

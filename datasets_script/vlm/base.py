@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..utils.errors import StoppedError
 from .answers import RAW_LIMIT, read_json
+from .conventions import BoxFormat, convention_for, pixel_bounds
 
 
 DEFAULT_VLM = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -105,6 +106,38 @@ class VLM(ABC):
         Raises:
             VLMUnavailable: the model itself cannot be had.
         """
+
+    @property
+    def coordinates(self) -> str:
+        """
+        Name of the convention that the model writes boxes in, one of
+        [`datasets_script.vlm.conventions.CONVENTIONS`]: by its name, that of its family; `"normalized"` for others.
+        """
+        return convention_for(self.model)
+
+    @property
+    def pixel_bounds(self) -> tuple[int, int]:
+        """
+        Least and most pixels of an image that the model gets. Where they are not known, those of the published
+        Qwen2.5-VL models.
+        """
+        return pixel_bounds(None)
+
+    def box_format(
+        self, coordinates: str | None = None, min_pixels: int | None = None, max_pixels: int | None = None
+    ) -> BoxFormat:
+        """
+        Return how boxes in the model's answers are meant.
+
+        Args:
+            coordinates (`str`, *optional*): Name of a convention, by default the model's [`coordinates`].
+            min_pixels, max_pixels (`int`, *optional*): Bounds of its image processor, by default its [`pixel_bounds`].
+
+        Raises:
+            UserError: there is no such convention, or `min_pixels` is above `max_pixels`.
+        """
+        least, most = self.pixel_bounds
+        return BoxFormat(coordinates or self.coordinates, min_pixels or least, max_pixels or most)
 
     def identity(self) -> dict[str, Any]:
         """What a run records of the model, JSON-serialisable."""

@@ -36,6 +36,14 @@ class CachedVLM(VLM):
         super().__init__(vlm.model, vlm.revision)
         self.vlm, self.folder, self.usage = vlm, folder, vlm.usage
 
+    @property
+    def coordinates(self) -> str:
+        return self.vlm.coordinates
+
+    @property
+    def pixel_bounds(self) -> tuple[int, int]:
+        return self.vlm.pixel_bounds
+
     def identity(self) -> dict[str, Any]:
         return self.vlm.identity()
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import importlib
 import io
+import json
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from huggingface_hub import AsyncInferenceClient, InferenceTimeoutError
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+import httpx2
+from huggingface_hub import constants
 from PIL import Image
 
 from .answers import RAW_LIMIT, shorten
@@ -28,13 +28,9 @@ logger = logging.getLogger(__name__)
 
 StructuredOutput = Literal["auto", "always", "never"]
 
-# The base class of everything that can go wrong on the way to a server and back; its package depends on the version.
-_TransportError: Any = HfHubHTTPError.__bases__[0]
-_AsyncByteStream: Any = importlib.import_module(_TransportError.__module__.partition(".")[0]).AsyncByteStream
 # Hundreds of times the longest answer that is asked for.
 _MAX_BYTES = 1_000_000
 _NO_KEY = "none"
-_AS_IT_IS = "as_it_is"
 _REFUSED_REQUEST = (400, 413, 422)
 # What servers say to a part of a request that they do not know.
 _REFUSED_PART = (400, 422)
@@ -100,14 +96,14 @@ class EndpointVLM(GeneratingVLM):
         return _run(self._generate_all(requests))
 
     async def _generate_all(self, requests: Sequence[VLMRequest]) -> list[VLMReply]:
+        if constants.is_offline_mode():
+            raise VLMUnavailable(
+                f"{self.base_url} must not be called while HF_HUB_OFFLINE is set, wherever it is; unset it"
+            )
         limit = asyncio.Semaphore(self.max_concurrency)
-        async with _Client(
-            # Without a key the client would send the user's Hugging Face token, to whatever server.
-            base_url=self.base_url,
-            api_key=api_key(self.base_url) or _NO_KEY,
-            timeout=self.timeout,
-            headers={"Accept-Encoding": "identity"},
-        ) as client:
+        key = api_key(self.base_url) or _NO_KEY
+        headers = {"Authorization": f"Bearer {key}", "Accept-Encoding": "identity"}
+        async with httpx2.AsyncClient(headers=headers, timeout=self.timeout, follow_redirects=True) as client:
             tasks = [asyncio.create_task(self._generate_one(client, limit, request)) for request in requests]
             try:
                 return await asyncio.gather(*tasks)
@@ -116,7 +112,7 @@ class EndpointVLM(GeneratingVLM):
                     task.cancel()
 
     async def _generate_one(
-        self, client: AsyncInferenceClient, limit: asyncio.Semaphore, request: VLMRequest
+        self, client: httpx2.AsyncClient, limit: asyncio.Semaphore, request: VLMRequest
     ) -> VLMReply:
         async with limit:
             with_schema = self._sends_schema and request.schema is not None
@@ -136,20 +132,19 @@ class EndpointVLM(GeneratingVLM):
                 self._sends_schema = False
             return plain
 
-    async def _text(self, client: AsyncInferenceClient, request: VLMRequest, with_schema: bool) -> str:
+    async def _text(self, client: httpx2.AsyncClient, request: VLMRequest, with_schema: bool) -> str:
         for attempt in range(self.max_retries + 1):
             try:
-                return await self._post(client, request, with_schema)
-            except (TimeoutError, InferenceTimeoutError):
+                # The client's own timeout starts anew with every byte that arrives.
+                response, content = await asyncio.wait_for(self._post(client, request, with_schema), self.timeout)
+            except (TimeoutError, httpx2.TimeoutException):
                 problem, pause = f"no answer within {self.timeout:g} s", 0.0
-            except HfHubHTTPError as error:
-                problem, pause = self._take_status(error)
-            except OfflineModeIsEnabled as error:
-                raise VLMUnavailable(
-                    f"{self.base_url} must not be called while HF_HUB_OFFLINE is set, wherever it is; unset it"
-                ) from error
-            except _TransportError as error:
+            except httpx2.HTTPError as error:
                 problem, pause = f"{type(error).__name__}: {error}", 0.0
+            else:
+                if response.is_success:
+                    return self._read(content)
+                problem, pause = self._take_status(response, content)
             if attempt < self.max_retries:
                 self.usage.retries += 1
                 await asyncio.sleep(max(pause, self._pause(attempt)))
@@ -161,12 +156,12 @@ class EndpointVLM(GeneratingVLM):
     def _pause(self, attempt: int) -> float:
         return min(_MAX_PAUSE, self.base_delay * 2**attempt) * self._jitter.uniform(0.5, 1.0)
 
-    def _take_status(self, error: HfHubHTTPError) -> tuple[str, float]:
+    def _take_status(self, response: httpx2.Response, content: bytes) -> tuple[str, float]:
         """What to tell of a status that is worth another attempt, and the least pause before it; others raise."""
-        status, text = error.response.status_code, self._without_key(error.response.text)
+        status, text = response.status_code, self._without_key(content.decode(errors="replace"))
         told = f"HTTP {status}: {shorten(text)}" if text else f"HTTP {status}"
         if status in (408, 429) or status >= 500:
-            return told, retry_after(error.response.headers.get("Retry-After", ""))
+            return told, retry_after(response.headers.get("Retry-After", ""))
         if status in _REFUSED_KEY:
             raise VLMUnavailable(f"{self.base_url} refuses the key ({told}); set ARTIAGENT_API_KEY to one it accepts")
         if status in _NOT_THERE:
@@ -183,30 +178,44 @@ class EndpointVLM(GeneratingVLM):
         key = api_key(self.base_url)
         return text.replace(key, "[key]") if key else text
 
-    async def _post(self, client: AsyncInferenceClient, request: VLMRequest, with_schema: bool) -> str:
-        schema = {"type": "json_schema", "json_schema": {"name": request.task, "schema": request.schema}}
-        call = client.chat_completion(
-            messages=[{"role": "user", "content": _content(request)}],
-            model=self.model,
-            max_tokens=request.max_new_tokens,
-            temperature=0.0,
-            seed=0,
-            extra_body={_AS_IT_IS: {"response_format": schema}} if with_schema else None,
-        )
+    async def _post(
+        self, client: httpx2.AsyncClient, request: VLMRequest, with_schema: bool
+    ) -> tuple[httpx2.Response, bytes]:
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": _content(request)}],
+            "max_tokens": request.max_new_tokens,
+            "temperature": 0.0,
+            "seed": 0,
+            "stream": False,
+        }
+        if with_schema:
+            schema = {"name": request.task, "schema": request.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        async with client.stream("POST", completions_url(self.base_url), json=body) as response:
+            content = b""
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > _MAX_BYTES:
+                    text = content[:RAW_LIMIT].decode(errors="replace")
+                    raise _BadReplyError(f"the answer is too long: over {_MAX_BYTES:,} bytes", text)
+            return response, content
+
+    def _read(self, content: bytes) -> str:
+        """The text of a chat completion; counts its tokens."""
         try:
-            # The client's own timeout starts anew with every byte that arrives.
-            completion = await asyncio.wait_for(call, self.timeout)
-            text = completion.choices[0].message.content
-        except HfHubHTTPError:  # of which some are a ValueError too
-            raise
-        except _TransportError:  # of which some are `ValueError`s, too
-            raise
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            raise _BadReplyError(f"the server's answer is no chat completion: {error!r}", _document(error)) from error
-        if completion.usage:
-            self.usage.prompt_tokens += completion.usage.prompt_tokens or 0
-            self.usage.completion_tokens += completion.usage.completion_tokens or 0
-        return text or ""
+            completion = json.loads(content)
+            text = completion["choices"][0]["message"]["content"] or ""
+            if not isinstance(text, str):
+                raise TypeError(f"content must be a text, got {text!r:.80}")
+            usage = completion.get("usage") or {}
+            prompt_tokens, completion_tokens = (usage.get(f"{kind}_tokens") or 0 for kind in ("prompt", "completion"))
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+            told = content[:RAW_LIMIT].decode(errors="replace")
+            raise _BadReplyError(f"the server's answer is no chat completion: {error!r}", told) from error
+        self.usage.prompt_tokens += prompt_tokens
+        self.usage.completion_tokens += completion_tokens
+        return text
 
 
 def _run(coroutine: Coroutine[Any, Any, list[VLMReply]]) -> list[VLMReply]:
@@ -219,45 +228,21 @@ def _run(coroutine: Coroutine[Any, Any, list[VLMReply]]) -> list[VLMReply]:
         return pool.submit(asyncio.run, coroutine).result()
 
 
-class _Client(AsyncInferenceClient):
+def completions_url(base_url: str) -> str:
     """
-    Sends what is under `_AS_IT_IS` as it is, and reads no more than `_MAX_BYTES` of an answer. The base class turns a
-    `response_format` into the form of Hugging Face's own inference, in which other servers find no schema.
+    Return where a server takes chat completions: `/v1/chat/completions`, below the path that it has already.
+
+    ```python
+    >>> completions_url("http://localhost:8000/v1"), completions_url("https://host/api/?key=1")
+    ('http://localhost:8000/v1/chat/completions', 'https://host/api/v1/chat/completions?key=1')
+
+    ```
     """
-
-    async def _inner_post(self, request_parameters: Any, *, stream: bool = False) -> Any:
-        request_parameters.json |= request_parameters.json.pop(_AS_IT_IS, {})
-        return await super()._inner_post(request_parameters, stream=stream)
-
-    async def _get_async_client(self) -> Any:
-        session = await super()._get_async_client()
-        if _limit_length not in session.event_hooks["response"]:
-            session.event_hooks["response"].append(_limit_length)
-        return session
-
-
-async def _limit_length(response: Any) -> None:
-    response.stream = _LimitedStream(response.stream)
-
-
-class _LimitedStream(_AsyncByteStream):
-    """An answer's bytes, up to `_MAX_BYTES`."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        beginning, length = b"", 0
-        async for chunk in self.stream:
-            beginning = beginning or chunk[:RAW_LIMIT]
-            length += len(chunk)
-            if length > _MAX_BYTES:
-                text = beginning.decode(errors="replace")
-                raise _BadReplyError(f"the answer is too long: over {_MAX_BYTES:,} bytes", text)
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self.stream.aclose()
+    url = urlsplit(base_url)
+    path = url.path.rstrip("/")
+    if not path.endswith("/chat/completions"):
+        path += "/chat/completions" if path.endswith("/v1") else "/v1/chat/completions"
+    return url._replace(path=path).geturl()
 
 
 def api_key(base_url: str) -> str | None:
@@ -294,8 +279,3 @@ def data_url(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-def _document(error: Exception) -> str:
-    """The text that a JSON error is about."""
-    return str(getattr(error, "doc", error))[:RAW_LIMIT]

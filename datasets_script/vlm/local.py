@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,19 +16,17 @@ from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from transformers.utils import find_adapter_config_file, is_bitsandbytes_available, is_peft_available
 
+from ..schema.training_record import TRAINING_FILE, TrainingFacts
 from ..utils.files import fingerprint, resolve_revision
 from .answers import shorten
 from .base import DEFAULT_VLM, GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
-from .conventions import CONVENTIONS, Convention
+from .conventions import CONVENTIONS, convention_for, pixel_bounds
 
 
 logger = logging.getLogger(__name__)
 
 # Configurations, the processor, and weights that are not pickled.
 _ADAPTER_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "adapter_model.safetensors"]
-
-# What training/sft_vlm.py leaves beside a model.
-_RECORD = "training.json"
 
 Quantization = Literal["4bit", "8bit"]
 
@@ -45,9 +43,6 @@ class LocalVLM(GeneratingVLM):
         dtype (`torch.dtype`, *optional*): Defaults to bfloat16, on a CPU to float32.
         quantization (`str`, *optional*): `"4bit"` or `"8bit"`, by bitsandbytes.
         batch_size (`int`): Most questions at once.
-
-    Attributes:
-        coordinates (`str`, *optional*): How it was trained to write boxes, where its `training.json` tells.
 
     Raises:
         VLMUnavailable: there is no such model, it cannot be had, or it takes no images.
@@ -70,7 +65,7 @@ class LocalVLM(GeneratingVLM):
             options["quantization_config"] = _quantization(quantization, dtype)
         try:
             self._files = files = _find_files(model, revision)
-            self.coordinates = recorded_coordinates(training_record(files.processor, files.revision))
+            self._recorded_coordinates = recorded_coordinates(training_record(files.processor, files.revision))
             self.processor = AutoProcessor.from_pretrained(files.processor, revision=files.revision)
             options |= {"revision": files.revision, "use_safetensors": True, "output_loading_info": True}
             network, loaded = AutoModelForImageTextToText.from_pretrained(files.network, **options)
@@ -92,6 +87,18 @@ class LocalVLM(GeneratingVLM):
         self.processor.tokenizer.padding_side = "left"
         self.batch_size, self.quantization = batch_size, quantization
         super().__init__(model, files.recorded)
+
+    @property
+    def coordinates(self) -> str:
+        """
+        Name of the convention that the model was trained to write boxes in: by the record of its training where that
+        is beside it (`training.json`), else by its architecture or its name; `"normalized"` for others.
+        """
+        return self._recorded_coordinates or convention_for(self.network.config.model_type, self.model)
+
+    @property
+    def pixel_bounds(self) -> tuple[int, int]:
+        return pixel_bounds(self.processor.image_processor)
 
     def identity(self) -> dict[str, Any]:
         identity = super().identity() | {"dtype": str(self.network.dtype), "quantization": self.quantization}
@@ -177,9 +184,9 @@ def _find_files(model: str, revision: str | None) -> _Files:
     return _Files(str(folder), base, revision, recorded, recorded_base, str(folder))
 
 
-def training_record(model: str, revision: str | None) -> dict[str, Any]:
+def training_record(model: str, revision: str | None) -> TrainingFacts:
     """
-    The record of a model's training (`training.json`), empty if it has none, or none that can be had.
+    Read the record of a model's training (`training.json`): no facts if it has none, or none that can be had.
 
     Args:
         model (`str`): A folder, or an id on the Hub.
@@ -191,22 +198,20 @@ def training_record(model: str, revision: str | None) -> dict[str, Any]:
     """
     folder = Path(model)
     try:
-        found = hf_hub_download(model, _RECORD, revision=revision) if not folder.is_dir() else None
-        record = json.loads(Path(found or folder / _RECORD).read_text(encoding="utf-8"))
+        found = hf_hub_download(model, TRAINING_FILE, revision=revision) if not folder.is_dir() else None
+        record = json.loads(Path(found or folder / TRAINING_FILE).read_text(encoding="utf-8"))
     except LocalEntryNotFoundError:
         logger.warning("%s: without the Hub it cannot be known whether its training set how it writes boxes", model)
-        return {}
+        return TrainingFacts()
     except (EntryNotFoundError, FileNotFoundError):  # most models have none
-        return {}
+        return TrainingFacts()
     # Other programs may leave a file of that name, too.
-    return record if isinstance(record, dict) else {}
+    return TrainingFacts.from_content(record)
 
 
-def recorded_coordinates(record: Mapping[str, Any]) -> Convention | None:
-    """How a model writes boxes, by the record of its training; `None` if that does not tell."""
-    data = record.get("data")
-    coordinates = data.get("coordinates") if isinstance(data, dict) else None
-    return coordinates if coordinates in CONVENTIONS else None
+def recorded_coordinates(record: TrainingFacts) -> str | None:
+    """Return how a model writes boxes, by the record of its training; `None` if that does not tell."""
+    return record.coordinates if record.coordinates in CONVENTIONS else None
 
 
 def _conversation(request: VLMRequest) -> list[dict[str, Any]]:

@@ -8,7 +8,9 @@ from typing import Any
 import datasets
 import evaluate
 
+from evaluate_metrics.functional.citations import SYNARTIFACT  # From: artiagent
 from evaluate_metrics.functional.classification import Accuracy, Average, artifact_classification  # From: artiagent
+from evaluate_metrics.functional.descriptions import inputs_description  # From: artiagent
 from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
 
 
@@ -18,28 +20,9 @@ classes and for each class, and the rate of answers that could not be parsed. Sc
 percentages.
 """
 
-_CITATION = """
-@article{cao2024synartifact, title={SynArtifact: Classifying and Alleviating Artifacts in Synthetic Images via
-  Vision-Language Model}, author={Cao, Bin and others}, journal={arXiv preprint arXiv:2402.18068}, year={2024}}
-"""
+_CITATION = SYNARTIFACT
 
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions (`list[list[str] | None]`): Classes answered; no class says "No artifacts", `None` that the answer
-        could not be parsed.
-    references (`list[list[str]]`): True classes; no class says "No artifacts".
-    accuracy (`str`, *optional*, defaults to `"exact_match"`): Or `"jaccard"`, or `"hamming"`.
-    average (`str`, *optional*, defaults to `"samples"`): Or `"macro"`, or `"micro"`: of precision, recall and F1.
-    n_resamples (`int`, *optional*, defaults to 1000): Of the bootstrap; 0 leaves intervals out.
-    confidence (`float`, *optional*, defaults to 0.95): Of the intervals.
-    seed (`int`, *optional*, defaults to 0): Of the bootstrap.
-
-Returns:
-    `accuracy`, `precision`, `recall`, `f1`, `parse_failure_rate` in [0, 1], each with an `_interval`; `by_class`,
-    `accuracy_definition`, `average`, `protocol`, `n`, `versions`.
-
-Examples:
-
+_EXAMPLES = """
     >>> import evaluate
     >>> from evaluate_metrics import metric_path
     >>> metric = evaluate.load(metric_path("artifact_classification"))
@@ -52,6 +35,8 @@ Examples:
     >>> result["by_class"]["No artifacts"]["f1"]
     1.0
 """
+
+_KWARGS_DESCRIPTION = inputs_description(artifact_classification, _EXAMPLES)
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)

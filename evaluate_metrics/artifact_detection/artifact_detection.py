@@ -8,6 +8,8 @@ from typing import Any
 import datasets
 import evaluate
 
+from evaluate_metrics.functional.citations import ARTIAGENT  # From: artiagent
+from evaluate_metrics.functional.descriptions import inputs_description  # From: artiagent
 from evaluate_metrics.functional.detection import artifact_detection  # From: artiagent
 from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
 
@@ -18,25 +20,9 @@ precision and recall of "yes", recall by type of artifact, and the rate of answe
 neither yes nor no.
 """
 
-_CITATION = """
-@inproceedings{artiagent2026, title={ArtiAgent}, note={arXiv:2602.20951}, booktitle={CVPR}, year={2026}}
-"""
+_CITATION = ARTIAGENT
 
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions (`list[int | None]`): 1 for artifacts, 0 for none, `None` for an answer that could not be parsed.
-    references (`list[int]`): 1 for artifacts, 0 for none.
-    types (`list[list[str]]`, *optional*): Types of the artifacts of each image, for `recall_by_type`.
-    n_resamples (`int`, *optional*, defaults to 1000): Of the bootstrap; 0 leaves intervals out.
-    confidence (`float`, *optional*, defaults to 0.95): Of the intervals.
-    seed (`int`, *optional*, defaults to 0): Of the bootstrap.
-
-Returns:
-    `accuracy`, `macro_f1`, `positive_f1`, `precision`, `recall`, `parse_failure_rate` in [0, 1], each with an
-    `_interval`; `recall_by_type`, `confusion`, `protocol`, `n`, `versions`.
-
-Examples:
-
+_EXAMPLES = """
     >>> import evaluate
     >>> from evaluate_metrics import metric_path
     >>> metric = evaluate.load(metric_path("artifact_detection"))
@@ -44,6 +30,8 @@ Examples:
     >>> result["accuracy"], result["parse_failure_rate"], result["confusion"]["artifacts"]
     (0.5, 0.25, {'no': 0, 'yes': 1, 'unparsable': 1})
 """
+
+_KWARGS_DESCRIPTION = inputs_description(artifact_detection, _EXAMPLES)
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)

@@ -10,6 +10,7 @@ import datasets
 import evaluate
 
 from evaluate_metrics.functional.artifact_map import artifact_frequency, artifact_map  # From: artiagent
+from evaluate_metrics.functional.descriptions import inputs_description  # From: artiagent
 from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
 
 
@@ -18,32 +19,23 @@ How near predicted artifact maps are to true ones (MSE, KL(P||Q), KL(1-P||1-Q) p
 and the artifact frequency: the share of images whose predicted map exceeds 0.5 somewhere.
 """
 
-_CITATION = """
-@article{diffdoctor2025,
-  title={DiffDoctor: Diagnosing Image Diffusion Models Before Treating},
-  note={arXiv:2501.12382},
-  year={2025}
+_CITATION = """\
+@inproceedings{wang2025diffdoctor,
+  title={{DiffDoctor}: Diagnosing Image Diffusion Models Before Treating},
+  author={Wang, Yiyang and Chen, Xi and Xu, Xiaogang and Ji, Sihui and Liu, Yu and Shen, Yujun and Zhao, Hengshuang},
+  booktitle={Proceedings of the IEEE/CVF International Conference on Computer Vision},
+  year={2025},
+}"""
+
+_FORMS = {
+    "predictions": """predictions (`list`): Artifact maps in [0, 1], one an image: arrays of shape `(height, width)`,
+        greyscale images, paths or bytes of one. Integers are divided by the greatest value of their type; predictions
+        of 0 and 1 alone are refused, as they may be a mask or a faint map.""",
+    "references": """references (`list`): The true maps, of the same sizes; not with the configuration "frequency",
+        whose result has `artifact_frequency` alone.""",
 }
-"""
 
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions (`list`): Artifact maps in [0, 1], one an image: arrays of shape (height, width), greyscale pictures,
-        paths or bytes of one. Integers are divided by the greatest value of their type; predictions of 0 and 1 alone
-        are refused, as they may be a mask or a faint map.
-    references (`list`): The true maps, of the same sizes; not with the configuration "frequency".
-    threshold (`float`, *optional*, defaults to 0.5): For `artifact_frequency`.
-    epsilon (`float`, *optional*, defaults to 1e-6): How near predictions come to 0 and 1 in the logarithms.
-    n_resamples (`int`, *optional*, defaults to 1000): Of the bootstrap; 0 leaves intervals out.
-    confidence (`float`, *optional*, defaults to 0.95): Of the intervals.
-    seed (`int`, *optional*, defaults to 0): Of the bootstrap.
-
-Returns:
-    `mse`, `kl`, `kl_complement`, `artifact_frequency`, each with an `_interval` (with the configuration "frequency"
-    only the last); `protocol`, `threshold`, `epsilon`, `n`, `versions`.
-
-Examples:
-
+_EXAMPLES = """
     >>> import evaluate
     >>> import numpy as np
     >>> from evaluate_metrics import metric_path
@@ -56,6 +48,8 @@ Examples:
     >>> frequency.compute(predictions=[np.array([[0.2, 0.9]], "float32")])["artifact_frequency"]
     1.0
 """
+
+_KWARGS_DESCRIPTION = inputs_description(artifact_map, _EXAMPLES, _FORMS)
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)

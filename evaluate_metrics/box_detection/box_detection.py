@@ -9,6 +9,7 @@ import datasets
 import evaluate
 
 from evaluate_metrics.functional.box_detection import box_detection  # From: artiagent
+from evaluate_metrics.functional.descriptions import inputs_description  # From: artiagent
 from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
 
 
@@ -17,30 +18,11 @@ COCO's average precision (AP, AP50, AP75, by size) and average recall (with 1, 1
 boxes of artifacts, of one class or of several.
 """
 
-_CITATION = """
+_CITATION = """\
 @inproceedings{lin2014microsoft, title={Microsoft {COCO}: Common Objects in Context},
-  author={Lin, Tsung-Yi and others}, booktitle={ECCV}, year={2014}}
-"""
+  author={Lin, Tsung-Yi and others}, booktitle={ECCV}, year={2014}}"""
 
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions (`list[list[list[float]] | None]`): For each image its boxes `(x_min, y_min, x_max, y_max)`, px,
-        exclusive maxima; `None` for an answer that could not be parsed.
-    references (`list[list[list[float]]]`): True boxes of the same form.
-    scores (`list[list[float]]`, *optional*): Confidence of each predicted box; 1 without it.
-    prediction_labels (`list[list[str]]`, *optional*): Class of each predicted box; one class without it.
-    reference_labels (`list[list[str]]`, *optional*): Class of each true box; together with `prediction_labels`.
-    n_resamples (`int`, *optional*, defaults to 1000): Of the bootstrap; 0 leaves intervals out.
-    confidence (`float`, *optional*, defaults to 0.95): Of the intervals.
-    seed (`int`, *optional*, defaults to 0): Of the bootstrap.
-
-Returns:
-    `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, `ar1`, `ar10`, `ar100`, `ar_small`, `ar_medium`,
-    `ar_large` in [0, 1], NaN without a true box, and `parse_failure_rate`, each with an `_interval`; `ap_by_class`
-    with labels; `protocol`, `n`, `versions`.
-
-Examples:
-
+_EXAMPLES = """
     >>> import evaluate
     >>> from evaluate_metrics import metric_path
     >>> metric = evaluate.load(metric_path("box_detection"))
@@ -48,6 +30,8 @@ Examples:
     >>> round(result["ap50"], 3), result["ar1"], result["ap_large"]
     (0.505, 0.35, nan)
 """
+
+_KWARGS_DESCRIPTION = inputs_description(box_detection, _EXAMPLES)
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)

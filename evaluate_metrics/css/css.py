@@ -8,7 +8,9 @@ from typing import Any
 import datasets
 import evaluate
 
+from evaluate_metrics.functional.citations import ARTIAGENT  # From: artiagent
 from evaluate_metrics.functional.css import DEFAULT_MODEL, css  # From: artiagent
+from evaluate_metrics.functional.descriptions import inputs_description  # From: artiagent
 from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
 
 
@@ -18,31 +20,15 @@ over samples, with `sentence-transformers/paraphrase-MiniLM-L6-v2`. The model, i
 returned with the score. Without the model there is an error, never another measure.
 """
 
-_CITATION = """
+_CITATION = (
+    """\
 @inproceedings{reimers2019sentence, title={Sentence-{BERT}: Sentence Embeddings using Siamese {BERT}-Networks},
   author={Reimers, Nils and Gurevych, Iryna}, booktitle={EMNLP}, year={2019}}
-@inproceedings{artiagent2026, title={ArtiAgent}, note={arXiv:2602.20951}, booktitle={CVPR}, year={2026}}
 """
+    + ARTIAGENT
+)
 
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions (`list[str | None]`): What the model wrote; `None` or a blank text scores 0.
-    references (`list[str]`): What it should have written, not blank.
-    model (`str`, *optional*, defaults to `"sentence-transformers/paraphrase-MiniLM-L6-v2"`): Of sentence embeddings:
-        an id on the Hub or a local folder, with safetensors weights.
-    revision (`str`, *optional*): Branch, tag or commit of the model on the Hub.
-    device (`str`, *optional*, defaults to `"cpu"`): Where the model runs.
-    batch_size (`int`, *optional*, defaults to 32): Texts at a time.
-    n_resamples (`int`, *optional*, defaults to 1000): Of the bootstrap; 0 leaves intervals out.
-    confidence (`float`, *optional*, defaults to 0.95): Of the intervals.
-    seed (`int`, *optional*, defaults to 0): Of the bootstrap.
-
-Returns:
-    `css` in [-1, 1] and `empty_rate` in [0, 1], each with an `_interval`; `model`, `revision` (a commit, or the
-    fingerprint of a folder), `pooling`, `protocol`, `n`, `versions`.
-
-Examples: the first call fetches the model, so these lines are not run where there is no network.
-
+_EXAMPLES = """
     >>> import evaluate
     >>> from evaluate_metrics import metric_path
     >>> metric = evaluate.load(metric_path("css"))
@@ -50,6 +36,8 @@ Examples: the first call fetches the model, so these lines are not run where the
     >>> round(result["css"], 3), result["pooling"]  # doctest: +SKIP
     (1.0, 'mean')
 """
+
+_KWARGS_DESCRIPTION = inputs_description(css, _EXAMPLES)
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)

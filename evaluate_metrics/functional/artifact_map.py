@@ -35,8 +35,8 @@ def artifact_map(
         predictions (`Iterable` of maps): In [0, 1], as in [`heat_map`] without `masks`: arrays of shape
             `(height, width)`, greyscale pictures, or the bytes of one. They are read one at a time.
         references (`Iterable` of maps): The true ones, of the same sizes.
-        threshold (`float`, defaults to 0.5): For `artifact_frequency`.
-        epsilon (`float`, defaults to 1e-6): How near Q comes to 0 and 1 in the logarithms.
+        threshold (`float`, *optional*, defaults to 0.5): For `artifact_frequency`.
+        epsilon (`float`, *optional*, defaults to 1e-6): How near Q comes to 0 and 1 in the logarithms.
         bootstrap (`Bootstrap`, *optional*): How intervals are made.
 
     Returns:

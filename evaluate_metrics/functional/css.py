@@ -73,10 +73,10 @@ def css(
         predictions (`Sequence[str | None]` of length `samples`): What the model under test wrote; `None` for nothing.
         references (`Sequence[str]` of length `samples`): What it should have written, not blank.
         model (`str` or `SentenceModel`, *optional*, defaults to `"sentence-transformers/paraphrase-MiniLM-L6-v2"`):
-            What [`load_sentence_model`] takes, or what it returned, to load once for several calls;
-            `revision` and `device` are then its own.
-        revision (`str`, *optional*): As in [`load_sentence_model`].
-        device (`str`, *optional*, defaults to `"cpu"`): As in [`load_sentence_model`].
+            A model of sentence embeddings with safetensors weights: an id on the Hub or a local folder, or what
+            [`load_sentence_model`] returned, to load once for several calls; `revision` and `device` are then its own.
+        revision (`str`, *optional*): Branch, tag or commit of a model on the Hub; its default branch without it.
+        device (`str`, *optional*, defaults to `"cpu"`): Where the model runs. Devices differ in the last digits.
         batch_size (`int`, *optional*, defaults to 32): Texts at a time.
         bootstrap (`Bootstrap`, *optional*): How intervals are made.
 

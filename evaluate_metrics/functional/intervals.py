@@ -15,9 +15,9 @@ class Bootstrap:
     How intervals are made: percentiles of a score over resampled data sets of the same size.
 
     Attributes:
-        n_resamples (`int`, defaults to 1000): Data sets to draw; 0 leaves intervals out.
-        confidence (`float`, defaults to 0.95): Share of them that an interval holds.
-        seed (`int`, defaults to 0): Of the draws.
+        n_resamples (`int`, *optional*, defaults to 1000): Data sets to draw for the bootstrap; 0 leaves intervals out.
+        confidence (`float`, *optional*, defaults to 0.95): Share of them that an interval holds.
+        seed (`int`, *optional*, defaults to 0): Of the draws.
     """
 
     n_resamples: int = 1000

@@ -65,15 +65,20 @@ def miou(
             RLE, or a map. `[]` predicts nothing.
         sizes (`Iterable[tuple[int, int]]`, *optional*): Width and height of each image, px. Without it they are those
             of the references, which must then be maps or RLE.
-        protocol (`str`, defaults to `"artiagent"`): See [`score_pixel_counts`].
-        threshold (`float`, defaults to 0.5): Above which a pixel of a heat map is in.
-        empty (`str`, defaults to `"one"`): See [`score_pixel_counts`].
-        resize (`str` or `tuple[int, int]`, defaults to `"error"`): See [`pixel_counts`].
-        average (`str`, *optional*): See [`score_pixel_counts`].
+        protocol (`str`, *optional*, defaults to `"artiagent"`): `"artiagent"`, `"legion"`, `"menn"` or `"x_aigd"`, as
+            [`score_pixel_counts`] defines them.
+        threshold (`float`, *optional*, defaults to 0.5): Above which a pixel of a heat map is in.
+        empty (`str`, *optional*, defaults to `"one"`): What a score is where neither side has a pixel: `"one"`,
+            `"zero"`, `"skip"` (the image is left out of the mean) or `"legion"` (IoU 0, F1 1).
+        resize (`str` or `tuple[int, int]`, *optional*, defaults to `"error"`): For masks and RLE of another size than
+            the image: `"error"`, `"prediction"`, or the width and height to bring both sides to.
+        average (`str`, *optional*): `"images"` or `"data_set"` in place of the protocol's own.
         bootstrap (`Bootstrap`, *optional*): How intervals are made.
 
     Returns:
-        `dict[str, Any]`: As [`score_pixel_counts`], with `threshold` and `resize`.
+        `dict[str, Any]`: `miou`, `f1`, `precision`, `recall` in [0, 1] (NaN without an image that counts), each with
+        an `_interval`; `protocol`, `average`, `empty`, `threshold`, `resize`; `n`, the images, and `n_scored`, those
+        that count in `miou`; `versions`.
 
     Raises:
         ValueError: numbers of predictions, references and sizes that differ, or a region that cannot be read; the

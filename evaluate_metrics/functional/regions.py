@@ -124,6 +124,33 @@ def pixel_counts(
     )
 
 
+def rle_mask(rle: Mapping[str, Any]) -> np.ndarray:
+    """
+    Decode a COCO RLE. Its runs are checked, unlike by pycocotools, which leaves the rest of a mask uninitialised
+    where they end early.
+
+    Args:
+        rle (`Mapping[str, Any]`): `size` `[height, width]` and `counts`, compressed (`str` or `bytes`) or a list of
+            runs.
+
+    Returns:
+        `np.ndarray` of shape `(height, width)`, `bool`.
+
+    Raises:
+        ValueError: it is no RLE, or its runs do not fill it.
+
+    Example:
+
+    ```python
+    >>> rle_mask({"size": [2, 3], "counts": [1, 2, 3]}).astype(int)
+    array([[0, 1, 0],
+           [1, 0, 0]])
+
+    ```
+    """
+    return _mask_of_runs(_runs(rle))
+
+
 def region_size(region: Region) -> Size | None:
     """Width and height that a region has of itself: those of its first map or RLE; `None` for boxes and polygons."""
     parts = _parts(region, 0.5)
@@ -272,7 +299,10 @@ def _runs(rle: Mapping[str, Any]) -> _Runs:
     else:
         lengths = np.asarray(counts, dtype=np.int64)
     if not len(lengths) or lengths.min() < 0 or lengths.max() > width * height or lengths.sum() != width * height:
-        raise ValueError(f"the runs of an RLE must fill its {width}x{height} px, got {lengths.sum()} px")
+        raise ValueError(
+            f"the runs of an RLE must fill its {width}x{height} px, that is add up to {width * height} pixels, got "
+            f"{lengths.sum()}"
+        )
     return _Runs(lengths, (width, height))
 
 
@@ -283,8 +313,15 @@ def _decompressed(counts: bytes) -> np.ndarray:
     """
     # What is before "0" wraps around and is too large as well.
     characters = np.frombuffer(counts, dtype=np.uint8) - np.uint8(48)
-    if not counts or characters.max() >= 64 or characters[-1] >= 32:
-        raise ValueError(f"the `counts` of an RLE must be COCO's compressed string, got {counts[:16]!r}...")
+    problem = ""
+    if not counts:
+        problem = "it is empty"
+    elif characters.max() >= 64:
+        problem = f"it must have characters from '0' to 'o', got {chr(counts[int(np.argmax(characters >= 64))])!r}"
+    elif characters[-1] >= 32:
+        problem = "it is cut off"
+    if problem:
+        raise ValueError(f"the `counts` of an RLE must be COCO's compressed string, got {counts[:16]!r}...: {problem}")
     ends = np.flatnonzero(characters < 32)
     starts = np.concatenate([[0], ends[:-1] + 1])
     places = np.arange(len(characters)) - np.repeat(starts, ends - starts + 1)

@@ -10,6 +10,8 @@ import datasets
 import evaluate
 from datasets import List, Value
 
+from evaluate_metrics.functional.citations import ARTIAGENT  # From: artiagent
+from evaluate_metrics.functional.descriptions import inputs_description  # From: artiagent
 from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
 from evaluate_metrics.functional.miou import miou  # From: artiagent
 
@@ -20,35 +22,18 @@ each has the name of its protocol: per-image IoU over images with artifacts ("ar
 background ("legion"), the artifact class per image ("menn"), TP / (TP + FP + FN) of the data set ("x_aigd").
 """
 
-_CITATION = """
-@inproceedings{artiagent2026, title={ArtiAgent}, note={arXiv:2602.20951}, booktitle={CVPR}, year={2026}}
-"""
+_CITATION = ARTIAGENT
 
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions, references: One an image, in the form of the configuration:
-        "boxes" (default): list of (x_min, y_min, x_max, y_max) in pixels, exclusive maxima; [] for none.
-        "polygons": list of (x, y, x, y, ...) in pixels.
-        "rle": list of COCO RLE, {"size": [height, width], "counts": compressed string}.
-        "masks": one greyscale picture: path, bytes, PIL image or array; a heat map is cut at `threshold`.
-    sizes (`list[tuple[int, int]]`): Width and height of each image; not for "masks".
-    protocol (`str`, *optional*, defaults to "artiagent"): "artiagent", "legion", "menn" or "x_aigd".
-    threshold (`float`, *optional*, defaults to 0.5): Above which a pixel of a heat map is in.
-    empty (`str`, *optional*, defaults to "one"): What a score is where neither side has a pixel: "one", "zero",
-        "skip" or "legion" (IoU 0, F1 1).
-    resize (`str` or `tuple[int, int]`, *optional*, defaults to "error"): For masks and RLE of another size: "error",
-        "prediction", or the width and height to bring both sides to.
-    average (`str`, *optional*): "images" or "data_set" in place of the protocol's own.
-    n_resamples (`int`, *optional*, defaults to 1000): Of the bootstrap; 0 leaves intervals out.
-    confidence (`float`, *optional*, defaults to 0.95): Of the intervals.
-    seed (`int`, *optional*, defaults to 0): Of the bootstrap.
+_FORMS = {
+    "predictions, references": """predictions, references (`list`): One an image, in the form of the configuration:
+        "boxes" (default): list of `(x_min, y_min, x_max, y_max)` in pixels, exclusive maxima; `[]` for none.
+        "polygons": list of `(x, y, x, y, ...)` in pixels.
+        "rle": list of COCO RLE, `{"size": [height, width], "counts": compressed string}`.
+        "masks": one greyscale image: path, bytes, PIL image or array; a heat map is cut at `threshold`.""",
+    "sizes": """sizes (`list[tuple[int, int]]`): Width and height of each image, px; not with "masks".""",
+}
 
-Returns:
-    `miou`, `f1`, `precision`, `recall` in [0, 1], each with an `_interval`; `protocol`, `average`, `empty`,
-    `threshold`, `resize`, `n`, `n_scored`, `versions`.
-
-Examples:
-
+_EXAMPLES = """
     >>> import evaluate
     >>> from evaluate_metrics import metric_path
     >>> metric = evaluate.load(metric_path("miou"))
@@ -59,6 +44,8 @@ Examples:
     >>> round(metric.compute(**boxes, protocol="legion")["miou"], 3)
     0.6
 """
+
+_KWARGS_DESCRIPTION = inputs_description(miou, _EXAMPLES, _FORMS)
 
 _REGIONS = {
     "boxes": List(List(Value("float64"), length=4)),

@@ -8,6 +8,8 @@ from typing import Any
 import datasets
 import evaluate
 
+from evaluate_metrics.functional.citations import ARTIAGENT  # From: artiagent
+from evaluate_metrics.functional.descriptions import inputs_description  # From: artiagent
 from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
 from evaluate_metrics.functional.rouge import rouge  # From: artiagent
 
@@ -17,27 +19,15 @@ ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum of explanations against their reference
 stemming, as ArtiAgent reports ROUGE-L. The values are those of Google's `rouge_score`; nothing is fetched.
 """
 
-_CITATION = """
+_CITATION = (
+    """\
 @inproceedings{lin2004rouge, title={{ROUGE}: A Package for Automatic Evaluation of Summaries}, author={Lin, Chin-Yew},
   booktitle={Text Summarization Branches Out}, pages={74--81}, year={2004}}
-@inproceedings{artiagent2026, title={ArtiAgent}, note={arXiv:2602.20951}, booktitle={CVPR}, year={2026}}
 """
+    + ARTIAGENT
+)
 
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions (`list[str | None]`): What the model wrote; `None` or a blank text scores 0.
-    references (`list[str]`): What it should have written, not blank.
-    use_stemmer (`bool`, *optional*, defaults to `True`): Whether "fingers" and "finger" are the same word.
-    n_resamples (`int`, *optional*, defaults to 1000): Of the bootstrap; 0 leaves intervals out.
-    confidence (`float`, *optional*, defaults to 0.95): Of the intervals.
-    seed (`int`, *optional*, defaults to 0): Of the bootstrap.
-
-Returns:
-    `rouge1`, `rouge2`, `rougeL`, `rougeLsum` and `empty_rate` in [0, 1], each with an `_interval`; `use_stemmer`,
-    `protocol`, `n`, `versions`.
-
-Examples:
-
+_EXAMPLES = """
     >>> import evaluate
     >>> from evaluate_metrics import metric_path
     >>> metric = evaluate.load(metric_path("rouge"))
@@ -45,6 +35,8 @@ Examples:
     >>> result["rougeL"], round(result["rouge2"], 3)
     (0.75, 0.333)
 """
+
+_KWARGS_DESCRIPTION = inputs_description(rouge, _EXAMPLES)
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)

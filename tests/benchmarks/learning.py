@@ -5,7 +5,7 @@
 1. Pairs are made with the embedded model from views of the photographs (`learning_data.py`); about a sixth of the
    photographs is kept for judging.
 2. For 250, 500, 1,000 and 2,000 pairs: the vision tower of a small vision-language model
-   (`training/vlm/small_model.py`) learns which tokens are flawed (`training/vlm/tower.py`), which is also the control,
+   (`training.vlm.small_model`) learns which tokens are flawed (`training.vlm.tower`), which is also the control,
    scored by itself; then the model learns to answer by the recipe `learning_cpu`, its tower frozen.
 3. `artiagent predict` and `artiagent evaluate` judge it on 400 pairs of the photographs kept.
 4. Shortcuts: the same tower learns to tell the clean from the flawed image with the target hidden in both. Chance is
@@ -34,23 +34,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from skimage.measure import label
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from datasets_script.benchmarks.loading import load_benchmark
 from datasets_script.pairs.report.statistics import best_constant_box
 from datasets_script.utils.files import write_json
 from evaluate_metrics.functional.versions import versions
 from tests.benchmarks.learning_data import SIDE, make_views
+from tests.benchmarks.learning_towers import centred_crops, hide_targets, image_scores, token_logits
 from training.vlm.tower import (
+    TOWER_FILE,
     FlawDetector,
     PairArrays,
     TowerTraining,
-    centred_crops,
     detector_of,
-    hide_targets,
-    image_scores,
+    load_model,
     load_pairs,
-    token_logits,
+    save_tower,
     train,
 )
 
@@ -172,15 +171,14 @@ def learn(
     pairs = PairArrays(all_pairs.images[:size], all_pairs.masks[:size], all_pairs.targets[:size])
 
     def make_tower() -> None:
-        vlm, processor = load(base)
+        vlm, processor = load_model(base)
         detector = detector_of(vlm, processor, TOWER.seed)
         curve = train(detector, pairs, TOWER)
         control(detector, pairs, sources["heldout"], judged, folder / "control.jsonl")
-        vlm.save_pretrained(folder / "tower")
-        processor.save_pretrained(folder / "tower")
-        write_json(folder / "tower.json", {"settings": vars(TOWER), "loss": curve})
+        data = {"source": "train", "num_pairs": size}
+        save_tower(folder / "tower", vlm, processor, TOWER, data, curve)
 
-    once(folder / "tower.json", make_tower)
+    once(folder / "tower" / TOWER_FILE, make_tower)
     once(
         folder / "vlm" / "training.json",
         lambda: run(
@@ -201,10 +199,6 @@ def learn(
     }
 
 
-def load(folder: Path) -> tuple[Any, Any]:
-    return AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-
-
 def shortcuts(work: Path, base: Path, pairs: PairArrays, judged: PairArrays) -> dict[str, float]:
     """Accuracy on crops about the target of towers that learn which of the two images a crop is of."""
     path = once(work / "shortcuts.json", lambda: write_json(work / "shortcuts.json", _shortcuts(base, pairs, judged)))
@@ -217,7 +211,7 @@ def _shortcuts(base: Path, pairs: PairArrays, judged: PairArrays) -> dict[str, f
     accuracies = {}
     for name, margin in _HIDDEN.items():
         seen, asked = (one if margin is None else hide_targets(one, margin) for one in (pairs, judged))
-        detector = detector_of(*load(base), settings.seed)
+        detector = detector_of(*load_model(base), settings.seed)
         train(detector, seen, settings)
         asked = centred_crops(asked, settings.crop)
         clean, flawed = (token_logits(detector, asked.images[:, side]).mean((1, 2)) for side in (0, 1))

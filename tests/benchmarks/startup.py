@@ -23,8 +23,8 @@ from typing import Any
 
 from datasets_script.cli.commands import COMMANDS
 from datasets_script.engine.ledger import Totals, marker
-from datasets_script.schema.run_record import recorded_versions
 from datasets_script.utils.files import write_json
+from evaluate_metrics.functional.versions import recorded_versions
 
 
 ROOT = Path(__file__).resolve().parents[2]

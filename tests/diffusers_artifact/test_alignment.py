@@ -12,7 +12,7 @@ from diffusers_artifact.alignment import align_weights
 from ..helpers.odd_addresses import move_weights, offsets
 
 
-class Model(nn.Module):
+class Weights(nn.Module):
     """A weight that two layers share, one in bfloat16, one that is transposed, and a buffer."""
 
     def __init__(self) -> None:
@@ -20,14 +20,14 @@ class Model(nn.Module):
         torch.manual_seed(0)
         self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 5, bias=False)
         self.second.weight = self.first.weight
-        self.narrow = nn.Parameter(torch.randn(7, 3, dtype=torch.bfloat16))
+        self.half_precision = nn.Parameter(torch.randn(7, 3, dtype=torch.bfloat16))
         self.transposed = nn.Parameter(torch.randn(4, 6).T)
         self.register_buffer("mean", torch.randn(3))
 
 
 @pytest.mark.parametrize("offset", [8, 24, 56])
 def test_values_and_identities_stay(offset):
-    model, expected = Model(), Model().state_dict()
+    model, expected = Weights(), Weights().state_dict()
     before = dict(model.named_parameters())
     move_weights(model, offset)
     assert offsets(model) == {offset}

@@ -73,7 +73,8 @@ def siblings(module: str) -> set[str]:
 @pytest.mark.parametrize("entry", ["pipeline", "modular_blocks"])
 def test_a_file_that_is_loaded_alone_names_every_module_it_needs(entry):
     """diffusers copies, of a local folder, only what the loaded file itself imports."""
-    needed, seen = siblings(entry), set()
+    needed: set[str] = siblings(entry)
+    seen: set[str] = set()
     while missing := needed - seen:
         seen |= missing
         needed |= set().union(*(siblings(module) for module in missing))

@@ -16,9 +16,9 @@ from PIL import Image
 from datasets_script.agents.curation import explanations
 from datasets_script.agents.planning import Scene, plan_artifacts
 from datasets_script.pairs.storage import PairWriter
+from datasets_script.schema.boxes import Box
 from datasets_script.schema.pair import Artifact, Pair
 from datasets_script.schema.perception import Entity, Part, Perception
-from datasets_script.vlm.conventions import Box
 
 
 PATCH = 16

@@ -18,11 +18,11 @@ from datasets_script.pairs.card import write_pair_card
 from datasets_script.pairs.prepare import prepare_pairs_folder
 from datasets_script.schema.run_record import RunRecord
 from datasets_script.utils.errors import UserError
-from hub_cards.dataset import dataset_payload
-from hub_cards.metric import metric_payload
-from hub_cards.model import model_payload
+from hub_cards.kinds.dataset import dataset_payload
+from hub_cards.kinds.metric import metric_payload
+from hub_cards.kinds.pipeline import installed_pipeline, pipeline_payload
+from hub_cards.kinds.vlm import model_payload
 from hub_cards.payload import Payload
-from hub_cards.pipeline import installed_pipeline, pipeline_payload
 from hub_cards.push import prepare_target, push
 
 from ..helpers.local_hub import READ_TOKEN, TOKEN, Fault, LocalHub
@@ -392,7 +392,16 @@ def test_a_prepared_folder_is_sent_as_its_configurations(run_folder, tmp_path):
     prepare_pairs_folder(run_folder, folder, ["pairs", "vqa"])
     payload = dataset_payload(folder, "tester/pairs", "cc-by-4.0")
     assert "prepared.json" in content(payload) and "| rows, vqa | 12 |" in payload.card
-    shard = next((folder / "vqa").glob("*.parquet"))
+    image = next((folder / "images").rglob("*.png"))
+    assert image.relative_to(folder).as_posix() in content(payload)
+    (image.parent / "other.png").write_bytes(b"")
+    payload = dataset_payload(folder, "tester/pairs", "cc-by-4.0")
+    assert f"{image.parent.relative_to(folder).as_posix()}/other.png" in payload.left_out
+    moved = image.rename(tmp_path / "moved.png")
+    with pytest.raises(UserError, match=f"{image.name} is missing"):
+        dataset_payload(folder, "tester/pairs", "cc-by-4.0")
+    moved.rename(image)
+    shard = folder / "vqa-train.parquet"
     shard.rename(shard.with_name("other.parquet"))
     with pytest.raises(UserError, match="the configuration vqa has no file"):
         dataset_payload(folder, "tester/pairs", "cc-by-4.0")
@@ -440,11 +449,15 @@ def test_a_model_by_its_folder_in_the_settings_is_refused(tmp_path):
 
 # Metrics and the pipeline
 
+NEEDED_BY_MIOU = ("citations", "descriptions", "intervals", "miou", "regions", "versions")
+
 
 def test_a_metric_is_sent_under_its_own_name(tmp_path):
     folder = ROOT / "evaluate_metrics" / "miou"
     payload = metric_payload(folder, "tester/miou")
-    assert [file.path for file in payload.files] == ["README.md", "app.py", "miou.py", "requirements.txt"]
+    needed = [f"functional_{name}.py" for name in NEEDED_BY_MIOU]
+    paths = ["README.md", "app.py", *needed, "miou.py", "requirements.txt", "space.py"]
+    assert [file.path for file in payload.files] == paths
     assert 'evaluate.load("tester/miou")' in payload.card
     with pytest.raises(UserError, match="REPO must end in /miou"):
         metric_payload(folder, "tester/iou")

@@ -24,11 +24,11 @@ from datasets_script.pairs.prepare import prepare_pairs_folder
 from datasets_script.pairs.views.comparisons import WHICH, comparison_row
 from datasets_script.pairs.views.instructions import instruction_rows
 from datasets_script.pairs.views.synartifact import classification_row, detection_row
-from datasets_script.pairs.views.vqa import BoxFormat, vqa_rows
+from datasets_script.pairs.views.vqa import vqa_rows
 from datasets_script.schema.features import pair_to_row
 from datasets_script.schema.image import BenchmarkImage, Region
 from datasets_script.utils.errors import UserError
-from datasets_script.vlm.conventions import CONVENTIONS, Convention, qwen2_5_size
+from datasets_script.vlm.conventions import CONVENTIONS, BoxFormat, qwen2_5_size
 from training.vlm.data import SYNARTIFACT_CONVERSATIONS, Conversations
 
 from ..helpers.benchmark_sources import picture
@@ -93,7 +93,7 @@ def test_instructions_are_asked_as_predict_asks_and_answered_as_it_reads(convent
 def test_answers_have_the_form_of_the_family():
     row = pair_to_row(make_pair(0))
     row["artifacts"] = [row["artifacts"][0] | {"bbox": [16.0, 0.0, 96.0, 64.0], "label": 'a "third" ear'}]
-    forms: dict[Convention, str] = {
+    forms: dict[str, str] = {
         "qwen2.5": '[{"bbox_2d": [16, 0, 98, 70], "label": "a \\"third\\" ear"}]',
         "normalized": '[{"bbox_2d": [0.083, 0.000, 0.500, 0.500], "label": "a \\"third\\" ear"}]',
         "internvl": '<ref>a "third" ear</ref><box>[[83, 0, 500, 500]]</box>',
@@ -419,8 +419,8 @@ def test_a_run_that_lost_its_card_is_not_prepared(tmp_path):
 
 LOAD_FROM_HUB = """
 import json
-from datasets_script.pairs.views.vqa import BoxFormat
 from datasets_script.utils.errors import UserError
+from datasets_script.vlm.conventions import BoxFormat
 from training.vlm.data import Conversations
 for name in ("tester/run", "tester/prepared"):
     data = Conversations(name, ["vqa"], BoxFormat("qwen3"), seed=1).load()

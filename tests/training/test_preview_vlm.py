@@ -14,9 +14,8 @@ import trl
 from PIL import Image, ImageDraw
 from trl import SFTConfig, SFTTrainer
 
-from datasets_script.detection.answer_format import AnswerFormat
 from datasets_script.utils.errors import UserError
-from datasets_script.vlm.conventions import Convention
+from datasets_script.vlm.conventions import BoxFormat
 from training import preview_vlm as preview
 from training.preview_vlm import annotated, make_collator, see
 from training.vlm.data import Conversations
@@ -74,7 +73,7 @@ def _llava() -> tuple[Any, Any]:
 class Family:
     make: Any
     model_type: str
-    convention: Convention
+    convention: str
     side: int  # of the picture of an image that is WIDTH px wide
 
 
@@ -111,11 +110,11 @@ def family(request) -> Family:
     return FAMILIES[request.param]
 
 
-def prepared(family: Family, **bounds: int) -> tuple[Any, AnswerFormat]:
+def prepared(family: Family, **bounds: int) -> tuple[Any, BoxFormat]:
     _, processor = family.make()
     box_format = prepare_processor(processor, family.convention, **bounds)
     set_chat_template(processor, family.model_type)
-    return processor, AnswerFormat(box_format.coordinates, box_format.min_pixels, box_format.max_pixels)
+    return processor, box_format
 
 
 def row(*turns: tuple[str, str], images: int = 1, size: tuple[int, int] = (WIDTH, HEIGHT)) -> dict[str, Any]:
@@ -216,7 +215,7 @@ class TestWarnings:
         _, processor = _llava()
         set_chat_template(processor, "llava")
         asked = row(("user", "Where?"), ("assistant", "[0.0, 0.0, 0.1, 0.5] and [0.4, 0.5, 0.6, 1.0]"))
-        conversation = see(asked, processor, make_collator(processor), AnswerFormat("normalized"), 8192)
+        conversation = see(asked, processor, make_collator(processor), BoxFormat("normalized"), 8192)
         assert conversation.warnings == (
             "the box [0.0, 0.0, 19.2, 64.0] is cut off: the model does not see all of that place",
         )

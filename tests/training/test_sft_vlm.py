@@ -24,11 +24,10 @@ from trl.chat_template_utils import get_training_chat_template
 from trl.scripts.sft import make_parser as make_trl_parser
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from datasets_script.pairs.views.vqa import BoxFormat
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.files import write_json
 from datasets_script.vlm.base import VLMRequest
-from datasets_script.vlm.conventions import convention_for
+from datasets_script.vlm.conventions import BoxFormat, convention_for
 from datasets_script.vlm.local import LocalVLM
 from tests.helpers import tiny_vlms
 from tests.helpers.made_pairs import HEIGHT, WIDTH, make_pair, write_run

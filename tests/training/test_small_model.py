@@ -14,9 +14,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from datasets_script.detection.questions import TASKS, question
 from datasets_script.utils.errors import UserError
+from tests.benchmarks.learning_towers import centred_crops, hide_targets, image_scores, token_logits
 from tests.helpers.made_pairs import HEIGHT, WIDTH, make_pair, write_run
-from training.vlm import small_model as small_vlm
-from training.vlm import tower as train_tower
+from training.vlm import small_model, tower
 from training.vlm.small_model import (
     PLACE_SCALE,
     STRIDE,
@@ -26,17 +26,7 @@ from training.vlm.small_model import (
     place_codes,
     train_tokenizer,
 )
-from training.vlm.tower import (
-    PairArrays,
-    TowerTraining,
-    centred_crops,
-    detector_of,
-    hide_targets,
-    image_scores,
-    load_pairs,
-    token_logits,
-    train,
-)
+from training.vlm.tower import PairArrays, TowerTraining, detector_of, load_pairs, train
 
 
 SIDE = 64
@@ -51,9 +41,7 @@ def run(tmp_path_factory):
 def base(run, tmp_path_factory):
     """What the command writes."""
     folder = tmp_path_factory.mktemp("small") / "base"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["small_vlm.py", str(folder), "--dataset_name", str(run), "--side", str(SIDE)])
-        small_vlm.main()
+    small_model.main([str(folder), "--dataset_name", str(run), "--side", str(SIDE)])
     return folder
 
 
@@ -116,10 +104,9 @@ def test_the_command_writes_a_model_that_loads_and_depends_on_the_seed_alone(bas
     assert model.model.language_model.wte.weight.std().item() == pytest.approx(0.08, rel=0.05)
 
 
-def test_a_side_must_be_whole_tokens(monkeypatch, tmp_path, run, capsys):
-    monkeypatch.setattr("sys.argv", ["small_vlm.py", str(tmp_path / "x"), "--dataset_name", str(run), "--side", "100"])
+def test_a_side_must_be_whole_tokens(tmp_path, run, capsys):
     with pytest.raises(SystemExit):
-        small_vlm.main()
+        small_model.main([str(tmp_path / "x"), "--dataset_name", str(run), "--side", "100"])
     assert "--side must be a multiple of 16, got 100" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
@@ -180,7 +167,7 @@ def test_pairs_of_several_sizes_are_refused(tmp_path):
 
 
 def test_the_command_trains_the_tower_and_nothing_else(base, run, tmp_path):
-    train_tower.main([str(base), "--dataset_name", str(run), "--output_dir", str(tmp_path / "tower"), "--steps", "2"])
+    tower.main([str(base), "--dataset_name", str(run), "--output_dir", str(tmp_path / "tower"), "--steps", "2"])
     before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "tower"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -190,3 +177,17 @@ def test_the_command_trains_the_tower_and_nothing_else(base, run, tmp_path):
     assert record["data"] == {"source": "run", "num_pairs": None}
     assert {"torch", "transformers"} <= record["versions"].keys()
     load(tmp_path / "tower")
+
+
+def test_a_folder_that_holds_something_is_refused_before_anything_is_made(base, run, tmp_path):
+    with pytest.raises(UserError, match="OUT must be a new or empty folder, got '.*base': choose another"):
+        small_model.main([str(base), "--dataset_name", "no/such/pairs"])
+    with pytest.raises(UserError, match="--output_dir must be a new or empty folder"):
+        tower.main(["no/such/model", "--dataset_name", str(run), "--output_dir", str(base)])
+
+
+def test_a_tower_needs_a_small_model(run, tmp_path):
+    arguments = ["--dataset_name", str(run), "--output_dir", str(tmp_path / "tower")]
+    with pytest.raises(UserError, match="MODEL must be the folder .*'runs/none' .* `python -m training.vlm.small"):
+        tower.main(["runs/none", *arguments])
+    assert not (tmp_path / "tower").exists()

@@ -1,30 +1,37 @@
-"""Trains the embedded model's autoencoder: a PCA of image patches, then a decoder that hides the borders between
+"""
+Trains the embedded model's autoencoder: a PCA of image patches, then a decoder that hides the borders between
 patches.
 
     python -m training.embedded.autoencoder --crops work/crops.npy --out work/vae --minutes 20
 
-The encoder is fitted in a minute and written first, so that `train_embedded_transformer.py` can start at once. Half
+The encoder is fitted in a minute and written first, so that `training.embedded.transformer` can start at once. Half
 of each batch of the decoder are composites: the latents of another crop are put in random rectangles of 16×16 px
-tokens, and the target is the same composite with feathered borders. That is what an injected flaw looks like to the
-decoder.
+tokens, and the target is the same composite with feathered borders. That is what an injected artifact looks like to
+the decoder.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from datasets_script.schema.training_record import TRAINING_FILE
+from datasets_script.utils.errors import UserError
+from datasets_script.utils.files import write_json
 from diffusers_artifact.autoencoder import AutoencoderPCA
+from training.run_folder import begin_run
+from training.script import run_script
 
 
 PATCH, TOKEN, CROP = 8, 16, 128  # px
+VALIDATION = 64  # crops, the last
 
 
 def to_tensor(crops: np.ndarray) -> torch.Tensor:
@@ -83,29 +90,62 @@ def psnr(model: AutoencoderPCA, images: torch.Tensor) -> float:
     return float(-10 * torch.log10(error.pow(2).mean((1, 2, 3))).mean())
 
 
+def load_crops(path: Path) -> np.ndarray:
+    """
+    Open the crops that `training.embedded.data` wrote, without reading them all.
+
+    Returns:
+        `np.ndarray` of shape `(crops, 256, 256, 3)`, `uint8`.
+
+    Raises:
+        UserError: there is no such file, or too few crops in it.
+    """
+    try:
+        crops: np.ndarray = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--crops must be a .npy file of `python -m training.embedded.data`, got '{path}': {error}"
+        ) from None
+    if len(crops) <= VALIDATION:
+        raise UserError(f"--crops must hold more than {VALIDATION} crops, got {len(crops)}: make more (--num-crops)")
+    return crops
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, str]:
+    """Return the arguments that are no paths, as the record of a training keeps them."""
+    return {key: str(value) for key, value in vars(args).items() if not isinstance(value, Path)}
+
+
 def save_record(args: argparse.Namespace, steps: int, curve: list[dict[str, float]]) -> None:
-    """Writes `training.json` beside the weights: settings without paths, torch's version, steps, loss curve."""
-    settings = {key: str(value) for key, value in vars(args).items() if not isinstance(value, Path)}
-    record = {"settings": settings, "torch": torch.__version__, "steps": steps, "curve": curve}
-    (args.out / "training.json").write_text(json.dumps(record, indent=1))
+    """Write `training.json` beside the weights: settings without paths, torch's version, steps, loss curve."""
+    record = {"settings": settings_of(args), "torch": torch.__version__, "steps": steps, "curve": curve}
+    write_json(args.out / TRAINING_FILE, record)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--crops", type=Path, required=True, help=".npy file made by embedded_data.py")
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.embedded.autoencoder",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--crops", type=Path, required=True, help=".npy file made by training.embedded.data")
     parser.add_argument("--out", type=Path, required=True, help="folder to save the autoencoder to")
-    parser.add_argument("--minutes", type=float, default=20.0, help="wall time of the decoder's training")
-    parser.add_argument("--batch-size", type=int, default=12, help="128 px crops a step")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="wall time of the decoder's training (default: %(default)s)"
+    )
+    parser.add_argument("--batch-size", type=int, default=12, help="128 px crops a step (default: %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="at its highest (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of torch (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of crops and composites (default: %(default)s)")
+    args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     generator, rng = torch.Generator().manual_seed(args.seed), np.random.default_rng(args.seed)
 
-    crops = np.load(args.crops, mmap_mode="r")
-    validation = to_tensor(crops[-64:])  # crops of training photographs; held-out ones are for measure_embedded.py
+    crops = load_crops(args.crops)
+    begin_run(args.out, settings_of(args), option="--out")
+    # Of photos trained on; held-out ones are for `training.embedded.measure`.
+    validation = to_tensor(crops[-VALIDATION:])
     model = AutoencoderPCA()
     fit_principal_components(model, to_tensor(crops[:1500]))
     model.save_pretrained(args.out)
@@ -120,7 +160,8 @@ def main() -> None:
         rate = args.learning_rate * min(1, (step + 1) / 100) * (0.5 * (1 + math.cos(math.pi * progress)) + 0.01)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        rows, (top, left) = rng.integers(len(crops) - 64, size=args.batch_size), rng.integers(256 - CROP + 1, size=2)
+        rows = rng.integers(len(crops) - VALIDATION, size=args.batch_size)
+        top, left = rng.integers(256 - CROP + 1, size=2)
         images = to_tensor(crops[np.sort(rows), top : top + CROP, left : left + CROP])
         images = images[torch.randperm(len(images), generator=generator)]
         masks = composite_masks(len(images), generator)
@@ -144,4 +185,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,17 +1,19 @@
-"""Images the embedded default model is trained on: random crops of photographs, some of them with emoji renders
-pasted in.
+"""
+Makes the images that the embedded model is trained on: random crops of photos, some of them with emoji renders pasted
+in.
 
     python -m training.embedded.data --photos PHOTOS --renders RENDERS --out work/crops.npy --num-crops 12000
 
 `PHOTOS` holds the folders `clic2025/` and `cid22/`; `RENDERS` the `assets/` folder of the npm package
-`@lobehub/fluent-emoji-3d` (`npm pack @lobehub/fluent-emoji-3d`, then unpack). `embedded_data.json` beside this file
-lists the sources with their licences, what is left out and why, and which photographs are held out for measurement.
+`@lobehub/fluent-emoji-3d` (`npm pack @lobehub/fluent-emoji-3d`, then unpack). `data.json` beside this file
+lists the sources with their licences, what is left out and why, and which photos are held out for measurement.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,19 +23,31 @@ from numpy.lib.format import open_memmap
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
+from datasets_script.utils.errors import UserError
+from training.script import run_script
+
 
 SIZE = 256
 LISTING = json.loads(Path(__file__).with_suffix(".json").read_text())
 
 
 def list_photos(root: Path, held_out: bool) -> list[Path]:
-    """Photographs under `root` for training, or those held out; graphics among them are left out of both."""
+    """
+    List the photos for training, or those held out; graphics among them are left out of both.
+
+    Args:
+        root (`Path`): Folder of folders of `.jpg` files.
+        held_out (`bool`): Whether those held out are asked for.
+
+    Raises:
+        UserError: there is no such folder, or no photo in it.
+    """
     if not root.is_dir():
-        raise FileNotFoundError(f"`photos` must be a folder, got '{root}'")
+        raise UserError(f"--photos must be a folder with clic2025/ and cid22/, got '{root}'")
     excluded, reserved = set(LISTING["excluded"]), set(LISTING["held_out"])
     names = sorted(str(path.relative_to(root)) for path in root.glob("*/*.jpg"))
     if not names:
-        raise FileNotFoundError(f"`photos` must hold <folder>/<name>.jpg, found none under '{root}'")
+        raise UserError(f"--photos must hold <folder>/<name>.jpg, found none under '{root}'")
     return [root / name for name in names if name not in excluded and (name in reserved) == held_out]
 
 
@@ -79,18 +93,24 @@ def make_crop(index: int, photos: list[Path], renders: list[Path], render_share:
     return np.asarray(crop)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.embedded.data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--photos", type=Path, required=True, help="folder with clic2025/ and cid22/")
     parser.add_argument("--renders", type=Path, required=True, help="folder of RGBA renders (.webp)")
     parser.add_argument("--out", type=Path, required=True, help=".npy file to write, uint8 (crops, 256, 256, 3)")
-    parser.add_argument("--num-crops", type=int, default=12000)
-    parser.add_argument("--render-share", type=float, default=0.3, help="share of crops with renders pasted in")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    parser.add_argument("--num-crops", type=int, default=12000, help="to make (default: %(default)s)")
+    parser.add_argument(
+        "--render-share", type=float, default=0.3, help="share of crops with renders pasted in (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the crops (default: %(default)s)")
+    args = parser.parse_args(arguments)
     photos, renders = list_photos(args.photos, held_out=False), sorted(args.renders.glob("*.webp"))
     if not renders:
-        raise SystemExit(f"--renders must be a folder of .webp files, found none in '{args.renders}'")
+        raise UserError(f"--renders must be a folder of .webp files, found none in '{args.renders}'")
     print(f"{len(photos)} photographs, {len(renders)} renders")
     make = partial(make_crop, photos=photos, renders=renders, render_share=args.render_share, seed=args.seed)
     partial_path = args.out.with_name(args.out.name + ".incomplete")
@@ -103,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

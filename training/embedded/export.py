@@ -1,22 +1,28 @@
-"""Puts the trained parts together as the embedded default model, bfloat16, in diffusers' folder layout.
+"""
+Puts the trained parts together as the embedded default model, bfloat16, in diffusers' folder layout.
 
-python -m training.embedded.export --vae work/vae --transformer work/transformer --out diffusers_artifact/embedded
+    python -m training.embedded.export --vae work/vae --transformer work/transformer --out diffusers_artifact/embedded
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
+from datasets_script.utils.errors import UserError
+from datasets_script.utils.files import write_text
 from diffusers_artifact.autoencoder import AutoencoderPCA
+from training.script import run_script
 
 
 # exp(1.6094) shifts the grid by 5: of 1, 1.65 (FLUX.1-dev's at 256 tokens), 2.5, 3.5, 5 and 7 the one that inverts and
-# denoises photographs best in 8 and in 10 FireFlow steps. Without dynamic shifting it would look like FLUX.1-schnell.
+# denoises photos best in 8 and in 10 FireFlow steps. Without dynamic shifting it would look like FLUX.1-schnell.
 SCHEDULER = {
     "use_dynamic_shifting": True,
     "base_shift": 1.6094,
@@ -34,24 +40,49 @@ MODEL_INDEX = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vae", type=Path, required=True)
-    parser.add_argument("--transformer", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    AutoencoderPCA.from_pretrained(args.vae).to(torch.bfloat16).save_pretrained(args.out / "vae")
-    transformer = FluxTransformer2DModel.from_pretrained(args.transformer).to(torch.bfloat16)
-    transformer.save_pretrained(args.out / "transformer")
+def load_part(model_class: Any, folder: Path, option: str) -> Any:
+    """
+    Load a trained part of the embedded model.
+
+    Args:
+        model_class (`type`): With diffusers' `from_pretrained`.
+        folder (`Path`): Where its training left it.
+        option (`str`): The argument that names the folder, for the error.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    try:
+        return model_class.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{option} must be a folder that its training has written, got '{folder}': {str(error).splitlines()[0]}"
+        ) from None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.embedded.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--vae", type=Path, required=True, help="folder of training.embedded.autoencoder")
+    parser.add_argument("--transformer", type=Path, required=True, help="folder of training.embedded.transformer")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
+    args = parser.parse_args(arguments)
+    vae = load_part(AutoencoderPCA, args.vae, "--vae")
+    transformer = load_part(FluxTransformer2DModel, args.transformer, "--transformer")
+    vae.to(torch.bfloat16).save_pretrained(args.out / "vae")
+    transformer.to(torch.bfloat16).save_pretrained(args.out / "transformer")
     FlowMatchEulerDiscreteScheduler(**SCHEDULER).save_pretrained(args.out / "scheduler")
-    (args.out / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
+    write_text(args.out / "model_index.json", json.dumps(MODEL_INDEX, indent=2) + "\n")
     for config in args.out.glob("*/config.json"):  # the folder trained from is of no use to others
         content = json.loads(config.read_text())
         content.pop("_name_or_path", None)
-        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        write_text(config, json.dumps(content, indent=2, sort_keys=True) + "\n")
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"{args.out}: {size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,8 +1,9 @@
-"""Measures the embedded model on photographs it was not trained on; what its card quotes.
+"""
+Measures the embedded model on photos it was not trained on; what its card quotes.
 
     python -m training.embedded.measure --photos PHOTOS --json embedded.json
 
-Reports PSNR (dB) of the autoencoder against the photographs, PSNR of inversion and denoising without injection
+Reports PSNR (dB) of the autoencoder against the photos, PSNR of inversion and denoising without injection
 against the autoencoder's own round trip, for several solvers and step counts, and the time of one forward pass of the
 transformer.
 """
@@ -10,17 +11,20 @@ transformer.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from datasets_script.utils.errors import UserError
+from datasets_script.utils.files import write_json
 from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionPipeline, PatchMapping
 from training.embedded.data import centre_crop, list_photos
+from training.script import run_script
 
 
 def psnr(images: torch.Tensor, reference: torch.Tensor) -> list[float]:
@@ -43,21 +47,33 @@ def forward_milliseconds(pipe: ArtifactInjectionPipeline, repeats: int = 50) -> 
     return statistics.median(times[5:])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.embedded.measure",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--photos", type=Path, required=True, help="folder with clic2025/ and cid22/")
-    parser.add_argument("--model", type=Path, default=EMBEDDED_MODEL)
-    parser.add_argument("--solvers", nargs="+", default=["euler", "midpoint", "fireflow", "uni_inv"])
-    parser.add_argument("--steps", nargs="+", type=int, default=[10, 25])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--limit", type=int, help="only the first photographs")
+    parser.add_argument(
+        "--model", type=Path, default=EMBEDDED_MODEL, help="folder of the model (default: the embedded one)"
+    )
+    parser.add_argument(
+        "--solvers", nargs="+", default=["euler", "midpoint", "fireflow", "uni_inv"], help="(default: %(default)s)"
+    )
+    parser.add_argument("--steps", nargs="+", type=int, default=[10, 25], help="of each (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of torch (default: %(default)s)")
+    parser.add_argument("--limit", type=int, help="only the first photos (default: all)")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
 
+    paths = list_photos(args.photos, held_out=True)[: args.limit]
+    if not paths:
+        raise UserError(
+            f"--photos must hold some of the photos that data.json holds out, found none in '{args.photos}'"
+        )
     pipe = ArtifactInjectionPipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
-    paths = list_photos(args.photos, held_out=True)[: args.limit]
     arrays = [np.asarray(centre_crop(Image.open(path).convert("RGB"))) for path in paths]
     photos = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
@@ -92,8 +108,8 @@ def main() -> None:
             figures["inversion_psnr"].append(row)
             print(f"{solver:9} {steps:3} steps: mean {row['mean']:.2f} dB, worst {row['min']:.2f}", flush=True)
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write_json(args.json, figures)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

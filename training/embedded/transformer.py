@@ -1,4 +1,5 @@
-"""Trains the embedded model's transformer: a rectified flow on the autoencoder's latents with a small FLUX.
+"""
+Trains the embedded model's transformer: a rectified flow on the autoencoder's latents with a small FLUX.
 
     python -m training.embedded.transformer --crops work/crops.npy --vae work/vae --out work/transformer \\
         --minutes 80
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ import torch
 from diffusers import FluxTransformer2DModel
 
 from diffusers_artifact.autoencoder import AutoencoderPCA
-from training.embedded.autoencoder import save_record, to_tensor
+from training.embedded.autoencoder import load_crops, save_record, settings_of, to_tensor
+from training.embedded.export import load_part
+from training.run_folder import begin_run
+from training.script import run_script
 
 
 GRID = 16  # tokens a side
@@ -82,23 +86,29 @@ def save(model: FluxTransformer2DModel, average: list[torch.Tensor], out: Path) 
             parameter.copy_(value)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--crops", type=Path, required=True, help=".npy file made by embedded_data.py")
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.embedded.transformer",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--crops", type=Path, required=True, help=".npy file made by training.embedded.data")
     parser.add_argument("--vae", type=Path, required=True, help="autoencoder, of which only the encoder is used")
     parser.add_argument("--out", type=Path, required=True, help="folder to save the transformer to")
-    parser.add_argument("--minutes", type=float, default=80.0, help="wall time of the training")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=8e-4)
-    parser.add_argument("--ema-decay", type=float, default=0.995)
+    parser.add_argument("--minutes", type=float, default=80.0, help="wall time of the training (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=16, help="crops a step (default: %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=8e-4, help="at its highest (default: %(default)s)")
+    parser.add_argument("--ema-decay", type=float, default=0.995, help="of the average (default: %(default)s)")
     parser.add_argument("--compile", action="store_true", help="compile the transformer (1.15 times faster on a CPU)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    parser.add_argument("--threads", type=int, default=2, help="of torch (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, crops and noise (default: %(default)s)")
+    args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
 
-    tokens = encode_tokens(AutoencoderPCA.from_pretrained(args.vae), np.load(args.crops, mmap_mode="r"))
+    crops, vae = load_crops(args.crops), load_part(AutoencoderPCA, args.vae, "--vae")
+    begin_run(args.out, settings_of(args), option="--out")
+    tokens = encode_tokens(vae, crops)
     model = FluxTransformer2DModel(**CONFIG)
     forward = torch.compile(model) if args.compile else model
     print(f"{len(tokens)} crops, {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
@@ -133,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -30,11 +30,14 @@ from datasets_script.benchmarks.base import BenchmarkError
 from datasets_script.benchmarks.loading import load_benchmark
 from datasets_script.benchmarks.prepare import cache_folder
 from datasets_script.benchmarks.registry import get_benchmark
-from datasets_script.pairs.builder import ArtiAgentPairs
+from datasets_script.pairs.builder import ArtiAgentPairs, image_cache
+from datasets_script.pairs.configurations import IMAGE_FOLDERS
+from datasets_script.pairs.image_files import ImageFiles
 from datasets_script.pairs.storage import find_shards
 from datasets_script.pairs.views.synartifact import classification_row, detection_row
-from datasets_script.pairs.views.vqa import FEATURES, BoxFormat
+from datasets_script.pairs.views.vqa import FEATURES
 from datasets_script.utils.errors import UserError
+from datasets_script.vlm.conventions import BoxFormat
 
 
 PAIR_CONVERSATIONS = ("vqa", "instructions", "comparisons")
@@ -47,7 +50,10 @@ _SYNARTIFACT = "synartifact"
 _SPLITS = ("train", "test")
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 # Of a data set on the Hub what is read, and no other configuration of it.
-_HUB_FILES = ("README.md", "run.json", "data/*.parquet", "pairs/*.parquet")
+_HUB_FILES = (
+    *("README.md", "run.json", "prepared.json", "data/*.parquet", "pairs-*.parquet", "pairs/*.parquet"),
+    *(f"{folder}/*" for folder in IMAGE_FOLDERS),
+)
 
 
 @dataclass(frozen=True)
@@ -76,15 +82,16 @@ class _Files:
         return self.public_name or ", ".join(folder.name for folder in self.folders())
 
     def folders(self) -> list[Path]:
-        """Where a record of the run and a card may lie: files are in a folder of their data set's folder."""
-        return list(dict.fromkeys(Path(path).parent.parent for path in self.all()))
+        """Where a record of the run and a card may lie: beside the files, or in the folder above theirs."""
+        parents = [Path(path).parent for path in self.all()]
+        return list(dict.fromkeys(one if (one / "prepared.json").exists() else one.parent for one in parents))
 
 
 @dataclass(frozen=True, eq=False)
 class Conversations:
     """
     Conversations to train on. They are kept in the cache of `datasets`, and made again for another object once the
-    source has changed.
+    source has changed. Rows hold texts and name the files of their images, of which the cache has one each.
 
     Args:
         source (`str` or sequence of `str`): For conversations about pairs a folder written by `artiagent synthesize`
@@ -157,7 +164,6 @@ class Conversations:
                 known).
         """
         files, made = self._files, self._made
-        bounds = {"min_pixels": self.box_format.min_pixels, "max_pixels": self.box_format.max_pixels}
         pairs = {split: len(_pair_ids(next(iter(kinds.values())))) for split, kinds in made.items()}
         return {
             "source": files.name,
@@ -165,8 +171,7 @@ class Conversations:
             "fingerprint": f"sha256:{_hash(files.all())}",
             **({"pairs": pairs} if self.of_pairs else {}),
             "rows": {split: {kind: len(rows) for kind, rows in kinds.items()} for split, kinds in made.items()},
-            "coordinates": self.box_format.coordinates,
-            **(bounds if self.box_format.coordinates == "qwen2.5" else {}),
+            **self.box_format.record(),
             "test_share": self.test_share,
             "seed": self.seed,
             "num_pairs": self.num_pairs,
@@ -210,7 +215,10 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 def _find_pairs(folder: Path) -> dict[str, list[str]]:
-    if prepared := _split_files(folder / "pairs", "*-{split}*.parquet"):
+    # Until rows named their images, each configuration was a folder of Parquet files.
+    if prepared := _split_files(folder, "pairs-{split}.parquet") or _split_files(
+        folder / "pairs", "*-{split}*.parquet"
+    ):
         return prepared
     if (folder / "prepared.json").exists():
         raise UserError(
@@ -322,9 +330,11 @@ def _synartifact_rows(
     opened: str, split_name: str, kind: str, box_format: BoxFormat, stamps: tuple[tuple[str, int, int], ...]
 ) -> Iterator[dict[str, Any]]:
     make = classification_row if kind == "synartifact_classification" else detection_row
+    stored = ImageFiles(image_cache())
     for image in load_benchmark(opened, split_name):
         if row := make(image, box_format):
-            yield row
+            # `datasets` leaves out the bytes of an image that has a file.
+            yield row | {"images": [{"bytes": image.image, "path": stored.add(image.image)}]}
 
 
 def _hash(paths: Sequence[str]) -> str:

@@ -8,16 +8,15 @@ from typing import Any
 from transformers import CLIPImageProcessor, LlavaImageProcessor
 from trl.chat_template_utils import get_training_chat_template
 
-from datasets_script.pairs.views.vqa import BoxFormat
 from datasets_script.utils.errors import UserError
-from datasets_script.vlm.conventions import Convention, pixel_bounds
+from datasets_script.vlm.conventions import BoxFormat, pixel_bounds
 
 
-_CHAT_TEMPLATES = Path(__file__).parents[1] / "chat_templates"
+CHAT_TEMPLATES = Path(__file__).parents[1] / "chat_templates"
 
 
 def prepare_processor(
-    processor: Any, convention: Convention, min_pixels: int | None = None, max_pixels: int | None = None
+    processor: Any, convention: str, min_pixels: int | None = None, max_pixels: int | None = None
 ) -> BoxFormat:
     """
     Sets how large a processor hands images to its model, in place; `save_pretrained` keeps it. What LLaVA-1.5's
@@ -60,7 +59,7 @@ def set_chat_template(processor: Any, model_type: str) -> None:
     Raises:
         UserError: neither has one.
     """
-    ours = _CHAT_TEMPLATES / f"{model_type}.jinja"
+    ours = CHAT_TEMPLATES / f"{model_type}.jinja"
     if ours.exists():
         processor.chat_template = ours.read_text(encoding="utf-8")
         # Ours write the first token themselves where there is one: whoever tokenizes them must not add another.
@@ -73,6 +72,23 @@ def set_chat_template(processor: Any, model_type: str) -> None:
             f"no chat template with marked answers is known for the model's own ('{model_type}'); give one with "
             "{% generation %} around answers as --chat_template_path"
         ) from None
+
+
+def find_chat_template(path: str) -> Path:
+    """
+    Return a chat template's file: as given, or else the one of that name beside this package's recipes.
+
+    Args:
+        path (`str`): Of a file. Recipes give theirs as it is in a checkout, where `trl sft` finds it too.
+
+    Raises:
+        UserError: there is neither.
+    """
+    given, ours = Path(path), CHAT_TEMPLATES / Path(path).name
+    if not given.is_file() and not ours.is_file():
+        known = ", ".join(sorted(template.name for template in CHAT_TEMPLATES.glob("*.jinja")))
+        raise UserError(f"--chat_template_path must be a file, got '{path}'; there are also {known}")
+    return given if given.is_file() else ours
 
 
 def _pad_to_square(processor: Any) -> None:

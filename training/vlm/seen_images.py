@@ -13,8 +13,8 @@ from torchvision.transforms.functional import to_pil_image
 from transformers import LlavaImageProcessor
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
+from datasets_script.schema.boxes import Box
 from datasets_script.utils.errors import UserError
-from datasets_script.vlm.conventions import Box
 
 
 @dataclass(frozen=True, eq=False)

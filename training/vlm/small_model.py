@@ -4,17 +4,15 @@ as vision tower and GPT-2 as language model, 1.7 million parameters.
 
     python -m training.vlm.small_model runs/base --dataset_name runs/demo
 
-It is here to try the recipes, and for `tests/benchmarks/learning.py`. Why these parts: convolutions with
-batch norm learned in minutes what SegFormer's encoder, which was tried first, had not begun to learn. The language
-model's position embeddings of the image's tokens begin as sines of row and column, and its weights are drawn with a
-larger deviation than GPT-2's; with neither it answered boxes of zeros. Numbers are written digit by digit, so that
-each digit is seen often enough to be learned.
+It serves to try the recipes, and `tests/benchmarks/learning.py`. Convolutions with batch norm learn in minutes what
+SegFormer's encoder has not begun to learn by then. The language model's position embeddings of the image's tokens
+begin as sines of row and column, and its weights are drawn with a larger deviation than GPT-2's; with neither it
+answers boxes of zeros. Numbers are written digit by digit, so that each digit is seen often enough to be learned.
 """
 
 import argparse
 import math
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -29,10 +27,11 @@ from transformers import (
     ResNetConfig,
 )
 
-from datasets_script.pairs.views.vqa import BoxFormat
-from datasets_script.utils.errors import UserError
-from datasets_script.utils.files import replacing_folder
+from datasets_script.vlm.conventions import BoxFormat
+from training.run_folder import check_new_folder, new_model_folder
+from training.script import run_script
 from training.vlm.data import PAIR_CONVERSATIONS, Conversations
+from training.vlm.processor import CHAT_TEMPLATES
 
 
 IMAGE, END, PAD = "<image>", "<|endofanswer|>", "<|pad|>"
@@ -47,8 +46,6 @@ _WEIGHT_STD = 0.08
 PLACE_SCALE = 2.0
 # Radians a row of the fastest sines, and how many times slower others become.
 _PLACE_FREQUENCY, _PLACE_RANGE = math.pi / 2, 100.0
-
-_TEMPLATE = Path(__file__).parents[1] / "chat_templates" / "llava.jinja"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:
@@ -82,7 +79,7 @@ def make_processor(tokenizer: PreTrainedTokenizerFast, side: int = 256) -> Llava
         tokenizer,
         patch_size=STRIDE,
         vision_feature_select_strategy="full",
-        chat_template=_TEMPLATE.read_text(encoding="utf-8"),
+        chat_template=(CHAT_TEMPLATES / "llava.jinja").read_text(encoding="utf-8"),
     )
 
 
@@ -153,26 +150,35 @@ def conversation_texts(source: str) -> Iterator[str]:
             yield from (part["text"] for part in message["content"] if part["text"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--dataset_name", required=True, help="pairs whose texts the tokenizer is made for")
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.vlm.small_model",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write, new or empty")
+    parser.add_argument(
+        "--dataset_name",
+        required=True,
+        help="pairs whose texts the tokenizer is made for",
+    )
     parser.add_argument("--side", type=int, default=256, help="of the square it sees, px (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (default: %(default)s)")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.side < STRIDE or args.side % STRIDE:
         parser.error(f"--side must be a multiple of {STRIDE}, got {args.side}")
+    check_new_folder(args.out, "OUT")
     tokenizer = train_tokenizer(conversation_texts(args.dataset_name))
     processor = make_processor(tokenizer, args.side)
     model = make_model(processor, args.seed)
-    with replacing_folder(args.out) as folder:
+    with new_model_folder(args.out, "OUT") as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-    print(f"{model.num_parameters():,} parameters with random weights in {args.out}")
+    print(
+        f"{model.num_parameters():,} parameters with random weights in {args.out}; next: python -m training.sft_vlm "
+        f"--config cpu_small --model_name_or_path {args.out} --dataset_name {args.dataset_name}"
+    )
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -1,18 +1,18 @@
 """
-Trains the vision tower of a small vision-language model to say where an image is flawed, token by token: what the
+Trains the vision tower of a small vision-language model to say where an image has artifacts, token by token: what the
 language model then reads, and the control that shows what an encoder of this size can learn from the pairs at all.
 
     python -m training.vlm.tower runs/base --dataset_name runs/demo --output_dir runs/tower
 
-Crops about the same place of the clean and the flawed image go through it in one batch, so that the photograph itself
+Crops about the same place of the clean and the artifact image go through it in one batch, so that the photo itself
 tells nothing. The language model and the projector stay as they are.
 """
 
+from __future__ import annotations
+
 import argparse
-import json
 import math
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, FastVlmForC
 from datasets_script.pairs.storage import find_shards, read_rows
 from datasets_script.pairs.views.stored_rows import decode_mask, read_artifacts
 from datasets_script.utils.errors import UserError
-from datasets_script.utils.files import replacing_folder, write_json
+from datasets_script.utils.files import write_json
 from evaluate_metrics.functional.versions import versions
+from training.run_folder import check_new_folder, new_model_folder
+from training.script import run_script
 
+
+TOWER_FILE = "tower.json"
 
 # Tokens that are flawed count more, and so do the same tokens of the clean image, which show what the photograph is
 # without the flaw. With it a tower learned in 250 steps what took 500 without.
@@ -37,9 +41,6 @@ _PLACE_WEIGHT = 8.0
 
 # Crops begin where the embedded model's patches do, as whole images do: seams of its flaws lie on that grid.
 _GRID = 16
-
-# An image is as flawed as the tokens of about one small flaw.
-_TOP_TOKENS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,15 +85,6 @@ def load_pairs(source: str | Path | Sequence[str], num_pairs: int | None = None)
     if len(sizes := {image.shape for pair in images for image in pair}) != 1:
         raise UserError(f"--dataset_name must hold images of one size, got {sorted(sizes)}")
     return PairArrays(np.stack([np.stack(pair) for pair in images]), np.stack(masks), np.stack(targets))
-
-
-def hide_targets(pairs: PairArrays, margin: int) -> PairArrays:
-    """Pairs whose target patches, and `margin` px around them, are grey in both images: what is left is the rest."""
-    size = 2 * margin + 1
-    wider = functional.max_pool2d(torch.from_numpy(pairs.targets).float()[:, None], size, stride=1, padding=margin)
-    hidden = (wider[:, 0] > 0).numpy()
-    images = np.where(hidden[:, None, :, :, None], np.uint8(128), pairs.images)
-    return PairArrays(images, pairs.masks, pairs.targets)
 
 
 class FlawDetector(nn.Module):
@@ -205,34 +197,6 @@ def _loss(logits: Tensor, masks: Tensor, whole: bool) -> Tensor:
     return (weights * losses).sum() / weights.sum()
 
 
-@torch.no_grad()
-def token_logits(model: FlawDetector, images: np.ndarray, batch_size: int = 32) -> Tensor:
-    """Logits of shape `(images, rows, columns)` for images of shape `(images, height, width, 3)`, `uint8`."""
-    model.eval()
-    batches = torch.from_numpy(images).split(batch_size)
-    return torch.cat([model(batch) for batch in batches])
-
-
-def image_scores(logits: Tensor) -> Tensor:
-    """How flawed each image is: the mean of its most flawed tokens."""
-    return logits.flatten(1).topk(_TOP_TOKENS).values.mean(1)
-
-
-def centred_crops(pairs: PairArrays, side: int) -> PairArrays:
-    """Each pair about the middle of its target, as far as the image reaches."""
-    kept = []
-    for target in pairs.targets:
-        middle = np.argwhere(target).mean(0)
-        corners = zip(middle, target.shape, strict=True)
-        kept.append([int(min(max(m - side / 2, 0), length - side)) for m, length in corners])
-    crops = [np.s_[y : y + side, x : x + side] for y, x in kept]
-    return PairArrays(
-        np.stack([images[:, crop[0], crop[1]] for images, crop in zip(pairs.images, crops, strict=True)]),
-        np.stack([mask[crop] for mask, crop in zip(pairs.masks, crops, strict=True)]),
-        np.stack([target[crop] for target, crop in zip(pairs.targets, crops, strict=True)]),
-    )
-
-
 def detector_of(vlm: FastVlmForConditionalGeneration, processor: Any, seed: int) -> FlawDetector:
     """A detector on the vision tower of a small model; it shares the tower's weights."""
     torch.manual_seed(seed)
@@ -241,35 +205,91 @@ def detector_of(vlm: FastVlmForConditionalGeneration, processor: Any, seed: int)
     return FlawDetector(vlm.model.vision_tower, width, images.image_mean, images.image_std)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="folder of a model that training/vlm/small_model.py made")
-    parser.add_argument("--dataset_name", required=True, help="folder written by `artiagent synthesize`")
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder to write: the model with its new tower")
-    parser.add_argument("--num_pairs", type=int, help="only the first pairs")
-    parser.add_argument("--steps", type=int, default=TowerTraining.steps, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    args = parser.parse_args(arguments)
-    vlm = AutoModelForImageTextToText.from_pretrained(args.model)
-    processor = AutoProcessor.from_pretrained(args.model)
-    settings = TowerTraining(steps=args.steps, seed=args.seed)
-    detector = detector_of(vlm, processor, args.seed)
-    curve = train(detector, load_pairs(args.dataset_name, args.num_pairs), settings)
-    with replacing_folder(args.output_dir) as folder:
-        vlm.save_pretrained(folder)
-        processor.save_pretrained(folder)
+def load_model(folder: str | Path, option: str = "MODEL") -> tuple[FastVlmForConditionalGeneration, Any]:
+    """
+    Load a small model and its processor.
+
+    Args:
+        folder (`str` or `Path`): Where `training.vlm.small_model` or this script left it.
+        option (`str`, *optional*, defaults to `"MODEL"`): The argument that names it, for the error.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(
+            f"{option} must be the folder of a small model, got '{folder}' ({first}): make one with `python -m "
+            "training.vlm.small_model OUT --dataset_name PAIRS`"
+        ) from None
+    if not isinstance(model, FastVlmForConditionalGeneration):
+        raise UserError(f"{option} must be a model of training.vlm.small_model, got a {type(model).__name__}")
+    return model, processor
+
+
+def save_tower(
+    folder: Path,
+    vlm: FastVlmForConditionalGeneration,
+    processor: Any,
+    settings: TowerTraining,
+    data: Mapping[str, Any],
+    curve: Sequence[tuple[int, float]],
+) -> None:
+    """
+    Write a model whose tower was trained, its processor and `tower.json`: settings, data, versions and losses.
+
+    Args:
+        folder (`Path`): To write, new or empty.
+        vlm, processor: The model.
+        settings (`TowerTraining`): Of the training.
+        data (`Mapping`): What it was trained on: `source` and `num_pairs`.
+        curve (`Sequence[tuple[int, float]]`): Steps and losses, from [`train`].
+
+    Raises:
+        UserError: the folder holds something already.
+    """
+    with new_model_folder(folder, "--output_dir") as temporary:
+        vlm.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
         record = {
             "settings": vars(settings),
-            "data": {"source": Path(args.dataset_name).name, "num_pairs": args.num_pairs},
+            "data": data,
             "versions": versions("torch", "transformers", "numpy"),
             "loss": curve,
         }
-        write_json(folder / "tower.json", record)
-    print(json.dumps({"model": str(args.output_dir), "loss": curve[-1][1]}))
+        write_json(temporary / TOWER_FILE, record)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.vlm.tower",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder of a model that training.vlm.small_model made")
+    parser.add_argument("--dataset_name", required=True, help="folder written by `artiagent synthesize`")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder to write: the model with its new tower")
+    parser.add_argument("--num_pairs", type=int, help="only the first pairs (default: all)")
+    parser.add_argument("--steps", type=int, default=TowerTraining.steps, help="of training (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of crops, order and first weights (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    if args.steps < 1:
+        parser.error(f"--steps must be at least 1, got {args.steps}")
+    check_new_folder(args.output_dir, "--output_dir")
+    vlm, processor = load_model(args.model)
+    settings = TowerTraining(steps=args.steps, seed=args.seed)
+    detector = detector_of(vlm, processor, args.seed)
+    curve = train(detector, load_pairs(args.dataset_name, args.num_pairs), settings)
+    data = {"source": Path(args.dataset_name).name, "num_pairs": args.num_pairs}
+    save_tower(args.output_dir, vlm, processor, settings, data, curve)
+    print(
+        f"model with its new tower in {args.output_dir}, last loss {curve[-1][1]}; next: python -m training.sft_vlm "
+        f"--config learning_cpu --model_name_or_path {args.output_dir} --dataset_name {args.dataset_name}"
+    )
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

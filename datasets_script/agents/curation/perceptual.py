@@ -66,7 +66,7 @@ class Lpips(_NetworkMetric):
         PerceptualMetricUnavailable: no `lpips` package, or no backbone in the cache and no network to fetch it.
     """
 
-    name = "lpips"
+    name: PerceptualName = "lpips"
 
     def __init__(self) -> None:
         try:
@@ -96,7 +96,7 @@ class ShiftTolerantLpips(_NetworkMetric):
         PerceptualMetricUnavailable: no `stlpips_pytorch` package.
     """
 
-    name = "stlpips"
+    name: PerceptualName = "stlpips"
 
     def __init__(self) -> None:
         try:

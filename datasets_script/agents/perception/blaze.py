@@ -152,7 +152,7 @@ class Roi:
 
 
 @dataclass(frozen=True, eq=False)
-class Detection:
+class BlazeDetection:
     """
     What a detector found, in pixels of the image: `box` is `(x_min, y_min, x_max, y_max)`, `keypoints` are of shape
     `(count, 2)`.
@@ -187,11 +187,11 @@ class Detector:
         self.threshold = threshold
         self._anchors = np.concatenate([_cell_centers(side, per_cell) for side, per_cell in grids])
 
-    def __call__(self, image: Image.Image, rois: Sequence[Roi]) -> list[Detection]:
+    def __call__(self, image: Image.Image, rois: Sequence[Roi]) -> list[BlazeDetection]:
         """What it finds in any of the regions, best first, each thing once."""
         return suppress([found for roi in rois for found in self._in_region(image, roi)])
 
-    def _in_region(self, image: Image.Image, roi: Roi) -> list[Detection]:
+    def _in_region(self, image: Image.Image, roi: Roi) -> list[BlazeDetection]:
         boxes, logits = self.model(image, roi)
         scores = sigmoid(logits[:, 0])
         kept = scores >= self.threshold
@@ -202,14 +202,16 @@ class Detector:
         keypoints = roi.to_image(points[:, 2:] + anchors[:, None])
         # Regions are turned by multiples of 90° here, which keeps boxes upright.
         corners = np.sort(roi.to_image(corners), axis=1).reshape(-1, 4)
-        return suppress([Detection(float(s), c, k) for s, c, k in zip(scores[kept], corners, keypoints, strict=True)])
+        return suppress(
+            [BlazeDetection(float(s), c, k) for s, c, k in zip(scores[kept], corners, keypoints, strict=True)]
+        )
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
 
 
-def suppress(detections: Sequence[Detection], max_overlap: float = 0.3) -> list[Detection]:
+def suppress(detections: Sequence[BlazeDetection], max_overlap: float = 0.3) -> list[BlazeDetection]:
     """
     Non-maximum suppression as BlazeFace does it: boxes that overlap by more than `max_overlap` (intersection over
     union) become their mean, weighted by score, with the best one's score. Best first.
@@ -222,7 +224,7 @@ def suppress(detections: Sequence[Detection], max_overlap: float = 0.3) -> list[
         rest = [other for other in rest[1:] if other not in cluster]
         weights = [one.score for one in cluster]
         merged.append(
-            Detection(
+            BlazeDetection(
                 cluster[0].score,
                 np.average([one.box for one in cluster], axis=0, weights=weights),
                 np.average([one.keypoints for one in cluster], axis=0, weights=weights),

@@ -22,9 +22,9 @@ from transformers import (
     SamProcessor,
 )
 
+from ...schema.boxes import Box
 from ...utils.files import resolve_revision
 from .base import PerceptionModelError
-from .masks import Box
 
 
 # Swin-T, as in the paper.
@@ -74,7 +74,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Detection:
+class GroundedBox:
     """A box `(x_min, y_min, x_max, y_max)`, pixels, around something that has a name, with a score in [0, 1]."""
 
     name: str
@@ -150,7 +150,7 @@ class GroundingDino:
     @torch.inference_mode()
     def detect(
         self, images: Sequence[Image.Image], names: Sequence[Sequence[str]]
-    ) -> list[tuple[list[Detection], list[str]]]:
+    ) -> list[tuple[list[GroundedBox], list[str]]]:
         """
         What is found in each image, best first, and reasons for boxes that were dropped.
 
@@ -158,7 +158,7 @@ class GroundingDino:
             images (`Sequence[PIL.Image.Image]`): RGB, of any sizes.
             names (`Sequence[Sequence[str]]`): For each image what to look for; lower case, without full stops.
         """
-        found: list[tuple[list[Detection], list[str]]] = [([], []) for _ in images]
+        found: list[tuple[list[GroundedBox], list[str]]] = [([], []) for _ in images]
         queries = [_Query(index, part) for index, one in enumerate(names) for part in self._prompts(one)]
         queries.sort(key=lambda query: images[query.index].size)
         for _, same_size in groupby(queries, key=lambda query: images[query.index].size):
@@ -187,7 +187,7 @@ class GroundingDino:
 
     def _detect_batch(
         self, images: Sequence[Image.Image], queries: Sequence[_Query]
-    ) -> Iterator[tuple[list[Detection], list[str]]]:
+    ) -> Iterator[tuple[list[GroundedBox], list[str]]]:
         network = self.checkpoint.network
         inputs = self.checkpoint.processor(
             images=[images[query.index] for query in queries],
@@ -220,7 +220,7 @@ def name_boxes(
     tokens: Sequence[NameTokens],
     box_threshold: float,
     text_threshold: float,
-) -> tuple[list[Detection], list[str]]:
+) -> tuple[list[GroundedBox], list[str]]:
     """
     What boxes are said to be, see [`GroundingDino`].
 
@@ -231,7 +231,7 @@ def name_boxes(
         box_threshold, text_threshold (`float`): As for [`GroundingDino`].
 
     Returns:
-        `tuple[list[Detection], list[str]]`: Boxes with a name, and reasons for those over the threshold without.
+        `tuple[list[GroundedBox], list[str]]`: Boxes with a name, and reasons for those over the threshold without.
     """
     detections, notes = [], []
     for (x_min, y_min, x_max, y_max), row in zip(boxes, scores, strict=True):
@@ -239,7 +239,7 @@ def name_boxes(
         if score <= box_threshold:
             continue
         if row[best.head : best.stop].max() > text_threshold:
-            detections.append(Detection(best.name, (x_min, y_min, x_max, y_max), score))
+            detections.append(GroundedBox(best.name, (x_min, y_min, x_max, y_max), score))
         else:
             notes.append(f"{best.name}: a box scores {score:.2f}, but not for {best.name.split()[-1]!r}")
     return detections, notes
@@ -351,7 +351,7 @@ def load_checkpoint(
     return Checkpoint(model, recorded, network, processor)
 
 
-def suppress_duplicates(detections: Sequence[Detection]) -> list[Detection]:
+def suppress_duplicates(detections: Sequence[GroundedBox]) -> list[GroundedBox]:
     """The best of each thing, best first: boxes of one name that share more than `NMS_IOU` are one thing."""
     if not detections:
         return []

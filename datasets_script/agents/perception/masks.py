@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-
-Box = tuple[float, float, float, float]
+from evaluate_metrics.functional.regions import rle_mask
 
 
 def disc(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
@@ -75,39 +74,10 @@ def _check_polygon(polygon: Any) -> None:
 
 
 def _decode_rle(rle: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:
-    """Decoded here and not by pycocotools, which leaves the rest of a mask uninitialised when the runs end early."""
     if rle.get("size") != list(shape):
         raise ValueError(f"RLE `size` must be [height, width], {list(shape)}, got {shorten(rle.get('size'))}")
     counts = rle.get("counts")
-    if isinstance(counts, str):
-        counts = _decompress_counts(counts)
-    if not isinstance(counts, list) or not all(isinstance(count, int) and count >= 0 for count in counts):
+    is_runs = isinstance(counts, list) and all(isinstance(count, int) and count >= 0 for count in counts)
+    if not is_runs and not isinstance(counts, str):
         raise ValueError(f"RLE `counts` must be a compressed string or whole numbers from 0, got {shorten(counts)}")
-    if sum(counts) != shape[0] * shape[1]:
-        raise ValueError(f"RLE `counts` must add up to {shape[0] * shape[1]} pixels, got {sum(counts)}")
-    runs = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return np.ascontiguousarray(runs.reshape(shape, order="F"))
-
-
-def _decompress_counts(text: str) -> list[int]:
-    """
-    Run lengths from COCO's string: 5 bits a character, offset 48, bit 6 set where more follow, the last group's
-    top bit the sign; from the fourth run on each is the difference to the one two before.
-    """
-    counts: list[int] = []
-    value = position = 0
-    for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64:
-            raise ValueError(f"RLE `counts` must hold characters from '0' to 'o', got {character!r}")
-        value |= (code & 31) << (5 * position)
-        position += 1
-        if code & 32:
-            continue
-        if code & 16:
-            value -= 1 << (5 * position)
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = position = 0
-    if position:
-        raise ValueError("RLE `counts` must be a whole string, got one that is cut off")
-    return counts
+    return np.ascontiguousarray(rle_mask(rle))

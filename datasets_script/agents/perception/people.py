@@ -18,9 +18,9 @@ from ...vlm.base import VLM
 from .annotations import part_level
 from .backends import PerceptionSpec
 from .base import PerceptionAgent, PerceptionError
-from .blaze import WHEEL, Detection, Roi
+from .blaze import WHEEL, BlazeDetection, Roi
 from .people_landmarks import MODELS, Body, PeopleFinder, body_region, region_below, wrist_regions
-from .people_parts import Landmarks, Region, face_regions, hand_regions, limb_regions
+from .people_parts import Landmarks, PartRegion, face_regions, hand_regions, limb_regions
 
 
 # Long side that photographs are reduced to before anything is found; masks are enlarged again.
@@ -171,7 +171,7 @@ class PeoplePerception(PerceptionAgent):
                     owner.hands.append(hand)
         return people
 
-    def _with_face(self, image: Image.Image, face: Landmarks, detections: list[Detection]) -> list[_Person]:
+    def _with_face(self, image: Image.Image, face: Landmarks, detections: list[BlazeDetection]) -> list[_Person]:
         """The person that fits a face best, of the body below it and those detected about it; none if none fits."""
         center = face.points.mean(axis=0)
         about = [one for one in detections if float(np.linalg.norm(one.middle - center)) < face.size]
@@ -185,7 +185,7 @@ class PeoplePerception(PerceptionAgent):
         best = min(people, key=lambda person: person.mismatch, default=None)
         return [best] if best is not None and best.mismatch < _MAX_MISMATCH else []
 
-    def _add_faceless(self, people: list[_Person], image: Image.Image, detections: list[Detection]) -> None:
+    def _add_faceless(self, people: list[_Person], image: Image.Image, detections: list[BlazeDetection]) -> None:
         for detection in detections:
             if detection.score < _FACELESS_DETECTION or len(people) == self.max_people:
                 break
@@ -209,7 +209,7 @@ class PeoplePerception(PerceptionAgent):
         score = person.body.landmarks.score
         return Entity("person", identifier, bbox_of_mask(pixels), pixels, score, tuple(parts))
 
-    def _regions(self, person: _Person, mask: np.ndarray) -> Iterator[Region]:
+    def _regions(self, person: _Person, mask: np.ndarray) -> Iterator[PartRegion]:
         in_front = np.zeros_like(mask)
         if person.face is not None:
             face, *features = face_regions(person.face, mask.shape)

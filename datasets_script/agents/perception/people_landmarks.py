@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffusers_artifact.tools import bbox_of_mask
 
-from .blaze import Detection, Detector, Model, ModelFile, Roi, sigmoid, suppress
+from .blaze import BlazeDetection, Detector, Model, ModelFile, Roi, sigmoid, suppress
 from .people_parts import Landmarks, trunk_length
 
 
@@ -149,7 +149,7 @@ class PeopleFinder:
             hands.append(Landmarks(points, float(score[0]), np.ones(len(points))))
         return _unique(hands)
 
-    def detect_bodies(self, image: Image.Image, views: Sequence[Roi]) -> list[Detection]:
+    def detect_bodies(self, image: Image.Image, views: Sequence[Roi]) -> list[BlazeDetection]:
         """Bodies seen in any of the views, best first, without their landmarks."""
         return self._bodies(image, views)
 
@@ -171,7 +171,7 @@ class PeopleFinder:
         return Body(Landmarks(points[:33], float(score[0]), sigmoid(values[:33, 3])), probability, outline)
 
 
-def body_region(detection: Detection) -> Roi:
+def body_region(detection: BlazeDetection) -> Roi:
     """Of a detected body: the circle around the hips that holds it, with a margin."""
     hips, rim = detection.keypoints[:2]
     return Roi.upward(hips, rim - hips, _BODY_MARGIN)

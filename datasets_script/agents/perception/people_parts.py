@@ -53,7 +53,7 @@ class Landmarks:
 
 
 @dataclass(frozen=True, eq=False)
-class Region:
+class PartRegion:
     """A part's name, its `bool` mask and its score."""
 
     name: str
@@ -82,20 +82,20 @@ def hull(shape: Shape, points: np.ndarray, radius: float = 0.0) -> np.ndarray:
     return np.asarray(picture)
 
 
-def face_regions(face: Landmarks, shape: Shape) -> Iterator[Region]:
+def face_regions(face: Landmarks, shape: Shape) -> Iterator[PartRegion]:
     """The face, eyes with their lids, eyebrows, nose and mouth."""
     points = face.points
-    yield Region("face", hull(shape, points[list(_FACE_OVAL)]), face.score)
+    yield PartRegion("face", hull(shape, points[list(_FACE_OVAL)]), face.score)
     for eye, brow in zip(_EYES, _EYEBROWS, strict=True):
         width = float(np.linalg.norm(points[eye[0]] - points[eye[1]]))
-        yield Region("eye", hull(shape, points[list(eye)], 0.16 * width), face.score)
-        yield Region("eyebrow", hull(shape, points[list(brow)], 0.06 * width), face.score)
+        yield PartRegion("eye", hull(shape, points[list(eye)], 0.16 * width), face.score)
+        yield PartRegion("eyebrow", hull(shape, points[list(brow)], 0.06 * width), face.score)
     width = float(np.linalg.norm(points[_EYES[0][0]] - points[_EYES[1][0]]))
-    yield Region("nose", hull(shape, points[list(_NOSE)], 0.03 * width), face.score)
-    yield Region("mouth", hull(shape, points[list(_MOUTH)], 0.03 * width), face.score)
+    yield PartRegion("nose", hull(shape, points[list(_NOSE)], 0.03 * width), face.score)
+    yield PartRegion("mouth", hull(shape, points[list(_MOUTH)], 0.03 * width), face.score)
 
 
-def hand_regions(hand: Landmarks, shape: Shape) -> list[Region]:
+def hand_regions(hand: Landmarks, shape: Shape) -> list[PartRegion]:
     """The hand, then its thumb and fingers."""
     points = hand.points
     # Of the palm's two sides, for one of them is foreshortened where the hand is seen edge on.
@@ -106,11 +106,11 @@ def hand_regions(hand: Landmarks, shape: Shape) -> list[Region]:
     fingers = [_chain(shape, points[list(joints)], 0.1 * palm) for joints in _FINGERS]
     whole = np.logical_or.reduce([hull(shape, points[list(_PALM)], 0.12 * palm), *fingers])
     names = ("thumb", "finger", "finger", "finger", "finger")
-    regions = [Region(name, mask, hand.score) for name, mask in zip(names, fingers, strict=True)]
-    return [Region("hand", whole, hand.score), *regions]
+    regions = [PartRegion(name, mask, hand.score) for name, mask in zip(names, fingers, strict=True)]
+    return [PartRegion("hand", whole, hand.score), *regions]
 
 
-def limb_regions(body: Landmarks, person: np.ndarray, min_visibility: float) -> list[Region]:
+def limb_regions(body: Landmarks, person: np.ndarray, min_visibility: float) -> list[PartRegion]:
     """
     Upper arms, forearms, legs and feet that are seen from end to end: the pixels of the `person`, a `bool` mask, that
     are nearer to a limb's bone than to the other limbs and the trunk, measured in widths of each.
@@ -129,7 +129,7 @@ def limb_regions(body: Landmarks, person: np.ndarray, min_visibility: float) -> 
             own = (nearest == index) & (distances[index] <= reach)
             mask = np.zeros(person.shape, dtype=bool)
             mask[rows[own], columns[own]] = True
-            regions.append(Region(name, mask, body.score * float(body.visibility[list(joints)].min())))
+            regions.append(PartRegion(name, mask, body.score * float(body.visibility[list(joints)].min())))
     return regions
 
 

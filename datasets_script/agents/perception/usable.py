@@ -11,7 +11,7 @@ from ...schema.perception import Entity, Part, Perception
 from ...utils.photos import SourceTransform
 
 
-Region = TypeVar("Region", Part, Entity)
+PartOrEntity = TypeVar("PartOrEntity", Part, Entity)
 
 
 def apply_to_perception(perception: Perception, transform: SourceTransform) -> Perception:
@@ -83,6 +83,6 @@ def _part_reason(part: Part, patch_size: int, min_pixels: int, max_share: float,
     return ""
 
 
-def _move(region: Region, transform: SourceTransform) -> Region | None:
+def _move(region: PartOrEntity, transform: SourceTransform) -> PartOrEntity | None:
     mask = transform.apply_mask(region.mask)
     return replace(region, mask=mask, bbox=bbox_of_mask(mask)) if mask.any() else None

@@ -37,11 +37,11 @@ class Explain(Stage):
         return [self._take(sample, [next(results) for _ in sample.injected]) for sample in samples]
 
     def _take(self, sample: Sample, results: Sequence[PairTexts | ExplanationError]) -> Sample:
-        assert sample.plan is not None
-        pairs = []
+        plan, pairs = sample.plan, []
+        assert plan is not None
         for variant, result in zip(sample.injected, results, strict=True):
             if isinstance(result, PairTexts):
-                pairs.append(self._pair(sample.source_id, sample.plan, variant, result))
+                pairs.append(self._pair(sample.source_id, plan, variant, result))
                 continue
             sample = sample.noting(
                 *(

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
+from ...vlm.conventions import BoxFormat
 from ..views.stored_rows import decode_mask
-from ..views.vqa import BoxFormat
 
 
 INFO_FILE = "info.json"

@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ...schema.run_record import RUN_FILE, RunRecord, recorded_versions
+from evaluate_metrics.functional.versions import recorded_versions
+
+from ...schema.run_record import RUN_FILE, RunRecord
 from ...utils.errors import UserError
 from ...utils.files import replacing_folder, write_json
 from ..storage import check_shards, find_shards, read_rows

@@ -15,7 +15,7 @@ from PIL import Image
 from diffusers_artifact.artifact_types import RECORDS
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 
-from ...figures.style import (
+from ...figures.charts import (
     BLUE,
     COLOR_OF_TYPE,
     FAINT,

@@ -15,12 +15,11 @@ import pyarrow.parquet as pq
 
 from diffusers_artifact.mapping import ArtifactType
 
+from ...schema.boxes import Box
 from ...schema.features import current_artifact
 from ...schema.pair import ArtifactScores
 from ...utils.errors import UserError
 
-
-Box = tuple[float, float, float, float]
 
 _COLUMNS = (
     "pair_id",

@@ -6,6 +6,7 @@ import statistics as middle
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from diffusers_artifact.artifact_types import RECORDS
 from diffusers_artifact.mapping import ARTIFACT_TYPES, ArtifactType
@@ -152,7 +153,7 @@ def _types_of_parts(counts: Statistics) -> Iterator[Finding]:
     for name, of in sorted(counts.parts.items(), key=lambda item: -item[1].total()):
         kind, most = of.most_common(1)[0]
         if of.total() >= _ENOUGH and most / of.total() >= 0.8 and counts.types[kind] / counts.artifacts < 0.6:
-            told.append(f"{most / of.total():.0%} of those at “{name}” are {RECORDS[kind].plural}")
+            told.append(f"{most / of.total():.0%} of those at “{name}” are {RECORDS[cast(ArtifactType, kind)].plural}")
     if told:
         yield Finding("part_tells_type", f"The part tells the type: {', '.join(told[:3])}.")
 

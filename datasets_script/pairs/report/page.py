@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -11,8 +9,10 @@ from typing import Any
 
 from PIL import Image
 
+from ...figures.charts import SHARPNESS
+from ...figures.page import embedded_image, html_page
 from ...figures.sheets import draw_artifacts
-from ...figures.style import COLOR_OF_TYPE, SHARPNESS
+from ...figures.style import RULE, TYPE_COLORS, as_hex
 from ...schema.pair import Pair
 from .charts import Chart
 from .findings import Finding
@@ -22,27 +22,14 @@ from .statistics import Statistics
 _TILE = 336
 _REASONS_SHOWN = 20
 
-_CSS = """
-body { margin: 0 auto; padding: 28px; max-width: 1064px; color: #1e1e22; background: #fff;
-  font: 16px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
-h1 { font-size: 26px; margin: 0; } h2 { font-size: 20px; margin: 36px 0 8px; }
-.faint { color: #63636b; font-size: 14px; }
-.facts { display: flex; flex-wrap: wrap; gap: 12px; margin: 20px 0 0; padding: 0; list-style: none; }
-.facts li { flex: 1; min-width: 120px; border: 1px solid #dedee2; border-radius: 6px; padding: 8px 12px; }
-.facts b { display: block; font-size: 22px; line-height: 1.3; }
-.findings { padding: 0; list-style: none; }
-.findings li { border-left: 5px solid #dedee2; padding: 4px 12px; margin: 8px 0; }
-.findings .bias { border-color: #d55e00; background: #fdf4ee; }
-.charts { display: flex; flex-wrap: wrap; gap: 24px; align-items: flex-start; }
-.charts img { max-width: 100%; height: auto; }
-.pair { border-top: 1px solid #dedee2; padding: 16px 0; }
-.tiles { display: flex; flex-wrap: wrap; gap: 8px; } .tiles figure { margin: 0; }
-.tiles img { display: block; max-width: 100%; height: auto; }
-.flaw { margin: 6px 0; } .flaw span { display: inline-block; width: 13px; height: 13px; border-radius: 3px; }
-table { border-collapse: collapse; font-size: 14px; margin: 8px 0; }
-th, td { text-align: left; padding: 3px 20px 3px 0; border-bottom: 1px solid #dedee2; } td.n { text-align: right; }
-pre { overflow-x: auto; font-size: 13px; background: #f6f6f8; padding: 12px; border-radius: 6px; }
-summary { cursor: pointer; }
+_STYLE = f"""
+.facts {{ display: flex; flex-wrap: wrap; gap: 12px; margin: 20px 0 0; padding: 0; list-style: none; }}
+.facts li {{ flex: 1; min-width: 120px; border: 1px solid {as_hex(RULE)}; border-radius: 6px; padding: 8px 12px; }}
+.facts b {{ display: block; font-size: 22px; line-height: 1.3; }}
+.findings {{ padding: 0; list-style: none; }}
+.charts {{ display: flex; flex-wrap: wrap; gap: 24px; align-items: flex-start; }}
+.tiles {{ display: flex; flex-wrap: wrap; gap: 8px; }}
+.flaw {{ margin: 6px 0; }} .flaw span {{ display: inline-block; width: 13px; height: 13px; border-radius: 3px; }}
 """
 
 
@@ -85,13 +72,7 @@ def make_page(
         f'<p class="faint">Distributions are of up to {content["report"]["sample_size"]:,} pairs, drawn with seed '
         f"{content['report']['seed']}; counts are of all. The same numbers are in report.json.</p>",
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>What is in {name}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
-        + "\n".join(sections)
-        + "\n</body>\n</html>\n"
-    )
+    return html_page(f"What is in {content['data_set']}", "\n".join(sections), _STYLE)
 
 
 def _facts(statistics: Statistics) -> str:
@@ -109,14 +90,16 @@ def _facts(statistics: Statistics) -> str:
 
 
 def _list(findings: Sequence[Finding]) -> str:
-    kinds = {True: ' class="bias"', False: ""}
-    items = (f"<li{kinds[finding.is_bias]}>{escape(finding.text)}</li>" for finding in findings)
+    kinds = {True: "note warning", False: "note"}
+    items = (f'<li class="{kinds[finding.is_bias]}">{escape(finding.text)}</li>' for finding in findings)
     return f'<ul class="findings">{"".join(items)}</ul>'
 
 
 def _chart(chart: Chart) -> str:
     width, height = (side // SHARPNESS for side in chart.image.size)
-    return _image(chart.image, chart.description, "PNG", width, height)
+    # Charts have few colours: a palette is a third of the size, to no difference the eye sees.
+    picture = chart.image.quantize(256, dither=Image.Dither.NONE)
+    return embedded_image(picture, chart.description, "PNG", width, height)
 
 
 def _pair(pair: Pair) -> str:
@@ -128,17 +111,17 @@ def _pair(pair: Pair) -> str:
         "where": draw_artifacts(pair.flawed, pair.artifacts, size),
     }
     tiles = "".join(
-        f"<figure>{_image(picture, f'{pair.pair_id}: {title}', 'JPEG', *size)}"
+        f"<figure>{embedded_image(picture, f'{pair.pair_id}: {title}', 'JPEG', *size)}"
         f'<figcaption class="faint">{title}</figcaption></figure>'
         for title, picture in pictures.items()
     )
     flaws = "".join(
-        f'<p class="flaw"><span style="background:{COLOR_OF_TYPE[artifact.type]}"></span> '
+        f'<p class="flaw"><span style="background:{as_hex(TYPE_COLORS[artifact.type])}"></span> '
         f"<b>{escape(artifact.type)}</b>, {escape(artifact.label)}: {escape(artifact.explanation)}</p>"
         for artifact in pair.artifacts
     )
     name = f'<p class="faint">{escape(pair.pair_id)}</p>'
-    return f'<div class="pair"><div class="tiles">{tiles}</div>{flaws}{name}</div>'
+    return f'<div class="section"><div class="tiles">{tiles}</div>{flaws}{name}</div>'
 
 
 def _rejections(statistics: Statistics) -> str:
@@ -163,18 +146,6 @@ def _table(heading: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
         for row in rows
     )
     return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _image(image: Image.Image, description: str, kind: str, width: int, height: int) -> str:
-    buffer = io.BytesIO()
-    # Charts have few colours: a palette is a third of the size, to no difference the eye sees.
-    picture = image.quantize(256, dither=Image.Dither.NONE) if kind == "PNG" else image.convert("RGB")
-    picture.save(buffer, format=kind, quality=88, optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'<img src="data:image/{kind.lower()};base64,{data}" alt="{escape(description)}" width="{width}" '
-        f'height="{height}">'
-    )
 
 
 def _json(content: Any) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 
 from ...agents.curation.measures import inside_outside_ratio
-from .columns import ArtifactFacts, Box, PairFacts
+from ...schema.boxes import Box
+from .columns import ArtifactFacts, PairFacts
 
 
 SEED = 0

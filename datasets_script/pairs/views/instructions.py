@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from PIL import Image
 
 from ...detection.questions import Task, request
-from ...vlm.conventions import Box, Convention
+from ...schema.boxes import Box
+from ...vlm.conventions import BoxFormat
 from .stored_rows import SIDES, image_id, image_size
-from .vqa import BoxFormat, Turn, to_messages
+from .vqa import Turn, to_messages
 
 
 TASKS: tuple[Task, ...] = ("detection", "localization", "explanation")
@@ -53,7 +53,7 @@ def _flawed_answers(row: dict[str, Any], box_format: BoxFormat) -> dict[Task, st
     }
 
 
-def asked(task: Task, coordinates: Convention, picture: bytes) -> str:
+def asked(task: Task, coordinates: str, picture: bytes) -> str:
     """The text of `artiagent predict` for a picture, of which the header alone is read."""
     with Image.open(io.BytesIO(picture)) as image:
         return request(task, coordinates, image).prompt
@@ -74,10 +74,4 @@ def regions_answer(regions: Iterable[tuple[Box, str]], size: tuple[int, int], bo
     """
     ordered = sorted(regions, key=lambda region: (region[0][1], region[0][0]))
     written = [(box_format(box, size), label) for box, label in ordered]
-    if written and box_format.coordinates == "internvl":
-        return "\n".join(f"<ref>{label}</ref>{box}" for box, label in written)
-    if written and box_format.coordinates == "llava":
-        return "\n".join(f"{box}, {label}" for box, label in written)
-    # Not by `json` as a whole, which would drop the decimals that a convention has.
-    objects = [f'{{"bbox_2d": {box}, "label": {json.dumps(label, ensure_ascii=False)}}}' for box, label in written]
-    return f"[{', '.join(objects)}]"
+    return box_format.convention.write_regions(written) if written else "[]"

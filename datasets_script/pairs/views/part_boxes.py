@@ -13,8 +13,8 @@ import numpy as np
 
 from diffusers_artifact.tools import bbox_of_mask
 
+from ...schema.boxes import Box
 from ...schema.pair import Artifact
-from ...vlm.conventions import Box
 
 
 def part_box(artifact: Artifact) -> Box | None:

@@ -9,8 +9,9 @@ from evaluate_metrics.functional.classification import NO_ARTIFACTS, ArtifactCla
 
 from ...schema.image import BenchmarkImage, Region
 from ...utils.errors import UserError
+from ...vlm.conventions import BoxFormat
 from .instructions import asked, regions_answer
-from .vqa import BoxFormat, Turn, to_messages
+from .vqa import Turn, to_messages
 
 
 ONLY_THOSE_KINDS = "Give those of the kinds that you have named, and say of each region which kind is there."

@@ -10,11 +10,11 @@ from typing import Any
 import datasets
 from datasets import Features, List, Value
 
+from ...schema.boxes import Box
 from ...schema.pair import Artifact
 from ...utils.english import is_plural
-from ...utils.errors import UserError
 from ...utils.seeds import derive_seed
-from ...vlm.conventions import QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, Box, Convention, format_box, qwen2_5_size
+from ...vlm.conventions import BoxFormat
 from .part_boxes import other_box, part_box
 from .stored_rows import SIDES, image_id, image_size, read_artifacts
 
@@ -76,35 +76,6 @@ class Turn:
 
     question: str
     answer: str
-
-
-@dataclass(frozen=True)
-class BoxFormat:
-    """
-    How boxes are written.
-
-    Args:
-        coordinates (`str`): One of `datasets_script.vlm.conventions.CONVENTIONS`.
-        min_pixels, max_pixels (`int`): As the processor of Qwen2.5-VL is set that the conversations are for; other
-            conventions do not depend on them.
-
-    Raises:
-        UserError: `min_pixels` is not above 0, or above `max_pixels`.
-    """
-
-    coordinates: Convention = "pixel"
-    min_pixels: int = QWEN2_5_MIN_PIXELS
-    max_pixels: int = QWEN2_5_MAX_PIXELS
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_pixels <= self.max_pixels:
-            raise UserError(
-                f"min_pixels must be above 0 and at most max_pixels, got {self.min_pixels} and {self.max_pixels}"
-            )
-
-    def __call__(self, box: Box, size: tuple[int, int]) -> str:
-        resized = qwen2_5_size(size, self.min_pixels, self.max_pixels) if self.coordinates == "qwen2.5" else None
-        return format_box(box, size, self.coordinates, resized)
 
 
 def vqa_rows(row: dict[str, Any], box_format: BoxFormat, seed: int = 0) -> Iterator[dict[str, Any]]:

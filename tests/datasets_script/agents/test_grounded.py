@@ -20,7 +20,7 @@ from datasets_script.agents.perception.association import Segment, associate
 from datasets_script.agents.perception.grounded import GroundedSamPerception, VocabularyPerception
 from datasets_script.agents.perception.grounding import (
     BoxSegmenter,
-    Detection,
+    GroundedBox,
     GroundingDino,
     NameTokens,
     name_boxes,
@@ -110,7 +110,7 @@ class TestNamesOfBoxes:
     TOKENS = [NameTokens("door", 1, 1, 2), NameTokens("door handle", 3, 4, 5), NameTokens("cat", 6, 6, 7)]
 
     @staticmethod
-    def named(*scores: float) -> tuple[list[Detection], list[str]]:
+    def named(*scores: float) -> tuple[list[GroundedBox], list[str]]:
         return name_boxes(np.array([scores]), [(0.0, 0.0, 9.0, 9.0)], TestNamesOfBoxes.TOKENS, 0.3, 0.25)
 
     @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ class TestNamesOfBoxes:
     )
     def test_the_strongest_token_of_a_name_decides(self, scores, name):
         assert self.named(*scores) == (
-            [Detection(name, (0.0, 0.0, 9.0, 9.0), max(np.delete(scores, [0, 2, 5, 7])))],
+            [GroundedBox(name, (0.0, 0.0, 9.0, 9.0), max(np.delete(scores, [0, 2, 5, 7])))],
             [],
         )
 
@@ -140,10 +140,10 @@ class TestNamesOfBoxes:
 
 def test_of_boxes_around_one_thing_the_best_is_kept_for_each_name():
     boxes = [
-        Detection("cat", (0, 0, 10, 10), 0.5),
-        Detection("cat", (0, 0, 10, 9), 0.7),
-        Detection("ear", (0, 0, 10, 10), 0.4),
-        Detection("cat", (0, 6, 10, 16), 0.6),
+        GroundedBox("cat", (0, 0, 10, 10), 0.5),
+        GroundedBox("cat", (0, 0, 10, 9), 0.7),
+        GroundedBox("ear", (0, 0, 10, 10), 0.4),
+        GroundedBox("cat", (0, 6, 10, 16), 0.6),
     ]
     assert suppress_duplicates(boxes) == [boxes[1], boxes[3], boxes[2]]
     assert suppress_duplicates([]) == []

@@ -21,7 +21,7 @@ from datasets_script.agents.perception import (
     apply_to_perception,
     filter_perception,
 )
-from datasets_script.agents.perception.blaze import Detection, ModelFile, Roi, suppress
+from datasets_script.agents.perception.blaze import BlazeDetection, ModelFile, Roi, suppress
 from datasets_script.agents.perception.people import PeoplePerception
 from datasets_script.agents.perception.people_landmarks import MODELS
 from datasets_script.agents.perception.people_parts import Landmarks, hand_regions, hull, limb_regions
@@ -95,7 +95,7 @@ class TestRoi:
 
 
 def detection(score, x, y=0.0):
-    return Detection(score, np.array([x, y, x + 10, y + 10]), np.full((2, 2), x))
+    return BlazeDetection(score, np.array([x, y, x + 10, y + 10]), np.full((2, 2), x))
 
 
 def test_suppression_averages_what_overlaps_by_score():

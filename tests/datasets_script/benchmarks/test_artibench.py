@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from collections import Counter
 from itertools import pairwise
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +18,7 @@ from PIL import Image
 
 from datasets_script.benchmarks.artibench import ArtiBench, ArtiBenchBuilder
 from datasets_script.benchmarks.base import BenchmarkError, Skipped
-from datasets_script.benchmarks.builder import consecutive_ranges
+from datasets_script.benchmarks.builder import BenchmarkBuilder, consecutive_ranges
 from datasets_script.benchmarks.card import render_card
 from datasets_script.benchmarks.survey import survey_split
 from datasets_script.schema.image import BENCHMARK_FEATURES, BenchmarkImage, Region, image_to_row, row_to_image
@@ -194,6 +197,59 @@ def test_several_processes_write_the_same_rows_in_the_same_order(tmp_path):
         tables.append(builder.as_dataset("test").with_format("arrow")[:])
     assert tables[0].equals(tables[1])
     assert len(tables[0]) == 41
+
+
+class CountingArtiBench(ArtiBench):
+    """Notes the process of every record that is read."""
+
+    def records(self, source, split, start=0, stop=None):
+        for record in super().records(source, split, start, stop):
+            with (source / "read.txt").open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            yield record
+
+
+class CountingBuilder(BenchmarkBuilder):
+    benchmark = CountingArtiBench()
+
+
+def test_each_process_reads_its_own_records_alone(tmp_path):
+    rows = [artibench_row(number) for number in range(40)]
+    rows[7]["image"] = None
+    source = write_artibench(tmp_path / "source", rows)
+    builder = CountingBuilder(cache_dir=tmp_path / "cache", source=str(source), allow_partial=True)
+    builder.download_and_prepare(num_proc=2)
+    counts = Counter((source / "read.txt").read_text().split())
+    # The first pass, which counts and checks, is one process's.
+    assert counts.pop(str(os.getpid())) == 40
+    assert len(counts) == 2 and counts.total() in (39, 40) and max(counts.values()) <= 21
+    assert len(builder.as_dataset("test")) == 39
+
+
+@pytest.mark.parametrize("rows_of_a_group", [1, 3, 100])
+def test_a_range_of_rows_is_read_from_all_shards(tmp_path, rows_of_a_group):
+    source = write_artibench(tmp_path, [artibench_row(number) for number in range(10)])
+    for shard in (source / "data").iterdir():
+        table = pq.read_table(shard)
+        pq.write_table(table, shard, row_group_size=rows_of_a_group)
+    everything = [image.id for image in read(source)]
+    for start, stop in ((0, None), (0, 0), (3, 8), (5, 6), (9, 20), (10, None)):
+        assert [image.id for image in ArtiBench().read(source, "test", start, stop)] == everything[start:stop]
+
+
+def test_row_groups_before_a_range_are_not_read(tmp_path):
+    source = write_artibench(tmp_path, [artibench_row(number) for number in range(9)])
+    (shard, *others) = sorted((source / "data").iterdir())
+    pq.write_table(pq.read_table([shard, *others]), shard, row_group_size=3, compression="none")
+    for other in others:
+        other.unlink()
+    content = bytearray(shard.read_bytes())
+    end = pq.ParquetFile(shard).metadata.row_group(1).column(0).file_offset or len(content) // 3
+    content[4 : min(end, len(content) // 4)] = bytes(min(end, len(content) // 4) - 4)
+    shard.write_bytes(content)
+    with pytest.raises(BenchmarkError, match="is no whole Parquet file"):
+        read(source)
+    assert [image.id for image in ArtiBench().read(source, "test", 6)] == ["0006", "0007", "0008"]
 
 
 @given(st.integers(0, 500), st.integers(1, 40))

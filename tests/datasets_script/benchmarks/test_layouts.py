@@ -56,6 +56,10 @@ def read(benchmark: Benchmark, source: Path, split: str) -> tuple[dict[str, Benc
         BENCHMARK_FEATURES.encode_example(row)
         assert row_to_image(row).metadata == image.metadata
     assert [repr(item) for item in items] == [repr(item) for item in benchmark.read(source, split)]
+    records = [repr(record) for record in benchmark.records(source, split)]
+    for start, stop in ((0, 1), (1, None), (1, 2), (len(records) // 2, len(records)), (len(records), None)):
+        part = [repr(record) for record in benchmark.records(source, split, start, stop)]
+        assert part == records[start:stop]
     return images, skipped
 
 

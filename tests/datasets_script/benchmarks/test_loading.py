@@ -14,7 +14,7 @@ from datasets import packaged_modules
 
 from datasets_script.benchmarks.base import BenchmarkError
 from datasets_script.benchmarks.card import render_card
-from datasets_script.benchmarks.loading import load_benchmark
+from datasets_script.benchmarks.loading import load_benchmark, load_sizes
 from datasets_script.benchmarks.prepare import prepare, prepare_folder
 from datasets_script.benchmarks.registry import BENCHMARKS, get_benchmark, get_builder
 from datasets_script.cli.main import build_parser
@@ -205,6 +205,13 @@ def test_load_benchmark_streams_images_as_published(folder, source):
     assert second.regions[0].bbox == (2.0, 1.0, 6.0, 5.0)
     with pytest.raises(BenchmarkError, match="splits of .* are test, got 'train'"):
         next(load_benchmark(folder, "train"))
+
+
+def test_sizes_are_those_of_the_images_in_their_order(folder):
+    sizes = load_sizes(folder)
+    assert list(sizes.items()) == [(image.id, image.size) for image in load_benchmark(folder)] and sizes
+    with pytest.raises(BenchmarkError, match="splits of"):
+        load_sizes(folder, "train")
 
 
 def test_load_benchmark_tells_how_to_prepare():

@@ -108,6 +108,17 @@ def test_an_enormous_length_is_refused_without_being_read(tmp_path):
         list(read_records(tmp_path / "a"))
 
 
+def test_records_before_a_range_are_passed_over_unread(tmp_path):
+    contents = [bytes([number]) * (number + 1) for number in range(5)]
+    damaged = bytearray(b"".join(tf_record(content) for content in contents))
+    damaged[12] ^= 1
+    (tmp_path / "a").write_bytes(damaged)
+    with pytest.raises(TFRecordError, match="wrong checksum"):
+        list(read_records(tmp_path / "a"))
+    for start, stop in ((1, None), (2, 4), (3, 3), (5, None)):
+        assert [content for _, content in read_records(tmp_path / "a", start, stop)] == contents[start:stop]
+
+
 def test_a_record_that_is_no_example_is_named(tmp_path):
     (tmp_path / "a").write_bytes(tf_record(b"\x0a\x7f"))
     with pytest.raises(TFRecordError, match="record at byte 0: not a tf.train.Example, a field of 127 bytes"):

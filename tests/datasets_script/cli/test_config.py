@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 
 from datasets_script.cli.config import CONFIG_FILE, shown_options, write_config
 from datasets_script.cli.main import build_parser, main
+
+from ...helpers.engine_runs import make_photos
 
 
 def parsed(*words: str):
@@ -116,3 +120,19 @@ def test_what_is_shown_is_what_is_in_effect(config):
     shown = shown_options(parser, args)
     assert shown == args.shown_options
     assert shown["solver"] == "euler" and shown["limit"] == 2 and shown["model"] == "embedded"
+
+
+def test_a_run_keeps_its_options_and_a_refused_command_leaves_them(config, tmp_path, capsys):
+    photos, out = make_photos(tmp_path / "photos", tmp_path / "scratch"), tmp_path / "out"
+    words = ["synthesize", str(photos), str(out), "--config"]
+    path = config("limit: 1\ntools: add\nnum-inference-steps: 1\nseed: 5\ndevice: cpu\n")
+    assert main([*words, path, "--pairs-per-image", "2"]) in (0, 1)
+    kept = (out / CONFIG_FILE).read_text()
+    written = yaml.safe_load(kept)
+    assert (written["limit"], written["tools"], written["seed"], written["pairs-per-image"]) == (1, "add", 5, 2)
+    settings = json.loads((out / "run.json").read_text())["settings"]
+    assert (settings["seed"], settings["tools"], settings["pairs_per_image"]) == (5, ["add"], 2)
+    assert main([*words, str(out / CONFIG_FILE), "--seed", "6"]) == 2
+    assert "holds a run with another settings.seed" in capsys.readouterr().err
+    assert main([*words, str(out / CONFIG_FILE)]) in (0, 1)
+    assert (out / CONFIG_FILE).read_text() == kept

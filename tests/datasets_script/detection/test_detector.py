@@ -13,13 +13,13 @@ from PIL import Image
 from datasets_script.cli import detect as command
 from datasets_script.cli.faults import guarded
 from datasets_script.cli.main import build_parser, main
-from datasets_script.detection.answer_format import AnswerFormat
-from datasets_script.detection.detector import ArtifactDetector, Detection, Region, read_labels, upright
+from datasets_script.detection.detector import ArtifactDetector, read_labels, upright
 from datasets_script.figures.detections import detection_picture
+from datasets_script.schema.detection import DetectedRegion, Detection
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.photos import SourceError
 from datasets_script.vlm import VLM, VLMAnswer, VLMUnavailable
-from datasets_script.vlm.conventions import format_box
+from datasets_script.vlm.conventions import BoxFormat, format_box
 
 from ...helpers.tiny_vlms import talking_vlm
 
@@ -30,7 +30,7 @@ BOXES = (
 )
 ANSWERS = {"detection": "Yes.", "localization": BOXES, "explanation": "Six fingers, and a second ear."}
 SIZE = (40, 20)
-REGIONS = (Region((10, 10, 20, 20), "six fingers"), Region((0, 0, 4, 4), 'a "second" ear'))
+REGIONS = (DetectedRegion((10, 10, 20, 20), "six fingers"), DetectedRegion((0, 0, 4, 4), 'a "second" ear'))
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ class TestDetector:
     ],
 )
 def test_labels_belong_to_their_boxes_in_any_form(convention, answer):
-    size, form = (560, 280), AnswerFormat(convention)
+    size, form = (560, 280), BoxFormat(convention)
     boxes = [(56.0, 56.0, 112.0, 84.0), (280.0, 140.0, 560.0, 280.0)]
     text = answer.format(*(format_box(box, size, convention) for box in boxes))
     labels = {box: label.rstrip(".") for box, label in read_labels(text, size, form).items()}
@@ -162,7 +162,7 @@ def test_labels_belong_to_their_boxes_in_any_form(convention, answer):
 class TestPicture:
     def test_a_numbered_box_is_drawn_where_the_region_is(self):
         image = Image.new("RGB", (768, 768), "white")
-        region = Region((100, 200, 300, 400), "six fingers")
+        region = DetectedRegion((100, 200, 300, 400), "six fingers")
         picture = detection_picture(image, Detection((768, 768), True, (region,), "Too many.", {}))
         pixels = np.asarray(picture)[:768] != 255
         rows, columns = np.nonzero(pixels.any(axis=-1))
@@ -172,7 +172,7 @@ class TestPicture:
     @pytest.mark.parametrize("text", ["", "word " * 300, "手指太多了" * 80, "\ud83d broken", "مرحبا\n\tx" * 9])
     @pytest.mark.parametrize("size", [(1, 1), (3000, 40), (40, 3000)])
     def test_any_text_and_size_fits(self, text, size):
-        detection = Detection(size, True, (Region((0, 0, *size), text),), text, {}, (f"localization: {text}",))
+        detection = Detection(size, True, (DetectedRegion((0, 0, *size), text),), text, {}, (f"localization: {text}",))
         picture = detection_picture(Image.new("RGB", size), detection, f"{text}.png")
         assert picture.width >= 640 and (np.asarray(picture)[-4:] == 255).all()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 from pathlib import Path
@@ -12,8 +11,7 @@ import pytest
 
 from datasets_script import synthesize
 from datasets_script.agents.perception import PerceptionSpec
-from datasets_script.cli.main import main
-from datasets_script.cli.synthesize import add_parser
+from datasets_script.cli.main import build_parser, main
 from datasets_script.engine.ledger import read_rejected
 from datasets_script.engine.shards import RunMismatchError
 from datasets_script.utils.errors import ArgumentError, StoppedError
@@ -98,9 +96,7 @@ def test_mistakes_name_the_argument(photos, tmp_path, given, options, message):
 
 
 def test_arguments_and_options_have_the_same_defaults(monkeypatch):
-    commands = argparse.ArgumentParser().add_subparsers()
-    add_parser(commands)
-    defaults = vars(commands.choices["synthesize"].parse_args(["photos", "out"]))
+    defaults = vars(build_parser().parse_args(["synthesize", "photos", "out"]))
     defaults["tools"] = tuple(defaults["tools"].split(","))
     arguments = {
         name: parameter.default

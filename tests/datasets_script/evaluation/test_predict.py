@@ -10,13 +10,13 @@ from datasets import Dataset
 from PIL import Image
 
 from datasets_script.cli.main import build_parser
-from datasets_script.detection.answer_format import AnswerFormat, answer_format, convention_of
 from datasets_script.detection.questions import TASKS, question, request
 from datasets_script.evaluation.predict import PredictionSettings, predict
 from datasets_script.evaluation.prediction_files import read_predictions
 from datasets_script.schema.image import BENCHMARK_FEATURES, BenchmarkImage, image_to_row
 from datasets_script.utils.errors import UserError
 from datasets_script.vlm import VLM, CachedVLM, LocalVLM, VLMAnswer, VLMUnavailable
+from datasets_script.vlm.conventions import BoxFormat
 
 from ...helpers.fault_proxy import fault_proxy
 from ...helpers.tiny_vlms import serving, talking_vlm, tiny_qwen2_5_vl
@@ -71,7 +71,7 @@ class Scripted(VLM):
 
 def settings(**changes) -> PredictionSettings:
     return PredictionSettings(
-        **{"benchmark": "mine", "split": None, "tasks": TASKS[:3], "form": AnswerFormat("normalized"), **changes}
+        **{"benchmark": "mine", "split": None, "tasks": TASKS[:3], "form": BoxFormat("normalized"), **changes}
     )
 
 
@@ -158,13 +158,13 @@ def test_the_size_that_qwen_sees_comes_from_its_own_processor(tmp_path):
     processor.save_pretrained(tmp_path)
     local = LocalVLM(str(tmp_path), device="cpu")
     vlm = CachedVLM(local, tmp_path / "cache")
-    assert convention_of(vlm) == "qwen2.5"
-    form = answer_format(vlm, "qwen2.5", (None, None))
+    assert vlm.coordinates == "qwen2.5"
+    form = vlm.box_format()
     assert (form.min_pixels, form.max_pixels) == (28 * 28, 56 * 56)
     for size in ((200, 100), (30, 30), (57, 113)):
         seen = local.processor.image_processor(Image.new("RGB", size), return_tensors="pt")["image_grid_thw"][0]
         assert form.resized(size) == (int(seen[2]) * 14, int(seen[1]) * 14)
-    assert answer_format(vlm, "qwen2.5", (784, 1568)).max_pixels == 1568
+    assert vlm.box_format("qwen2.5", 784, 1568).max_pixels == 1568
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_the_size_that_qwen_sees_comes_from_its_own_processor(tmp_path):
 def test_a_family_is_known_by_its_name(name, convention):
     vlm = Scripted()
     vlm.model = name
-    assert convention_of(vlm) == convention
+    assert vlm.coordinates == convention
 
 
 @pytest.mark.parametrize(

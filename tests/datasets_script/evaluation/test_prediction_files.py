@@ -104,6 +104,9 @@ def test_files_that_are_none_are_told(tmp_path):
     write(tmp_path / "q.jsonl", {"artiagent": {"coordinates": "polar"}})
     with pytest.raises(UserError, match="line 1: \"coordinates\" must be among .*, got 'polar'"):
         read_predictions(tmp_path / "q.jsonl", SIZES)
+    write(tmp_path / "r.jsonl", {"artiagent": {"coordinates": "qwen2.5", "max_pixels": 3000}})
+    with pytest.raises(UserError, match="line 1: min_pixels must be .* at most max_pixels, got 3136 and 3000"):
+        read_predictions(tmp_path / "r.jsonl", SIZES)
 
 
 def test_a_killed_run_leaves_a_file_to_go_on_with_at_whatever_byte(tmp_path):

@@ -12,7 +12,7 @@ from datasets_script.cli.evaluate import scoring_settings
 from datasets_script.cli.main import build_parser, main
 from datasets_script.evaluation.published import published_tables
 from datasets_script.evaluation.scores import MISSING, ScoringSettings, evaluate_predictions
-from datasets_script.evaluation.tables import SCORE_NAMES, paper_table, report_text
+from datasets_script.evaluation.tables import SCORE_NAMES, evaluation_text, paper_table
 from datasets_script.schema.image import BENCHMARK_FEATURES, BenchmarkImage, Region, image_to_row
 from datasets_script.schema.prediction import Prediction
 from evaluate_metrics.functional.detection import artifact_detection
@@ -64,6 +64,23 @@ def test_every_section_that_the_predictions_speak_of_is_scored():
     assert evaluation.sections["rouge"]["n"] == 2
     assert evaluation.ious_by_class() == {"duplication": [1.0, 0.25], "fusion": [0.25]}
     assert [located.area for located in evaluation.located] == [100 / 1200, 200 / 1200]
+
+
+@pytest.mark.parametrize("cases", [0, 1, 3, 9])
+def test_the_worst_and_best_images_are_kept_in_the_one_pass(cases):
+    images = [flawed(f"image {number}", HAND) for number in range(7)]
+    predictions = {
+        image.id: Prediction(image.id, True, ((4.0, 4.0, 14.0, 4.0 + (3 * number) % 7),) if number else ())
+        for number, image in enumerate(images)
+    }
+    settings = ScoringSettings(bootstrap=QUICK)
+    evaluation = evaluate_predictions(iter(images), predictions, settings, cases)
+    ranked = sorted(evaluation.located, key=lambda entry: (entry.iou, not entry.is_predicted, entry.id))
+    assert [kept.located for kept in evaluation.worst] == ranked[:cases]
+    assert [kept.located for kept in evaluation.best] == ranked[::-1][:cases]
+    for kept in (*evaluation.worst, *evaluation.best):
+        assert kept.image in images and kept.image.id == kept.located.id == kept.prediction.id
+    assert not evaluated().worst and evaluation.sections == evaluated(images, predictions).sections
 
 
 def test_the_same_masks_give_four_different_mious_each_under_its_name():
@@ -143,7 +160,7 @@ def test_classes_of_another_vocabulary_are_told_and_not_scored():
     predictions = {**ANSWERS, "a": Prediction("a", True, (HAND,), classes=("Omitted components",))}
     evaluation = evaluated(predictions=predictions)
     assert "classification" not in evaluation.sections and evaluation.unscored_classes == ("fusion",)
-    text = report_text(evaluation, "mine", "set", None, ScoringSettings(bootstrap=QUICK))
+    text = evaluation_text(evaluation, "mine", "set", None, ScoringSettings(bootstrap=QUICK))
     assert "Classes are not scored" in text and evaluated().unscored_classes == ()
 
 
@@ -223,7 +240,7 @@ def test_scores_of_another_protocol_are_said_not_to_compare():
     table = published_tables()["artibench"]
     for protocol, compares in (("artiagent", True), ("legion", False)):
         settings = ScoringSettings(protocol=protocol, bootstrap=QUICK)
-        text = report_text(evaluate_predictions(IMAGES, ANSWERS, settings), "mine", "artibench", table, settings)
+        text = evaluation_text(evaluate_predictions(IMAGES, ANSWERS, settings), "mine", "artibench", table, settings)
         assert ("Not comparable" in text) is not compares
 
 

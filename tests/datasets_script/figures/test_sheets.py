@@ -1,4 +1,4 @@
-"""The contact sheet, the summary and the overlay of what was perceived."""
+"""The contact sheet, the summary and the sheet of what was perceived."""
 
 from __future__ import annotations
 
@@ -13,13 +13,8 @@ from skimage import data
 from datasets_script.agents.perception.base import PerceptionError
 from datasets_script.engine.ledger import Totals
 from datasets_script.engine.summary import acceptance_table, summary_table
-from datasets_script.figures.sheets import (
-    TYPE_COLORS,
-    contact_sheet,
-    draw_artifacts,
-    perception_overlay,
-    perception_sheet,
-)
+from datasets_script.figures.sheets import contact_sheet, draw_artifacts, perception_sheet
+from datasets_script.figures.style import TYPE_COLORS
 from datasets_script.schema.pair import Artifact, Pair, Rejection
 from datasets_script.schema.perception import Entity, Part, Perception
 from diffusers_artifact.mapping import ArtifactType, PatchMapping
@@ -128,21 +123,6 @@ def test_artifacts_are_drawn_where_they_are_and_nowhere_else():
     assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (31, 63, 129, 161)
     assert changed[64:160, 32:128].mean() > 0.95
     assert tuple(drawn[64, 32]) == TYPE_COLORS["fusion"]
-
-
-def test_perception_overlay_marks_entities_and_parts():
-    image = Image.fromarray(data.chelsea()).resize((128, 96))
-    ear_box, cat_box = (20.0, 30.0, 40.0, 50.0), (16.0, 24.0, 100.0, 90.0)
-    ear = Part("ear", 2, ear_box, box_mask(image.size, ear_box), 1.0, 1, "peripheral")
-    cat = Entity("cat", 1, cat_box, box_mask(image.size, cat_box), 1.0, (ear,))
-    overlay = perception_overlay(image, Perception((cat,)), min_side=192)
-    plain = image.resize((256, 192), Image.Resampling.LANCZOS)
-    assert overlay.size == (256, 192)
-    difference = np.abs(np.asarray(overlay, dtype=float) - np.asarray(plain, dtype=float)).mean(axis=-1)
-    in_ear, in_cat = difference[64:96, 44:76].mean(), difference[110:170, 100:190].mean()
-    # A part is more opaque than its entity.
-    assert in_ear > in_cat > 1
-    assert difference[185:, 210:].max() == 0
 
 
 class TestPerceptionSheet:

@@ -6,6 +6,9 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +20,10 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from datasets_script.benchmarks.loading import load_benchmark
-from datasets_script.pairs.builder import ArtiAgentPairs
+from datasets_script.pairs.builder import ArtiAgentPairs, PairsConfig
+from datasets_script.pairs.configurations import CONFIGURATIONS, NAMES, configurations_table
+from datasets_script.pairs.image_files import ImageFiles
+from datasets_script.pairs.named_images import card_config
 from datasets_script.pairs.prepare import prepare_pairs_folder
 from datasets_script.pairs.storage import find_shards, split_of
 from datasets_script.schema.features import PAIR_FEATURES, row_to_pair
@@ -26,6 +32,7 @@ from datasets_script.utils.errors import UserError
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 from tests.helpers.made_pairs import HEIGHT, WIDTH, make_pair, write_run
 
+from ...helpers.local_hub import LocalHub
 from ...helpers.paths import ROOT
 
 
@@ -56,13 +63,23 @@ def build(out, cache, config="pairs", num_proc=None, **options):
 
 
 def undecoded(rows):
-    """Rows with pictures as they are stored."""
+    """Rows with the bytes of their images, whether they hold them or name a file."""
     for name, feature in rows.features.items():
         if isinstance(feature, ImageFeature):
             rows = rows.cast_column(name, ImageFeature(decode=False, mode=feature.mode))
         elif name == "images":
             rows = rows.cast_column(name, List(ImageFeature(decode=False, mode="RGB")))
-    return rows
+    return [{name: with_bytes(value) for name, value in row.items()} for row in rows]
+
+
+def with_bytes(value):
+    if isinstance(value, list):
+        return [with_bytes(item) for item in value]
+    if not (isinstance(value, dict) and value.keys() == {"bytes", "path"}):
+        return value
+    # Of each image either is stored, never both.
+    assert (value["bytes"] is None) != (value["path"] is None)
+    return {"bytes": value["bytes"] or Path(value["path"]).read_bytes()}
 
 
 def test_pairs_are_as_written(out, tmp_path, stored, pairs):
@@ -106,27 +123,35 @@ def test_pairs_can_be_scored_on_without_preparing_them(out, pairs):
             np.testing.assert_array_equal(region.mask, artifact.mask)
 
 
-def test_the_card_loads_what_it_tells_to_write(out, tmp_path):
+def test_the_card_loads_what_it_tells_to_write(carded, tmp_path):
     folder = tmp_path / "artiagent"
-    for config in [entry["config_name"] for entry in DatasetCard.load(CARD).data.configs]:
-        builder = ArtiAgentPairs(config_name=config, source=str(out), cache_dir=str(tmp_path / "cache"))
-        builder.download_and_prepare(str(folder / config), file_format="parquet")
-        shutil.copy(CARD, folder / "README.md")
+    names = [entry["config_name"] for entry in DatasetCard.load(CARD).data.configs]
+    prepare_pairs_folder(carded, folder, names)
+    shutil.copy(CARD, folder / "README.md")
+    for config in names:
         rows = load_dataset(str(folder), config, split="train", cache_dir=str(tmp_path / "cache"))
-        assert rows.features == builder.info.features
+        assert rows.features == PairsConfig(name=config).features
         # Of six pairs: one row each, one an image, or one an image and task.
         assert len(rows) == {"pairs": 6, "comparisons": 6, "instructions": 36}.get(config, 12)
 
 
-def test_a_prepared_folder_gives_every_config_under_the_card_of_the_run(out, tmp_path):
-    (out / "README.md").write_text("---\nlicense: cc0-1.0\n---\n\n# Pairs of cats and dogs\n")
+def test_the_configurations_have_one_description():
+    assert NAMES == CONFIGS == tuple(ArtiAgentPairs.builder_configs)
+    assert configurations_table() in CARD.read_text()
+    assert DatasetCard.load(CARD).data.configs == [
+        card_config(item.name, PairsConfig(name=item.name).features, ["train"], item.shows, item.name == "pairs")
+        for item in CONFIGURATIONS
+    ]
+    for item in CONFIGURATIONS:
+        assert item.row in ArtiAgentPairs.builder_configs[item.name].description
+
+
+def test_a_prepared_folder_gives_every_config_under_the_card_of_the_run(carded, tmp_path):
     folder = tmp_path / "set"
-    prepared = prepare_pairs_folder(out, folder, CONFIGS, coordinates="qwen3", test_share=0.5)
+    prepared = prepare_pairs_folder(carded, folder, CONFIGS, coordinates="qwen3", test_share=0.5)
     for config in CONFIGS:
         loaded = load_dataset(str(folder), config, cache_dir=str(tmp_path / "cache"))
-        assert {split: rows.num_rows for split, rows in loaded.items()} == {
-            split: info.num_examples for split, info in prepared[config].items()
-        }
+        assert {split: rows.num_rows for split, rows in loaded.items()} == prepared[config]
     assert load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))["train"].features == PAIR_FEATURES
     assert [image.id for image in load_benchmark(folder, "train")] == load_dataset(
         str(folder), "images", cache_dir=str(tmp_path / "cache"), split="train"
@@ -138,11 +163,126 @@ def test_a_prepared_folder_gives_every_config_under_the_card_of_the_run(out, tmp
         "coordinates": "qwen3",
         "test_share": 0.5,
     }
+    rows = [f"{config}-{split}.parquet" for config in CONFIGS for split in ("train", "test")]
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["README.md", "prepared.json", "run.json", *CONFIGS]
+        ["README.md", "prepared.json", "run.json", "images", "sources", "masks", *rows]
     )
     with pytest.raises(FileExistsError):
-        prepare_pairs_folder(out, folder, CONFIGS)
+        prepare_pairs_folder(carded, folder, CONFIGS)
+
+
+@pytest.fixture(scope="module")
+def carded(out):
+    (out / "README.md").write_text("---\nlicense: cc0-1.0\n---\n\n# Pairs of cats and dogs\n")
+    return out
+
+
+@pytest.fixture(scope="module")
+def prepared(carded, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared") / "set"
+    prepare_pairs_folder(carded, folder, CONFIGS, coordinates="qwen3", test_share=0.5, seed=1)
+    return folder
+
+
+def shown(rows):
+    """Rows with their images decoded, comparable."""
+    return [{name: pixels(value) for name, value in row.items()} for row in rows]
+
+
+def pixels(value):
+    if isinstance(value, Image.Image):
+        return value.mode, value.size, value.tobytes()
+    if isinstance(value, list):
+        return [pixels(item) for item in value]
+    return {name: pixels(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_prepared_folder_gives_the_rows_of_the_builder(out, prepared, tmp_path, config):
+    expected = build(out, tmp_path / "built", config, coordinates="qwen3", test_share=0.5, seed=1)
+    loaded = load_dataset(str(prepared), config, cache_dir=str(tmp_path / "loaded"))
+    streamed = load_dataset(str(prepared), config, cache_dir=str(tmp_path / "loaded"), streaming=True)
+    assert list(loaded) == list(streamed) == ["train", "test"]
+    for split, rows in expected.items():
+        assert loaded[split].features == streamed[split].features == rows.features
+        assert shown(rows) == shown(loaded[split]) == shown(streamed[split])
+
+
+def test_a_prepared_folder_is_the_same_however_many_processes_write_it(carded, tmp_path):
+    contents = []
+    for num_proc in (1, 2):
+        folder = tmp_path / str(num_proc)
+        prepare_pairs_folder(carded, folder, CONFIGS, num_proc)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        contents.append({path.relative_to(folder): path.read_bytes() for path in files})
+    assert contents[0] == contents[1]
+
+
+def test_a_prepared_folder_is_a_source_of_pairs(out, prepared, tmp_path):
+    files = [str(prepared / f"pairs-{split}.parquet") for split in ("train", "test")]
+    rows = undecoded(build_from(files, tmp_path))
+    assert sorted(rows, key=lambda row: row["pair_id"]) == undecoded(build(out, tmp_path)["train"])
+    with pytest.raises(UserError, match="unique.*photo"):
+        build_from([str(out), files[0]], tmp_path)
+    with pytest.raises(UserError, match="no pairs.*pair_id"):
+        build_from(str(prepared / "vqa-train.parquet"), tmp_path)
+
+
+def test_all_configurations_hold_each_image_once(out, prepared, stored, tmp_path):
+    images = {pair[name]["bytes"] for pair in stored for name in ("source", "clean", "flawed")}
+    pairs = sum(path.stat().st_size for path in (out / "data").iterdir())
+    for config in CONFIGS:
+        build(out, tmp_path, config)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    kept = [path for path in files if "artiagent-images" in path.parts]
+    assert sorted(path.read_bytes() for path in kept) == sorted(images)
+    # The texts and masks of six small pairs weigh as much as 200 KB of their images.
+    assert sum(path.stat().st_size for path in files) <= 1.3 * pairs
+    shown = [path.read_bytes() for folder in ("images", "sources") for path in (prepared / folder).rglob("*.png")]
+    assert sorted(shown) == sorted(images)
+
+
+def test_an_image_that_was_not_written_whole_is_written_again(tmp_path):
+    files = ImageFiles(tmp_path)
+    path = Path(files.add(b"an image"))
+    path.write_bytes(b"")
+    assert files.add(b"an image") == str(path) and path.read_bytes() == b"an image"
+    assert [entry for entry in tmp_path.rglob("*") if entry.is_file()] == [path]
+
+
+LOAD_ALONE = """
+import json, sys
+from datasets import load_dataset
+streaming = sys.argv[2] == "stream"
+rows = load_dataset(sys.argv[1], "vqa", split="test", streaming=streaming)
+print(json.dumps([[row["id"], row["messages"], row["images"][0].getpixel((5, 7))] for row in rows]))
+assert not any(name.startswith("datasets_script") for name in sys.modules)
+"""
+
+
+def test_trl_rows_need_no_package_but_datasets(prepared, tmp_path):
+    """Of a folder, and of the same files on the Hub, streaming or not."""
+    expected = [
+        [row["id"], row["messages"], list(row["images"][0].getpixel((5, 7)))]
+        for row in load_dataset(str(prepared), "vqa", split="test", cache_dir=str(tmp_path / "cache"))
+    ]
+    with LocalHub() as hub:
+        hub.create_repository("dataset", "tester/pairs")
+        files = {str(path.relative_to(prepared)): path.read_bytes() for path in prepared.rglob("*") if path.is_file()}
+        hub.commit("dataset", "tester/pairs", files, ())
+        environment = {**os.environ, **hub.environment(tmp_path / "home"), "PYTHONPATH": ""}
+        for name in (str(prepared), "tester/pairs"):
+            for mode in ("stream", "load"):
+                run = subprocess.run(
+                    [sys.executable, "-c", LOAD_ALONE, name, mode],
+                    env=environment,
+                    cwd=tmp_path,
+                    capture_output=True,
+                    text=True,
+                    timeout=300,
+                )
+                assert run.returncode == 0, run.stderr
+                assert json.loads(run.stdout) == expected
 
 
 def test_masks_are_the_union_and_each_type(out, tmp_path, pairs):
@@ -180,12 +320,12 @@ def test_vqa_is_in_the_chosen_coordinates(out, tmp_path, pairs):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_streams_and_processes_give_the_same_rows(out, tmp_path, config):
-    rows = list(undecoded(build(out, tmp_path / "one", config)["train"]))
-    assert list(undecoded(build(out, tmp_path / "two", config, num_proc=2)["train"])) == rows
+    rows = undecoded(build(out, tmp_path / "one", config)["train"])
+    assert undecoded(build(out, tmp_path / "two", config, num_proc=2)["train"]) == rows
     builder = ArtiAgentPairs(config_name=config, source=str(out), cache_dir=str(tmp_path / "three"))
     stream = builder.as_streaming_dataset("train")
     assert stream.num_shards == 3
-    assert list(undecoded(stream)) == rows
+    assert undecoded(stream) == rows
 
 
 def test_no_photograph_is_in_both_splits(out, tmp_path):

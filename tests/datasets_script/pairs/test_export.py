@@ -20,8 +20,9 @@ from datasets_script.pairs.export.common import INFO_FILE, ExportSettings
 from datasets_script.pairs.export.export_pairs import export_pairs
 from datasets_script.pairs.export.formats import FORMATS
 from datasets_script.pairs.storage import find_shards, read_rows
-from datasets_script.pairs.views.vqa import BoxFormat, vqa_rows
+from datasets_script.pairs.views.vqa import vqa_rows
 from datasets_script.utils.errors import UserError
+from datasets_script.vlm.conventions import BoxFormat
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 from tests.helpers.made_pairs import HEIGHT, RUN, WIDTH, make_pair, write_run
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from datasets_script.pairs.views import vqa
 from datasets_script.pairs.views.part_boxes import other_box, part_box
-from datasets_script.pairs.views.vqa import BoxFormat, vqa_rows
+from datasets_script.pairs.views.vqa import vqa_rows
 from datasets_script.schema.features import pair_to_row
-from datasets_script.vlm.conventions import CONVENTIONS, decode_box, qwen2_5_size
+from datasets_script.vlm.conventions import CONVENTIONS, BoxFormat, decode_box, qwen2_5_size
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 from tests.helpers.made_pairs import HEIGHT, TOOLS, WIDTH, make_artifacts, make_pair, make_scene
 

@@ -12,17 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.image_utils import SizeDict
 
+from datasets_script.utils.errors import UserError
 from datasets_script.vlm import conventions as coordinates
 from datasets_script.vlm.conventions import (
     CONVENTIONS,
     QWEN2_5_MAX_PIXELS,
     QWEN2_5_MIN_PIXELS,
+    BoxFormat,
+    box_format,
     convention_for,
     decode_box,
     encode_box,
+    find_convention,
     format_box,
     pixel_bounds,
     qwen2_5_size,
+    registry,
 )
 
 
@@ -182,6 +187,35 @@ def test_bounds_are_read_from_processors_that_count_pixels(attributes, bounds):
     assert pixel_bounds(None) == (QWEN2_5_MIN_PIXELS, QWEN2_5_MAX_PIXELS)
 
 
-def test_examples_run():
-    results = doctest.testmod(coordinates)
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_a_format_sets_its_convention_up_for_a_model(name):
+    form, size = BoxFormat(name, 3136, 1003520), (1920, 1080)
+    resized = (1316, 728) if name == "qwen2.5" else None
+    assert form.resized(size) == resized and form.convention is find_convention(name)
+    assert form((0, 0, 960, 540), size) == format_box((0, 0, 960, 540), size, name, resized)
+    bounds = {"min_pixels": 3136, "max_pixels": 1003520} if name == "qwen2.5" else {}
+    assert form.record() == {"coordinates": name, **bounds}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"coordinates": "polar"}, "coordinates must be among pixel, normalized, .*, got 'polar'"),
+        ({"min_pixels": 0}, "min_pixels must be above 0 and at most max_pixels, got 0 and"),
+        ({"max_pixels": 3135}, "min_pixels must be above 0 and at most max_pixels, got 3136 and 3135"),
+    ],
+)
+def test_formats_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        BoxFormat(**changes)
+
+
+def test_no_two_conventions_are_asked_for_or_told_alike():
+    known = [find_convention(name) for name in CONVENTIONS]
+    assert len({each.meaning for each in known}) == len({each.question for each in known}) == len(known)
+
+
+@pytest.mark.parametrize("module", [coordinates, registry, box_format])
+def test_examples_run(module):
+    results = doctest.testmod(module)
     assert results.attempted and not results.failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import doctest
 import logging
 import os
 import random
@@ -15,7 +16,8 @@ from PIL import Image
 
 from datasets_script.agents.prompts import describe, verify
 from datasets_script.vlm import EndpointVLM, VLMRequest, VLMUnavailable
-from datasets_script.vlm.endpoint import api_key, retry_after
+from datasets_script.vlm import endpoint as module
+from datasets_script.vlm.endpoint import api_key, completions_url, retry_after
 
 
 PHOTO = Image.new("RGB", (96, 64), (180, 40, 40))
@@ -211,3 +213,29 @@ def test_faults_at_random_give_the_same_answers(proxy, talking, request):
     answers = vlm.ask(requests)
     assert sum(answer.value == {"caption": "a thing"} for answer in answers) >= count * 0.8
     assert all(answer.value or answer.error for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "path"),
+    [
+        ("http://localhost:8000/v1/", "/v1/chat/completions"),
+        ("http://localhost:8000", "/v1/chat/completions"),
+        ("http://localhost:8000/v1/chat/completions", "/v1/chat/completions"),
+        ("https://host/deployments/mine?version=2", "/deployments/mine/v1/chat/completions?version=2"),
+    ],
+)
+def test_completions_are_found_below_any_base_url(base_url, path):
+    assert completions_url(base_url).endswith(path) and completions_url(base_url).count("/chat") == 1
+
+
+@pytest.mark.parametrize("body", ["[]", "null", '{"choices": []}', '{"choices": [{"message": {"content": [1]}}]}'])
+def test_other_json_is_no_chat_completion(online, body):
+    vlm = EndpointVLM("m", "http://127.0.0.1:9/v1")
+    with pytest.raises(module._BadReplyError, match="no chat completion") as raised:
+        vlm._read(body.encode())
+    assert raised.value.text == body and vlm.usage.prompt_tokens == 0
+
+
+def test_examples_run():
+    results = doctest.testmod(module)
+    assert results.attempted and not results.failed

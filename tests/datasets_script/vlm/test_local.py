@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from datasets_script.agents.prompts import describe, explain, verify
-from datasets_script.detection.answer_format import convention_of
 from datasets_script.utils.files import fingerprint
 from datasets_script.vlm import CachedVLM, LocalVLM, VLMAnswer, VLMUnavailable, default_cache_folder
 from datasets_script.vlm.local import recorded_coordinates, training_record
@@ -222,8 +221,8 @@ def trained(talking, tmp_path):
 
 class TestConvention:
     def test_boxes_are_asked_for_as_the_training_wrote_them(self, talking, trained, tmp_path):
-        assert convention_of(LocalVLM(str(talking), device="cpu")) == "llava"
-        assert convention_of(CachedVLM(LocalVLM(str(trained), device="cpu"), tmp_path)) == "qwen3"
+        assert LocalVLM(str(talking), device="cpu").coordinates == "llava"
+        assert CachedVLM(LocalVLM(str(trained), device="cpu"), tmp_path).coordinates == "qwen3"
 
     def test_the_record_is_found_on_the_hub_too(self, trained):
         commit = "89abcdef0123456789abcdef0123456789abcdef"
@@ -231,12 +230,12 @@ class TestConvention:
         shutil.copytree(trained, repository / "snapshots" / commit)
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text(commit)
-        assert convention_of(LocalVLM("tiny/trained", device="cpu")) == "qwen3"
+        assert LocalVLM("tiny/trained", device="cpu").coordinates == "qwen3"
 
     @pytest.mark.parametrize("record", ["[]", '{"data": []}', '{"data": {"coordinates": "polar"}}'])
     def test_files_of_other_programs_say_nothing(self, trained, record):
         (trained / "training.json").write_text(record)
-        assert convention_of(LocalVLM(str(trained), device="cpu")) == "llava"
+        assert LocalVLM(str(trained), device="cpu").coordinates == "llava"
 
 
 class TestFingerprint:

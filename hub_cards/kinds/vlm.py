@@ -1,4 +1,4 @@
-"""A trained model's folder as what is pushed."""
+"""Push a trained vision-language model or adapter."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from datasets_script.schema.training_record import TRAINING_FILE, TrainingRecord
 from datasets_script.utils.errors import UserError
 
-from .cards import MARK, model_card
-from .checks import check_license, parse_card
-from .payload import CARD, Payload, SentFile, divide, replaced
-from .records import TRAINING_FILE, TrainingRecord, read_evaluations, read_json
+from ..checks import check_license, parse_card, read_json
+from ..payload import CARD, LICENSE, Kind, Payload, SentFile, divide, replaced
 
 
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
@@ -26,13 +25,17 @@ _CONFIGURATIONS = ("config.json", "adapter_config.json", "tokenizer_config.json"
 
 def model_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     """
-    What is sent of a model: weights as safetensors, configurations, the processor, `training.json`, `evaluation/`, and
-    a card made of these. A card written by hand stays; those that trl, peft and transformers make are replaced.
+    Collect what is sent of a model: weights as safetensors, configurations, the processor, `training.json`,
+    `evaluation/`, and a card made of these. A card written by hand stays; those that trl, peft and transformers make
+    are replaced.
 
     Raises:
         UserError: something is missing, is not whole, or must not be published.
     """
-    files, left_out = divide("model", folder)
+    from ..cards import model_card
+    from ..records import read_evaluations
+
+    files, left_out = divide(KIND, folder)
     names = {file.path for file in files}
     _check_pickles(folder)
     is_adapter = _check_whole(folder, names)
@@ -49,11 +52,13 @@ def model_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     elif license is not None:
         raise UserError(f"--license is for cards made here; '{folder / CARD}' was written by hand and says its own")
     portable = list(replaced(files, lambda file: _without_paths(file, record)))
-    return Payload.of("model", repo_id, folder, portable, card, left_out)
+    return Payload.of(KIND, repo_id, folder, portable, card, left_out)
 
 
 def kept_card(folder: Path) -> str | None:
-    """The card that somebody wrote, or `None` where there is none or a program made it."""
+    """Return the card that somebody wrote, or `None` where there is none or a program made it."""
+    from ..cards import MARK
+
     path = folder / CARD
     if not path.is_file():
         return None
@@ -116,3 +121,40 @@ def _shortened(value: Any) -> Any:
         if PureWindowsPath(value).is_absolute():
             return PureWindowsPath(value).name
     return value
+
+
+KIND = Kind(
+    name="model",
+    repo_type="model",
+    help="a trained vision-language model or adapter, with training.json",
+    path_help="folder of the model; its evaluation/*.json, reports of `artiagent evaluate`, go into the card",
+    examples=(
+        "model runs/detector me/detector --license apache-2.0 --dry-run    shows files and card, sends nothing",
+        "model runs/detector me/detector --license apache-2.0 --private",
+    ),
+    allowed=(
+        "*.safetensors",
+        "*.safetensors.index.json",
+        "config.json",
+        "generation_config.json",
+        "adapter_config.json",
+        "processor_config.json",
+        "preprocessor_config.json",
+        "video_preprocessor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "chat_template.jinja",
+        "chat_template.json",
+        "additional_chat_templates/*.jinja",
+        "training.json",
+        "evaluation/*.json",
+    ),
+    build=model_payload,
+    options=(LICENSE,),
+)

@@ -1,9 +1,8 @@
-"""The folder of a training run: which recipe it is of, where to go on from, and what is recorded of it."""
+"""What a recipe and a command line give, and the model that training begins with."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,20 +10,17 @@ from typing import Any
 
 from trl import TrlParser
 
+from datasets_script.schema.training_record import BaseModel, TrainingFacts
 from datasets_script.utils.errors import UserError
-from datasets_script.utils.files import resolve_revision, write_json
+from datasets_script.utils.files import resolve_revision
 from datasets_script.vlm.local import training_record
 from training.recipe_index import find_recipe, parse_recipe
-
-
-# Arguments that do not change what is learned: a run may be continued with others.
-_INCIDENTAL = ("report_to", "run_name", "dataloader_num_workers", "disable_tqdm")
-_INCIDENTAL_PREFIXES = ("hub_", "logging_", "save_", "log_")
+from training.vlm.processor import find_chat_template
 
 
 def given_arguments(parser: TrlParser, arguments: Sequence[str]) -> dict[str, Any]:
     """
-    The values of a recipe and of the command line, without the defaults of all others.
+    Return the values of a recipe and of the command line, without the defaults of all others.
 
     Args:
         parser (`TrlParser`): Used up by this.
@@ -42,7 +38,10 @@ def given_arguments(parser: TrlParser, arguments: Sequence[str]) -> dict[str, An
         if unknown := parser.set_defaults_with_config(**read_recipe(Path(recipe))):
             raise UserError(f"--config '{recipe}' has an unknown name, {unknown[0].removeprefix('--')}")
         del rest[place : place + 2]
-    return vars(parser.parse_args(rest))
+    found = vars(parser.parse_args(rest))
+    if template := found.get("chat_template_path"):
+        found["chat_template_path"] = str(find_chat_template(template))
+    return found
 
 
 def with_recipe_paths(arguments: Sequence[str]) -> list[str]:
@@ -63,7 +62,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def recipe_record(given: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of given arguments; of paths the name alone, as records are published."""
+    """Return what the record keeps of given arguments; of paths the name alone, as records are published."""
     return {
         name: Path(value).name if isinstance(value, str) and (os.path.isabs(value) or os.path.exists(value)) else value
         for name, value in given.items()
@@ -71,47 +70,10 @@ def recipe_record(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def begin_run(folder: Path, recipe: dict[str, Any], writes: bool) -> Path | None:
+def find_base(model: str, revision: str) -> tuple[BaseModel, str | None, TrainingFacts]:
     """
-    Claims a folder for a recipe.
-
-    Args:
-        folder (`Path`): Where the model will be.
-        recipe (`dict`): As of [`recipe_record`].
-        writes (`bool`): Whether this process is the one that writes.
-
-    Returns:
-        `Path`, *optional*: The checkpoint to go on from, the last that is whole.
-
-    Raises:
-        UserError: the folder is another recipe's.
-    """
-    path, learned = folder / "recipe.json", {n: v for n, v in recipe.items() if not _is_incidental(n)}
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if changed := sorted(n for n in before.keys() | learned.keys() if before.get(n) != learned.get(n)):
-            name = changed[0]
-            raise UserError(
-                f"--output_dir '{folder}' is of another recipe, with {name} = {before.get(name)} and not "
-                f"{learned.get(name)}: choose another folder"
-            )
-    elif any(folder.glob("checkpoint-*")):
-        raise UserError(f"--output_dir '{folder}' holds checkpoints of another program: choose another folder")
-    if writes:
-        write_json(path, learned)
-    # The state is the last that is written of a checkpoint.
-    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(whole, key=step_of, default=None)
-
-
-def step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def find_base(model: str, revision: str) -> tuple[dict[str, Any], str | None, dict[str, Any]]:
-    """
-    What to record of the model that training begins with, the revision to load of it, and the record of its own
-    training, empty for most.
+    Find what to record of the model that training begins with, the revision to load of it, and the facts of its own
+    training, none for most.
 
     Args:
         model (`str`): A folder, or the id of a repository on the Hub.
@@ -134,12 +96,5 @@ def find_base(model: str, revision: str) -> tuple[dict[str, Any], str | None, di
             f"--model_name_or_path must have a readable training.json or none, got '{model}': {error}"
         ) from None
     if not folder.is_dir():
-        return {"id": model, "revision": recorded}, loaded, before
-    base: dict[str, Any] = {"id": folder.name, "revision": recorded}
-    if "base_model" in before:
-        base["base_model"] = before["base_model"]
-    return base, loaded, before
-
-
-def _is_incidental(name: str) -> bool:
-    return name in _INCIDENTAL or name.startswith(_INCIDENTAL_PREFIXES)
+        return BaseModel(model, recorded), loaded, before
+    return BaseModel(folder.name, recorded, before.base), loaded, before

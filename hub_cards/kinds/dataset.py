@@ -1,4 +1,4 @@
-"""A data set's folder, as `artiagent synthesize` or `artiagent prepare` leaves it, as what is pushed."""
+"""Push a dataset, as `artiagent synthesize` or `artiagent prepare` leaves it."""
 
 from __future__ import annotations
 
@@ -6,35 +6,39 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet
-from huggingface_hub import RepoCard
-
+from datasets_script.pairs.configurations import IMAGE_FOLDERS
+from datasets_script.pairs.named_images import named_files
 from datasets_script.utils.errors import UserError
 
-from .cards import dataset_card
-from .checks import check_license, parse_card
-from .payload import CARD, Payload, SentFile, divide, replaced
-from .records import read_json
+from ..checks import check_license, parse_card, read_json
+from ..payload import CARD, LICENSE, Kind, Payload, SentFile, divide, replaced
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import RepoCard
 
 
 _RUN_SHARDS = "data/pairs-*.parquet"
+# Folders above an image of a prepared folder.
+_IMAGE_DEPTH = 3
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.parquet")
 
 
 def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     """
-    What is sent of a data set: its shards, its settings, counts and rejections, the contact sheet, and its card.
+    Collect what is sent of a dataset: shards, settings, counts and rejections, the contact sheet, and its card.
 
     Raises:
         UserError: it is not whole, has no licence, or holds something that must not be published.
     """
-    files, left_out = divide("dataset", folder)
+    from ..cards import dataset_card
+
+    files, left_out = divide(KIND, folder)
     shards = [file for file in files if file.path.endswith(".parquet")]
     if not shards or not (folder / CARD).is_file():
         raise UserError(
@@ -46,6 +50,7 @@ def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     if (folder / "prepared.json").is_file():
         foreign = _foreign(card, rows)
         _check_parts(rows)
+        foreign += _unnamed_images(folder, rows, [file.path for file in files])
     else:
         foreign = [name for name in rows if not fnmatchcase(name, _RUN_SHARDS)]
         _check_run(folder, {name: count for name, count in rows.items() if name not in foreign})
@@ -61,7 +66,7 @@ def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     }
     text = dataset_card(repo_id, card.text, card.data, facts, next(iter(counts.values())), license)
     files = list(replaced(files, _without_traces))
-    return Payload.of("dataset", repo_id, folder, files, text, [*left_out, *foreign])
+    return Payload.of(KIND, repo_id, folder, files, text, [*left_out, *foreign])
 
 
 def _read_card(folder: Path) -> RepoCard:
@@ -86,7 +91,8 @@ def _configs(card: RepoCard, names: Mapping[str, int]) -> dict[str, list[str]]:
     """The files of each configuration, the first the default."""
     configs: dict[str, list[str]] = {}
     for config in sorted(card.data.to_dict()["configs"], key=lambda config: not config.get("default")):
-        patterns = [entry["path"] for entry in config["data_files"]]
+        paths = [entry["path"] for entry in config["data_files"]]
+        patterns = [pattern for path in paths for pattern in ([path] if isinstance(path, str) else path)]
         configs[config["config_name"]] = [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
     return configs
 
@@ -109,6 +115,15 @@ def _check_parts(names: Mapping[str, int]) -> None:
     for (stem, count), numbers in found.items():
         if missing := sorted(set(range(count)) - numbers):
             raise UserError(f"PATH must be whole, but {stem}-{missing[0]:05d}-of-{count:05d}.parquet is missing")
+
+
+def _unnamed_images(folder: Path, shards: Iterable[str], paths: Sequence[str]) -> list[str]:
+    """The images that no row names; those that rows name must all be there."""
+    images = {path for path in paths if path.count("/") == _IMAGE_DEPTH}
+    named = set[str]().union(*(named_files(folder / shard) for shard in shards))
+    if missing := sorted(named - images):
+        raise UserError(f"PATH must be whole, but {missing[0]} is missing")
+    return sorted(images - named)
 
 
 def _check_run(folder: Path, rows: Mapping[str, int]) -> None:
@@ -136,9 +151,12 @@ def _check_run(folder: Path, rows: Mapping[str, int]) -> None:
 
 
 def _count_rows(path: Path) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
     try:
         return pyarrow.parquet.read_metadata(path).num_rows
-    except pa.ArrowInvalid as error:
+    except pyarrow.ArrowInvalid as error:
         raise UserError(f"'{path}' is no whole Parquet file: {error}") from error
 
 
@@ -158,3 +176,24 @@ def _without_traces(file: SentFile) -> bytes | None:
     for record in records:
         record.pop("traceback", None)
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+
+
+KIND = Kind(
+    name="dataset",
+    repo_type="dataset",
+    help="a dataset, a folder of `artiagent synthesize` or `artiagent prepare --out`",
+    path_help="folder of the dataset",
+    examples=('dataset out me/pairs --license cc-by-4.0            then: load_dataset("me/pairs")',),
+    allowed=(
+        "run.json",
+        "prepared.json",
+        "rejected.jsonl",
+        "skipped.jsonl",
+        "contact_sheet.png",
+        "*.parquet",
+        "*/*.parquet",
+        *(f"{folder}/*/*/*.png" for folder in IMAGE_FOLDERS),
+    ),
+    build=dataset_payload,
+    options=(LICENSE,),
+)

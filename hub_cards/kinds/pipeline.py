@@ -1,4 +1,4 @@
-"""The pipeline's code as what is pushed."""
+"""Push the pipeline's code."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 
 from datasets_script.utils.errors import UserError
 
-from .cards import pipeline_card
-from .payload import Payload, SentFile, divide
+from ..payload import Kind, Payload, SentFile, divide
 
 
 _PIPELINE = "pipeline.py"
@@ -19,7 +18,7 @@ _SIBLING = re.compile(r"^from \.(\w+) import", re.MULTILINE)
 
 
 def installed_pipeline() -> Path:
-    """Folder of the installed pipeline."""
+    """Return the folder of the installed pipeline."""
     spec = find_spec("diffusers_artifact")
     assert spec is not None and spec.origin is not None  # one package with this one
     return Path(spec.origin).parent
@@ -27,13 +26,15 @@ def installed_pipeline() -> Path:
 
 def pipeline_payload(folder: Path, repo_id: str) -> Payload:
     """
-    What `custom_pipeline=` needs: `pipeline.py` and what it imports beside it, and where there is one, the same for
-    the block of Modular Diffusers.
+    Collect what `custom_pipeline=` needs: `pipeline.py`, what it imports beside it and, where there is one, the same
+    for the block of Modular Diffusers.
 
     Raises:
         UserError: there is no pipeline, or one of its modules is missing.
     """
-    allowed, left_out = divide("pipeline", folder)
+    from ..cards import pipeline_card
+
+    allowed, left_out = divide(KIND, folder)
     by_name = {file.path: file for file in allowed}
     if _PIPELINE not in by_name:
         raise UserError(f"PATH must be a folder with {_PIPELINE}, found none in '{folder}'")
@@ -42,7 +43,7 @@ def pipeline_payload(folder: Path, repo_id: str) -> Payload:
     modules = [(f"`{name}`", _first_line(by_name[name])) for name in sorted(names) if name.endswith(".py")]
     card = pipeline_card(repo_id, modules, has_block)
     others = sorted({*left_out, *(by_name.keys() - names)})
-    return Payload.of("pipeline", repo_id, folder, [by_name[name] for name in sorted(names)], card, others)
+    return Payload.of(KIND, repo_id, folder, [by_name[name] for name in sorted(names)], card, others)
 
 
 def _with_siblings(names: list[str], by_name: dict[str, SentFile]) -> set[str]:
@@ -60,3 +61,21 @@ def _with_siblings(names: list[str], by_name: dict[str, SentFile]) -> set[str]:
 def _first_line(file: SentFile) -> str:
     docstring = ast.get_docstring(ast.parse(file.read())) or ""
     return docstring.partition("\n")[0]
+
+
+def pipeline_folder(path: str | None) -> Path:
+    """Return the folder that PATH is, or that of the installed pipeline."""
+    return installed_pipeline() if path is None else Path(path)
+
+
+KIND = Kind(
+    name="pipeline",
+    repo_type="model",
+    help="the pipeline's code, for custom_pipeline=",
+    path_help="folder of the pipeline (default: the installed one)",
+    examples=('pipeline me/artifact-injection                      then: custom_pipeline="me/artifact-injection"',),
+    allowed=("*.py", "modular_config.json"),
+    build=pipeline_payload,
+    find_folder=pipeline_folder,
+    needs_path=False,
+)

@@ -1,0 +1,90 @@
+"""The one look of all charts: no frames, titles that say what is counted, colours of [`style`]."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from . import style
+from .style import TYPE_COLORS, as_hex
+
+
+INK, FAINT, RULE = map(as_hex, (style.INK, style.FAINT, style.RULE))
+BLUE, ORANGE, GREEN = map(as_hex, (style.BLUE, style.ORANGE, style.GREEN))
+COLOR_OF_TYPE: Mapping[str, str] = {kind: as_hex(color) for kind, color in TYPE_COLORS.items()}
+
+# Pixels of a picture for each hundredth of an inch of its figure; pages show it at half its size.
+SHARPNESS = 2
+
+_SETTINGS: dict[Any, Any] = {
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
+    "font.size": 10,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlepad": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9.5,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+styled = rc_context(_SETTINGS)
+"""Decorator of the functions that draw."""
+
+
+def new_figure(width: int, height: int) -> Figure:
+    """A white figure of so many px at 100 %."""
+    return Figure(figsize=(width / 100, height / 100), dpi=100 * SHARPNESS, facecolor="white")
+
+
+def only_x(axes: Axes) -> None:
+    """Leaves of the frame what horizontal bars need."""
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+
+
+def legend_below(axes: Axes) -> None:
+    """Within the axes it would cover the data of some set."""
+    axes.figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower left",
+        ncols=5,
+        handlelength=1.2,
+        handletextpad=0.5,
+        columnspacing=1.2,
+    )
+
+
+def to_image(figure: Figure) -> Image.Image:
+    """The figure as an RGB picture, `SHARPNESS` times its size in px."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")
+
+
+def shortened(text: str, length: int = 28) -> str:
+    """A name that fits beside an axis."""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
