@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
 import time
@@ -174,7 +173,8 @@ def execute_in_processes(plan: RunPlan, show_progress: bool = True) -> int:
 def start_worker(plan: RunPlan, rank: int, one_by_one: bool) -> BaseProcess:
     """Start one of a plan's workers, with a device and its share of the cores."""
     plan_of_rank = (plan.one_by_one() if one_by_one else plan).for_rank(rank)
-    threads = max(1, (os.cpu_count() or 1) // plan.processes)
+    # What one process would use, which `OMP_NUM_THREADS` bounds, so that a bound of 1 gives the rows of one process.
+    threads = max(1, torch.get_num_threads() // plan.processes)
     # A process that was forked cannot use CUDA.
     process = multiprocessing.get_context("spawn").Process(
         target=_work, args=(plan_of_rank, rank, threads), daemon=True
