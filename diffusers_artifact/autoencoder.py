@@ -34,7 +34,7 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
     Autoencoder of the embedded default model, with the interface of [`~diffusers.AutoencoderKL`].
 
     The encoder is one strided convolution (the leading principal components of `patch_size`×`patch_size` RGB patches,
-    partly whitened): it sees nothing outside a patch, so latents of two photographs can be mixed patch by patch. The
+    partly whitened): it sees nothing outside a patch, so latents of two photos can be mixed patch by patch. The
     decoder inverts that projection and adds a learned correction, trained on mixed latents, that hides the borders
     between patches. Both the latent distribution and decoding are deterministic.
 
@@ -96,7 +96,7 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
         self.encoder.weight.copy_(components * scale[:, None, None, None])
         self.encoder.get_parameter("bias").copy_(-(components * mean).sum((1, 2, 3)) * scale)
         self.inverse.weight.copy_(components / scale[:, None, None, None])
-        # Photographs have no preferred place in a patch: its mean is one colour but for noise, which a bias can hold.
+        # Photos have no preferred place in a patch: its mean is one colour but for noise, which a bias can hold.
         self.inverse.get_parameter("bias").copy_(mean.mean((1, 2)))
 
     @apply_forward_hook

@@ -21,7 +21,7 @@ def confine_tokens(tokens: torch.Tensor, sources: torch.Tensor, inside: torch.Te
     Gives every token outside the dilated target the reconstruction's.
 
     Args:
-        tokens (`torch.Tensor` of shape `(rows, tokens, channels)`): Reconstructions and flawed variants.
+        tokens (`torch.Tensor` of shape `(rows, tokens, channels)`): Reconstructions and artifact variants.
         sources (`torch.Tensor` of shape `(variants,)`): Row of each variant's reconstruction; variants are the last
             rows.
         inside (`torch.Tensor` of shape `(variants, rows, columns)`): Result of `dilated_targets`.
@@ -38,11 +38,11 @@ def confine_pixels(
     images: torch.Tensor, reconstructions: torch.Tensor, mappings: Sequence[PatchMapping], patch_size: int
 ) -> torch.Tensor:
     r"""
-    Fades the flawed image into the reconstruction, from the target's edge to one patch beyond it.
+    Fades the artifact image into the reconstruction, from the target's edge to one patch beyond it.
 
     Args:
-        images (`torch.Tensor` of shape `(variants, 3, height, width)`): Flawed images.
-        reconstructions (`torch.Tensor` of shape `(variants, 3, height, width)`): The clean half of each.
+        images (`torch.Tensor` of shape `(variants, 3, height, width)`): Artifact images.
+        reconstructions (`torch.Tensor` of shape `(variants, 3, height, width)`): The clean image of each.
         mappings (`Sequence[PatchMapping]`): Of each variant.
         patch_size (`int`): Side of a patch in pixels.
 

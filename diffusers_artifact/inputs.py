@@ -1,4 +1,4 @@
-"""The pipeline's door: photographs and mappings in the forms that users have them, checked and brought into one."""
+"""The pipeline's door: photos and mappings in the forms that users have them, checked and brought into one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MappingInput = PatchMapping | Sequence[PatchMapping] | Sequence[Sequence[PatchMa
 
 def preprocess_images(image: ImageInput, patch_size: int) -> torch.Tensor:
     """
-    Photographs as float32 `(images, 3, height, width)` in [-1, 1].
+    Photos as float32 `(images, 3, height, width)` in [-1, 1].
 
     Raises:
         ValueError: not RGB, of several sizes, not floating point in [0, 1], or with sides off the grid of patches.
@@ -35,13 +35,13 @@ def preprocess_images(image: ImageInput, patch_size: int) -> torch.Tensor:
             )
         sizes = {item.size for item in photographs}
         if len(sizes) > 1:
-            raise ValueError(f"`image` must hold photographs of one size, got {sorted(sizes)}")
+            raise ValueError(f"`image` must hold photos of one size, got {sorted(sizes)}")
         tensor = VaeImageProcessor.pil_to_numpy(list(photographs))
     if isinstance(tensor, np.ndarray):
         tensor = VaeImageProcessor.numpy_to_pt(tensor)
     if not isinstance(tensor, torch.Tensor) or tensor.ndim != 4 or tensor.shape[1] != 3:
         shape = getattr(tensor, "shape", type(tensor).__name__)
-        raise ValueError(f"`image` must be RGB photographs, (batch, 3, height, width) as a tensor, got {shape}")
+        raise ValueError(f"`image` must be RGB photos, (batch, 3, height, width) as a tensor, got {shape}")
     if not tensor.is_floating_point():
         raise ValueError(f"`image` must be of a floating-point dtype, in [0, 1], got {tensor.dtype}")
     if not (tensor.min() >= 0 and tensor.max() <= 1):  # nor NaN

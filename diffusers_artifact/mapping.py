@@ -1,4 +1,4 @@
-"""The patch mapping: which tokens of a flawed image borrow their content and position from which others."""
+"""The patch mapping: which tokens of an artifact image borrow their content and position from which others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ARTIFACT_TYPES: tuple[ArtifactType, ...] = get_args(ArtifactType)
 @dataclass(frozen=True)
 class PatchMapping:
     r"""
-    Pairs of a *target* patch, where a flaw appears, and the *reference* patch that gives it content and position
+    Pairs of a *target* patch, where an artifact appears, and the *reference* patch that gives it content and position
     (ArtiAgent §4.1). A patch is a token of the diffusion transformer, 16×16 px for FLUX and SD3.
 
     Args:

@@ -60,7 +60,7 @@ class ArtifactInjectionBlock(ModularPipelineBlocks):
 
     @property
     def description(self) -> str:
-        return "Inverts photographs and denoises them again, once as they are and once with every structural flaw."
+        return "Inverts photos and denoises them again, once as they are and once with every structural artifact."
 
     @property
     def expected_components(self) -> list[ComponentSpec]:

@@ -1,4 +1,4 @@
-"""Inverts photographs and denoises them again with structural flaws: the pipeline of the synthesis agent."""
+"""Inverts photos and denoises them again with structural artifacts: the pipeline of the synthesis agent."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class ArtifactInjectionOutput(BaseOutput):
     Output of [`ArtifactInjectionPipeline`].
 
     Args:
-        images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`): Flawed images, one for each mapping. With
+        images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`): Artifact images, one for each mapping. With
             `output_type="latent"`, latents of shape `(variants, channels, height / 8, width / 8)`.
         reconstructions (as `images`): Clean images, one for each image given: the same inversion and denoising without
             injection.
-        image_indices (`list[int]`): For each flawed image, the index of its reconstruction.
+        image_indices (`list[int]`): For each artifact image, the index of its reconstruction.
         inverted_latents (`torch.Tensor` of shape `(images, tokens, channels)`): Packed noise that inversion ended at.
         num_function_evaluations (`int`): Evaluations of the transformer, each counted once for every row of its batch.
         cache_bytes (`int`): Most memory that cached values took, in bytes; 0 with `value_source="reconstruction"`.
@@ -69,10 +69,10 @@ class ArtifactInjectionOutput(BaseOutput):
 
 class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
     r"""
-    Injects structural flaws into photographs (ArtiAgent, arXiv 2602.20951, §4.2).
+    Injects structural artifacts into photos (ArtiAgent, arXiv 2602.20951, §4.2).
 
-    A photograph is inverted to noise along the model's flow and denoised again in one batch: once as it is, which
-    gives the clean half of a pair, and once for every mapping. While denoising, each target token takes the
+    A photo is inverted to noise along the model's flow and denoised again in one batch: once as it is, which
+    gives the clean image of a pair, and once for every mapping. While denoising, each target token takes the
     *position* and the *value* of its reference, and all other tokens of a flawed row keep the clean image's values.
 
     Works with FLUX.1, FLUX.2, Chroma, Stable Diffusion 3 / 3.5 and Qwen-Image checkpoints, and with the embedded
@@ -168,17 +168,17 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ArtifactInjectionOutput | tuple[Any, Any]:
         r"""
-        Makes the clean half and the flawed variants of one or several photographs.
+        Makes the clean image and the artifact variants of one or several photos.
 
         Args:
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or `list[PIL.Image.Image]`):
-                One photograph, or several of one size. Arrays are `(batch, height, width, 3)` and tensors
+                One photo, or several of one size. Arrays are `(batch, height, width, 3)` and tensors
                 `(batch, 3, height, width)`, in [0, 1]. Sides must be multiples of `patch_size`.
             mapping (`PatchMapping` or (nested) `list[PatchMapping]`):
-                For one photograph, a mapping for each flawed variant of it; for several, a list of these for each.
+                For one photo, a mapping for each artifact variant of it; for several, a list of these for each.
                 Several artifacts of one variant are joined with `PatchMapping.union`.
             prompt (`str` or `list[str]`, *optional*, defaults to `""`):
-                Caption of the photograph, or one for each; used to invert and to denoise.
+                Caption of the photo, or one for each; used to invert and to denoise.
             negative_prompt (`str`, *optional*, defaults to `""`):
                 For families with true classifier-free guidance (FLUX.2-klein, Chroma, SD3, Qwen-Image), where a
                 guidance scale is not 1.
@@ -187,8 +187,8 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             solver (`str`, *optional*, defaults to `"fireflow"`):
                 `"euler"`, `"midpoint"` (or `"rf_solver"`, the same), `"fireflow"` or `"uni_inv"`.
             guidance_scale (`float`, *optional*):
-                Guidance of the flawed variants while denoising. Defaults to the paper's 5 for FLUX.1-dev, to the stock
-                pipeline's 4 for FLUX.2-dev, which are guidance-distilled, and to 1 for all others.
+                Guidance of the artifact variants while denoising. Defaults to the paper's 5 for FLUX.1-dev, to the
+                stock pipeline's 4 for FLUX.2-dev, which are guidance-distilled, and to 1 for all others.
             inversion_guidance_scale (`float`, *optional*, defaults to 1.0): Guidance of the inversion and the
                 reconstruction.
             position_steps (`int`, *optional*):
@@ -214,7 +214,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             confine (`str`, *optional*, defaults to `"none"`):
                 What outside the target is guaranteed to be the clean image's. `"latent"`: every token that does not
                 touch the target, at every step; the decoder still blends across their border. `"pixel"`: every pixel
-                one patch and more from the target, into which the flawed image fades.
+                one patch and more from the target, into which the artifact image fades.
             allow_distilled (`bool`, *optional*, defaults to `False`):
                 Run checkpoints that were distilled to few steps, which are refused because they do not invert well.
             generator (`torch.Generator`, *optional*):
@@ -378,7 +378,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str],
     ) -> None:
         """
-        Checks the arguments of a call, but for photographs and mappings, which are checked where they are read.
+        Checks the arguments of a call, but for photos and mappings, which are checked where they are read.
 
         Raises:
             ValueError: one is not as `__call__` describes it, or does not fit; the message names it, what was expected

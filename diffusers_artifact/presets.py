@@ -77,7 +77,7 @@ def may_hold_background(value_source: ValueSource) -> bool:
     return value_source == "reconstruction"
 
 
-# The embedded model is small: with the paper's settings its copies are smears, and a flaw tints what resembles it
+# The embedded model is small: with the paper's settings its copies are smears, and an artifact tints what resembles it
 # elsewhere. Chosen by eye and by the change outside the target, steps by `tests/benchmarks/injection.py`; the tables
 # are in the model's card and in the benchmarks' README.
 PRESETS = {

@@ -1,1 +1,1 @@
-"""Cards for models, data sets, pipelines and metrics, and pushing them to the Hub."""
+"""Cards for models, datasets, pipelines and metrics, and pushing them to the Hub."""

@@ -75,7 +75,7 @@ def model_card(
 
 def dataset_card(repo_id: str, text: str, metadata: Any, facts: Mapping[str, Any], rows: int, license: str) -> str:
     """
-    The card of a data set: that of its folder, with the licence, what was sent, and where it is.
+    The card of a dataset: that of its folder, with the licence, what was sent, and where it is.
 
     Args:
         repo_id (`str`): Where it will be.
@@ -223,7 +223,7 @@ print(processor.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_t
     parts = [_code("python", code)]
     if record.is_of_pairs and (not is_adapter or record.base.is_on_hub):
         parts.insert(0, _code("bash", f"artiagent detect image.png --model {repo_id}"))
-        parts.insert(1, "Boxes, sentences and a picture, with the package `artiagent`. With transformers alone:")
+        parts.insert(1, "Boxes, sentences and an image, with the package `artiagent`. With transformers alone:")
     return "\n\n".join(parts)
 
 

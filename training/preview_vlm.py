@@ -5,7 +5,7 @@ Shows what a model will see in training: the first conversations as the recipe's
 python -m training.preview_vlm --config qwen2_5_vl_7b_stage1 --dataset_name runs/pairs
 ```
 
-One page, with all pictures in it: each image as the model gets it, un-normalised; the text token by token, what is
+One page, with all images in it: each image as the model gets it, un-normalised; the text token by token, what is
 masked from the loss in grey and what is learned in black; and boxes, read back from the text as `artiagent evaluate`
 reads them, drawn where they lie in that image. No weights are loaded. Arguments are those of `training.sft_vlm`, and
 two more.
@@ -40,7 +40,7 @@ from training.vlm.seen_images import SeenImage, seen_images
 
 
 _ANSWERED, _ASKED = ORANGE, BLUE
-# Pictures smaller than this are enlarged by whole factors, so that pixels stay pixels.
+# Images smaller than this are enlarged by whole factors, so that pixels stay pixels.
 _LEAST_SIDE = 448
 
 _STYLE = """
@@ -182,7 +182,7 @@ def token_runs(processor: Any, batch: Mapping[str, torch.Tensor]) -> Iterator[Ru
 
 
 def annotated(image: SeenImage, asked: Sequence[Box], answered: Sequence[Box]) -> Image.Image:
-    """The picture of an image with boxes of the questions and of the answers, enlarged where it is small."""
+    """The image of an image with boxes of the questions and of the answers, enlarged where it is small."""
     factor = max(1, -(-_LEAST_SIDE // max(image.picture.size)))
     size = (image.picture.width * factor, image.picture.height * factor)
     picture = image.picture.resize(size, Image.Resampling.NEAREST)

@@ -72,10 +72,10 @@ class SFTVLMArguments(ScriptArguments):
             or as its family.
         min_pixels, max_pixels (`int`, *optional*): Bounds of the image the model sees, set on the processor and saved
             with it; answers are written for them.
-        test_share (`float`, *optional*, defaults to 0): Share of source photographs held out for the loss on data not
+        test_share (`float`, *optional*, defaults to 0): Share of source photos held out for the loss on data not
             seen.
         num_pairs (`int`, *optional*): Only the first pairs.
-        dataset_revision (`str`, *optional*): Of a data set on the Hub.
+        dataset_revision (`str`, *optional*): Of a dataset on the Hub.
         freeze (`list[str]`, *optional*): Parts of the model that stay as they are, of `vision`, `projector`,
             `language`.
     """
@@ -104,11 +104,11 @@ class SFTVLMArguments(ScriptArguments):
     )
     test_share: float = field(
         default=0.0,
-        metadata={"help": "Share of the source photographs that is held out, to know the loss on."},
+        metadata={"help": "Share of the source photos that is held out, to know the loss on."},
     )
     num_pairs: int | None = field(default=None, metadata={"help": "Only the first so many pairs."})
     dataset_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of a data set on the Hub."}
+        default=None, metadata={"help": "Branch, tag or commit of a dataset on the Hub."}
     )
     freeze: list[str] = field(
         default_factory=list,

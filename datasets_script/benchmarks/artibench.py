@@ -38,7 +38,7 @@ class ArtiBench(Benchmark):
     license = "cc-by-nc-4.0"
     citation = ARTIAGENT
     instructions = """\
-Fetch the data set KRAFTON/ArtiBench from the Hub, or give its id as the source:
+Fetch the dataset KRAFTON/ArtiBench from the Hub, or give its id as the source:
 
     hf download KRAFTON/ArtiBench --repo-type dataset --include "data/*" --local-dir artibench-source
 

@@ -37,7 +37,7 @@ class Benchmark(ABC):
         citation (`str`): BibTeX.
         instructions (`str`): What to fetch from where, and how its files must lie in `source`.
         splits (`Mapping[str, int | None]`): The splits, and how many images the publication says each has.
-        hub_files (`tuple[str, ...]`): Patterns of the files to fetch where `source` may be a data set on the Hub; none
+        hub_files (`tuple[str, ...]`): Patterns of the files to fetch where `source` may be a dataset on the Hub; none
             where what is published must be unpacked or put together first.
     """
 

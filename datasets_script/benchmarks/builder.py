@@ -1,4 +1,4 @@
-"""Benchmarks as data sets: from the published files to rows of `BENCHMARK_FEATURES`, and back."""
+"""Benchmarks as datasets: from the published files to rows of `BENCHMARK_FEATURES`, and back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHARDS = 32
 class BenchmarkConfig(datasets.BuilderConfig):
     """
     Args:
-        source (`str`, *optional*): Folder with the published files, or the id of a data set on the Hub.
+        source (`str`, *optional*): Folder with the published files, or the id of a dataset on the Hub.
         splits (`str`, *optional*): Comma-separated, the splits to read; all by default.
         allow_partial (`bool`, *optional*, defaults to `False`): Whether to go on where the files contradict the
             published counts.

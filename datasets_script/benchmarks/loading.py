@@ -1,4 +1,4 @@
-"""Load a prepared benchmark, or a data set of pairs, as images."""
+"""Load a prepared benchmark, or a dataset of pairs, as images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_benchmark(name_or_folder: str | Path, split: str | None = None) -> Iter
     Args:
         name_or_folder (`str` or `Path`):
             A folder written by `artiagent prepare --out` or by `artiagent synthesize`, the name of a benchmark in the
-            cache, or the id of a data set on the Hub with the columns of `BENCHMARK_FEATURES`.
+            cache, or the id of a dataset on the Hub with the columns of `BENCHMARK_FEATURES`.
         split (`str`, *optional*): By default `"test"`, or the first split if there is none of that name.
 
     Raises:
@@ -118,7 +118,7 @@ def _open_splits(name: str) -> dict[str, Any]:
         except (FileNotFoundError, ConnectionError) as error:
             raise BenchmarkError(
                 f"a benchmark must be one of {', '.join(BENCHMARKS)}, a folder that was prepared or synthesized, or a "
-                f"data set on the Hub, got '{name}': {error}"
+                f"dataset on the Hub, got '{name}': {error}"
             ) from error
     builder = get_builder(name)(dataset_name=name, hash=SCHEMA_HASH)
     if not builder.info.splits:

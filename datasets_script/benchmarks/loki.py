@@ -29,8 +29,8 @@ class Loki(Benchmark):
     on; its questions on whether an image is synthetic say nothing of artifacts and are not read.
 
     `region` is x, y, width, height in pixels; what reaches over the border is cut there, as LEGION and ArtiAgent do.
-    All images are synthetic with annotated flaws, so one without a description is not clean but unknown. The file is
-    UTF-16 as published; which further fields its records have is not documented, they go to `metadata`.
+    All images are synthetic with annotated artifacts, so one without a description is not clean but unknown. The file
+    is UTF-16 as published; which further fields its records have is not documented, they go to `metadata`.
     """
 
     name = "loki"
@@ -47,7 +47,7 @@ class Loki(Benchmark):
   year={2025},
 }"""
     instructions = """\
-Fetch the data set bczhou/LOKI from the Hub and unpack its archive media_data.zip (7.6 GB; only the images are needed)
+Fetch the dataset bczhou/LOKI from the Hub and unpack its archive media_data.zip (7.6 GB; only the images are needed)
 so that the paths in open_ended_vqa.json, its field image_path, start at the same folder:
 
     hf download bczhou/LOKI --repo-type dataset --local-dir loki-source
@@ -56,7 +56,7 @@ so that the paths in open_ended_vqa.json, its field image_path, start at the sam
       open_ended_vqa.json     a list of 229 objects with image_path and problems (global, regional)
       ...                     the images, at their image_path
 
-The code of LOKI is under the MIT licence; for the data none is known to us, see the page of the data set."""
+The code of LOKI is under the MIT licence; for the data none is known to us, see the page of the dataset."""
     splits = {"test": 229}
 
     def records(

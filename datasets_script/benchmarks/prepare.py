@@ -1,4 +1,4 @@
-"""Preparing a data set: in the cache under its public name, or as a folder."""
+"""Preparing a dataset: in the cache under its public name, or as a folder."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def prepare(
     name: str, source: str, config_name: str | None = None, num_proc: int | None = None, **options: Any
 ) -> datasets.GeneratorBasedBuilder:
     """
-    Prepares a data set under its public name in the cache of `datasets`, replacing what was prepared before. From then
+    Prepares a dataset under its public name in the cache of `datasets`, replacing what was prepared before. From then
     on `load_dataset(name)` gives it, here and in other processes, without this package.
 
     Args:
         name (`str`): One of `MODULES`.
         source (`str`): Folder with the published files.
-        config_name (`str`, *optional*): Of a data set that has several.
+        config_name (`str`, *optional*): Of a dataset that has several.
         num_proc (`int`, *optional*): Processes that write.
         options: Further fields of the builder's configuration, such as `splits` and `allow_partial`.
 

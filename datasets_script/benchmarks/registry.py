@@ -1,4 +1,4 @@
-"""The data sets by name: which there are, and making `load_dataset` know them."""
+"""The datasets by name: which there are, and making `load_dataset` know them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .base import Benchmark
 
 
-# Names a folder of the cache, which data sets prepared before a change of the rows must not share.
+# Names a folder of the cache, which datasets prepared before a change of the rows must not share.
 SCHEMA_HASH = "v1"
 
 PAIRS = "artiagent"
@@ -32,7 +32,7 @@ BENCHMARKS = tuple(name for name in MODULES if name != PAIRS)
 
 def get_builder(name: str) -> type[datasets.GeneratorBasedBuilder]:
     """
-    The builder of a data set.
+    The builder of a dataset.
 
     Raises:
         ValueError: there is none of that name.
@@ -65,10 +65,10 @@ def get_benchmark(name: str) -> Benchmark:
 
 def register() -> None:
     """
-    Makes the data sets known to `load_dataset` in this process, sources and options included:
+    Makes the datasets known to `load_dataset` in this process, sources and options included:
     `load_dataset("artibench", source="path/to/its/files", num_proc=2)`. It hides folders of the same names.
 
-    Uses private parts of `datasets` (as of 5.2), which has no way for packages to add data sets of their own.
+    Uses private parts of `datasets` (as of 5.2), which has no way for packages to add datasets of their own.
 
     Raises:
         ImportError: the installed `datasets` has changed these parts.

@@ -28,7 +28,7 @@ def find_source(benchmark: Benchmark, source: str | None) -> Path:
         return Path(snapshot_download(str(source), repo_type="dataset", allow_patterns=list(benchmark.hub_files)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise BenchmarkError(
-            f"source must be a folder, or a data set on the Hub that can be fetched, got '{source}': {error}\n\n"
+            f"source must be a folder, or a dataset on the Hub that can be fetched, got '{source}': {error}\n\n"
             f"{how_to_fetch(benchmark)}"
         ) from error
 

@@ -49,7 +49,7 @@ class SynthScars(Benchmark):
   year={2025},
 }"""
     instructions = """\
-Fetch SynthScars.zip of the data set khr0516/SynthScars from the Hub and unpack it; the source is the folder that holds
+Fetch SynthScars.zip of the dataset khr0516/SynthScars from the Hub and unpack it; the source is the folder that holds
 train and test, or one of them for that split only:
 
     hf download khr0516/SynthScars SynthScars.zip --repo-type dataset --local-dir .

@@ -60,7 +60,7 @@ class XAigd(Benchmark):
   year={2026},
 }"""
     instructions = """\
-Fetch the labelled files (4.7 GB) of the data set Coxy7/X-AIGD from the Hub; all of it would be 75 GB:
+Fetch the labelled files (4.7 GB) of the dataset Coxy7/X-AIGD from the Hub; all of it would be 75 GB:
 
     hf download Coxy7/X-AIGD --repo-type dataset --include "data/labeled_*" --local-dir x-aigd-source
 

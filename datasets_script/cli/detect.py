@@ -1,4 +1,4 @@
-"""`artiagent detect`: whether images have flaws, where, and what is wrong."""
+"""`artiagent detect`: whether images have artifacts, where, and what is wrong."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write_detections(detector: ArtifactDetector, inputs: Sequence[Input], out: Path) -> None:
-    """Writes line and picture of each image once it has been asked about."""
+    """Writes line and image of each image once it has been asked about."""
     from tqdm import tqdm
 
     from ..detection.detector import upright
@@ -118,7 +118,7 @@ def write_detections(detector: ArtifactDetector, inputs: Sequence[Input], out: P
     from ..utils.files import replacing
 
     found: Counter[str] = Counter()
-    with tqdm(desc="looking for flaws", total=len(inputs), unit="image") as bar:
+    with tqdm(desc="looking for artifacts", total=len(inputs), unit="image") as bar:
         for item, detection in zip(inputs, detector.stream(item.path for item in inputs), strict=True):
             overlay = out / item.overlay
             with replacing(overlay) as temporary:

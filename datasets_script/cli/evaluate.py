@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
             write_evaluation(args.out, text, evaluation, recorded, settings)
         except OSError as error:
             raise UserError(f"--out must be a file that can be written, got '{args.out}': {error}") from error
-        print(f"\nwritten to {args.out}, with its numbers and pictures beside it")
+        print(f"\nwritten to {args.out}, with its numbers and images beside it")
     return 0
 
 

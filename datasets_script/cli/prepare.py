@@ -1,4 +1,4 @@
-"""`artiagent prepare`: a published benchmark, or pairs, as a data set that `load_dataset` gives by name."""
+"""`artiagent prepare`: a published benchmark, or pairs, as a dataset that `load_dataset` gives by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`artiagent push`: models, data sets, metrics and the pipeline to the Hub, with their cards."""
+"""`artiagent push`: models, datasets, metrics and the pipeline to the Hub, with their cards."""
 
 from __future__ import annotations
 

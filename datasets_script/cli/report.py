@@ -1,4 +1,4 @@
-"""`artiagent report`: what is in a set of pairs, as a page of pictures."""
+"""`artiagent report`: what is in a set of pairs, as a page of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`artiagent show`: draw a data set, or what a perception backend sees."""
+"""`artiagent show`: draw a dataset, or what a perception backend sees."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if not (out / "run.json").is_file():
         raise UserError(
             f"FOLDER must be written by `artiagent synthesize`, found no run.json in '{out}'; "
-            "with --perception it may be one of photographs"
+            "with --perception it may be one of photos"
         )
     if not any((out / "data").glob("*.parquet")):
         raise UserError(f"'{out}' holds no pairs yet")
@@ -86,7 +86,7 @@ def show_perception(args: argparse.Namespace) -> int:
     from ..utils.photos import list_sources
 
     if not args.folder.is_dir():
-        raise UserError(f"FOLDER must be a folder of photographs, got '{args.folder}'")
+        raise UserError(f"FOLDER must be a folder of photos, got '{args.folder}'")
     sheet = args.sheet or Path("perception.png")
     check_picture_name(sheet)
     vlm = make_vlm(args)
@@ -94,9 +94,9 @@ def show_perception(args: argparse.Namespace) -> int:
     names = [name for name in list_sources(args.folder) if not name.endswith(".json")]
     names = names[: args.max_images]
     if not names:
-        raise UserError(f"FOLDER must hold photographs, found no file in '{args.folder}'")
+        raise UserError(f"FOLDER must hold photos, found no file in '{args.folder}'")
     save_picture(perception_sheet(perceived(agent, args.folder, tqdm(names, unit="photo"))), sheet)
-    print(f"pictures in {sheet}")
+    print(f"images in {sheet}")
     return 0
 
 
@@ -118,7 +118,7 @@ def check_picture_name(path: Path) -> None:
     from PIL import Image
 
     if path.suffix.lower() not in Image.registered_extensions():
-        raise UserError(f"--sheet must end as a picture's name does (.png, .jpg, .webp), got '{path}'")
+        raise UserError(f"--sheet must end as an image's name does (.png, .jpg, .webp), got '{path}'")
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

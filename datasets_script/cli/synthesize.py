@@ -291,5 +291,5 @@ def report(out: Path, run: dict[str, Any]) -> int:
     if not run["pairs"]:
         print(f"No pair was made; the reasons are in {out / 'rejected.jsonl'}", file=sys.stderr)
         return NOTHING_MADE
-    print(f"{run['pairs']} pairs in {out}, pictures in {out / 'contact_sheet.png'}")
+    print(f"{run['pairs']} pairs in {out}, images in {out / 'contact_sheet.png'}")
     return DONE

@@ -1,5 +1,5 @@
 """
-Whether an image has structural flaws, where, and what is wrong: a vision-language model asked as in
+Whether an image has structural artifacts, where, and what is wrong: a vision-language model asked as in
 `artiagent predict`, its answers read as in `artiagent evaluate`.
 
 ```python
@@ -40,7 +40,7 @@ from .yes_no import AnswerError
 
 ImageInput = str | os.PathLike[str] | Image.Image
 
-# Where and why. They are asked of images that have flaws by the model's own word.
+# Where and why. They are asked of images that have artifacts by the model's own word.
 _FOLLOWING: tuple[Task, ...] = ("localization", "explanation")
 
 _OBJECT = re.compile(r"\{[^{}]*\}")
@@ -51,11 +51,11 @@ _LINE = re.compile(r"^[^\[\]\n]*(\[[^\[\]\n]*\])[\s:,.–-]*([^\[\]\n]+)$", re.M
 
 class ArtifactDetector:
     """
-    Finds structural flaws in images. It is called as pipelines of transformers are: with an image for a
+    Finds structural artifacts in images. It is called as pipelines of transformers are: with an image for a
     [`~datasets_script.schema.detection.Detection`], with a list for a list.
 
-    No checkpoint trained on pairs of ours has been published yet, and models that are not trained on such flaws rarely
-    see them: the default is a base to train.
+    No checkpoint trained on these pairs has been published yet, and models that are not trained on such artifacts
+    rarely see them: the default is a base to train.
 
     Args:
         model (`str` or [`~datasets_script.vlm.VLM`], *optional*): A folder or the id of a repository on the Hub, of a
@@ -107,14 +107,14 @@ class ArtifactDetector:
     def __call__(self, images: ImageInput | list[ImageInput]) -> Detection | list[Detection]:
         """
         Args:
-            images (`str`, `os.PathLike`, `PIL.Image.Image`, or a list of them): Paths or pictures. Those that their
-                EXIF data turn are turned; boxes are in the pixels of the upright picture.
+            images (`str`, `os.PathLike`, `PIL.Image.Image`, or a list of them): Paths or images. Those that their
+                EXIF data turn are turned; boxes are in the pixels of the upright image.
 
         Returns:
             [`~datasets_script.schema.detection.Detection`], or a list of them in the order of `images`.
 
         Raises:
-            SourceError: a file cannot be read as a picture.
+            SourceError: a file cannot be read as an image.
             VLMUnavailable: the model cannot be reached any more.
         """
         if isinstance(images, list):
@@ -164,10 +164,10 @@ class ArtifactDetector:
 
 def upright(image: ImageInput) -> Image.Image:
     """
-    A picture as a model is shown it: upright, 8-bit RGB.
+    An image as a model is shown it: upright, 8-bit RGB.
 
     Raises:
-        SourceError: a file cannot be read as a picture, see
+        SourceError: a file cannot be read as an image, see
             [`~datasets_script.utils.photos.open_source`]; it is named.
     """
     if isinstance(image, Image.Image):

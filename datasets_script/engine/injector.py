@@ -1,4 +1,4 @@
-"""Loads a model and makes the clean half and the flawed variants of one photograph, whatever the model is."""
+"""Loads a model and makes the clean image and the artifact variants of one photo, whatever the model is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ModelLoadError(UserError, OSError):
 
 @dataclass(frozen=True, eq=False)
 class InjectionJob:
-    """One photograph as the model sees it, the mapping of each flawed variant, and its caption."""
+    """One photo as the model sees it, the mapping of each artifact variant, and its caption."""
 
     photo: Image.Image
     mappings: Sequence[PatchMapping]
@@ -40,7 +40,7 @@ class InjectionJob:
 
 @dataclass(frozen=True, eq=False)
 class Injected:
-    """The clean half of one photograph and its flawed variants, all RGB and of the photograph's size."""
+    """The clean image of one photo and its artifact variants, all RGB and of the photo's size."""
 
     clean: Image.Image
     flawed: list[Image.Image]
@@ -101,11 +101,11 @@ class Injector:
 
     def inject(self, jobs: Sequence[InjectionJob]) -> list[Injected]:
         """
-        Runs the pipeline once for all jobs whose photographs have one size. Where the accelerator's memory does not
-        suffice for one photograph with all its variants, they are taken in halves.
+        Runs the pipeline once for all jobs whose photos have one size. Where the accelerator's memory does not
+        suffice for one photo with all its variants, they are taken in halves.
 
         Raises:
-            torch.OutOfMemoryError: it does not suffice for several photographs, or for one with one variant.
+            torch.OutOfMemoryError: it does not suffice for several photos, or for one with one variant.
         """
         by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, job in enumerate(jobs):
@@ -138,7 +138,7 @@ class Injector:
         self, photos: list[Image.Image], mappings: list[list[PatchMapping]], captions: list[str]
     ) -> ArtifactInjectionOutput:
         """
-        Runs the pipeline for all variants of photographs of one size; captions are dropped for models without text
+        Runs the pipeline for all variants of photos of one size; captions are dropped for models without text
         encoders.
         """
         steps = self.num_inference_steps

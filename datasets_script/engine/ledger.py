@@ -2,7 +2,7 @@
 What a run has done so far, read from its folder: the marker of each finished shard, added up.
 
 A run's folder holds `run.json` (settings, versions, counts), `sources.jsonl`, `data/*.parquet`, `shards/*.json` (the
-markers, each written last), `rejected.jsonl` (at the end), `barred.json` (photographs that killed a worker), `logs/`
+markers, each written last), `rejected.jsonl` (at the end), `barred.json` (photos that killed a worker), `logs/`
 (what each rank did), `.locks/` and, of `artiagent synthesize`, `config.yaml` (its options).
 """
 
@@ -33,7 +33,7 @@ class Totals:
     Counts of a shard, or of several added up.
 
     Attributes:
-        sources, pairs, rejections (`int`): Photographs done with, pairs written, rejections on record.
+        sources, pairs, rejections (`int`): Photos done with, pairs written, rejections on record.
         accepted, discarded (`Counter[str]`): Artifacts made and kept, or made and not kept, by `"type/tool/kernel"`.
         rejected_at (`Counter[str]`): All rejections by stage.
         counters (`Counter[str]`): Evaluations of the transformer, requests and tokens of the VLM.
@@ -52,7 +52,7 @@ class Totals:
     scores: dict[str, array[float]] = field(default_factory=lambda: defaultdict(lambda: array("f")))
 
     def count(self, pairs: Sequence[Pair], rejections: Sequence[Rejection]) -> None:
-        """Counts one photograph with what came of it."""
+        """Counts one photo with what came of it."""
         self.sources += 1
         self.pairs += len(pairs)
         self.rejections += len(rejections)

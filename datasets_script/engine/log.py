@@ -74,10 +74,10 @@ class LogTail:
 
 class ProgressLine:
     """
-    One line of progress: photographs, pairs a second, and what was kept of what was made by type.
+    One line of progress: photos, pairs a second, and what was kept of what was made by type.
 
     Args:
-        total, done (`int`): Photographs of the run, and those that were finished before.
+        total, done (`int`): Photos of the run, and those that were finished before.
         shown (`bool`, *optional*, defaults to `True`): Whether to write it at all.
     """
 
@@ -99,7 +99,7 @@ class ProgressLine:
         self.bar.update()
 
     def take_back(self, photographs: int) -> None:
-        """Photographs of a shard that was not finished have to be done again."""
+        """Photos of a shard that was not finished have to be done again."""
         self.bar.update(-photographs)
 
     def close(self) -> None:

@@ -72,14 +72,12 @@ class RunPlan:
             UserError: a folder, number or name that cannot be used, missing annotations, or no photo at all.
         """
         if not self.source.is_dir():
-            raise ArgumentError(f"`source` must be a folder of photographs, got '{self.source}'")
+            raise ArgumentError(f"`source` must be a folder of photos, got '{self.source}'")
         if self.out.exists() and not self.out.is_dir():
             raise ArgumentError(f"`out` must be a folder, got the file '{self.out}'")
         # Of a few files by name none is taken for a photo that is not meant.
         if self.names is None and self.source.resolve() in (out := self.out.resolve(), *out.parents):
-            raise ArgumentError(
-                f"`out` must lie outside `source`, whose files are taken for photographs, got '{self.out}'"
-            )
+            raise ArgumentError(f"`out` must lie outside `source`, whose files are taken for photos, got '{self.out}'")
         for name in ("processes", "batch_size", "perception_batch_size", "limit"):
             check_at_least(name, getattr(self, name))
         self.settings.injection.check()
@@ -144,13 +142,13 @@ class RunPlan:
         sources = self._listed()
         odd = next((name for name in sources if _has_half_characters(name)), None)
         if odd is not None:
-            raise ArgumentError(f"names of photographs must be UTF-8, rename {odd!r}")
+            raise ArgumentError(f"names of photos must be UTF-8, rename {odd!r}")
         if self.limit is not None:
             if (self.out / "sources.jsonl").exists():  # what the run began with may have vanished since
                 sources = sorted({*sources, *read_sources(self.out)})
             sources = sources[: self.limit]
         if not sources:
-            raise ArgumentError(f"`source` must hold photographs, found no file in '{self.source}'")
+            raise ArgumentError(f"`source` must hold photos, found no file in '{self.source}'")
         return sources
 
     def _listed(self) -> list[str]:

@@ -1,5 +1,5 @@
 """
-Runs the stages over a folder of photographs and writes the data set, shard by shard, so that it can be stopped at any
+Runs the stages over a folder of photos and writes the dataset, shard by shard, so that it can be stopped at any
 moment and continued, by any number of processes.
 """
 
@@ -37,8 +37,8 @@ from .stages import Sample
 from .synthesizer import Synthesizer
 
 
-# So many photographs in a row that fail unexpectedly, or whose answers cannot be read, mean that it is not the
-# photographs.
+# So many photos in a row that fail unexpectedly, or whose answers cannot be read, mean that it is not the
+# photos.
 MAX_FAILURES_IN_A_ROW = 20
 
 # Rows that wait in memory until they are written as one row group.
@@ -55,7 +55,7 @@ class Run:
 
     Args:
         out (`Path`): Output folder. A run already there with the same settings is continued.
-        source_folder (`Path`): Where the photographs are.
+        source_folder (`Path`): Where the photos are.
         sources (`Sequence[str]`): Source ids, in order.
         synthesizer (`Synthesizer`): Makes the pairs.
         rank, world_size (`int`): This process and how many there are; it takes every `world_size`-th shard. Any later
@@ -126,7 +126,7 @@ class Run:
 
         Raises:
             RunBusyError: another process has this rank, or works with another world size.
-            RunAborted: too many photographs in a row have failed unexpectedly.
+            RunAborted: too many photos in a row have failed unexpectedly.
         """
         with holding_rank(self.out, self.rank, self.world_size), self._logging() as log:
             progress = None
@@ -215,7 +215,7 @@ class Run:
             for shard in self.shards_in_doubt:
                 marker(self.out, shard).unlink()
             raise RunAborted(
-                f"{self.failures_in_a_row} photographs in a row failed, the last with '{failures[-1].reason}'; "
+                f"{self.failures_in_a_row} photos in a row failed, the last with '{failures[-1].reason}'; "
                 f"details are in {log.path}. They count as not done yet: the same command tries them again"
             )
 

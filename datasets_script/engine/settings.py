@@ -16,7 +16,7 @@ from ..utils.errors import check_at_least, check_choice
 @dataclass(frozen=True)
 class InjectionSettings:
     """
-    How flaws are injected; see [`ArtifactInjectionPipeline.__call__`]. `preset="auto"` is `"embedded"` for the
+    How artifacts are injected; see [`ArtifactInjectionPipeline.__call__`]. `preset="auto"` is `"embedded"` for the
     embedded model and `"paper"` for all others; without `num_inference_steps` the preset's are taken.
 
     Raises:
@@ -62,15 +62,15 @@ class RunSettings:
 
     Args:
         tools (`tuple[str, ...]`): Tools to choose from.
-        max_artifacts (`int`): Most artifacts in one flawed image; each gets one to that many.
-        max_target_share (`float`): Largest share of the image that one flaw may take; large ones fall apart.
-        pairs_per_image (`int`): Flawed variants of each photograph; they share one inversion and the clean half.
+        max_artifacts (`int`): Most artifacts in one artifact image; each gets one to that many.
+        max_target_share (`float`): Largest share of the image that one artifact may take; large ones fall apart.
+        pairs_per_image (`int`): Artifact variants of each photo; they share one inversion and the clean image.
         max_rerolls (`int`): How many times what curation rejects is tried again, at another place or with another
             kernel, before it is left out.
-        balance (`str`): How the four types are kept in balance. With `"sample"` a photograph's flaws depend on nothing
+        balance (`str`): How the four types are kept in balance. With `"sample"` a photo's artifacts depend on nothing
             but the seed and itself: types come in random order, and its variants take turns. With `"shard"` the types
-            that are rare so far in the shard come first, so that a photograph's flaws depend on its shard too.
-        max_long_side (`int`): Photographs longer than this are shrunk, in pixels; FLUX.1 and SD3.5 were trained at
+            that are rare so far in the shard come first, so that a photo's artifacts depend on its shard too.
+        max_long_side (`int`): Photos longer than this are shrunk, in pixels; FLUX.1 and SD3.5 were trained at
             about 1024. The embedded model takes 256×256 px alone.
         seed (`int`): Every sample's randomness derives from it and from the sample's id.
         shard_size (`int`): Source images a shard. Shards are what a resumed run keeps.

@@ -36,7 +36,7 @@ class Shards:
 
 
 def read_barred(out: Path) -> dict[str, str]:
-    """Photographs that are not to be opened, with the reason: those that killed a worker."""
+    """Photos that are not to be opened, with the reason: those that killed a worker."""
     path = out / "barred.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 

@@ -13,7 +13,7 @@ from .log import log_path, parse_events
 from .summary import acceptance_table
 
 
-# Photographs whose time the rate is taken from: the latest, as later stages of a run can be slower than the first.
+# Photos whose time the rate is taken from: the latest, as later stages of a run can be slower than the first.
 _LATEST = 200
 
 
@@ -32,7 +32,7 @@ def status_text(out: Path) -> str:
     state = "complete" if run.is_complete else "at work" if ranks else "stopped"
     lines = [
         f"{out}: {state}",
-        f"shards {finished}/{shards}, photographs {totals.sources}/{count} in finished shards, "
+        f"shards {finished}/{shards}, photos {totals.sources}/{count} in finished shards, "
         f"pairs {totals.pairs}, rejections {totals.rejections}",
     ]
     samples = [_latest_samples(out, rank) for rank, _ in ranks]
@@ -73,8 +73,8 @@ def _time_left(photographs: int, samples_of_ranks: list[list[dict[str, Any]]]) -
         if seconds := sum(event["seconds"] for event in samples):
             rate += len(samples) / seconds
     if not rate:
-        return "time left: not known before the first photograph is done"
-    return f"time left: about {_duration(photographs / rate)} ({rate:.2f} photographs/s)"
+        return "time left: not known before the first photo is done"
+    return f"time left: about {_duration(photographs / rate)} ({rate:.2f} photos/s)"
 
 
 def _duration(seconds: float) -> str:

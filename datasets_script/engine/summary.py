@@ -15,7 +15,7 @@ from .ledger import SUMMARY_SCORES, Totals
 
 def summary_table(totals: Totals) -> str:
     """
-    Counts and medians of a data set by type, as aligned text.
+    Counts and medians of a dataset by type, as aligned text.
 
     Args:
         totals (`Totals`): What its shards add up to.

@@ -53,9 +53,9 @@ class Synthesizer:
             injector (`Injector`): The loaded model.
             settings (`RunSettings`): Settings of the run.
             vlm (`VLM`, *optional*): Judges and explains; without it measures and templates do.
-            batch_size (`int`): Photographs injected together. Above 1 pixels may differ by one grey level, as sums
+            batch_size (`int`): Photos injected together. Above 1 pixels may differ by one grey level, as sums
                 are taken in another order.
-            perception_batch_size (`int`): Photographs perceived, and explained, together.
+            perception_batch_size (`int`): Photos perceived, and explained, together.
         """
         curator = Curator(settings.curation, load_perceptual_metric(settings.perceptual_metric), vlm)
         stages = [

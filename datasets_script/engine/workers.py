@@ -23,15 +23,15 @@ from .run import RunAborted
 from .shards import Shards, read_barred, read_sources
 
 
-# Deaths of its worker, working on it alone, after which a photograph is taken for the cause: one may be bad luck.
+# Deaths of its worker, working on it alone, after which a photo is taken for the cause: one may be bad luck.
 _DEATHS_PER_PHOTOGRAPH = 2
-# So many deaths with no photograph finished in between mean that it is not the photographs.
+# So many deaths with no photo finished in between mean that it is not the photos.
 _DEATHS_IN_A_ROW = 6
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_STOP = 10.0
 
 StartWorker = Callable[[int, bool], BaseProcess]
-"""Starts the worker of a rank; where the second argument is true, with batches of one photograph."""
+"""Starts the worker of a rank; where the second argument is true, with batches of one photo."""
 
 
 @dataclass(eq=False)
@@ -73,7 +73,7 @@ class WorkerPool:
             others.
 
         Raises:
-            RunAborted: workers keep being killed, whatever the photograph.
+            RunAborted: workers keep being killed, whatever the photo.
         """
         done = self.shards.count_finished(self.out)
         progress = ProgressLine(len(self.shards.sources), done, self.show_progress)
@@ -114,12 +114,12 @@ class WorkerPool:
             progress.take(event)
 
     def _replace(self, worker: _Worker, killed_by: str) -> _Worker:
-        """Starts a worker again that was killed, and bars the photograph it was at if that has happened before."""
+        """Starts a worker again that was killed, and bars the photo it was at if that has happened before."""
         suspect = self._suspect(worker)
         self.deaths_in_a_row[worker.rank] += 1
         if self.deaths_in_a_row[worker.rank] >= _DEATHS_IN_A_ROW:
             raise RunAborted(
-                f"worker {worker.rank} was killed ({killed_by}) {_DEATHS_IN_A_ROW} times with no photograph done in "
+                f"worker {worker.rank} was killed ({killed_by}) {_DEATHS_IN_A_ROW} times with no photo done in "
                 "between; is there too little memory? Finished shards are kept, and the same command continues"
             )
         print(f"\nworker {worker.rank} was killed ({killed_by}) at {suspect!r}, starting it again", file=sys.stderr)
@@ -128,11 +128,11 @@ class WorkerPool:
             if self.deaths[suspect] >= _DEATHS_PER_PHOTOGRAPH:
                 reason = f"killed its worker {self.deaths[suspect]} times ({killed_by})"
                 write_json(self.out / "barred.json", {**read_barred(self.out), suspect: reason})
-        # One by one, so that the next death has one photograph to blame.
+        # One by one, so that the next death has one photo to blame.
         return self._start(worker.rank, one_by_one=True)
 
     def _suspect(self, worker: _Worker) -> str:
-        """The photograph that a worker was at; empty where it was at none."""
+        """The photo that a worker was at; empty where it was at none."""
         waiting = () if worker.shard is None else self.shards.of(worker.shard)
         return next((name for name in waiting if name not in worker.finished), "")
 

@@ -55,7 +55,7 @@ def read_predictions(
     A line is an object with `"id"` and either what a model answered, `"answer"` (one text) or `"answers"` (texts by
     question: `"detection"`, `"localization"`, `"explanation"`, `"classification"`; with `"errors"` for questions that
     got none), or what it predicts: `"has_artifact"`, `"boxes"` (`[x_min, y_min, x_max, y_max]`, exclusive maxima, px
-    of the stored image), `"mask"` (a picture, relative to the file), `"explanation"` and `"classes"`.
+    of the stored image), `"mask"` (an image, relative to the file), `"explanation"` and `"classes"`.
 
     Args:
         path (`Path`): The file.
@@ -225,7 +225,7 @@ def _read_values(record: Mapping[str, Any], where: str, folder: Path, size: tupl
     for name, kind, wanted in (
         ("has_artifact", bool, "true, false or null"),
         ("boxes", list, "a list"),
-        ("mask", str, "the path of a picture"),
+        ("mask", str, "the path of an image"),
         ("explanation", str, "a text"),
         ("classes", list, "a list of texts"),
     ):
@@ -266,5 +266,5 @@ def _read_mask(record: Mapping[str, Any], where: str, folder: Path) -> Path | No
     if record.get("boxes") is not None:
         raise UserError(f'{where}: "mask" stands in place of "boxes", got both')
     if not (path := folder / record["mask"]).is_file():
-        raise UserError(f"{where}: \"mask\" must be a picture beside the file, found no '{path}'")
+        raise UserError(f"{where}: \"mask\" must be an image beside the file, found no '{path}'")
     return path

@@ -1,4 +1,4 @@
-"""The files of a report of `artiagent evaluate`: the tables, the numbers as JSON, and pictures."""
+"""The files of a report of `artiagent evaluate`: the tables, the numbers as JSON, and images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_evaluation(
 
     Args:
         path (`Path`): Of the Markdown file, which is written last.
-        text (`str`): Its text but for the pictures.
+        text (`str`): Its text but for the images.
         evaluation (`Evaluation`): The scores, with the cases to draw.
         recorded (`Mapping[str, Any]`): What was scored and how, JSON-serialisable.
         settings (`ScoringSettings`): What the numbers mean.
@@ -61,7 +61,7 @@ def _charts(evaluation: Evaluation) -> dict[str, Image.Image]:
     if recalls := detection.get("recall_by_type"):
         ious = evaluation.ious_by_class() if located else {}
         charts["classes"] = type_bars(recalls, detection["recall_by_type_interval"], ious)
-    # Always of single images: protocols over the whole data set have no number for one.
+    # Always of single images: protocols over the whole dataset have no number for one.
     if located:
         charts["reliability"] = reliability_of_boxes(
             [entry.iou for entry in evaluation.located],

@@ -159,7 +159,7 @@ def truth_region(image: BenchmarkImage, threshold: float) -> list[Any]:
 
 
 def predicted_region(prediction: Prediction) -> Any:
-    """Boxes or a picture file as [`region_mask`] takes them; no box where there is no prediction."""
+    """Boxes or an image file as [`region_mask`] takes them; no box where there is no prediction."""
     return list(prediction.boxes or ()) if prediction.mask is None else prediction.mask.read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: worst and best cases, how good boxes are, and scores by type."""
+"""Images of an evaluation: worst and best cases, how good boxes are, and scores by type."""
 
 from __future__ import annotations
 

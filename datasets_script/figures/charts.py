@@ -19,7 +19,7 @@ INK, FAINT, RULE = map(as_hex, (style.INK, style.FAINT, style.RULE))
 BLUE, ORANGE, GREEN = map(as_hex, (style.BLUE, style.ORANGE, style.GREEN))
 COLOR_OF_TYPE: Mapping[str, str] = {kind: as_hex(color) for kind, color in TYPE_COLORS.items()}
 
-# Pixels of a picture for each hundredth of an inch of its figure; pages show it at half its size.
+# Pixels of an image for each hundredth of an inch of its figure; pages show it at half its size.
 SHARPNESS = 2
 
 _SETTINGS: dict[Any, Any] = {
@@ -79,7 +79,7 @@ def legend_below(axes: Axes) -> None:
 
 
 def to_image(figure: Figure) -> Image.Image:
-    """The figure as an RGB picture, `SHARPNESS` times its size in px."""
+    """The figure as an RGB image, `SHARPNESS` times its size in px."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return Image.open(buffer).convert("RGB")

@@ -1,4 +1,4 @@
-"""The picture of a detection: numbered boxes on the image, and below it what was said."""
+"""The image of a detection: numbered boxes on the image, and below it what was said."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .style import BLUE, FAINT, GREEN, INK, LINE, OCHRE, ORANGE, PURPLE, TEXT_FO
 
 _BOXES: tuple[Color, ...] = (ORANGE, BLUE, PURPLE, GREEN, OCHRE)
 
-# The picture's long side is brought within these, px: boxes and text have one size on all.
+# The image's long side is brought within these, px: boxes and text have one size on all.
 _LEAST, _MOST = 768, 1280
 _LEAST_WIDTH = 640
 _MARGIN = 18

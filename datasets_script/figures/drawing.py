@@ -1,4 +1,4 @@
-"""What all pictures are drawn with: boxes, tags, masks, wrapped text, legends, and blocks in rows."""
+"""What all images are drawn with: boxes, tags, masks, wrapped text, legends, and blocks in rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTML pages of one file: the look they share, and pictures within them."""
+"""HTML pages of one file: the look they share, and images within them."""
 
 from __future__ import annotations
 

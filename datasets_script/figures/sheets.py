@@ -1,4 +1,4 @@
-"""Sheets of pictures for people: pairs, and what was perceived of source photos."""
+"""Sheets of images for people: pairs, and what was perceived of source photos."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ _TILE_TITLES = ("photograph", "clean: reconstructed", "flawed: injected", "where
 
 def contact_sheet(pairs: Iterable[Pair], columns: int = 2, max_pairs: int = 64) -> Image.Image:
     """
-    A picture of pairs: photograph, clean, flawed, and the flawed image with mask and box of each flaw, over their
-    labels and explanations; one colour for each type of flaw.
+    An image of pairs: photo, clean, flawed, and the artifact image with mask and box of each artifact, over their
+    labels and explanations; one colour for each type of artifact.
 
     Args:
         pairs (`Iterable[Pair]`): At least one.
@@ -66,7 +66,7 @@ def contact_sheet(pairs: Iterable[Pair], columns: int = 2, max_pairs: int = 64) 
         raise ValueError("`pairs` must hold at least one pair, got none")
     sheet = in_rows(blocks, columns, MARGIN + 96, _BLOCK_GAP)
     draw = ImageDraw.Draw(sheet)
-    draw_title(draw, ["Photographs and their flawed twins"])
+    draw_title(draw, ["Photos and their artifact twins"])
     draw_legend(draw, [(color, kind) for kind, color in TYPE_COLORS.items()], MARGIN + 36)
     for column in range(min(columns, len(blocks))):
         left = MARGIN + column * (_BLOCK_WIDTH + _BLOCK_GAP)
@@ -94,13 +94,13 @@ def perception_sheet(
     items: Iterable[tuple[str, Image.Image, Perception | PerceptionError]], columns: int = 3, max_images: int = 24
 ) -> Image.Image:
     """
-    A picture of what was perceived, to look at before anything is made of it: each photograph with its entities, the
+    An image of what was perceived, to look at before anything is made of it: each photo with its entities, the
     parts on them in one colour for each level, and their names; faded with the reason where nothing was.
 
     Args:
-        items (`Iterable[tuple[str, PIL.Image.Image, Perception | PerceptionError]]`): Name, photograph, and what came
+        items (`Iterable[tuple[str, PIL.Image.Image, Perception | PerceptionError]]`): Name, photo, and what came
             of it, as [`PerceptionAgent.perceive_batch`] gives it. At least one.
-        columns (`int`, *optional*, defaults to 3): Photographs beside each other.
+        columns (`int`, *optional*, defaults to 3): Photos beside each other.
         max_images (`int`, *optional*, defaults to 24): How many to show, from the first; no more are taken.
 
     Returns:
@@ -111,7 +111,7 @@ def perception_sheet(
     """
     tiles = [_perception_tile(*item) for item in islice(items, max_images)]
     if not tiles:
-        raise ValueError("`items` must hold at least one photograph, got none")
+        raise ValueError("`items` must hold at least one photo, got none")
     # One narrow column would cut the header.
     sheet = in_rows(tiles, columns, MARGIN + 72, MARGIN, least_width=2 * _PERCEPTION_TILE + MARGIN)
     draw = ImageDraw.Draw(sheet)

@@ -1,1 +1,1 @@
-"""Data sets of pairs: storage, views for training, exports and reports."""
+"""Datasets of pairs: storage, views for training, exports and reports."""

@@ -54,9 +54,9 @@ class PairsConfig(datasets.BuilderConfig):
         min_pixels, max_pixels (`int`): As the processor is set that conversations with `coordinates="qwen2.5"` are
             for; the defaults are those of the published models.
         seed (`int`, *optional*, defaults to 0): Chooses the questions of `vqa`, the order of images in
-            `comparisons` and the photographs of the test split.
-        test_share (`float`, *optional*, defaults to 0): About which share of the photographs goes to a split `test`,
-            with all their pairs; no photograph is in both splits. None by default, as a train split is all there is.
+            `comparisons` and the photos of the test split.
+        test_share (`float`, *optional*, defaults to 0): About which share of the photos goes to a split `test`,
+            with all their pairs; no photo is in both splits. None by default, as a train split is all there is.
     """
 
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = ()
@@ -116,9 +116,7 @@ class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         check_config(self.config)
-        return datasets.DatasetInfo(
-            description="Pairs of clean and structurally flawed images.", features=self.config.features
-        )
+        return datasets.DatasetInfo(description="Pairs of clean and artifact images.", features=self.config.features)
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         files = find_shards(self.config.source)

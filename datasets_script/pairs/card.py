@@ -1,4 +1,4 @@
-"""The card of a data set of pairs: a README.md that the Hub and `load_dataset` read."""
+"""The card of a dataset of pairs: a README.md that the Hub and `load_dataset` read."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..utils.markdown import markdown_table
 
 
 COLUMNS = {
-    "pair_id": "name of the pair, unique in the data set",
-    "source_id": "file name of the photograph, relative to the source folder",
+    "pair_id": "name of the pair, unique in the dataset",
+    "source_id": "file name of the photo, relative to the source folder",
     "variant": "which of the pairs of its photo this is, from 0",
-    "source": "the photograph as the model saw it, cropped and resized by `transform`",
-    "clean": "its reconstruction by the model, without flaws: the clean half of the pair",
-    "flawed": "the same reconstruction with the flaws of `artifacts`",
+    "source": "the photo as the model saw it, cropped and resized by `transform`",
+    "clean": "its reconstruction by the model, without artifacts: the clean image of the pair",
+    "flawed": "the same reconstruction with the artifacts of `artifacts`",
     "caption": "what the image shows; the prompt of the model",
     "clean_description": "what the clean image shows, as an answer that finds nothing wrong",
-    "explanation": "what is wrong with the flawed image as a whole",
+    "explanation": "what is wrong with the artifact image as a whole",
     "explanation_source": "what wrote the texts but the caption: `template`, or the id of a vision-language model",
     "grid": "rows and columns of patches",
     "seed": "seed of the source's random choices",
@@ -29,8 +29,8 @@ COLUMNS = {
     "num_inference_steps": "its steps",
     "model": "the diffusion model",
     "model_revision": "commit of the model, or a fingerprint of its files",
-    "transform": "JSON: size of the photograph, crop and output size",
-    "artifacts": "the flaws, a list of the fields below",
+    "transform": "JSON: size of the photo, crop and output size",
+    "artifacts": "the artifacts, a list of the fields below",
 }
 ARTIFACT_FIELDS = {
     "type": "`duplication`, `omission`, `distortion` or `fusion`",
@@ -52,13 +52,13 @@ ARTIFACT_FIELDS = {
 }
 
 _BODY = """\
-# Pairs of clean and structurally flawed images
+# Pairs of clean and artifact images
 
-{pairs} pairs made from {sources} photographs with [ArtiAgent](https://arxiv.org/abs/2602.20951)'s method: each
-photograph is inverted and re-denoised by a diffusion transformer, once as it is (`clean`) and once with flaws injected
-at attention (`flawed`). Both halves share the model's fingerprint and differ in the flaws.
+{pairs} pairs made from {sources} photos with [ArtiAgent](https://arxiv.org/abs/2602.20951)'s method: each
+photo is inverted and re-denoised by a diffusion transformer, once as it is (`clean`) and once with artifacts injected
+at attention (`flawed`). Both halves share the model's fingerprint and differ in the artifacts.
 
-![Pairs of this data set](contact_sheet.png)
+![Pairs of this dataset](contact_sheet.png)
 
 ```python
 from datasets import load_dataset
@@ -84,11 +84,11 @@ Each of `artifacts`:
 
 {counts}
 
-{rejected} rejections on record, those of photographs and of tools without a fitting place included.
+{rejected} rejections on record, those of photos and of tools without a fitting place included.
 
 ## Licence
 
-The images derive from the source photographs and from the output of the model `{model}`: the licences of both apply.
+The images derive from the source photos and from the output of the model `{model}`: the licences of both apply.
 Set `license` at the top of this file accordingly before publishing.
 
 ## Settings and versions
@@ -104,7 +104,7 @@ def write_pair_card(folder: Path, run: RunRecord) -> None:
     Write `README.md`, whole or not at all.
 
     Args:
-        folder (`Path`): The data set's folder, with its shards in `data/*.parquet`.
+        folder (`Path`): The dataset's folder, with its shards in `data/*.parquet`.
         run (`RunRecord`): Complete.
     """
     write_text(folder / "README.md", f"---\n{_front_matter(run)}\n---\n\n{_body(run)}")
@@ -113,7 +113,7 @@ def write_pair_card(folder: Path, run: RunRecord) -> None:
 def _front_matter(run: RunRecord) -> str:
     return DatasetCardData(
         license=run.license or "unknown",
-        pretty_name="Pairs of clean and structurally flawed images",
+        pretty_name="Pairs of clean and artifact images",
         task_categories=["image-classification", "object-detection", "image-segmentation"],
         tags=["artiagent", "image-artifacts", "synthetic"],
         configs=[

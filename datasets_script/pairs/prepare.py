@@ -54,7 +54,7 @@ def prepare_pairs_folder(
     if (source / "run.json").exists() and not (source / "README.md").exists():
         raise UserError(
             f"source '{source}' has no README.md, the card that the prepared set carries on, with the licence of its "
-            "photographs: the command that made the run writes it again"
+            "photos: the command that made the run writes it again"
         )
     chosen = [PairsConfig(name=name, source=str(source), **options) for name in configs]
     for config in chosen:

@@ -22,7 +22,7 @@ from ..utils.seeds import derive_seed
 from .named_images import columns_of, names_images, read_named_rows
 
 
-# Rows hold three pictures each; they are read as they are grouped in the file.
+# Rows hold three images each; they are read as they are grouped in the file.
 ROWS_AT_ONCE = 16
 
 
@@ -100,13 +100,13 @@ def read_rows(files: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def split_of(source_id: str, test_share: float, seed: int = 0) -> str:
-    """`"test"` for about `test_share` of the photographs and `"train"` for the others, by a hash of name and seed."""
+    """`"test"` for about `test_share` of the photos and `"train"` for the others, by a hash of name and seed."""
     return "test" if derive_seed(seed, f"split:{source_id}") < test_share * 2**63 else "train"
 
 
 class PairWriter:
     """
-    Writes a Parquet file of pairs. Pictures are encoded in another thread, while the next photograph is worked on.
+    Writes a Parquet file of pairs. Images are encoded in another thread, while the next photo is worked on.
 
     Args:
         path (`Path`): The file.
@@ -139,6 +139,6 @@ class PairWriter:
 
 
 def read_pairs(out: Path) -> Iterator[Pair]:
-    """The pairs of a data set written by a run."""
+    """The pairs of a dataset written by a run."""
     for row in read_rows([str(path) for path in sorted((out / "data").glob("*.parquet"))]):
         yield row_to_pair(PAIR_FEATURES.decode_example(row))

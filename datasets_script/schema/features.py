@@ -1,4 +1,4 @@
-"""The columns of a data set of pairs, and the way there and back."""
+"""The columns of a dataset of pairs, and the way there and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .pair import UNKNOWN_INSTANCE, Artifact, Pair
 from .pair_id import PairId
 
 
-# `type` is a string rather than a class label: rows from several data sets can be mixed, filters and SQL read as they
+# `type` is a string rather than a class label: rows from several datasets can be mixed, filters and SQL read as they
 # mean, and a nested class label shows up as a bare number. `scores`, `parameters` and `transform` are JSON in strings:
 # their keys differ from row to row, and the `Json` feature decodes with a parser that changes the last digits of
 # floats (and needs datasets 4.7).

@@ -60,7 +60,7 @@ class Artifact:
         instance_id (`int`): Number of the part, or of the entity of a fusion, in the photo's `Perception`;
             `UNKNOWN_INSTANCE` if there is none.
         mapping (`PatchMapping`): Target and reference patches.
-        mask (`np.ndarray` of shape `(height, width)`, `bool`): Its pixels in the flawed image.
+        mask (`np.ndarray` of shape `(height, width)`, `bool`): Its pixels in the artifact image.
         bbox (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)` of `mask`, exclusive maxima, pixels.
         label (`str`): A few words, e.g. `"duplicated ear"`.
         explanation (`str`): One sentence on what is wrong and where.
@@ -117,10 +117,10 @@ class Pair:
 @dataclass(frozen=True)
 class Rejection:
     """
-    Something that did not become part of the data set, and why.
+    Something that did not become part of the dataset, and why.
 
     Attributes:
-        source_id (`str`): The photograph.
+        source_id (`str`): The photo.
         stage (`str`): What rejected it: `"read"`, `"perceive"`, `"plan"`, `"inject"`, `"curation"` or `"explain"`.
         reason (`str`): In words, with the measured value and the threshold where there are such.
         pair_id (`str`): The pair, where it is one artifact that was rejected; empty otherwise.

@@ -19,7 +19,7 @@ class Prediction:
         boxes (`tuple[Box, ...]`): `(x_min, y_min, x_max, y_max)`, exclusive maxima, pixels of the image as stored.
             `None` where the model was not asked for places or its answer could not be parsed, empty where it names
             none.
-        mask (`Path`): A picture of the image's size in place of boxes: a mask or a heat map, as
+        mask (`Path`): An image of the image's size in place of boxes: a mask or a heat map, as
             [`evaluate_metrics.functional.regions.heat_map`] reads it.
         explanation (`str`): What is wrong with the image; `None` where it was not asked for.
         classes (`tuple[str, ...]`): Classes of the artifacts (SynArtifact); `None` where they were not asked for.

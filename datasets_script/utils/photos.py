@@ -1,4 +1,4 @@
-"""Source photographs: listing and opening them, and the crop and resize that fits them to a model."""
+"""Source photos: listing and opening them, and the crop and resize that fits them to a model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .errors import UserError
 _Box = tuple[float, float, float, float]
 Size = tuple[int, int]
 
-# A photograph of an iPhone, or one with an HDR gain map, is a "multi-picture" JPEG whose first picture is the photo.
+# A photo of an iPhone, or one with an HDR gain map, is a "multi-image" JPEG whose first image is the photo.
 _STILL_FORMATS_OF_SEVERAL_FRAMES = ("MPO",)
 
 
@@ -82,7 +82,7 @@ def find_duplicates(folder: str | os.PathLike[str], sources: Sequence[str]) -> d
 
 def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image:
     """
-    A photograph, upright and in 8-bit RGB: turned as its EXIF orientation says, 16-bit grey scaled (not clipped) to
+    A photo, upright and in 8-bit RGB: turned as its EXIF orientation says, 16-bit grey scaled (not clipped) to
     8 bits, CMYK and palettes converted, transparency laid on white.
 
     Args:

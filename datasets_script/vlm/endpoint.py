@@ -275,7 +275,7 @@ def _content(request: VLMRequest) -> list[dict[str, Any]]:
 
 
 def data_url(image: Image.Image) -> str:
-    """A PNG in a URL: without the losses of JPEG, whose blocks a judge of small flaws could take for one."""
+    """A PNG in a URL: without the losses of JPEG, whose blocks a judge of small artifacts could take for one."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -83,5 +83,5 @@ class ArtifactMap(evaluate.Metric):
 
 
 def _files(pictures: Iterable[Any]) -> Iterable[Any]:
-    # What is no picture is left to the function, which names the image.
+    # What is no image is left to the function, which names the image.
     return (picture and (picture["bytes"] or Path(picture["path"]).read_bytes()) for picture in pictures)

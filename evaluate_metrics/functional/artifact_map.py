@@ -33,7 +33,7 @@ def artifact_map(
 
     Args:
         predictions (`Iterable` of maps): In [0, 1], as in [`heat_map`] without `masks`: arrays of shape
-            `(height, width)`, greyscale pictures, or the bytes of one. They are read one at a time.
+            `(height, width)`, greyscale images, or the bytes of one. They are read one at a time.
         references (`Iterable` of maps): The true ones, of the same sizes.
         threshold (`float`, *optional*, defaults to 0.5): For `artifact_frequency`.
         epsilon (`float`, *optional*, defaults to 1e-6): How near Q comes to 0 and 1 in the logarithms.

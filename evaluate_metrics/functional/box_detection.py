@@ -117,7 +117,7 @@ class _Matches:
 
     def precision_recall(self, weights: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
-        Average precision of shape `(thresholds,)` and recall of shape `(limits, thresholds)` of a data set that has
+        Average precision of shape `(thresholds,)` and recall of shape `(limits, thresholds)` of a dataset that has
         each image as often as `weights` says; NaN without a true box.
         """
         wanted = weights @ self.wanted

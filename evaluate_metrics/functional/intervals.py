@@ -12,10 +12,10 @@ import numpy as np
 @dataclass(frozen=True)
 class Bootstrap:
     """
-    How intervals are made: percentiles of a score over resampled data sets of the same size.
+    How intervals are made: percentiles of a score over resampled datasets of the same size.
 
     Attributes:
-        n_resamples (`int`, *optional*, defaults to 1000): Data sets to draw for the bootstrap; 0 leaves intervals out.
+        n_resamples (`int`, *optional*, defaults to 1000): Datasets to draw for the bootstrap; 0 leaves intervals out.
         confidence (`float`, *optional*, defaults to 0.95): Share of them that an interval holds.
         seed (`int`, *optional*, defaults to 0): Of the draws.
     """
@@ -37,7 +37,7 @@ def score_with_intervals(
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
     """
-    Scores that are functions of sums over samples (means, shares, F1, IoU of a data set), and their intervals.
+    Scores that are functions of sums over samples (means, shares, F1, IoU of a dataset), and their intervals.
 
     Args:
         statistics (`np.ndarray` of shape `(samples, statistics)`): What is summed.
@@ -79,7 +79,7 @@ def score_with_intervals(
 
 def resamplings(samples: int, bootstrap: Bootstrap) -> Iterator[np.ndarray]:
     """
-    How often each sample is in a resampled data set, `n_resamples` times; one at a time, since all of them would be
+    How often each sample is in a resampled dataset, `n_resamples` times; one at a time, since all of them would be
     `n_resamples` numbers for each sample. Shape `(samples,)`, `int64`.
     """
     generator = np.random.default_rng(bootstrap.seed)
@@ -89,7 +89,7 @@ def resamplings(samples: int, bootstrap: Bootstrap) -> Iterator[np.ndarray]:
 
 def interval_of(values: np.ndarray, bootstrap: Bootstrap) -> list[float]:
     """
-    `[low, high]` of a score's values over resampled data sets. A data set in which the score has no value (NaN) says
+    `[low, high]` of a score's values over resampled datasets. A dataset in which the score has no value (NaN) says
     nothing of its spread.
     """
     known = values[~np.isnan(values)]

@@ -117,16 +117,16 @@ def score_pixel_counts(
 
     - `"artiagent"`: IoU of the artifact pixels of each image, mean over the images that truly have some; an image
       without a prediction scores 0 (ArtiAgent §8).
-    - `"legion"`: mean of the IoU of artifact pixels and of the others, each over all pixels of the data set. The
+    - `"legion"`: mean of the IoU of artifact pixels and of the others, each over all pixels of the dataset. The
       paper does not say how images are put together; its released script takes that mean for each image and averages
       over images, which is `average="images"` (with `empty="legion"` to the last detail).
     - `"menn"`: IoU of the artifact pixels alone, mean over all images. The paper says "IoU" and "mIoU" only; scores
-      below 3 % rule out that the background is in, so the mean is read as one over images. Summed over the data set,
+      below 3 % rule out that the background is in, so the mean is read as one over images. Summed over the dataset,
       as mmsegmentation does, it would be `average="data_set"`, the same as `"x_aigd"`.
-    - `"x_aigd"`: TP / (TP + FP + FN) over all pixels of the data set, as in its released metrics.
+    - `"x_aigd"`: TP / (TP + FP + FN) over all pixels of the dataset, as in its released metrics.
 
     F1, precision and recall are always those of the artifact pixels, put together as the mIoU is: per image, or over
-    the data set. Precision without any prediction, and recall without any artifact, is 0.
+    the dataset. Precision without any prediction, and recall without any artifact, is 0.
 
     Args:
         counts (`np.ndarray` of shape `(images, 4)`): True positives, false positives, false negatives and true

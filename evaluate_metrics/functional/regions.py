@@ -49,7 +49,7 @@ def region_mask(region: Region, size: Size, threshold: float = 0.5) -> np.ndarra
       lie in it, so edges are rounded to the nearest pixel edge; what is outside the image is cut off.
     - polygon: `(x, y, x, y, ...)`, three points or more, rasterised as COCO does.
     - COCO RLE: a mapping with `size` `[height, width]` and `counts`, compressed (`str` or `bytes`) or a list of runs.
-    - map: bytes of a PNG (or another picture file), a `PIL.Image.Image` or an array of shape `(height, width)`; see
+    - map: bytes of a PNG (or another image file), a `PIL.Image.Image` or an array of shape `(height, width)`; see
       [`heat_map`] for its values. A pixel is in where the value is **above** the threshold.
 
     Args:
@@ -173,7 +173,7 @@ def heat_map(region: Map, masks: bool = True) -> np.ndarray:
     The values of a map in [0, 1].
 
     Floats are values in [0, 1]. Integers are a mask if none is above 1, else they are divided by 65535 if they are
-    `uint16` and by 255 otherwise. Pictures must be greyscale.
+    `uint16` and by 255 otherwise. Images must be greyscale.
 
     Args:
         region (`bytes`, `PIL.Image.Image` or `np.ndarray` of shape `(height, width)`): The map.
@@ -229,10 +229,10 @@ def _array(region: Map) -> np.ndarray:
     if isinstance(region, Image.Image):
         # A palette or colours have no order that a threshold could cut.
         if region.mode not in ("1", "L", "I", "F") and not region.mode.startswith("I;16"):
-            raise ValueError(f"a map must be a greyscale picture (mode 1, L, I;16, I or F), got mode {region.mode}")
+            raise ValueError(f"a map must be a greyscale image (mode 1, L, I;16, I or F), got mode {region.mode}")
         return np.asarray(region)
     if not isinstance(region, np.ndarray):
-        raise ValueError(f"a map must be bytes, a picture or an array, got {region!r}")
+        raise ValueError(f"a map must be bytes, an image or an array, got {region!r}")
     return region
 
 
@@ -242,7 +242,7 @@ def _opened(file: bytes) -> Image.Image:
         # A file that was cut off opens, and fails where its pixels are read.
         picture.load()
     except OSError as error:
-        raise ValueError(f"a map in bytes must be a whole picture file such as PNG, got {file[:8]!r}...") from error
+        raise ValueError(f"a map in bytes must be a whole image file such as PNG, got {file[:8]!r}...") from error
     return picture
 
 

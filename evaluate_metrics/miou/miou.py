@@ -19,7 +19,7 @@ from evaluate_metrics.functional.miou import miou  # From: artiagent
 _DESCRIPTION = """
 Overlap of predicted and true artifact regions, as pixels. Four quantities are called "mIoU" in this literature; here
 each has the name of its protocol: per-image IoU over images with artifacts ("artiagent"), mean of artifact and
-background ("legion"), the artifact class per image ("menn"), TP / (TP + FP + FN) of the data set ("x_aigd").
+background ("legion"), the artifact class per image ("menn"), TP / (TP + FP + FN) of the dataset ("x_aigd").
 """
 
 _CITATION = ARTIAGENT
@@ -91,5 +91,5 @@ class Miou(evaluate.Metric):
 
 
 def _files(pictures: Iterable[Any]) -> Iterable[Any]:
-    # What is no picture is left to the function, which names the image.
+    # What is no image is left to the function, which names the image.
     return (picture and (picture["bytes"] or Path(picture["path"]).read_bytes()) for picture in pictures)

@@ -80,7 +80,7 @@ def _license(card: RepoCard, license: str | None) -> str:
     written = card.data.to_dict().get("license", "unknown")
     if license is None and written == "unknown":
         raise UserError(
-            "--license is needed: the images derive from photographs and from a model's output; give the Hub's "
+            "--license is needed: the images derive from photos and from a model's output; give the Hub's "
             "identifier of a licence that theirs allow"
         )
     return license or written
@@ -130,7 +130,7 @@ def _unnamed_images(folder: Path, shards: Iterable[str], paths: Sequence[str]) -
 def _check_run(folder: Path, rows: Mapping[str, int]) -> None:
     path = folder / "run.json"
     if not path.is_file():
-        raise UserError(f"PATH must be a data set with its run.json or prepared.json, found neither in '{folder}'")
+        raise UserError(f"PATH must be a dataset with its run.json or prepared.json, found neither in '{folder}'")
     run = read_json(path)
     if run.get("status") != "complete":
         raise UserError(
@@ -170,7 +170,7 @@ def _fingerprint(folder: Path, names: Sequence[str]) -> str:
 
 
 def _without_traces(file: SentFile) -> bytes | None:
-    """A rejection's traceback tells the paths of the machine it happened on, and nothing of the data set."""
+    """A rejection's traceback tells the paths of the machine it happened on, and nothing of the dataset."""
     if file.path != "rejected.jsonl":
         return None
     records: list[dict[str, Any]] = [json.loads(line) for line in file.read().decode().split("\n") if line]

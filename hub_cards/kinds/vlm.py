@@ -44,7 +44,7 @@ def model_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     if card is None:
         if license is None:
             raise UserError(
-                "--license is needed: a model derives from its base model and from photographs; give the Hub's "
+                "--license is needed: a model derives from its base model and from photos; give the Hub's "
                 f"identifier of a licence that theirs allow (base model: {record.base.id})"
             )
         reports = read_evaluations(folder)

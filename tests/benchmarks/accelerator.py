@@ -4,10 +4,10 @@
     python tests/benchmarks/accelerator.py --compile --backends native flash
     python tests/benchmarks/accelerator.py --tiny --device cpu --sides 64 --rows 1 2     # does the script run?
 
-A batch of N rows is one reconstruction and N - 1 flawed variants, with 512 tokens of text. `forward_ms` is a bare
+A batch of N rows is one reconstruction and N - 1 artifact variants, with 512 tokens of text. `forward_ms` is a bare
 forward pass of the batch with stock processors; `overhead` is an evaluation of the injecting walk (all blocks, values,
-queries and positions) over it. `pairs_per_hour` is what 8 FireFlow steps give at that pace, inversion and clean half
-included and autoencoder left out. Weights are random, which costs the same time as any; pictures are not made.
+queries and positions) over it. `pairs_per_hour` is what 8 FireFlow steps give at that pace, inversion and clean image
+included and autoencoder left out. Weights are random, which costs the same time as any; images are not made.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""What the engine costs beside the models: time a photograph, time to resume, memory, what a second process wins.
+"""What the engine costs beside the models: time a photo, time to resume, memory, what a second process wins.
 
     python tests/benchmarks/engine.py --json engine.json
 
-For all but the speed-up, the models are replaced by a stage that sleeps and gives a pair of real pictures, so that
+For all but the speed-up, the models are replaced by a stage that sleeps and gives a pair of real images, so that
 everything else runs as it does in a run: shards, records, PNG, Parquet, markers, logs. `overhead_1s` is what is added
-to a second of synthesis by one photograph of 256×256 px with one pair. Scale is measured on pairs of 32×32 px: the
-time a photograph takes in runs of 1,000, 10,000 and `--largest` photographs, the time until a run of `--largest`
-photographs with all shards but one finished is at work again, and the peak memory of the process. Every run has a
-process of its own. The speed-up is of the real synthesis: photographs a second of two workers with a thread each over
-those of one with one thread, between the first photograph and the last, so without imports and loading.
+to a second of synthesis by one photo of 256×256 px with one pair. Scale is measured on pairs of 32×32 px: the
+time a photo takes in runs of 1,000, 10,000 and `--largest` photos, the time until a run of `--largest`
+photos with all shards but one finished is at work again, and the peak memory of the process. Every run has a
+process of its own. The speed-up is of the real synthesis: photos a second of two workers with a thread each over
+those of one with one thread, between the first photo and the last, so without imports and loading.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ PROCESSES = multiprocessing.get_context("spawn")
 
 @cache
 def pictures(side: int) -> tuple[Image.Image, Image.Image]:
-    """A clean and a flawed picture."""
+    """A clean and an artifact image."""
     clean = Image.fromarray(data.astronaut()[:256, 100:356]).resize((side, side))
     flawed = clean.copy()
     flawed.paste(clean.crop((0, 0, side // 2, side // 2)), (side // 4, side // 4))
@@ -76,7 +76,7 @@ def pair_of(source_id: str, side: int) -> Pair:
 
 
 class Sleep(Stage):
-    """Stands for the models: takes `seconds` for each photograph and gives a pair of `side` pixels."""
+    """Stands for the models: takes `seconds` for each photo and gives a pair of `side` pixels."""
 
     name = "sleep"
 
@@ -90,7 +90,7 @@ class Sleep(Stage):
 
 
 class FirstSample(Stage):
-    """Notes when the first photograph arrives."""
+    """Notes when the first photo arrives."""
 
     name = "first"
 
@@ -119,7 +119,7 @@ def sleeping_run(out: Path, folder: Path, names: Sequence[str], stages: Sequence
 
 
 def overhead_of_photographs(scratch: Path, count: int, seconds: float) -> float:
-    """Seconds a photograph beyond those slept, reading it included."""
+    """Seconds a photo beyond those slept, reading it included."""
     folder = scratch / "photos"
     folder.mkdir()
     names = [f"{number:05d}.png" for number in range(count)]
@@ -133,7 +133,7 @@ def overhead_of_photographs(scratch: Path, count: int, seconds: float) -> float:
 
 
 def small_run(scratch: Path, count: int) -> tuple[float, int]:
-    """Seconds a photograph, and the peak memory of the process in bytes."""
+    """Seconds a photo, and the peak memory of the process in bytes."""
     names = [f"{number:07d}.png" for number in range(count)]
     start = time.perf_counter()
     sleeping_run(scratch / f"out-{count}", scratch, names, [Sleep(0.0, 32)]).execute(show_progress=False)
@@ -171,7 +171,7 @@ def photographs_a_second(out: Path, photos: Path, names: Sequence[str], world_si
 
 
 def samples_of(out: Path, rank: int) -> list[float]:
-    """When each photograph of a rank was done, in seconds."""
+    """When each photo of a rank was done, in seconds."""
     events = parse_events(log_path(out, rank).read_text().splitlines())
     return [datetime.fromisoformat(event["time"]).timestamp() for event in events if event["event"] == "sample"]
 
@@ -218,7 +218,7 @@ def figures(largest: int, photographs: int) -> Iterator[tuple[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--largest", type=int, default=100_000, help="photographs of the largest run (100000)")
+    parser.add_argument("--largest", type=int, default=100_000, help="photos of the largest run (100000)")
     parser.add_argument("--photographs", type=int, default=1_000, help="for the overhead (default: 1000)")
     args = parser.parse_args()
     results = {}

@@ -1,14 +1,14 @@
-"""Do models learn to see flaws from the pairs, and only from the flaws? From scratch on a CPU, in under four hours.
+"""Do models learn to see artifacts from the pairs, and nothing else? From scratch on a CPU, in under four hours.
 
     python tests/benchmarks/learning.py --photos PHOTOS --json learning.json
 
-1. Pairs are made with the embedded model from views of the photographs (`learning_data.py`); about a sixth of the
-   photographs is kept for judging.
+1. Pairs are made with the embedded model from views of the photos (`learning_data.py`); about a sixth of the
+   photos is kept for judging.
 2. For 250, 500, 1,000 and 2,000 pairs: the vision tower of a small vision-language model
    (`training.vlm.small_model`) learns which tokens are flawed (`training.vlm.tower`), which is also the control,
    scored by itself; then the model learns to answer by the recipe `learning_cpu`, its tower frozen.
-3. `artiagent predict` and `artiagent evaluate` judge it on 400 pairs of the photographs kept.
-4. Shortcuts: the same tower learns to tell the clean from the flawed image with the target hidden in both. Chance is
+3. `artiagent predict` and `artiagent evaluate` judge it on 400 pairs of the photos kept.
+4. Shortcuts: the same tower learns to tell the clean from the artifact image with the target hidden in both. Chance is
    what there has to be.
 
 `detection_accuracy`, `detection_interval` and `localization_iou` are of the model trained on the most pairs;
@@ -221,7 +221,7 @@ def _shortcuts(base: Path, pairs: PairArrays, judged: PairArrays) -> dict[str, f
 
 
 def by_photograph(predictions: Path, names: Sequence[str], resamples: int = 1000) -> list[float]:
-    """95 % interval of the accuracy of yes and no, of resampled photographs: their pairs are not independent."""
+    """95 % interval of the accuracy of yes and no, of resampled photos: their pairs are not independent."""
     read = (json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines())
     answers = {row["id"]: row["answers"]["detection"] for row in read if "answers" in row}
     hits: dict[str, list[bool]] = {}
@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="that make pairs (default: %(default)s)")
     args = parser.parse_args()
     if not args.photos.is_dir():
-        parser.error(f"--photos must be a folder of photographs, got '{args.photos}'")
+        parser.error(f"--photos must be a folder of photos, got '{args.photos}'")
     args.work.mkdir(parents=True, exist_ok=True)
     sources = make_pairs(args.photos, args.work, args.processes)
     base = once(

@@ -1,11 +1,11 @@
 """
-Views of photographs with regions to work on, for `tests/benchmarks/learning.py`: what is in them is found by colour
-and texture alone (Felzenszwalb and Huttenlocher's graph segmentation), so that any photographs will do and nobody has
+Views of photos with regions to work on, for `tests/benchmarks/learning.py`: what is in them is found by colour
+and texture alone (Felzenszwalb and Huttenlocher's graph segmentation), so that any photos will do and nobody has
 to annotate them.
 
     python tests/benchmarks/learning_data.py PHOTOS OUT
 
-writes `OUT/train` and `OUT/heldout`, each with views and `annotations.json`. A photograph is in one of them alone.
+writes `OUT/train` and `OUT/heldout`, each with views and `annotations.json`. A photo is in one of them alone.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _CATEGORIES = [
 
 
 def is_heldout(photograph: str) -> bool:
-    """Whether a photograph is kept for judging, by a hash of its name."""
+    """Whether a photo is kept for judging, by a hash of its name."""
     return derive_seed(0, f"learning:{photograph}") < HELDOUT_SHARE * 2**63
 
 
 def views(photograph: Image.Image, name: str, number: int) -> Iterator[Image.Image]:
-    """Square views of `SIDE` px of different places and sizes of a photograph; every second is mirrored."""
+    """Square views of `SIDE` px of different places and sizes of a photo; every second is mirrored."""
     generator = np.random.default_rng(derive_seed(0, name))
     for index in range(number):
         longest = min(photograph.size)
@@ -119,7 +119,7 @@ class _Annotations:
 
 
 def make_views(photos: Path, out: Path, number: int) -> dict[str, int]:
-    """Writes the views; returns how many photographs went to each part."""
+    """Writes the views; returns how many photos went to each part."""
     annotations = {"train": _Annotations(), "heldout": _Annotations()}
     photographs = {"train": 0, "heldout": 0}
     for name in tqdm(list_sources(photos), desc="views"):
@@ -129,7 +129,7 @@ def make_views(photos: Path, out: Path, number: int) -> dict[str, int]:
             found = regions(view, np.random.default_rng(derive_seed(index, name)))
             if not any(parts for _, parts in found):
                 continue
-            # Sorted by name, the first views of all photographs come before the second ones.
+            # Sorted by name, the first views of all photos come before the second ones.
             file = Path(str(index), name).with_suffix(".png")
             (out / split / file).parent.mkdir(parents=True, exist_ok=True)
             view.save(out / split / file)
@@ -141,9 +141,9 @@ def make_views(photos: Path, out: Path, number: int) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path, help="folder of photographs")
+    parser.add_argument("photos", type=Path, help="folder of photos")
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--views", type=int, default=5, help="of each photograph (default: %(default)s)")
+    parser.add_argument("--views", type=int, default=5, help="of each photo (default: %(default)s)")
     args = parser.parse_args()
     print(make_views(args.photos, args.out, args.views))
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from training.vlm.tower import FlawDetector, PairArrays
 
 
-# An image is as flawed as the tokens of about one small flaw.
+# An image is as flawed as the tokens of about one small artifact.
 _TOP_TOKENS = 4
 
 

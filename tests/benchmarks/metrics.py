@@ -3,7 +3,7 @@
     python tests/benchmarks/metrics.py --json metrics.json
 
 Inputs are pairs of predictions and references at 512×512: three boxes a side, and three ellipses a side as one
-compressed COCO RLE. Everything is timed from those inputs to IoU, F1, precision and recall over the data set, without
+compressed COCO RLE. Everything is timed from those inputs to IoU, F1, precision and recall over the dataset, without
 intervals, as the median of three passes in one process with one thread, imports and the making of inputs left out.
 
 - `speedup_vs_torchmetrics`: the function `miou` against masks made from the same inputs (slices for boxes, pycocotools

@@ -1,4 +1,4 @@
-"""Confinement: exact equality outside the dilated target, and the flaw untouched inside."""
+"""Confinement: exact equality outside the dilated target, and the artifact untouched inside."""
 
 from __future__ import annotations
 

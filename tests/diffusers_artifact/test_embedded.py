@@ -1,4 +1,4 @@
-"""The embedded default model: its autoencoder, its layout, and that it inverts photographs faithfully."""
+"""The embedded default model: its autoencoder, its layout, and that it inverts photos faithfully."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_autoencoder_has_the_interface_of_autoencoder_kl(pipe, photo):
 
 
 def test_autoencoder_reconstructs_an_unseen_photograph(pipe, photo):
-    assert psnr(round_trip(pipe, photo), photo) > 29  # a finely textured one; the mean over photographs is in the card
+    assert psnr(round_trip(pipe, photo), photo) > 29  # a finely textured one; the mean over photos is in the card
 
 
 def test_latents_of_a_patch_depend_on_that_patch_alone(pipe, photo):

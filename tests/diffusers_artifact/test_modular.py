@@ -43,7 +43,7 @@ print("REPORT" + json.dumps(report))
 
 
 class CopiesARow(ModularPipelineBlocks):
-    """Stands for a tool: makes a mapping from the photograph."""
+    """Stands for a tool: makes a mapping from the photo."""
 
     @property
     def inputs(self):

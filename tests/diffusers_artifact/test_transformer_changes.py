@@ -96,7 +96,7 @@ def untreated(request: pytest.FixtureRequest) -> ArtifactInjectionPipeline:
 
 @pytest.fixture(scope="module")
 def expected(untreated: ArtifactInjectionPipeline) -> torch.Tensor:
-    """Latents of the untreated pipeline's reconstruction and flawed image."""
+    """Latents of the untreated pipeline's reconstruction and artifact image."""
     return latents(untreated)
 
 

@@ -115,7 +115,7 @@ def test_intervals_are_given_for_every_score():
         (([np.zeros((2, 2))], []), "`predictions` must be as many as `references`, 0, got 1"),
         ((iter([np.zeros((2, 2))]), iter([])), "shorter"),
         (([], []), "at least one sample"),
-        (([None], [np.zeros((2, 2))]), "image 0: a map must be bytes, a picture or an array, got None"),
+        (([None], [np.zeros((2, 2))]), "image 0: a map must be bytes, an image or an array, got None"),
         (([], [], 50.0), r"`threshold` must lie in \[0, 1\), got 50.0"),
         (([], [], 0.5, 0.0), "`epsilon` must lie between 0 and 0.5, got 0.0"),
     ],

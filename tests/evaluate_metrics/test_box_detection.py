@@ -143,7 +143,7 @@ def test_equals_torchmetrics(seed):
 @settings(max_examples=25)
 @given(draws=st.lists(st.integers(0, 5), min_size=6, max_size=6), seed=st.integers(0, 20))
 def test_a_resampled_data_set_scores_as_its_images_repeated(draws, seed):
-    """What the intervals rest on: weights of images against a data set with those images, written out."""
+    """What the intervals rest on: weights of images against a dataset with those images, written out."""
     drawn = scene(seed, images=6)
     repeated = [[column[image] for image in sorted(draws)] for column in drawn]
     names = sorted({name for column in drawn[3:] for of_image in column for name in of_image}) or ["hand"]

@@ -237,7 +237,7 @@ def test_scores_equal_scikit_learns_and_torchmetrics(pairs):
 
 
 def test_the_same_masks_give_four_different_mious_under_their_own_names():
-    """Two flawed images, one found in part and one missed, and a clean one with a false alarm."""
+    """Two artifact images, one found in part and one missed, and a clean one with a false alarm."""
     predictions = [[(0, 0, 2, 2)], [], [(0, 0, 1, 1)]]
     references = [[(0, 0, 4, 2)], [(0, 0, 2, 1)], []]
     results = {name: miou(predictions, references, [(4, 4)] * 3, name) for name in PROTOCOLS}
@@ -334,11 +334,11 @@ def test_sizes_are_those_of_references_that_have_one():
         (np.full((5, 7), -1), "must lie between 0 and 1, got -1"),
         (np.full((5, 7), 300), "must lie between 0 and 255"),
         (np.full((5, 7), "a"), "booleans, integers or floats"),
-        (b"no picture", "a whole picture file such as PNG, got b'no pictu'"),
-        (png_of(np.zeros((5, 7), dtype=np.uint8))[:45], "a whole picture file"),
+        (b"no image", "a whole image file such as PNG, got b'no pictu'"),
+        (png_of(np.zeros((5, 7), dtype=np.uint8))[:45], "a whole image file"),
         (None, r"a map or a list of parts, \[\] for none, got None"),
-        (Image.new("RGB", (7, 5)), "greyscale picture .* got mode RGB"),
-        (Image.new("P", (7, 5)), "greyscale picture .* got mode P"),
+        (Image.new("RGB", (7, 5)), "greyscale image .* got mode RGB"),
+        (Image.new("P", (7, 5)), "greyscale image .* got mode P"),
         (np.zeros((4, 7)), "`region` must be 7x5 px as the image, got a map of 7x4 px"),
     ],
 )

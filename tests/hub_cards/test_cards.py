@@ -1,4 +1,4 @@
-"""The commands and Python of the cards of data sets, run as they stand."""
+"""The commands and Python of the cards of datasets, run as they stand."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def write_dataset(folder: Path, count: int = 6, status: str = "complete", model:
         (folder / "shards" / f"{shard:05d}.json").write_text('{"fingerprint": "abc", "rejected": []}')
     rejected = {"source_id": "a.png", "reason": "unexpected", "traceback": "/home/alice/venv/x.py"}
     (folder / "rejected.jsonl").write_text(json.dumps(rejected) + "\n")
-    (folder / "contact_sheet.png").write_bytes(b"a picture")
+    (folder / "contact_sheet.png").write_bytes(b"an image")
     (folder / "logs").mkdir()
     (folder / "logs" / "rank-0.jsonl").write_text("/home/alice")
     write_pair_card(folder, RunRecord.read(folder))
@@ -210,7 +210,7 @@ def test_the_card_of_a_model_says_what_is_on_record(model):
         "| parameters trained | 1,234 of 56,789 |",
         "learning_rate: 1e-05",
         "| rows, train, instructions | 48 |",
-        "| run 1: photographs | 5 |",
+        "| run 1: photos | 5 |",
         "| device | cpu |",
         "| time | 61 s |",
         "Boxes in its answers are in fractions of width and height.",
@@ -349,7 +349,7 @@ def test_links_out_of_the_folder_are_refused(model_copy, tmp_path):
         model_payload(model_copy, "tester/detector", "mit")
 
 
-# Data sets
+# Datasets
 
 
 def test_a_data_set_is_its_shards_and_records(run_folder):
@@ -381,7 +381,7 @@ def test_the_card_of_a_downloaded_data_set_is_made_anew(run_copy):
 
 
 def test_a_data_set_needs_a_licence(run_folder):
-    with pytest.raises(UserError, match="--license is needed: the images derive from photographs"):
+    with pytest.raises(UserError, match="--license is needed: the images derive from photos"):
         dataset_payload(run_folder, "tester/pairs", None)
     with pytest.raises(UserError, match="identifier of the Hub, such as .*, got 'free'"):
         dataset_payload(run_folder, "tester/pairs", "free")

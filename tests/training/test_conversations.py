@@ -118,7 +118,7 @@ def test_a_task_without_a_text_is_left_out_for_both_halves(stored):
 
 
 def test_questions_tell_nothing_of_the_answer(stored):
-    """First questions, and how many follow in a form of one turn, are the same for clean and flawed images."""
+    """First questions, and how many follow in a form of one turn, are the same for clean and artifact images."""
     for make in (lambda row: vqa_rows(row, BoxFormat()), lambda row: instruction_rows(row, BoxFormat("qwen3"))):
         asked: dict[str, Counter] = {"clean": Counter(), "flawed": Counter()}
         for index in range(60):
@@ -254,7 +254,7 @@ def synartifact(synartifact_source):
 
 
 def texts(rows):
-    """Questions and answers without decoding a picture."""
+    """Questions and answers without decoding an image."""
     return [turns_of({"messages": messages}) for messages in rows["messages"]]
 
 

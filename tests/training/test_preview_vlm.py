@@ -74,7 +74,7 @@ class Family:
     make: Any
     model_type: str
     convention: str
-    side: int  # of the picture of an image that is WIDTH px wide
+    side: int  # of the image of an image that is WIDTH px wide
 
 
 FAMILIES = {
@@ -88,7 +88,7 @@ FAMILIES = {
 
 @pytest.fixture(scope="module")
 def pairs():
-    """Flaws are red on blue, so that it can be seen where they are."""
+    """Artifacts are red on blue, so that it can be seen where they are."""
     made = []
     for index in range(4):
         pair = make_pair(index)

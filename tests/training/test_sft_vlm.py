@@ -46,7 +46,7 @@ FAMILIES = ("qwen2_5_vl", "internvl", "llava")
 
 
 def mosaic(seed):
-    """A picture that the smallest vision tower tells from others."""
+    """An image that the smallest vision tower tells from others."""
     colors = np.random.default_rng(seed).integers(0, 2, (2, 2, 3), dtype=np.uint8) * 255
     return Image.fromarray(colors).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)
 

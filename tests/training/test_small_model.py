@@ -50,7 +50,7 @@ def load(folder):
 
 
 def noisy_pairs(number, seed=0):
-    """Smooth pictures; the flaw is a square of noise."""
+    """Smooth images; the artifact is a square of noise."""
     generator = np.random.default_rng(seed)
     colors = generator.integers(0, 256, (number, 2, 2, 3), dtype=np.uint8)
     clean = np.stack([np.asarray(Image.fromarray(one).resize((SIDE, SIDE), 2)) for one in colors])

@@ -52,7 +52,7 @@ def list_photos(root: Path, held_out: bool) -> list[Path]:
 
 
 def centre_crop(photo: Image.Image) -> Image.Image:
-    """The largest centred square, at 256×256 px: how held-out photographs are measured."""
+    """The largest centred square, at 256×256 px: how held-out photos are measured."""
     side = min(photo.size)
     left, top = (photo.width - side) // 2, (photo.height - side) // 2
     return photo.resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     photos, renders = list_photos(args.photos, held_out=False), sorted(args.renders.glob("*.webp"))
     if not renders:
         raise UserError(f"--renders must be a folder of .webp files, found none in '{args.renders}'")
-    print(f"{len(photos)} photographs, {len(renders)} renders")
+    print(f"{len(photos)} photos, {len(renders)} renders")
     make = partial(make_crop, photos=photos, renders=renders, render_share=args.render_share, seed=args.seed)
     partial_path = args.out.with_name(args.out.name + ".incomplete")
     crops = open_memmap(partial_path, mode="w+", dtype=np.uint8, shape=(args.num_crops, SIZE, SIZE, 3))

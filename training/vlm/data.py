@@ -49,7 +49,7 @@ Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 _SYNARTIFACT = "synartifact"
 _SPLITS = ("train", "test")
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
-# Of a data set on the Hub what is read, and no other configuration of it.
+# Of a dataset on the Hub what is read, and no other configuration of it.
 _HUB_FILES = (
     *("README.md", "run.json", "prepared.json", "data/*.parquet", "pairs-*.parquet", "pairs/*.parquet"),
     *(f"{folder}/*.png" for folder in IMAGE_FOLDERS),
@@ -95,17 +95,17 @@ class Conversations:
 
     Args:
         source (`str` or sequence of `str`): For conversations about pairs a folder written by `artiagent synthesize`
-            or by `artiagent prepare artiagent --out`, the id of either as a data set on the Hub, or Parquet files of
+            or by `artiagent prepare artiagent --out`, the id of either as a dataset on the Hub, or Parquet files of
             pairs, a pattern for them, or several. For those of SynArtifact `"synartifact"` as prepared in the cache, a
             folder written by `artiagent prepare synartifact --out`, or its id on the Hub.
         kinds (`Sequence[str]`): Among [`CONVERSATIONS`], all of one source.
         box_format (`BoxFormat`): How boxes are written. A prepared folder's own choice does not matter: conversations
             are made of its pairs.
-        test_share (`float`): Of the photographs, for a split `test`. A source that has such a split keeps its own.
-        seed (`int`): Chooses questions, orders and the photographs of the test split.
+        test_share (`float`): Of the photos, for a split `test`. A source that has such a split keeps its own.
+        seed (`int`): Chooses questions, orders and the photos of the test split.
         num_pairs (`int`, *optional*): Train on the first pairs of the train split, in the order of the source; by
             default on all. The test split stays as it is, so that numbers of pairs can be compared on it.
-        revision (`str`, *optional*): Branch, tag or commit of a data set on the Hub.
+        revision (`str`, *optional*): Branch, tag or commit of a dataset on the Hub.
 
     Raises:
         UserError: an argument is none of the above; later, the source cannot be had or holds something else, or it
@@ -141,7 +141,7 @@ class Conversations:
 
     def load(self) -> datasets.DatasetDict:
         """
-        Several kinds mixed by `seed`; pictures are decoded when a row is read.
+        Several kinds mixed by `seed`; images are decoded when a row is read.
 
         Returns:
             `datasets.DatasetDict`: Split `train`, and `test` where there is one, with columns `images` and `messages`.
@@ -209,7 +209,7 @@ def _download(name: str, revision: str | None) -> Path:
         folder = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=list(_HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"source must be a folder, Parquet files or a data set on the Hub that can be had, got '{name}': {error}"
+            f"source must be a folder, Parquet files or a dataset on the Hub that can be had, got '{name}': {error}"
         ) from error
     return Path(folder)
 

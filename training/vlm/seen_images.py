@@ -1,4 +1,4 @@
-"""What a processor has made of images, as pictures again: what the model sees, and where boxes lie in it."""
+"""What a processor has made of images, as images again: what the model sees, and where boxes lie in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SeenImage:
     An image as a model gets it.
 
     Attributes:
-        picture (`PIL.Image.Image`): Its pixels, RGB; of tiles all, side by side as they were cut.
+        image (`PIL.Image.Image`): Its pixels, RGB; of tiles all, side by side as they were cut.
         tokens (`int`): Tokens that stand for it.
         scale (`tuple[float, float]`), offset (`tuple[float, float]`): A point `(x, y)` of the stored image is at
             `(x * scale[0] + offset[0], y * scale[1] + offset[1])`.
@@ -37,12 +37,12 @@ class SeenImage:
     tile: tuple[int, int] | None = None
 
     def place(self, box: Box) -> Box:
-        """A box of the stored image in the pixels of the picture."""
+        """A box of the stored image in the pixels of the image."""
         (x_scale, y_scale), (x, y) = self.scale, self.offset
         return box[0] * x_scale + x, box[1] * y_scale + y, box[2] * x_scale + x, box[3] * y_scale + y
 
     def holds(self, box: Box) -> bool:
-        """Whether a box of the stored image is wholly in the picture, to a pixel."""
+        """Whether a box of the stored image is wholly in the image, to a pixel."""
         x_min, y_min, x_max, y_max = self.place(box)
         return min(x_min, y_min) >= -1 and x_max <= self.picture.width + 1 and y_max <= self.picture.height + 1
 

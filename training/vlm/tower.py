@@ -35,11 +35,11 @@ from training.script import run_script
 
 TOWER_FILE = "tower.json"
 
-# Tokens that are flawed count more, and so do the same tokens of the clean image, which show what the photograph is
-# without the flaw. With it a tower learned in 250 steps what took 500 without.
+# Tokens that are flawed count more, and so do the same tokens of the clean image, which show what the photo is
+# without the artifact. With it a tower learned in 250 steps what took 500 without.
 _PLACE_WEIGHT = 8.0
 
-# Crops begin where the embedded model's patches do, as whole images do: seams of its flaws lie on that grid.
+# Crops begin where the embedded model's patches do, as whole images do: seams of its artifacts lie on that grid.
 _GRID = 16
 
 
@@ -50,7 +50,7 @@ class PairArrays:
 
     Attributes:
         images (`np.ndarray` of shape `(pairs, 2, height, width, 3)`, `uint8`): Clean and flawed.
-        masks (`np.ndarray` of shape `(pairs, height, width)`, `bool`): The flaws.
+        masks (`np.ndarray` of shape `(pairs, height, width)`, `bool`): The artifacts.
         targets (`np.ndarray` of shape `(pairs, height, width)`, `bool`): The patches they were injected into.
     """
 
@@ -122,7 +122,7 @@ class TowerTraining:
         batch_size (`int`): Pairs a step.
         learning_rate (`float`): At its highest, after the first steps; then it falls as a cosine.
         crop (`int`): Side of the crops, px.
-        whole (`bool`): Learn whether the crop is of the flawed image, instead of which of its tokens are flawed.
+        whole (`bool`): Learn whether the crop is of the artifact image, instead of which of its tokens are flawed.
         seed (`int`): Chooses crops, order and the head's first weights.
     """
 

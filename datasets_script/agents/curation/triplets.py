@@ -1,4 +1,4 @@
-"""The three pictures by which a vision-language model judges and explains one artifact (ArtiAgent §5)."""
+"""The three images by which a vision-language model judges and explains one artifact (ArtiAgent §5)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...schema.pair import Artifact
 from .measures import target_pixels
 
 
-# Looked at on the demo's flaws: a part is seen with what it sits on, and still fills a good part of the close-up.
+# Looked at on the demo's artifacts: a part is seen with what it sits on, and still fills a good part of the close-up.
 CONTEXT = 0.5
 """Margin on each side of a close-up, as a share of the box's side."""
 MIN_CONTEXT = 32
@@ -31,9 +31,9 @@ def make_triplet(artifact: Artifact, clean: Image.Image, flawed: Image.Image) ->
     """
     Render the scene with the artifact's place covered, and close-ups of it without and with the artifact.
 
-    Scene and first close-up are of the reconstruction and not of the photograph: it is the pair's clean half, from
-    which the flawed image differs in its flaws alone. With the photograph, what the model failed to reconstruct would
-    pass for the artifact, and a flaw that the clean half has too would be accepted.
+    Scene and first close-up are of the reconstruction and not of the photo: it is the pair's clean image, from
+    which the artifact image differs in its artifacts alone. With the photo, what the model failed to reconstruct would
+    pass for the artifact, and an artifact that the clean image has too would be accepted.
 
     Args:
         artifact (`Artifact`): Its mapping and box are used.
@@ -96,7 +96,7 @@ def cover(image: Image.Image, region: np.ndarray) -> Image.Image:
 def close_up(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     """
     A crop, enlarged so that its longer side has at least 512 px: vision-language models see patches of 14 px and more,
-    in which small flaws would be lost.
+    in which small artifacts would be lost.
 
     Args:
         image (`PIL.Image.Image`): RGB.

@@ -15,7 +15,7 @@ from .verdicts import Verdict
 @dataclass(frozen=True, eq=False)
 class Variant:
     """
-    An artifact image beside its clean half.
+    An artifact image beside its clean image.
 
     Attributes:
         number (`int`): Which of the photo's variants it is, from 0.

@@ -17,9 +17,9 @@ class CurationSettings:
         lpips_band (`tuple[float, float]`): Least and largest 1 − LPIPS between the box crops of a distortion, the
             paper's. Less is a crop that was replaced rather than distorted, more is no visible change.
         stlpips_band (`tuple[float, float]`): The same for the shift-tolerant stand-in. Chosen by eye on 12 crops of
-            five photographs of `skimage.data`, **not the paper's**: swapping two patches (a distance of .02 to .06 for
+            five photos of `skimage.data`, **not the paper's**: swapping two patches (a distance of .02 to .06 for
             half of the crops) hides in texture, shuffling a third of them (.19 to .25) does not; shuffling all reaches
-            .63, while crops of other photographs start at .51 with a median of .62, and blanks at .67. Blur alone
+            .63, while crops of other photos start at .51 with a median of .62, and blanks at .67. Blur alone
             reaches .28, so it can pass.
         min_change_inside (`float`): Least mean absolute difference over the target patches of what is not a
             distortion. 0.03 is 8 of 255 grey levels: over a whole patch, a change that the eye has to look for.

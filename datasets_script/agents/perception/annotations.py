@@ -1,4 +1,4 @@
-"""Perception from COCO-format annotation files: COCO, PACO, PartImageNet and files drawn for one's own photographs."""
+"""Perception from COCO-format annotation files: COCO, PACO, PartImageNet and files drawn for one's own photos."""
 
 from __future__ import annotations
 

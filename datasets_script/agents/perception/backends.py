@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 _NO_ANNOTATIONS = """\
-No annotations for '{source}'. Tell what is in the photographs with a COCO-format file, named by `annotations` or put
+No annotations for '{source}'. Tell what is in the photos with a COCO-format file, named by `annotations` or put
 in the folder as annotations.json. COCO, PACO and PartImageNet files work as they are. In a file of your own, give
 entities (person, cat, car) a polygon or RLE, and their parts (hand, ear, wheel) one more, with "parent_id": the id of
 their entity. `artiagent demo` leaves one in runs/demo/photos/annotations.json.

@@ -309,7 +309,7 @@ class BoxSegmenter:
         for boxes in inputs["input_boxes"].float().split(_BOXES_AT_ONCE, dim=1):
             outputs = network(image_embeddings=embedding, input_boxes=boxes.to(network.device), multimask_output=True)
             best = outputs.iou_scores[0].argmax(-1).tolist()
-            # One by one: enlarged to a photograph of 12 megapixels a mask takes 48 MB.
+            # One by one: enlarged to a photo of 12 megapixels a mask takes 48 MB.
             for mask, choice in zip(outputs.pred_masks[0].float(), best, strict=True):
                 (large,) = processor.image_processor.post_process_masks([mask[None, choice, None]], *sizes)
                 yield large[0, 0].cpu().numpy()

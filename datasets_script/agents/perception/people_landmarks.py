@@ -1,4 +1,4 @@
-"""Faces, hands, bodies and outlines of people in a photograph, found by MediaPipe's models on LiteRT."""
+"""Faces, hands, bodies and outlines of people in a photo, found by MediaPipe's models on LiteRT."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def limb_regions(body: Landmarks, person: np.ndarray, min_visibility: float) -> 
 
 def _believed_joints(body: Landmarks, shape: Shape, min_visibility: float) -> np.ndarray:
     """
-    Joints that are seen and in the picture. An elbow is not believed where the wrist would be in the picture and is
+    Joints that are seen and in the image. An elbow is not believed where the wrist would be in the image and is
     not seen: both were guessed then.
     """
     inside = np.all((body.points >= 0) & (body.points <= (shape[1], shape[0])), axis=1)

@@ -117,7 +117,7 @@ class Sam3Perception(VocabularyPerception):
         likely = (scores > self.score_threshold).nonzero()[:, 0]
         kept = likely[nms(outputs.pred_boxes[position, likely].float(), scores[likely], NMS_IOU)]
         for index in kept.tolist():
-            # One by one: enlarged to a photograph of 12 megapixels a mask takes 48 MB.
+            # One by one: enlarged to a photo of 12 megapixels a mask takes 48 MB.
             probability = outputs.pred_masks[position, index].float().sigmoid()[None, None]
             large = interpolate(probability, size[::-1], mode="bilinear", align_corners=False)[0, 0]
             yield Segment(name, (large > self.mask_threshold).cpu().numpy(), float(scores[index]))

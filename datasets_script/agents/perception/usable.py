@@ -1,4 +1,4 @@
-"""From the annotated photograph to what can be used of it on the image that the model sees."""
+"""From the annotated photo to what can be used of it on the image that the model sees."""
 
 from __future__ import annotations
 

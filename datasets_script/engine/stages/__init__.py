@@ -1,5 +1,5 @@
 """
-The stages that turn photographs into pairs, one a file, in this order. What one of them rejects passes through the
+The stages that turn photos into pairs, one a file, in this order. What one of them rejects passes through the
 others untouched.
 """
 

@@ -48,7 +48,7 @@ class ArtifactPlan:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A photograph on its way through the stages, with what they have made of it so far."""
+    """A photo on its way through the stages, with what they have made of it so far."""
 
     source_id: str
     image: Image.Image | None = None

@@ -56,7 +56,7 @@ class Inject(Stage):
         injector (`Injector`): The loaded model.
         curator (`Curator`): Gives the verdicts.
         settings (`RunSettings`): Seed, rerolls and the limits of the plan.
-        batch_size (`int`): Photographs injected together.
+        batch_size (`int`): Photos injected together.
     """
 
     name = "inject"

@@ -1,4 +1,4 @@
-"""The second stage: what is in the photographs, and where."""
+"""The second stage: what is in the photos, and where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The third stage: which flaws are made of what was perceived."""
+"""The third stage: which artifacts are made of what was perceived."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .base import ArtifactPlan, Sample, Stage
 
 class Plan(Stage):
     """
-    Chooses the flaws. With `balance="sample"` a photograph's flaws depend on nothing but the seed and itself; with
+    Chooses the artifacts. With `balance="sample"` a photo's artifacts depend on nothing but the seed and itself; with
     `"shard"` the types that are rare so far among the samples of one `run` come first, which balances better where
     some types seldom fit.
 

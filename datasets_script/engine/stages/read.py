@@ -1,4 +1,4 @@
-"""The first stage: photographs are opened."""
+"""The first stage: photos are opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .base import Sample, Stage
 
 
 class Read(Stage):
-    """Opens photographs. `folder` is what source ids are relative to."""
+    """Opens photos. `folder` is what source ids are relative to."""
 
     name = "read"
 

@@ -53,7 +53,7 @@ def write_coco(folder: Path, rows: Iterable[dict[str, Any]], info: dict[str, Any
             for offset, artifact in enumerate(row["artifacts"], start=1)
         ]
     content = {
-        "info": {"description": "Pairs of clean and structurally flawed images", **info},
+        "info": {"description": "Pairs of clean and artifact images", **info},
         "licenses": [{"id": 1, "name": name, "url": ""} for name in [info["license"]]],
         "categories": [
             {"id": number, "name": kind, "supercategory": "artifact"} for kind, number in _CATEGORY_IDS.items()

@@ -21,7 +21,7 @@ def write_sharegpt(
     folder: Path, rows: Iterable[dict[str, Any]], info: dict[str, Any], settings: ExportSettings
 ) -> None:
     """
-    Writes the conversations of the config `vqa`, one for each half of a pair, with `<image>` where the picture is and
+    Writes the conversations of the config `vqa`, one for each half of a pair, with `<image>` where the image is and
     its path relative to the folder. LLaMA-Factory finds them with `dataset_dir` set to the folder.
 
     Args:

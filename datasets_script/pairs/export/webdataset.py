@@ -20,7 +20,7 @@ def write_webdataset(
     folder: Path, rows: Iterable[dict[str, Any]], info: dict[str, Any], settings: ExportSettings
 ) -> None:
     """
-    Writes each pair as a sample; the JSON holds all columns but the pictures, and masks as COCO's run-length encoding.
+    Writes each pair as a sample; the JSON holds all columns but the images, and masks as COCO's run-length encoding.
 
     Args:
         folder (`Path`): An empty folder.

@@ -27,7 +27,7 @@ __all__ = ["write_pair_report"]
 
 def write_pair_report(out: Path, to: Path, show_progress: bool = True) -> list[str]:
     """
-    Write `report.html` and `report.json` for a data set. Memory does not grow with the number of pairs.
+    Write `report.html` and `report.json` for a dataset. Memory does not grow with the number of pairs.
 
     Args:
         out (`Path`): Folder written by `artiagent synthesize`, its run complete.

@@ -39,7 +39,7 @@ _POINTS_SHOWN = 2000
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture, its name, and what it shows for those who cannot see it."""
+    """An image, its name, and what it shows for those who cannot see it."""
 
     name: str
     image: Image.Image
@@ -76,10 +76,10 @@ def _types(statistics: Statistics) -> Chart:
     for place, number in enumerate(numbers):
         _beside(axes, number, place, f"{number:,}  ({number / statistics.artifacts:.0%})")
     axes.set_xlim(0, 1.28 * max(numbers))
-    axes.set(title=f"Flaws by type, n = {statistics.artifacts:,}", xlabel="flaws (dashed: all types alike)")
+    axes.set(title=f"Artifacts by type, n = {statistics.artifacts:,}", xlabel="artifacts (dashed: all types alike)")
     _finish_bars(axes)
     shares = ", ".join(f"{kind} {number}" for kind, number in zip(ARTIFACT_TYPES, numbers, strict=True))
-    return Chart("types", to_image(figure), f"Flaws by type: {shares}.")
+    return Chart("types", to_image(figure), f"Artifacts by type: {shares}.")
 
 
 @styled
@@ -95,12 +95,12 @@ def _flaws_per_pair(statistics: Statistics) -> Chart:
             ha="center", fontsize=9.5,
         )  # fmt: skip
     axes.set_ylim(0, 1.15 * max(numbers))
-    axes.set(title=f"Flaws an image, n = {statistics.pairs:,} pairs", xlabel="flaws in the flawed image")
+    axes.set(title=f"Artifacts an image, n = {statistics.pairs:,} pairs", xlabel="artifacts in the artifact image")
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_ylabel("pairs")
     axes.grid(axis="y")
     told = ", ".join(f"{number} with {place}" for place, number in zip(places, numbers, strict=True))
-    return Chart("flaws_per_image", to_image(figure), f"Pairs by number of flaws: {told}.")
+    return Chart("flaws_per_image", to_image(figure), f"Pairs by number of artifacts: {told}.")
 
 
 @styled
@@ -121,7 +121,7 @@ def _positions(statistics: Statistics) -> Chart:
         axes.spines[:].set_visible(False)
     _outline_constant_box(panels[0], statistics.constant_box)
     figure.suptitle(
-        "Where flaws are: how many boxes cover a place of the image (dashed: the best constant box, mean IoU "
+        "Where artifacts are: how many boxes cover a place of the image (dashed: the best constant box, mean IoU "
         f"{statistics.constant_box.mean_iou:.3f})",
         x=0.006,
         ha="left",
@@ -185,7 +185,7 @@ def _changes(statistics: Statistics) -> Chart:
                 np.maximum(points[:, 1], least), points[:, 0], s=22, marker=RECORDS[kind].marker,
                 color=COLOR_OF_TYPE[kind], alpha=0.75, linewidths=0, label=kind,
             )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="change outside all flaws", ylabel="change inside the flaw")
+    axes.set(xscale="log", yscale="log", xlabel="change outside all artifacts", ylabel="change inside the artifact")
     # Room below for the lines of equal ratio to be seen to be diagonal.
     x_low, x_high = axes.get_xlim()
     y_low, y_high = axes.get_ylim()
@@ -202,7 +202,7 @@ def _changes(statistics: Statistics) -> Chart:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    description = "Scatter of the change inside each flaw over the change outside, with lines of equal ratio."
+    description = "Scatter of the change inside each artifact over the change outside, with lines of equal ratio."
     return Chart("changes", to_image(figure), description)
 
 
@@ -224,11 +224,11 @@ def _names(counts: Mapping[str, Counter[str]], what: str, total: int) -> Chart:
     axes.set_xlim(0, 1.12 * left.max())
     rest = len(names) - len(shown)
     others = f"; {rest:,} rarer not shown" if rest else ""
-    axes.set(title=f"Flaws by {what}, n = {total:,}{others}", xlabel="flaws")
+    axes.set(title=f"Artifacts by {what}, n = {total:,}{others}", xlabel="flaws")
     _finish_bars(axes)
     legend_below(axes)
     told = ", ".join(f"{name} {counts[name].total()}" for name in shown[:5])
-    return Chart(what, to_image(figure), f"Flaws by {what}, the most frequent first: {told}.")
+    return Chart(what, to_image(figure), f"Artifacts by {what}, the most frequent first: {told}.")
 
 
 @styled
@@ -240,7 +240,7 @@ def _words(statistics: Statistics) -> Chart:
     most = max(*of_artifacts, *of_images, 1)
     step = -(-most // 25)
     edges = list(np.arange(0, most + 1 + step, step) - 0.5)
-    for axes, words, what in ((flaws, of_artifacts, "a flaw"), (images, of_images, "an image")):
+    for axes, words, what in ((flaws, of_artifacts, "an artifact"), (images, of_images, "an image")):
         median = float(np.median(words))
         axes.hist(words, bins=edges, color=BLUE, rwidth=0.9)
         axes.axvline(median, color=ORANGE, linewidth=1.4, linestyle=(0, (4, 3)))
@@ -249,11 +249,11 @@ def _words(statistics: Statistics) -> Chart:
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(axis="y")
     figure.suptitle(
-        f"Length of explanations, n = {len(of_artifacts):,} flaws in {len(of_images):,} images",
+        f"Length of explanations, n = {len(of_artifacts):,} artifacts in {len(of_images):,} images",
         x=0.012, ha="left", fontsize=11, fontweight="bold",
     )  # fmt: skip
     description = (
-        f"Histograms of words: median {np.median(of_artifacts):.0f} a flaw, {np.median(of_images):.0f} an image."
+        f"Histograms of words: median {np.median(of_artifacts):.0f} an artifact, {np.median(of_images):.0f} an image."
     )
     return Chart("explanations", to_image(figure), description)
 

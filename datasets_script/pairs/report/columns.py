@@ -1,4 +1,4 @@
-"""The columns of a data set that a report is made of; its pictures stay unread."""
+"""The columns of a dataset that a report is made of; its images stay unread."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def count_pairs(out: Path) -> int:
 
 def read_facts(out: Path) -> Iterator[PairFacts]:
     """
-    The pairs of a data set in order, without their pictures.
+    The pairs of a dataset in order, without their images.
 
     Args:
         out (`Path`): Folder written by `artiagent synthesize`.
@@ -106,7 +106,7 @@ def read_rejections(out: Path) -> Counter[str]:
     reasons: Counter[str] = Counter()
     path = out / "rejected.jsonl"
     if not path.is_file():
-        raise UserError(f"'{out}' has lost its rejected.jsonl; the command that made the data set writes it again")
+        raise UserError(f"'{out}' has lost its rejected.jsonl; the command that made the dataset writes it again")
     with path.open(encoding="utf-8") as file:
         for line in file:
             record = json.loads(line)

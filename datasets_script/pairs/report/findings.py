@@ -1,4 +1,4 @@
-"""The biases of a data set in words, by simple rules."""
+"""The biases of a dataset in words, by simple rules."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ...agents.curation.measures import inside_outside_ratio
 from .statistics import Statistics, wilson_interval
 
 
-# Fewer flaws than this say little of a share: its 95 % interval is about 20 points wide.
+# Fewer artifacts than this say little of a share: its 95 % interval is about 20 points wide.
 _FEW = 100
-# Flaws or artifacts of a kind that a rule needs to speak of that kind.
+# Artifacts or artifacts of a kind that a rule needs to speak of that kind.
 _ENOUGH = 20
 # A model that looks at no image should stay below this; published VLMs reach about .1 on ArtiBench (spec §8).
 _HIGH_CONSTANT_IOU = 0.15
@@ -50,7 +50,9 @@ def find_biases(statistics: Statistics, recorded_pairs: int) -> list[Finding]:
 def _size(counts: Statistics) -> Iterator[Finding]:
     if counts.artifacts < _FEW:
         low, high = wilson_interval(round(counts.artifacts / 2), counts.artifacts)
-        text = f"{counts.artifacts} flaws are few: any share below may be off by {100 * (high - low) / 2:.0f} points."
+        text = (
+            f"{counts.artifacts} artifacts are few: any share below may be off by {100 * (high - low) / 2:.0f} points."
+        )
         yield Finding("few_flaws", text)
 
 
@@ -62,7 +64,7 @@ def _types(counts: Statistics) -> Iterator[Finding]:
         if share == 0:
             yield Finding("type_balance", f"There are no {name}.")
         elif share > 1.5 * even or share < even / 1.5:
-            text = f"{name.capitalize()} are {share:.0%} of all flaws; an even share is {even:.0%}."
+            text = f"{name.capitalize()} are {share:.0%} of all artifacts; an even share is {even:.0%}."
             yield Finding("type_balance", text)
     if all(even / 1.5 <= share <= 1.5 * even for share in shares.values()):
         yield Finding("type_balance", f"Types are even: {_listed(shares)}.", is_bias=False)
@@ -72,7 +74,7 @@ def _acceptance(counts: Statistics) -> Iterator[Finding]:
     made, kept = (sum(of[name] for of in counts.acceptance.values()) for name in ("made", "accepted"))
     if not made:
         return
-    yield Finding("acceptance", f"{kept} of {made} flaws made were kept ({kept / made:.0%}).", is_bias=False)
+    yield Finding("acceptance", f"{kept} of {made} artifacts made were kept ({kept / made:.0%}).", is_bias=False)
     for kind, of in counts.acceptance.items():
         if of["made"] >= _ENOUGH and of["accepted"] / of["made"] < 0.5 * kept / made:
             text = (
@@ -84,7 +86,7 @@ def _acceptance(counts: Statistics) -> Iterator[Finding]:
 
 def _positions(counts: Statistics) -> Iterator[Finding]:
     centre = counts.ninths[1, 1] / counts.artifacts
-    text = f"{centre:.0%} of flaws have their centre in the middle ninth of the image; an even spread has 11%."
+    text = f"{centre:.0%} of artifacts have their centre in the middle ninth of the image; an even spread has 11%."
     yield Finding("position", text, is_bias=centre > 2 / 9)
     for share, where in (
         (counts.ninths[0].sum(), "upper third"),
@@ -93,7 +95,7 @@ def _positions(counts: Statistics) -> Iterator[Finding]:
         (counts.ninths[:, 2].sum(), "right third"),
     ):
         if counts.artifacts >= _ENOUGH and share / counts.artifacts < 1 / 6:
-            told = f"{share / counts.artifacts:.0%} of flaws have their centre in the {where}"
+            told = f"{share / counts.artifacts:.0%} of artifacts have their centre in the {where}"
             yield Finding("position", f"Only {told}; an even spread has 33%.")
 
 
@@ -142,9 +144,9 @@ def _names(counts: Statistics) -> Iterator[Finding]:
         (name, most), number = totals.most_common(1)[0], len(totals)
         share = most / totals.total()
         if share > 0.25 and number > 1:
-            yield Finding(rule, f"{share:.0%} of flaws are {where} “{name}”, the most frequent of {number} names.")
+            yield Finding(rule, f"{share:.0%} of artifacts are {where} “{name}”, the most frequent of {number} names.")
         top = sum(count for _, count in totals.most_common(5)) / totals.total()
-        text = f"The five most frequent {rule} have {top:.0%} of the flaws with one; there are {number} names."
+        text = f"The five most frequent {rule} have {top:.0%} of the artifacts with one; there are {number} names."
         yield Finding(rule, text, is_bias=top > 0.75 and number > 5)
 
 
@@ -167,15 +169,15 @@ def _kernels(counts: Statistics) -> Iterator[Finding]:
 
 def _flaws_per_pair(counts: Statistics) -> Iterator[Finding]:
     (number, pairs), *_ = counts.artifacts_per_pair.most_common(1)
-    flaws = "one flaw" if number == 1 else f"{number} flaws"
-    text = f"{pairs / counts.pairs:.0%} of flawed images have {flaws}; a model learns to find just so many."
+    flaws = "one artifact" if number == 1 else f"{number} artifacts"
+    text = f"{pairs / counts.pairs:.0%} of artifact images have {flaws}; a model learns to find just so many."
     yield Finding("flaws_per_pair", text, is_bias=pairs / counts.pairs > 0.8)
 
 
 def _photographs(counts: Statistics) -> Iterator[Finding]:
     if counts.pairs > counts.photographs:
         text = (
-            f"{counts.pairs} pairs come from {counts.photographs} photographs: split training and test by "
+            f"{counts.pairs} pairs come from {counts.photographs} photos: split training and test by "
             "source_id, not by pair, or the test's scenes are known."
         )
         yield Finding("photographs", text)
@@ -187,7 +189,7 @@ def _changes(counts: Statistics) -> Iterator[Finding]:
         return
     weak = sum(ratio < 3 for ratio in ratios) / len(ratios)
     text = (
-        f"The median flaw changes its place {middle.median(ratios):.0f} times as much as the rest of the image; "
+        f"The median artifact changes its place {middle.median(ratios):.0f} times as much as the rest of the image; "
         f"{weak:.0%} less than 3 times."
     )
     yield Finding("change", text, is_bias=weak > 0.1)

@@ -1,4 +1,4 @@
-"""A few pairs to look at, read back from the data set."""
+"""A few pairs to look at, read back from the dataset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sample_pairs(out: Path, statistics: Statistics, of_each_type: int = 2) -> li
     Draw pairs at random, so many with each type of artifact as there are.
 
     Args:
-        out (`Path`): The data set that `statistics` were counted on.
+        out (`Path`): The dataset that `statistics` were counted on.
         statistics (`Statistics`): Its sample is drawn from.
         of_each_type (`int`, *optional*, defaults to 2): How many.
 

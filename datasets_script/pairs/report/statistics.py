@@ -52,18 +52,18 @@ class ConstantBox:
 @dataclass
 class Statistics:
     """
-    Counts of a data set. Everything but the names is of fixed size, however many pairs are counted.
+    Counts of a dataset. Everything but the names is of fixed size, however many pairs are counted.
 
     Attributes:
         acceptance (`Mapping`): `{"type/tool/kernel": {"made": …, "accepted": …}}`, as in `run.json`.
-        pairs, artifacts, photographs (`int`): How many; a run writes the pairs of one photograph one after the other.
-        types, tools, kernels, explanation_sources (`Counter[str]`): Flaws, and pairs for the last, by name.
-        entities, parts (`dict[str, Counter[str]]`): Flaws by name and type.
+        pairs, artifacts, photos (`int`): How many; a run writes the pairs of one photo one after the other.
+        types, tools, kernels, explanation_sources (`Counter[str]`): Artifacts, and pairs for the last, by name.
+        entities, parts (`dict[str, Counter[str]]`): Artifacts by name and type.
         artifacts_per_pair (`Counter[int]`): Pairs by how many artifacts they have.
         rejections (`Counter[str]`): Rejections by stage and reason.
         coverage (`dict[str, np.ndarray]`): Sum over artifacts of a type of the share of each cell that the box covers,
             shape `(GRID, GRID)`.
-        ninths (`np.ndarray` of shape `(3, 3)`): Flaws by where the centre of the box is.
+        ninths (`np.ndarray` of shape `(3, 3)`): Artifacts by where the centre of the box is.
         sample_size (`int`): Most pairs in memory at once.
         sample (`list[PairFacts]`): Up to so many pairs, each as likely as any other.
     """

@@ -436,7 +436,7 @@ class TestPal4Vst:
             "stylegan2/colour": self.label(np.stack([values] * 3, axis=-1)),
             "stylegan2/mixed": self.label(mixed),
             "stylegan2/small": self.label(values[:10]),
-            "stylegan2/torn": b"not a picture",
+            "stylegan2/torn": b"not an image",
         }
         for name, label in labels.items():
             task, stem = name.split("/")

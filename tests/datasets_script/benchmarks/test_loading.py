@@ -98,7 +98,7 @@ show(images=builder.info.splits["test"].num_examples, missing=missing)
         shown = run_clean(code, folder / "empty", folder / "home", True, **hub.environment(folder / "home"))
     assert shown["images"] == 1000
     assert not list(folder.rglob("0000.png"))
-    assert shown["missing"].startswith("BenchmarkError: source must be a folder, or a data set on the Hub")
+    assert shown["missing"].startswith("BenchmarkError: source must be a folder, or a dataset on the Hub")
     assert "hf download KRAFTON/ArtiBench" in shown["missing"]
     return folder / "home"
 

@@ -1,4 +1,4 @@
-"""The demo's photographs and their outlines: what is written fits what is annotated, and all of it can be used."""
+"""The demo's photos and their outlines: what is written fits what is annotated, and all of it can be used."""
 
 import copy
 import json
@@ -153,5 +153,5 @@ def test_missing_package_names_the_extra(with_source, tmp_path):
 @pytest.mark.parametrize("fields", [{"sha256": "0" * 64}, {"file": "skimage/data/no_such_photo.png"}])
 def test_another_picture_than_the_annotated_one_is_refused(with_source, tmp_path, fields):
     with_source(**fields)
-    with pytest.raises(ValueError, match="must be the photograph that was annotated"):
+    with pytest.raises(ValueError, match="must be the photo that was annotated"):
         write_demo_photos(tmp_path / "photos")

@@ -175,7 +175,7 @@ def test_a_folder_of_unusable_files_costs_nothing_but_those(photos, injector, wh
 
 
 class VanishingPhotos(AnnotationPerception):
-    """Someone deletes the second photograph while the first is being worked on."""
+    """Someone deletes the second photo while the first is being worked on."""
 
     def perceive(self, image: Image.Image, source_id: str) -> Perception:
         (self.path.parent / SOURCES[1]).unlink(missing_ok=True)
@@ -235,9 +235,7 @@ def test_workers_that_are_killed_whatever_they_do_end_the_run(tmp_path):
         process.start()
         return process
 
-    with pytest.raises(
-        RunAborted, match="worker 0 was killed \\(SIGKILL\\) 6 times with no photograph done in between"
-    ):
+    with pytest.raises(RunAborted, match="worker 0 was killed \\(SIGKILL\\) 6 times with no photo done in between"):
         WorkerPool(tmp_path, Shards(SOURCES, 1), start_worker, 1).execute()
 
 
@@ -253,13 +251,13 @@ def test_a_run_in_which_every_photograph_fails_alike_stops_instead_of_rejecting_
         Image.new("RGB", (256, 256), (number, 0, 0)).save(folder / f"{number:02d}.png")
     perception = BrokenPerception(photos / "annotations.json")
     run = make_run(folder, out, injector, sources=list_sources(folder), perception=perception)
-    with pytest.raises(RunAborted, match="20 photographs in a row failed, the last with 'unexpected RuntimeError"):
+    with pytest.raises(RunAborted, match="20 photos in a row failed, the last with 'unexpected RuntimeError"):
         run.execute(show_progress=False)
     log = list(parse_events((out / "logs" / "rank-00000.jsonl").read_text().splitlines()))
     failure = next(event for event in log if event["event"] == "failure")
     assert "the model has gone mad" in failure["reason"] and "in perceive" in failure["traceback"]
-    assert log[-1]["event"] == "stopped" and "20 photographs" in status_text(out)
-    # None of them counts as done, though shards of one photograph were finished.
+    assert log[-1]["event"] == "stopped" and "20 photos" in status_text(out)
+    # None of them counts as done, though shards of one photo were finished.
     assert not list((out / "shards").iterdir())
 
 

@@ -80,7 +80,7 @@ def test_paths_are_made_absolute_for_processes_that_begin_elsewhere(monkeypatch,
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"source": Path("nowhere")}, "`source` must be a folder of photographs, got 'nowhere'"),
+        ({"source": Path("nowhere")}, "`source` must be a folder of photos, got 'nowhere'"),
         ({"processes": 0}, "`processes` must be at least 1, got 0"),
         ({"limit": 0}, "`limit` must be at least 1, got 0"),
         ({"perception_batch_size": 0}, "`perception_batch_size` must be at least 1"),

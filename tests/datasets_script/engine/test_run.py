@@ -1,4 +1,4 @@
-"""The engine and the command line, with the embedded model at two steps on the demo's photographs."""
+"""The engine and the command line, with the embedded model at two steps on the demo's photos."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ...helpers.engine_runs import KEEP_ALL, SETTINGS, SOURCES, make_photos, mak
 from ...helpers.tiny_pipelines import tiny_flux
 
 
-# Two steps and two photographs: flaws that can be told from their surroundings.
+# Two steps and two photos: artifacts that can be told from their surroundings.
 TWO = SOURCES[::2]
 TWO_STEPS = replace(SETTINGS, injection=InjectionSettings(num_inference_steps=2))
 
@@ -52,7 +52,7 @@ def finished(photos, injector, tmp_path_factory) -> Path:
 
 
 class InterruptedPerception(AnnotationPerception):
-    """The user presses Ctrl-C at the second photograph."""
+    """The user presses Ctrl-C at the second photo."""
 
     def perceive(self, image: Image.Image, source_id: str) -> Perception:
         if source_id == TWO[1]:
@@ -243,15 +243,15 @@ def test_a_new_run_beside_another(photos, tmp_path, capsys):
         (["synthesize", "{photos}", "out", "--vlm-endpoint", "http://x"], "--vlm-endpoint needs --vlm"),
         (["synthesize", "{photos}", "out", "--perception", "sam3"], "--perception sam3 needs --vlm"),
         (["status", "{empty}"], "found no run.json"),
-        (["show", "{empty}", "--perception", "people"], "FOLDER must hold photographs"),
-        (["synthesize", "nowhere", "out"], "SOURCE must be a folder of photographs, got 'nowhere'"),
+        (["show", "{empty}", "--perception", "people"], "FOLDER must hold photos"),
+        (["synthesize", "nowhere", "out"], "SOURCE must be a folder of photos, got 'nowhere'"),
         (["synthesize", "{photos}", "out", "--tools", "melt"], "--tools must be among add, remove, distort, fuse"),
         (["synthesize", "{photos}", "out", "--max-artifacts", "0"], "--max-artifacts must be at least 1, got 0"),
         (["synthesize", "{photos}", "out", "--max-long-side", "64"], "--max-long-side must be at least 480, got 64"),
         (["synthesize", "{photos}", "out", "--model", "no/such-model"], "`model` must be 'embedded', a folder of"),
         (["synthesize", "{photos}", "out", "--model", "{empty}"], "`model` must be 'embedded', a folder of"),
         (["synthesize", "{photos}", "out", "--annotations", "none.json"], "--annotations must be a file"),
-        (["synthesize", "{empty}", "out"], "Tell what is in the photographs with a COCO-format file"),
+        (["synthesize", "{empty}", "out"], "Tell what is in the photos with a COCO-format file"),
         (["show", "{empty}"], "found no run.json"),
     ],
 )

@@ -18,7 +18,7 @@ from datasets_script.vlm import CachedVLM, EndpointVLM, VLMUnavailable
 from ...helpers.engine_runs import SETTINGS, SOURCES, make_photos, make_run, rows
 
 
-# Several flaws an image of all kinds, so that every question is asked.
+# Several artifacts an image of all kinds, so that every question is asked.
 VLM_SETTINGS = replace(SETTINGS, max_artifacts=3, max_target_share=1.0, max_rerolls=0)
 
 
@@ -53,7 +53,7 @@ def test_the_model_judges_and_explains_and_is_counted(whole, talking):
     run, pairs = json.loads((whole / "run.json").read_text()), list(read_pairs(whole))
     assert pairs and {pair.explanation_source for pair in pairs} == {str(talking)}
     assert {pair.clean_description for pair in pairs} == {"A whole thing, as it should be."}
-    assert {pair.explanation for pair in pairs} == {"The picture has a flaw. It cannot be real."}
+    assert {pair.explanation for pair in pairs} == {"The image has an artifact. It cannot be real."}
     artifacts = [artifact for pair in pairs for artifact in pair.artifacts]
     assert {artifact.label for artifact in artifacts} == {"one too many"}
     judged = [artifact for artifact in artifacts if artifact.type != "distortion"]
@@ -137,5 +137,5 @@ def test_a_model_that_never_gives_a_usable_answer_stops_the_run(
 ):
     monkeypatch.setattr("datasets_script.engine.run.MAX_FAILURES_IN_A_ROW", 2)
     vlm = vlm_at(proxy.reset(always="prose").base_url, talking)
-    with pytest.raises(RunAborted, match="2 photographs in a row failed, the last with 'no usable"):
+    with pytest.raises(RunAborted, match="2 photos in a row failed, the last with 'no usable"):
         run_with(vlm, photos, tmp_path, injector)

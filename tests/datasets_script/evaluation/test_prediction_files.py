@@ -83,7 +83,7 @@ def test_a_first_line_that_is_not_ours_is_told(tmp_path, header):
         ('{"id": "b", "answers": {"detected": "No"}}', "line 2: \"answers\" must be to .*, got 'detected'"),
         ('{"id": "b", "has_artifact": 1}', 'line 2: "has_artifact" must be true, false or null, got 1'),
         ('{"id": "b", "boxes": [[1, 2, 3]]}', 'line 2: "boxes" must be a list of .*, got .1, 2, 3. in it'),
-        ('{"id": "b", "mask": "none.png"}', 'line 2: "mask" must be a picture beside the file'),
+        ('{"id": "b", "mask": "none.png"}', 'line 2: "mask" must be an image beside the file'),
         ('{"id": "b", "boxes": [], "mask": "none.png"}', 'line 2: "mask" stands in place of "boxes"'),
         ('{"id": "b", "classes": [1]}', 'line 2: "classes" must be a list of texts, got 1'),
     ],

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation."""
+"""The images of an evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all pictures are drawn with, and the page that holds some of them."""
+"""What all images are drawn with, and the page that holds some of them."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class TestPerceptionSheet:
         return Perception((Entity("cat", 1, cat_box, box_mask((128, 96), cat_box), 1.0, (face, eye)),))
 
     def test_shows_the_level_of_each_part(self, photo, cat):
-        # Alone on its sheet the photograph starts at (28, 100) and is 420 pixels wide.
+        # Alone on its sheet the photo starts at (28, 100) and is 420 pixels wide.
         sheet = np.asarray(perception_sheet([("cat.png", photo, cat)]), dtype=float)
         plain = np.asarray(photo.resize((420, 315), Image.Resampling.LANCZOS), dtype=float)
         change = sheet[100:415, 28:448] - plain
@@ -164,7 +164,7 @@ class TestPerceptionSheet:
         assert five.width == 1372 and five.height > perception_sheet([("cat.png", photo, cat)]).height
 
     def test_needs_a_photograph(self):
-        with pytest.raises(ValueError, match="`items` must hold at least one photograph"):
+        with pytest.raises(ValueError, match="`items` must hold at least one photo"):
             perception_sheet([])
 
 

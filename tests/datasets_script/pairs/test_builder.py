@@ -1,4 +1,4 @@
-"""The builder of the data set of pairs: its configs, splits, streaming, processes, and sources that are none."""
+"""The builder of the dataset of pairs: its configs, splits, streaming, processes, and sources that are none."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -44,7 +45,7 @@ CONFIGS = ("pairs", "images", "vqa", "masks", "instructions", "comparisons")
 
 @pytest.fixture(scope="module")
 def pairs():
-    # Two pairs of one photograph, which must stay together.
+    # Two pairs of one photo, which must stay together.
     return [make_pair(index, source_id=f"photo{index // 2}.png") for index in range(6)]
 
 
@@ -281,7 +282,7 @@ def seen(rows):
 
 def test_trl_rows_need_no_package_but_datasets(out, prepared, tmp_path):
     """Of a folder, of the same files on the Hub, streaming or not, and of the cache."""
-    options = {"coordinates": "qwen3", "test_share": 0.5, "seed": 1}
+    options: dict[str, Any] = {"coordinates": "qwen3", "test_share": 0.5, "seed": 1}
     expected = seen(build(out, tmp_path / "cache", "vqa", **options)["test"])
     with LocalHub() as hub:
         hub.create_repository("dataset", "tester/pairs")

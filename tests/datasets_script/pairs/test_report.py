@@ -209,7 +209,7 @@ class TestNumbers:
         assert coverage.shape == (GRID, GRID) and (coverage[:, :12] == 2).all() and not coverage[:, 12:].any()
 
     def test_the_constant_box_is_the_left_half(self, content):
-        # With the two images whose flaws are there its IoU is 1, with the third 0.
+        # With the two images whose artifacts are there its IoU is 1, with the third 0.
         constant = content["numbers"]["constant_box"]
         assert constant["box"] == [0, 0, 0.5, 1] and constant["n"] == 3
         assert constant["mean_iou"] == pytest.approx(2 / 3)
@@ -307,10 +307,10 @@ class TestFindings:
     @pytest.mark.parametrize(
         "rule, words, changes",
         [
-            ("position", "99% of flaws have their centre in the middle ninth", {"box": (0.4, 0.4, 0.6, 0.6)}),
+            ("position", "99% of artifacts have their centre in the middle ninth", {"box": (0.4, 0.4, 0.6, 0.6)}),
             ("constant_box", "reaches a mean IoU of at least 0.99", {"box": (0.375, 0.375, 0.625, 0.625)}),
             ("size", "The median box covers 4.0% of the image", {"box": (0.4, 0.4, 0.6, 0.6)}),
-            ("entities", "99% of flaws are on “person”", {"entity": "person"}),
+            ("entities", "99% of artifacts are on “person”", {"entity": "person"}),
             ("change", "99% less than 3 times", {"change_outside": 0.1}),
         ],
     )
@@ -322,8 +322,8 @@ class TestFindings:
     def test_types_out_of_balance(self):
         pairs = [facts(n, flaw("duplication" if n < 54 else "omission")) for n in range(100)]
         assert found(counted(*pairs))["type_balance"] == [
-            "Duplications are 54% of all flaws; an even share is 25%.",
-            "Omissions are 46% of all flaws; an even share is 25%.",
+            "Duplications are 54% of all artifacts; an even share is 25%.",
+            "Omissions are 46% of all artifacts; an even share is 25%.",
             "There are no distortions.",
             "There are no fusions.",
         ]
@@ -331,8 +331,8 @@ class TestFindings:
     def test_a_side_without_flaws(self):
         pairs = [facts(n, flaw(box=(0.0, 0.0, 0.1 + n / 100, 0.1))) for n in range(20)]
         texts = found(counted(*pairs))["position"]
-        assert "Only 0% of flaws have their centre in the right third; an even spread has 33%." in texts
-        assert "Only 0% of flaws have their centre in the lower third; an even spread has 33%." in texts
+        assert "Only 0% of artifacts have their centre in the right third; an even spread has 33%." in texts
+        assert "Only 0% of artifacts have their centre in the lower third; an even spread has 33%." in texts
 
     def test_size_and_part_that_tell_the_type(self):
         small = [facts(n, flaw("omission", (0.1, 0.1, 0.2, 0.2))) for n in range(30)]
@@ -350,8 +350,8 @@ class TestFindings:
 
     def test_pairs_of_one_photograph_few_flaws_and_missing_pairs(self):
         biases = found(counted(facts(0, flaw(), photograph="a"), facts(1, flaw(), photograph="a")), recorded=5)
-        assert "2 pairs come from 1 photographs" in biases["photographs"][0]
-        assert biases["few_flaws"][0].startswith("2 flaws are few")
+        assert "2 pairs come from 1 photos" in biases["photographs"][0]
+        assert biases["few_flaws"][0].startswith("2 artifacts are few")
         assert biases["missing_pairs"] == ["run.json tells of 5 pairs, the files hold 2."]
 
 
@@ -455,7 +455,7 @@ class TestMistakes:
 class TestCommand:
     def test_tells_what_was_found_and_where_it_is(self, out):
         printed = (out / "printed.txt").read_text()
-        assert "- 4 flaws are few" in printed and str(out / "report.html") in printed
+        assert "- 4 artifacts are few" in printed and str(out / "report.html") in printed
 
     def test_a_file_is_no_folder_to_write_to(self, out):
         args = parse(str(out), "--to", str(out / "run.json"))

@@ -1,4 +1,4 @@
-"""Pairs to parquet and back, and the data set's card."""
+"""Pairs to parquet and back, and the dataset's card."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def make_pair(index: int) -> Pair:
         flawed=images[2],
         caption="a cup",
         clean_description="A whole cup.",
-        explanation="Two flaws.",
+        explanation="Two artifacts.",
         explanation_source="template",
         grid=GRID,
         seed=2**63 - 1,
@@ -170,7 +170,7 @@ def test_the_card_describes_every_column_and_gives_the_run(out):
         {"config_name": "pairs", "default": True, "data_files": [{"split": "train", "path": "data/*.parquet"}]}
     ]
     assert card.data.license == "unknown"
-    assert "3 pairs made from 2 photographs" in card.text
+    assert "3 pairs made from 2 photos" in card.text
     assert "| fusion | 3 | 5 |" in card.text and "| omission | 0 | 1 |" in card.text
     assert '"torch": "2.15.0"' in card.text
     assert not list(out.glob("*.incomplete"))
