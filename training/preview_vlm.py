@@ -258,7 +258,7 @@ def _section(number: int, item: Conversation) -> str:
     warnings = "".join(f'<p class="note warning">{escape(warning)}</p>' for warning in item.warnings)
     text = "".join(_span(run) for run in item.runs)
     return (
-        f'<section class="section"><h2>Conversation {number}</h2>'
+        f"<section><h2>Conversation {number}</h2>"
         f'<p class="faint">{total:,} tokens, {learned:,} of them learned</p>'
         f"{warnings}{figures}<pre>{text}</pre></section>"
     )

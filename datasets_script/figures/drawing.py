@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -46,7 +46,7 @@ def with_mask(
     framed = Image.new("L", (image.width + 2 * outline, image.height + 2 * outline))
     framed.paste(inside, (outline, outline))
 
-    def filtered(kind: type[ImageFilter.MinFilter | ImageFilter.MaxFilter], size: int) -> np.ndarray:
+    def filtered(kind: Callable[[int], ImageFilter.RankFilter], size: int) -> np.ndarray:
         return np.asarray(framed.filter(kind(size)))[outline:-outline, outline:-outline] > 0
 
     area = np.asarray(inside) > 0

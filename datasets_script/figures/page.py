@@ -18,7 +18,7 @@ h1 {{ font-size: 26px; margin: 0; }} h2 {{ font-size: 20px; margin: 36px 0 8px; 
 .faint {{ color: #63636b; font-size: 14px; }} .blue {{ color: {as_hex(BLUE)}; }} .orange {{ color: {as_hex(ORANGE)}; }}
 .note {{ border-left: 5px solid {as_hex(RULE)}; padding: 4px 12px; margin: 8px 0; }}
 .warning {{ border-color: {as_hex(ORANGE)}; background: #fdf4ee; }}
-.section {{ border-top: 1px solid {as_hex(RULE)}; padding: 16px 0; }}
+section, .section {{ border-top: 1px solid {as_hex(RULE)}; padding: 16px 0; }}
 figure {{ margin: 0; }} img {{ max-width: 100%; height: auto; }} figure img {{ display: block; }}
 table {{ border-collapse: collapse; font-size: 14px; margin: 8px 0; }}
 th, td {{ text-align: left; padding: 3px 20px 3px 0; border-bottom: 1px solid {as_hex(RULE)}; }}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .intervals import Bootstrap, score_with_intervals
-from .rouge import check_texts
+from .texts import check_texts
 from .versions import versions
 
 

@@ -300,8 +300,8 @@ def _runs(rle: Mapping[str, Any]) -> _Runs:
         lengths = np.asarray(counts, dtype=np.int64)
     if not len(lengths) or lengths.min() < 0 or lengths.max() > width * height or lengths.sum() != width * height:
         raise ValueError(
-            f"the runs of an RLE must fill its {width}x{height} px, that is add up to {width * height} pixels, got "
-            f"{lengths.sum()}"
+            f"the runs of an RLE must fill its {width}x{height} px, got {lengths.sum()} px: they must add up to "
+            f"{width * height} pixels, got {lengths.sum()}"
         )
     return _Runs(lengths, (width, height))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .intervals import Bootstrap, score_with_intervals
+from .texts import check_texts
 from .versions import versions
 
 
@@ -93,15 +94,3 @@ def rouge_statistics(
         scores = scorer.score(reference, prediction or "")
         row[:] = [scores[name].fmeasure for name in ROUGE_TYPES]
     return statistics
-
-
-def check_texts(predictions: Sequence[str | None], references: Sequence[str]) -> None:
-    """
-    Raises:
-        ValueError: lengths that differ, or a blank reference.
-    """
-    if len(predictions) != len(references):
-        raise ValueError(f"`predictions` must be as many as `references`, {len(references)}, got {len(predictions)}")
-    for index, reference in enumerate(references):
-        if not (reference or "").strip():
-            raise ValueError(f"`references` must be texts that are not blank, got {reference!r} at {index}")
