@@ -128,7 +128,7 @@ def run(program: str, models: dict[str, str], home: Path, variables: dict[str, s
 
 
 @pytest.mark.parametrize("family", MODELS)
-def test_installed_package_makes_a_clean_and_a_flawed_image(installed: dict[str, dict], family: str) -> None:
+def test_installed_package_makes_a_clean_and_an_artifact_image(installed: dict[str, dict], family: str) -> None:
     report = installed[family]
     assert report["module"] == "diffusers_artifact.pipeline"
     assert report["sizes"] == [[64, 64], [64, 64]]
