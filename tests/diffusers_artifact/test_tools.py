@@ -1,4 +1,4 @@
-"""The artifact tools: hand-drawn examples that show what each does, and properties that hold for every mapping."""
+"""The artifact tools: hand-drawn examples of each, and properties of every mapping."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,7 @@ def seeded(seed=0):
 
 
 def drawn(drawing, letters):
-    """The patch set of the characters of `drawing` that are among `letters`."""
+    """Return the patch set of the characters of `drawing` that are among `letters`."""
     return np.array([[character in letters for character in line] for line in drawing.split()])
 
 
@@ -49,13 +49,13 @@ def assert_drawn(patches, drawing, letters):
 
 
 def mapped(made):
-    """What a tool made, where it must be a mapping."""
+    """Assert that a tool made a mapping, and return it."""
     assert isinstance(made, PatchMapping), made
     return made
 
 
 def pairs_of(mapping):
-    """`(target, reference)` as (row, column) each."""
+    """Return `(target, reference)` pairs, each as (row, column)."""
     columns = mapping.grid[1]
     return [
         (divmod(target, columns), divmod(reference, columns))
@@ -619,7 +619,7 @@ def test_add_takes_the_best_score(scene, seed):
 
 
 def is_candidate(part, offset, distance):
-    """Whether the copy's centre is in the band whichever of equally central patches is the centre."""
+    """Return whether the copy's centre lies in the band for every choice among equally central patches."""
     points = np.argwhere(part)
     spread = np.abs(points - points.mean(axis=0)).sum(axis=1)
     depth = l1_distance(~np.pad(part, 1))[1:-1, 1:-1]
