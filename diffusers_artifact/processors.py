@@ -47,7 +47,7 @@ class InjectionAttnProcessor:
 @contextmanager
 def swapped_processors(transformer: Any, processors: Mapping[str, InjectionAttnProcessor]) -> Iterator[None]:
     """
-    Install other attention processors for the duration of a `with` block, and restore the originals in any case.
+    Install other attention processors for the duration of a `with` block, and restore the originals at its end.
 
     Args:
         transformer (`~diffusers.ModelMixin`): The diffusion transformer.

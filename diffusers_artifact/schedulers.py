@@ -55,7 +55,7 @@ class FlowMatchSolverScheduler(FlowMatchEulerDiscreteScheduler, ABC):
             interval. Exactly one evaluation of every step does.
         num_function_evaluations (`int`): Calls of `step` since `set_timesteps`.
         order (`int`): Evaluations per step, as stock pipelines count them. It is 1 if `sigmas` were given, because
-            they then take the number of timesteps for the number of steps.
+            stock pipelines then take the number of timesteps for the number of steps.
     """
 
     timesteps: torch.Tensor
@@ -245,4 +245,4 @@ SOLVERS: dict[str, type[FlowMatchSolverScheduler]] = {
     "fireflow": FireFlowSolverScheduler,
     "uni_inv": UniInvSolverScheduler,
 }
-"""Solvers by name. Invert and denoise with the same one: denoising with Euler reduces the others to order 1."""
+"""Solvers by name. Use one for both directions: denoising with Euler reduces FireFlow and midpoint to order 1."""

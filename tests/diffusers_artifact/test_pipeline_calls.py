@@ -247,7 +247,10 @@ def test_an_unsupported_transformer_is_refused_with_the_supported_ones(pipe, pho
         ({"cache_device": "disk"}, "`cache_device` must be one of model, cpu, got 'disk'"),
         ({"output_type": "jpg"}, "`output_type` must be one of pil, np, pt, latent, got 'jpg'"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, r"must be among \['latents'\], got \['noise'\]"),
-        ({"image": torch.zeros(1, 3, 64, 96, dtype=torch.uint8)}, "floating-point dtype, .* got torch.uint8"),
+        (
+            {"image": torch.zeros(1, 3, 64, 96, dtype=torch.uint8)},
+            r"`image` must have a floating-point dtype and lie in \[0, 1\], got torch.uint8",
+        ),
     ],
 )
 def test_bad_arguments_are_named(pipe, photo, arguments, message):
