@@ -97,8 +97,8 @@ class RunRecord:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise UserError(
-                f"'{path}' must be the record of a run, but {error}; put a copy in its place, or delete the file and "
-                "give the command that began the run, which writes it again"
+                f"'{path}' must be the record of a run, but {error}; restore a copy of it, or delete it and repeat "
+                "the command that began the run, which writes it again"
             ) from error
 
     @classmethod

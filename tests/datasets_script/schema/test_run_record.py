@@ -73,7 +73,7 @@ def test_a_broken_record_is_refused_with_what_is_wrong_and_what_to_do(tmp_path, 
         RunRecord.read(tmp_path)
     message = str(caught.value)
     assert str(tmp_path / "run.json") in message and problem in message
-    assert "give the command that began the run, which writes it again" in message
+    assert "repeat the command that began the run, which writes it again" in message
 
 
 def test_a_folder_without_a_record_is_no_run(tmp_path):
