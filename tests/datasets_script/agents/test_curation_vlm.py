@@ -330,7 +330,7 @@ class TestTexts:
             ),
             (
                 {"explanation": "The third image has an eye on the cheek.", "label": "eye on cheek"},
-                "no usable local explanation: `explanation` must not speak of the pictures it was made from, "
+                "no usable local explanation: `explanation` must not refer to the images of the question, "
                 "got 'third image'",
                 '{"explanation": "The third image has an eye on the cheek.", "label": "eye on cheek"}',
             ),

@@ -107,7 +107,7 @@ class TestExplain:
     @pytest.mark.parametrize(
         ("text", "reason"),
         [
-            (" \n", "is blank"),
+            (" \n", "must not be blank"),
             ("In the third image the cat has two tails.", "'third image'"),
             ("Unlike in the original picture, there is no tail.", "'original picture'"),
             ("The tail of image 3 is gone.", "'image 3'"),
@@ -139,5 +139,5 @@ class TestExplain:
 class TestDescribe:
     def test_read(self):
         assert describe.read({"description": "A cat.\nAll whole. "}) == "A cat. All whole."
-        with pytest.raises(ValueError, match="`description` is blank"):
+        with pytest.raises(ValueError, match="`description` must not be blank, got"):
             describe.read({"description": " "})
