@@ -344,7 +344,7 @@ def test_malformed_files_are_refused_at_the_door(tmp_path, content, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(AnnotationError, match="absent.json: no such file"):
+    with pytest.raises(AnnotationError, match="absent.json: must be a COCO-format JSON file, got no such file"):
         AnnotationPerception(tmp_path / "absent.json")
 
 
