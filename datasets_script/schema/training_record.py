@@ -131,7 +131,7 @@ class TrainingRecord:
         path = folder / TRAINING_FILE
         if not path.is_file():
             raise UserError(
-                f"PATH must be a model with its {TRAINING_FILE}, as the scripts of training/ leave it, found none in "
+                f"PATH must be a model with its {TRAINING_FILE}, as the scripts of training/ write it, found none in "
                 f"'{folder}'"
             )
         try:

@@ -31,8 +31,7 @@ _WORKING_SIDE = 1024
 # Least size of a face, as a share of the long side. A smaller one belongs to a person of under 1 % of the image.
 _MIN_FACE_SHARE = 0.03
 
-# Least share of a body that must lie within the outline of all people. Correct bodies reach at least 0.67, wrong ones
-# are near 0.
+# Least share of a body that must lie within the outline of all people; for a wrong body it is near 0.
 _MIN_AGREEMENT = 0.5
 
 # Thresholds for a person without a visible face: the detector's score, the pose model's, and the share above.

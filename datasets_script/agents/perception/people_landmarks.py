@@ -59,8 +59,7 @@ _OUTLINE_MARGIN = 1.2
 # From a face to the body below it, in heights of the face: distance of the hips' centre, and side of the region.
 _HIPS_BELOW_FACE, _BODY_SIDE = 3.6, 11.0
 
-# Scores of the mesh and the hand model reach 0.6 for other things (an ear, a ball), and mostly exceed 0.95 for faces
-# and hands.
+# Lower scores of the mesh and the hand model are mostly of other things, such as an ear or a ball.
 _MIN_LANDMARK_SCORE = 0.8
 
 _SEEN = 0.5

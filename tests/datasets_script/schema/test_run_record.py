@@ -1,4 +1,4 @@
-"""The record of a run: what is read of it, and what of a broken one is told."""
+"""The record of a run: reading it, and the messages about a broken one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDENTITY: dict[str, Any] = {
     "versions": {"torch": "2.15.0"},
     "sources": {"count": 22, "sha256": "d426"},
 }
-# As a run wrote it before there was a type for it.
+# The stored form, which must not change.
 COMPLETE: dict[str, Any] = {
     **IDENTITY,
     "status": "complete",
