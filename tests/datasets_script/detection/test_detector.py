@@ -1,4 +1,4 @@
-"""Images in which flaws are looked for: the detector, its pictures and the command."""
+"""The detector of artifacts, its figures and the command."""
 
 from __future__ import annotations
 
@@ -113,11 +113,11 @@ class TestDetector:
         with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
             ArtifactDetector(vlm, batch_size=0)
 
-    def test_boxes_are_in_the_upright_picture(self, tmp_path):
+    def test_boxes_are_in_the_upright_image(self, tmp_path):
         exif = Image.Exif()
         exif[0x0112] = 6
-        picture = Image.new("RGB", SIZE, (200, 0, 0))
-        picture.save(tmp_path / "turned.jpg", exif=exif)
+        image = Image.new("RGB", SIZE, (200, 0, 0))
+        image.save(tmp_path / "turned.jpg", exif=exif)
         for image in (tmp_path / "turned.jpg", Image.open(tmp_path / "turned.jpg")):
             detection = ArtifactDetector(Scripted())(image)
             assert detection.size == (20, 40) and detection.regions and detection.regions[0].box == (5, 20, 10, 40)
@@ -125,7 +125,7 @@ class TestDetector:
     def test_pixels_of_16_bits_are_not_clipped_and_what_is_no_image_is_told(self, tmp_path):
         grey = Image.fromarray(np.full((20, 40), 128 * 257, dtype=np.uint16))
         assert upright(grey).getpixel((0, 0)) == (128, 128, 128)
-        (tmp_path / "note.png").write_text("no picture")
+        (tmp_path / "note.png").write_text("no image")
         with pytest.raises(SourceError, match="not an image"):
             ArtifactDetector(Scripted())([RED, tmp_path / "note.png"])
 
@@ -159,7 +159,7 @@ def test_labels_belong_to_their_boxes_in_any_form(convention, answer):
     }
 
 
-class TestPicture:
+class TestFigure:
     def test_a_numbered_box_is_drawn_where_the_region_is(self):
         image = Image.new("RGB", (768, 768), "white")
         region = DetectedRegion((100, 200, 300, 400), "six fingers")
@@ -187,10 +187,10 @@ class TestPicture:
 
 
 class TestCommand:
-    def test_images_and_folders_give_lines_and_pictures(self, talker, photos, tmp_path, capsys):
+    def test_images_and_folders_give_lines_and_figures(self, talker, photos, tmp_path, capsys):
         out = photos / "seen"
         options = ("--model", talker, "--out", out, "--device", "cpu", "--coordinates", "normalized")
-        for _ in range(2):  # the pictures of the first call are no inputs of the second
+        for _ in range(2):  # the figures of the first call are no inputs of the second
             assert run(photos / "a.png", photos, *options, "--cache", tmp_path / "cache", "--batch-size", 3) == 0
             told = capsys.readouterr()
             lines = [json.loads(line) for line in told.out.splitlines()]
@@ -229,7 +229,7 @@ class TestCommand:
             told.startswith("artiagent: nothing was asked: 1 of 1 images cannot be used\n  ") and "Trace" not in told
         )
 
-    def test_a_picture_that_goes_away_while_the_model_is_loaded_is_told_in_a_line(self, photos, tmp_path, capsys):
+    def test_an_image_that_goes_away_while_the_model_is_loaded_is_told_in_a_line(self, photos, tmp_path, capsys):
         def remove_it_first(args):
             detector = ArtifactDetector(Scripted())
             inputs = [command.Input(photos / "a.png", Path("a.png"))]

@@ -251,7 +251,7 @@ def test_a_new_run_beside_another(photos, tmp_path, capsys):
         (["synthesize", "{photos}", "out", "--model", "no/such-model"], "`model` must be 'embedded', a folder of"),
         (["synthesize", "{photos}", "out", "--model", "{empty}"], "`model` must be 'embedded', a folder of"),
         (["synthesize", "{photos}", "out", "--annotations", "none.json"], "--annotations must be a file"),
-        (["synthesize", "{empty}", "out"], "Tell what is in the photos with a COCO-format file"),
+        (["synthesize", "{empty}", "out"], "Describe the photos in a COCO-format file"),
         (["show", "{empty}"], "found no run.json"),
     ],
 )
