@@ -108,8 +108,8 @@ def read_rejections(out: Path) -> Counter[str]:
     path = out / "rejected.jsonl"
     if not path.is_file():
         raise UserError(
-            f"`out` must hold rejected.jsonl, got '{out}' without it; run the command that made the dataset to write it "
-            "again"
+            f"`out` must hold rejected.jsonl, got '{out}' without it; run the command that made the dataset to write "
+            "it again"
         )
     with path.open(encoding="utf-8") as file:
         for line in file:
