@@ -203,14 +203,14 @@ def test_load_benchmark_streams_images_as_published(folder, source):
     second = next(images)
     assert second.image == picture(1, (8, 10))
     assert second.regions[0].bbox == (2.0, 1.0, 6.0, 5.0)
-    with pytest.raises(BenchmarkError, match="splits of .* are test, got 'train'"):
+    with pytest.raises(BenchmarkError, match="`split` must be one of test for .*, got 'train'"):
         next(load_benchmark(folder, "train"))
 
 
 def test_sizes_are_those_of_the_images_in_their_order(folder):
     sizes = load_sizes(folder)
     assert list(sizes.items()) == [(image.id, image.size) for image in load_benchmark(folder)] and sizes
-    with pytest.raises(BenchmarkError, match="splits of"):
+    with pytest.raises(BenchmarkError, match="`split` must be one of"):
         load_sizes(folder, "train")
 
 
@@ -272,9 +272,9 @@ def test_the_command_lists_benchmarks_and_tells_what_to_fetch(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["artibench", "--source", "/nowhere"], "source must be a folder, got '/nowhere'"),
+        (["artibench", "--source", "/nowhere"], "`source` must be a folder, got '/nowhere'"),
         (["artibench", "--source", ".", "--num-proc", "0"], "--num-proc must be at least 1, got 0"),
-        (["artibench", "--source", ".", "--split", "val"], "splits of artibench are test, got 'val'"),
+        (["artibench", "--source", ".", "--split", "val"], "`splits` must be among test for artibench, got 'val'"),
         (["artibench", "--config", "vqa"], "--config is for artiagent alone"),
         (["artiagent", "--source", ".", "--config", "all"], "--config must be one of pairs, images, vqa, masks"),
         (["artiagent", "--source", ".", "--split", "x"], "--split is for benchmarks"),
