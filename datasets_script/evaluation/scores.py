@@ -1,4 +1,4 @@
-"""Predictions against a benchmark: one pass over its images, then the scores."""
+"""Scoring of predictions on a benchmark: one pass over its images, then the scores."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ MISSING = "there is no prediction for it"
 @dataclass(frozen=True)
 class ScoringSettings:
     """
-    What the numbers mean.
+    Settings of the scoring.
 
     Attributes:
-        protocol (`str`): Which "mIoU": see [`evaluate_metrics.functional.miou.miou`].
-        empty (`str`): What IoU and F1 are where neither truth nor prediction has a pixel; see there.
-        threshold (`float`): Above which value a predicted heat map says "artifact".
-        truth_threshold (`float`): The same for a heat map of the benchmark (RichHF-18k: 0.3).
-        resize (`str`): What happens to a predicted mask of another size than its image; see there.
-        css_model (`str`, *optional*): Model of the sentence embeddings; `None` leaves CSS out.
-        bootstrap (`Bootstrap`): How intervals are made.
+        protocol (`str`): Definition of mIoU, see [`evaluate_metrics.functional.miou.miou`].
+        empty (`str`): IoU and F1 of an image where neither truth nor prediction has a pixel, see the same function.
+        threshold (`float`): Value in [0, 1] above which a pixel of a predicted heat map counts as artifact.
+        truth_threshold (`float`): Same for heat maps of the benchmark.
+        resize (`str`): What to do with a predicted mask whose size differs from its image, see
+            [`evaluate_metrics.functional.regions.region_mask`].
+        css_model (`str`, *optional*): Sentence-embedding model for CSS; `None` skips CSS.
+        bootstrap (`Bootstrap`): Settings of the confidence intervals.
     """
 
     protocol: str = "artiagent"
@@ -51,8 +52,14 @@ class ScoringSettings:
 @dataclass(frozen=True)
 class Located:
     """
-    How well the artifacts of one image were found: its IoU, the share of it that they cover, whether any pixel was
-    predicted, and their classes.
+    Localization result of one image with artifacts.
+
+    Attributes:
+        id (`str`): Id of the image.
+        iou (`float`): IoU of predicted and true pixels.
+        area (`float`): Share of the image that the true artifacts cover, in [0, 1].
+        is_predicted (`bool`): Whether any pixel was predicted.
+        classes (`tuple[str, ...]`): Classes of the true artifacts.
     """
 
     id: str
@@ -63,13 +70,13 @@ class Located:
 
     @property
     def rank(self) -> tuple[float, bool, str]:
-        """Order from worst to best; a wrong place shows more than none at all."""
+        """Return the sort key from worst to best; of two IoUs of 0, a wrong place comes before no place."""
         return self.iou, not self.is_predicted, self.id
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredImage:
-    """An image of the benchmark, what was predicted of it, and how well its artifacts were found."""
+    """Image of the benchmark with its prediction and localization result."""
 
     image: BenchmarkImage
     prediction: Prediction
