@@ -32,7 +32,7 @@ def status_text(out: Path) -> str:
     size = run.settings["shard_size"]
     shards, finished = -(-count // size), sum(1 for _ in (out / "shards").glob("*.json"))
     ranks = working_ranks(out)
-    state = "complete" if run.is_complete else "at work" if ranks else "stopped"
+    state = "complete" if run.is_complete else "running" if ranks else "stopped"
     lines = [
         f"{out}: {state}",
         f"shards {finished}/{shards}, photos {totals.sources}/{count} in finished shards, "
@@ -40,7 +40,7 @@ def status_text(out: Path) -> str:
     ]
     samples = [_latest_samples(out, rank) for rank, _ in ranks]
     lines += [_rank_line(*who, done) for who, done in zip(ranks, samples, strict=True)]
-    if state == "at work":
+    if state == "running":
         lines.append(_time_left(count - totals.sources, samples))
     elif state == "stopped":
         lines.append(_last_words(out))
@@ -67,7 +67,7 @@ def _rank_line(rank: int, world_size: int, samples: list[dict[str, Any]]) -> str
     seconds = sum(event["seconds"] for event in samples)
     at = f", last '{samples[-1]['source_id']}'" if samples else ""
     rate = f", {sum(event['pairs'] for event in samples) / seconds:.2f} pairs/s" if seconds else ""
-    return f"rank {rank} of {world_size}: at work{at}{rate}"
+    return f"rank {rank} of {world_size}: running{at}{rate}"
 
 
 def _time_left(photos: int, samples_of_ranks: list[list[dict[str, Any]]]) -> str:

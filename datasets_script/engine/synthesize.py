@@ -57,8 +57,8 @@ def synthesize(
     show_progress: bool = True,
 ) -> Path:
     """
-    Make a dataset of pairs of clean and artifact images from photos, as `artiagent synthesize` does: the same arguments
-    give the same pairs. You can interrupt it at any time; the same call continues.
+    Make a dataset of pairs of clean and artifact images from photos, as `artiagent synthesize` does: the same
+    arguments give the same pairs. You can interrupt it at any time; the same call continues.
 
     Args:
         photos (`str`, `os.PathLike` or a sequence of them):
