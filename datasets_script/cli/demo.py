@@ -19,7 +19,7 @@ This is `artiagent synthesize` with settings that suit these photos."""
 
 EPILOG = """\
 examples:
-  artiagent demo
+  artiagent demo                          make pairs in runs/demo
   artiagent demo --out demo-1 --seed 1    inject other artifacts into the same photos
   artiagent show runs/demo                draw the pairs"""
 

@@ -27,7 +27,7 @@ _LARGEST_RATIO = 200
 
 DESCRIPTION = """\
 Ask a vision-language model whether each image has structural artifacts and, if so, where they are and what is wrong.
-Prints one JSON object per image to the standard output, and writes a copy of each image with numbered boxes."""
+Print one JSON object per image to the standard output, and write a copy of each image with numbered boxes."""
 
 EPILOG = f"""\
 Each line of output is a JSON object for one image, in the order of the images:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 DESCRIPTION = """\
-Score predictions on a benchmark. Prints the paper's table with your model as its last row, then every score with its
+Score predictions on a benchmark. Print the paper's table with your model as its last row, then every score with its
 95 % bootstrap interval and its protocol. Answers that cannot be parsed are counted and listed separately, and never
 count as "no"."""
 
 EPILOG = """\
-PREDICTIONS holds one JSON object per line and image. It has the "id" of the image and either "answer", the model's raw
+Each line of PREDICTIONS is a JSON object for one image. It has the image's "id" and either "answer", the model's raw
 text, or any of "has_artifact" (true or false), "boxes" ([[x_min, y_min, x_max, y_max], ...] in pixels), "mask" (path
 of an image file) and "explanation". `artiagent predict` writes such files.
 
@@ -71,7 +71,8 @@ def add_arguments(parser: Parser) -> None:
         "--empty",
         choices=EMPTY_POLICIES,
         default="one",
-        help="IoU and F1 of an image where neither truth nor prediction has a pixel (default: one)",
+        help="IoU and F1 of an image where neither truth nor prediction has a pixel: 1, 0, left out of the mean, or as "
+        "LEGION's code has them (IoU 0, F1 1) (default: one)",
     )
     meaning.add_argument(
         "--threshold",
@@ -89,7 +90,8 @@ def add_arguments(parser: Parser) -> None:
         "--resize",
         choices=RESIZE_POLICIES,
         default="error",
-        help="what to do with a predicted mask whose size differs from its image (default: error)",
+        help="if the size of a predicted mask differs from its image, stop with an error or resize the prediction "
+        "(default: error)",
     )
     meaning.add_argument(
         "--css-model",

@@ -20,13 +20,24 @@ if TYPE_CHECKING:
     from ..vlm.base import VLM
 
 
-def add_perception_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("perception: find entities and their parts in the photos")
+def add_perception_options(
+    parser: argparse.ArgumentParser, default: str | None = "annotations", default_help: str = "annotations"
+) -> None:
+    """
+    Add the options for choosing and loading a perception backend, which [`perception_spec`] reads.
+
+    Args:
+        parser (`argparse.ArgumentParser`): Parser to add them to.
+        default (`str`, *optional*, defaults to `"annotations"`): Default backend; `None` for no backend.
+        default_help (`str`, *optional*, defaults to `"annotations"`): Default backend as the help words it.
+    """
+    group = parser.add_argument_group("perception (finds entities and their parts in the photos)")
     group.add_argument(
         "--perception",
         choices=BACKENDS,
-        default="annotations",
-        help="; ".join(f"{name}: {backend.help}" for name, backend in BACKENDS.items()) + " (default: annotations)",
+        default=default,
+        help="; ".join(f"{name}: {backend.help}" for name, backend in BACKENDS.items())
+        + f" (default: {default_help})",
     )
     group.add_argument(
         "--annotations", type=Path, help="COCO-format file (default: annotations.json in the folder of photos)"
@@ -45,8 +56,9 @@ def add_perception_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_vlm_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for an optional vision-language model, which [`vlm_spec`] reads."""
     group = parser.add_argument_group(
-        "vision-language model (VLM): name entities, judge artifacts and explain them",
+        "vision-language model, VLM (names entities, judges and explains artifacts)",
         "Without a VLM, names come from annotations or a detector, artifacts are judged by image metrics, and\n"
         "explanations are filled into templates. Set ARTIAGENT_API_KEY to the API key of the endpoint. HF_TOKEN is\n"
         "only sent to Hugging Face, OPENAI_API_KEY only to OpenAI.",
@@ -60,7 +72,7 @@ def add_answer_options(asked: argparse._ArgumentGroup) -> None:
     asked.add_argument(
         "--coordinates",
         choices=CONVENTIONS,
-        help="convention of the model's boxes (default: the one it was trained on)",
+        help="coordinates of the model's boxes (default: those it was trained on)",
     )
     asked.add_argument(
         "--min-pixels",
@@ -80,14 +92,16 @@ def add_answer_options(asked: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_vlm_run_options(group: argparse._ArgumentGroup, prefix: str = "--", device: str = "cuda, or cpu") -> None:
+def add_vlm_run_options(
+    group: argparse._ArgumentGroup, prefix: str = "--", device: str = "cuda if available, else cpu"
+) -> None:
     """
     Add the options for running the vision-language model, which [`make_vlm`] reads.
 
     Args:
         group (`argparse._ArgumentGroup`): Group to add them to.
         prefix (`str`, *optional*, defaults to `"--"`): Beginning of their names.
-        device (`str`, *optional*, defaults to `"cuda, or cpu"`): Default device as the help words it.
+        device (`str`, *optional*): Default device as the help words it.
     """
     # argparse formats help texts with %.
     cache = str(default_cache_folder()).replace("%", "%%")

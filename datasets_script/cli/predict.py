@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Ask a vision-language model about every image of a benchmark: whether it has artifacts, where they are and what is
-wrong. Writes the raw answers to a file that `artiagent evaluate` scores. You can interrupt it at any time; rerun the
+wrong. Write the raw answers to a file, which `artiagent evaluate` scores. You can interrupt it at any time; rerun the
 same command to continue."""
 
 EPILOG = """\

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Convert the published files of a benchmark to the columns that all benchmarks share, and check their counts. Unreadable
-records are listed with the reason in skipped.jsonl. The name artiagent prepares pairs of `artiagent synthesize` for
-training. Without a name, list the benchmarks and their licences."""
+records are listed with the reason in skipped.jsonl. With the name artiagent, prepare pairs of `artiagent synthesize`
+for training. Without a name, list the benchmarks and their licences."""
 
 EPILOG = """\
 examples:

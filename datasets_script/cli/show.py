@@ -50,9 +50,8 @@ def add_arguments(parser: Parser) -> None:
         "--max-images", type=positive_int, default=24, help="with --perception, draw at most N photos (default: 24)"
     )
     parser.add_argument("--device", help="device of the models, such as cuda:1 (default: cuda if available, else cpu)")
-    add_perception_options(parser)
+    add_perception_options(parser, default=None, default_help="none, draw the pairs of a run")
     add_vlm_options(parser)
-    parser.set_defaults(perception=None)
 
 
 def run(args: argparse.Namespace) -> int:

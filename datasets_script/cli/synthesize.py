@@ -44,13 +44,15 @@ examples:
 
 
 def add_artifact_options(parser: Parser) -> None:
-    group = parser.add_argument_group("artifacts: which ones to make and to accept")
+    group = parser.add_argument_group("artifacts (which ones to make and to accept)")
     group.add_argument(
         "--tools",
         type=names_among(ARTIFACT_TYPE_OF_TOOL),
         metavar="NAMES",
         default=",".join(ARTIFACT_TYPE_OF_TOOL),
-        help="comma-separated list of the tools that make artifacts (default: %(default)s)",
+        help="comma-separated list of the tools to use: "
+        + ", ".join(f"{tool} ({kind})" for tool, kind in ARTIFACT_TYPE_OF_TOOL.items())
+        + " (default: all)",
     )
     group.add_argument(
         "--max-artifacts", type=positive_int, default=3, help="maximum number of artifacts in an image (default: 3)"
@@ -81,14 +83,14 @@ def add_artifact_options(parser: Parser) -> None:
 
 
 def add_model_options(parser: Parser) -> None:
-    group = parser.add_argument_group("diffusion model: how to inject artifacts")
+    group = parser.add_argument_group("diffusion model (injects the artifacts)")
     group.add_argument(
         "--model",
         default=EMBEDDED,
         help="folder or Hub id, such as black-forest-labs/FLUX.1-dev, or 'embedded' for the small model that comes "
         "with this package (default: %(default)s)",
     )
-    group.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
+    group.add_argument("--revision", help="branch, tag or commit of --model on the Hub")
     group.add_argument("--device", help="device of the models, such as cuda:1 (default: cuda if available, else cpu)")
     group.add_argument(
         "--max-long-side",
@@ -133,7 +135,7 @@ def add_model_options(parser: Parser) -> None:
 
 
 def add_run_options(parser: Parser) -> None:
-    group = parser.add_argument_group("running: how to divide the work")
+    group = parser.add_argument_group("running (how to divide the work)")
     group.add_argument(
         "--shard-size",
         type=positive_int,

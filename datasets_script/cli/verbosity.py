@@ -20,7 +20,7 @@ def add_verbosity_options(group: argparse._ArgumentGroup) -> None:
         action="count",
         # No default, so that a value given before the command is kept.
         default=argparse.SUPPRESS,
-        help="log each step; -vv logs details",
+        help="log information and not only warnings; -vv logs everything",
     )
     choice.add_argument(
         "-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="hide progress bars and warnings"
