@@ -72,7 +72,7 @@ def add_arguments(parser: Parser) -> None:
         choices=EMPTY_POLICIES,
         default="one",
         help="IoU and F1 of an image where neither truth nor prediction has a pixel: 1, 0, left out of the mean, or as "
-        "LEGION's code has them (IoU 0, F1 1) (default: one)",
+        "in LEGION's code (IoU 0, F1 1) (default: one)",
     )
     meaning.add_argument(
         "--threshold",
