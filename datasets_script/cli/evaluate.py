@@ -71,8 +71,8 @@ def add_arguments(parser: Parser) -> None:
         "--empty",
         choices=EMPTY_POLICIES,
         default="one",
-        help="IoU and F1 of an image where neither truth nor prediction has a pixel: 1, 0, left out of the mean, or as "
-        "in LEGION's code (IoU 0, F1 1) (default: one)",
+        help="IoU and F1 of an image where neither truth nor prediction has a pixel: 1, 0, left out of the mean, or "
+        "as in LEGION's code, IoU 0 and F1 1 (default: one)",
     )
     meaning.add_argument(
         "--threshold",

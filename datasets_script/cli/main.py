@@ -1,4 +1,4 @@
-"""The command `artiagent`."""
+"""Entry point of the command line `artiagent`."""
 
 from __future__ import annotations
 

@@ -44,6 +44,7 @@ examples:
 
 
 def add_artifact_options(parser: Parser) -> None:
+    """Add the options for making and accepting artifacts."""
     group = parser.add_argument_group("artifacts (which ones to make and to accept)")
     group.add_argument(
         "--tools",
@@ -83,6 +84,7 @@ def add_artifact_options(parser: Parser) -> None:
 
 
 def add_model_options(parser: Parser) -> None:
+    """Add the options for the diffusion model."""
     group = parser.add_argument_group("diffusion model (injects the artifacts)")
     group.add_argument(
         "--model",
@@ -135,6 +137,7 @@ def add_model_options(parser: Parser) -> None:
 
 
 def add_run_options(parser: Parser) -> None:
+    """Add the options for dividing the work."""
     group = parser.add_argument_group("running (how to divide the work)")
     group.add_argument(
         "--shard-size",
