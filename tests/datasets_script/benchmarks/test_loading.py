@@ -256,7 +256,7 @@ def test_the_command_writes_a_folder_and_reports(tmp_path, capsys):
     assert "1 left out: 1 × the row holds no image (0005)" in printed
     assert json.loads((out / "skipped.jsonl").read_text())["id"] == "0005"
     assert len(datasets.load_dataset(str(out), split="test")) == 5
-    with pytest.raises(UserError, match="--out must be a folder that is not there yet"):
+    with pytest.raises(UserError, match="--out must be a folder that does not exist yet"):
         run_command("artibench", "--source", str(source), "--out", str(out))
 
 
@@ -275,12 +275,15 @@ def test_the_command_lists_benchmarks_and_tells_what_to_fetch(capsys):
         (["artibench", "--source", "/nowhere"], "`source` must be a folder, got '/nowhere'"),
         (["artibench", "--source", ".", "--num-proc", "0"], "--num-proc must be at least 1, got 0"),
         (["artibench", "--source", ".", "--split", "val"], "`splits` must be among test for artibench, got 'val'"),
-        (["artibench", "--config", "vqa"], "--config is for artiagent alone"),
+        (["artibench", "--config", "vqa"], "--config must only be given with artiagent, got it with artibench"),
         (["artiagent", "--source", ".", "--config", "all"], "--config must be one of pairs, images, vqa, masks"),
-        (["artiagent", "--source", ".", "--split", "x"], "--split is for benchmarks"),
-        (["artiagent", "--source", ".", "--out", "."], "--out must be a folder that is not there yet"),
+        (
+            ["artiagent", "--source", ".", "--split", "x"],
+            "--split must only be given with a benchmark, got it with artiagent",
+        ),
+        (["artiagent", "--source", ".", "--out", "."], "--out must be a folder that does not exist yet"),
         (["artiagent", "--source", ".", "--out", "x"], "holds no run.json"),
-        (["artiagent"], "artiagent needs --source, a folder written by `artiagent synthesize`"),
+        (["artiagent"], "--source must be a folder written by `artiagent synthesize`, got none"),
     ],
 )
 def test_mistakes_are_told_in_a_line(arguments, message):

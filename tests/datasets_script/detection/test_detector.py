@@ -212,7 +212,7 @@ class TestCommand:
             "more/a.png.png",
         ]
         assert all(Image.open(line["overlay"]).width >= 640 for line in lines)
-        assert "looking for flaws" in told.err and not [*out.rglob("*.incomplete")]
+        assert "looking for artifacts" in told.err and not [*out.rglob("*.incomplete")]
 
     def test_what_was_done_before_an_interruption_is_whole(self, photos, tmp_path, capsys):
         inputs = [command.Input(photos / name, Path(f"{name}.png")) for name in ("a.png", "b.jpg", "more/a.png")]
@@ -226,7 +226,8 @@ class TestCommand:
         assert main(["detect", str(tmp_path / "missing.png"), "--out", str(tmp_path / "out")]) == 2
         told = capsys.readouterr().err
         assert (
-            told.startswith("artiagent: nothing was asked: 1 of 1 images cannot be used\n  ") and "Trace" not in told
+            told.startswith("artiagent: IMAGE must be images that can be read, got 1 of 1 that cannot:\n  ")
+            and "Trace" not in told
         )
 
     def test_an_image_that_goes_away_while_the_model_is_loaded_is_told_in_a_line(self, photos, tmp_path, capsys):
@@ -246,9 +247,9 @@ class TestCommand:
         with pytest.raises(UserError) as error:
             run(photos, tmp_path / "missing.png", "--model", "no/such-model", "--out", tmp_path / "out")
         first, *lines = str(error.value).splitlines()
-        assert first == "nothing was asked: 3 of 6 images cannot be used"
+        assert first == "IMAGE must be images that can be read, got 3 of 6 that cannot:"
         assert lines[0].startswith(f"  {photos / 'broken.png'}: broken or truncated image")
-        assert lines[1] == f"  {photos / 'line.png'}: too narrow: 900x4 px, one side is over 200 times the other"
+        assert lines[1] == f"  {photos / 'line.png'}: too narrow: 900x4 px, one side is more than 200 times the other"
         assert lines[2] == f"  {tmp_path / 'missing.png'}: cannot be read: No such file or directory"
 
     @pytest.mark.parametrize(
@@ -257,8 +258,8 @@ class TestCommand:
             (("--batch-size", 0), "--batch-size must be at least 1, got 0"),
             (("--max-pixels", 0), "--max-pixels must be at least 1, got 0"),
             (("--endpoint", "localhost:8000/v1"), "the endpoint must begin with http:// or https://"),
-            (("--out", "{photos}/a.png"), "--out must be a folder that can be made, got '.*a.png': File exists"),
-            (("{photos}/empty",), "IMAGE must be an image or a folder with images, found none in '.*empty'"),
+            (("--out", "{photos}/a.png"), "--out must be a folder that can be created, got '.*a.png': File exists"),
+            (("{photos}/empty",), "IMAGE must be an image or a folder of images, found none in '.*empty'"),
         ],
     )
     def test_mistakes_are_told(self, photos, tmp_path, options, message):
