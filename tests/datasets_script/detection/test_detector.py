@@ -212,7 +212,7 @@ class TestCommand:
             "more/a.png.png",
         ]
         assert all(Image.open(line["overlay"]).width >= 640 for line in lines)
-        assert "looking for flaws" in told.err and not [*out.rglob("*.incomplete")]
+        assert "looking for artifacts" in told.err and not [*out.rglob("*.incomplete")]
 
     def test_what_was_done_before_an_interruption_is_whole(self, photos, tmp_path, capsys):
         inputs = [command.Input(photos / name, Path(f"{name}.png")) for name in ("a.png", "b.jpg", "more/a.png")]
