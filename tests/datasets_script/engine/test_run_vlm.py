@@ -19,7 +19,7 @@ from ...helpers.engine_runs import SETTINGS, SOURCES, make_photos, make_run, row
 
 
 # Several artifacts an image of all kinds, so that every question is asked.
-VLM_SETTINGS = replace(SETTINGS, max_artifacts=3, max_target_share=1.0, max_rerolls=0)
+VLM_SETTINGS = replace(SETTINGS, pairs_per_image=1, max_artifacts=3, max_target_share=1.0, max_rerolls=0)
 
 
 @pytest.fixture(scope="module")
