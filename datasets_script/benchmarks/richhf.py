@@ -32,9 +32,9 @@ class RichHF(Benchmark):
     an image has an artifact. The prompts are those of Pick-a-Pic and are not read.
 
     Two thresholds are in use: above 0.3 (ArtiAgent, LEGION), and two of three annotators (Menn et al.), which is 0.6
-    or above where `three_annotators` in `metadata` is true. The number of annotators is not published: `three_annotators`
-    means that the levels of the map are thirds. Menn et al. keep 7,801 images of train and 500 of test; that this rule
-    selects the same ones is not verified.
+    or above where `three_annotators` in `metadata` is true. The number of annotators is not published:
+    `three_annotators` means that the levels of the map are thirds. Menn et al. keep 7,801 images of train and 500 of
+    test; that this rule selects the same ones is not verified.
     """
 
     name = "richhf"
