@@ -132,8 +132,8 @@ def test_counts_are_checked(tmp_path):
     rows = [artibench_row(0), flawed_without_box, clean_with_box]
     survey = survey_split(ArtiBench(), write_artibench(tmp_path, rows), "test")
     assert survey.problems == (
-        "published are 1000 images, 3 could be read, 0 records were left out",
-        "published is one half with artifacts, 1 of 3 have them",
+        "1000 images are published, 3 could be read, 0 records were left out",
+        "half of the images are published with artifacts, 1 of 3 have them",
         "1 clean images have boxes, such as 0002",
         "1 images with artifacts have no box, such as 0001",
     )
@@ -309,4 +309,4 @@ def test_the_card_of_a_prepared_folder_has_its_counts(tmp_path):
     survey = survey_split(ArtiBench(), write_artibench(tmp_path, rows), "test")
     card = render_card(ArtiBench(), [survey])
     assert "| test | 1000 | 1 | 0 | 1 | 1 |" in card
-    assert "- test: published are 1000 images, 1 could be read, 1 records were left out" in card
+    assert "- test: 1000 images are published, 1 could be read, 1 records were left out" in card

@@ -98,7 +98,7 @@ show(images=builder.info.splits["test"].num_examples, missing=missing)
         shown = run_clean(code, folder / "empty", folder / "home", True, **hub.environment(folder / "home"))
     assert shown["images"] == 1000
     assert not list(folder.rglob("0000.png"))
-    assert shown["missing"].startswith("BenchmarkError: source must be a folder, or a dataset on the Hub")
+    assert shown["missing"].startswith("BenchmarkError: `source` must be a folder, or a dataset on the Hub")
     assert "hf download KRAFTON/ArtiBench" in shown["missing"]
     return folder / "home"
 
@@ -161,7 +161,7 @@ show(
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     shown = run_clean(code, tmp_path / "empty", tmp_path / "home", True)
     assert shown.pop("missing").startswith(
-        "BenchmarkError: artibench needs `source`, a folder with its files\n\nFetch"
+        "BenchmarkError: `source` must be a folder with the files of artibench, got none\n\nFetch"
     )
     assert "Unknown split \"train\". Should be one of ['test']" in shown.pop("unknown_split")
     assert shown == {
@@ -252,7 +252,7 @@ def test_the_command_writes_a_folder_and_reports(tmp_path, capsys):
     assert run_command("artibench", "--source", str(source), "--out", str(out), "--allow-partial") == 0
     printed = capsys.readouterr().out
     assert "test: 5 images, 2 with artifacts, 3 without\n" in printed
-    assert "differs from the publication: published are 1000 images, 5 could be read, 1 records" in printed
+    assert "differs from the publication: 1000 images are published, 5 could be read, 1 records" in printed
     assert "1 left out: 1 × the row holds no image (0005)" in printed
     assert json.loads((out / "skipped.jsonl").read_text())["id"] == "0005"
     assert len(datasets.load_dataset(str(out), split="test")) == 5
