@@ -449,7 +449,7 @@ def test_a_model_by_its_folder_in_the_settings_is_refused(tmp_path):
 
 # Metrics and the pipeline
 
-NEEDED_BY_MIOU = ("citations", "descriptions", "intervals", "miou", "regions", "versions")
+NEEDED_BY_MIOU = ("citations", "descriptions", "intervals", "lengths", "miou", "regions", "versions")
 
 
 def test_a_metric_is_sent_under_its_own_name(tmp_path):
