@@ -155,7 +155,7 @@ def test_a_resampled_dataset_scores_as_its_images_repeated(draws, seed):
 
 
 def test_by_hand():
-    """Ranked boxes are right, wrong, right, of three true ones: precision 1 up to recall 1/3, 2/3 up to 2/3, then 0."""
+    """Ranked boxes are right, wrong, right of three true ones: precision 1 up to recall 1/3, 2/3 up to 2/3, then 0."""
     truths = [[(0, 0, 100, 100), (200, 200, 300, 300)], [(0, 0, 50, 100)]]
     predictions = [[(0, 0, 100, 100), (400, 0, 500, 100)], [(0, 0, 50, 100)]]
     result = box_detection(predictions, truths, [[0.9, 0.8], [0.7]], bootstrap=NO_INTERVALS)
