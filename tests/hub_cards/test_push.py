@@ -554,9 +554,9 @@ def test_a_dry_run_shows_all_and_sends_nothing(hub, artiagent, model):
     before = len(hub.requests)
     status, out, _ = artiagent("model", model, "tester/dry", "--license", "mit", "--dry-run", token=None)
     assert (status, len(hub.requests)) == (0, before)
-    assert "model to tester/dry (model repository, public if it is new):" in out
+    assert "model to tester/dry (model repository, public if new):" in out
     assert "  model.safetensors " in out and "left out" in out and "  # dry\n" in out
-    assert out.endswith("dry run: nothing was sent\n")
+    assert out.endswith("dry run: nothing was uploaded\n")
 
 
 def test_a_server_that_fails_midway_leaves_no_commit_and_is_sent_only_the_rest(hub, artiagent, run_folder):
@@ -572,13 +572,13 @@ def test_a_server_that_fails_midway_leaves_no_commit_and_is_sent_only_the_rest(h
     assert artiagent(*pushing)[0] == 3
     assert hub.files("dataset", "tester/flaky") == {}
     status, out, _ = artiagent(*pushing)
-    assert status == 0 and "tester/flaky is there, of the same kind: a commit on top" in out
+    assert status == 0 and "tester/flaky exists; adding a commit to it" in out
     # Two of three shards arrive at once; the third fails once and arrives when the command is repeated.
     assert len(blobs(hub, start)) == 4 and len(set(blobs(hub, start))) == 3
     sent = content(dataset_payload(run_folder, "tester/flaky", "cc-by-4.0"))
     assert hub.files("dataset", "tester/flaky") == sent
     assert len(hub.repositories["dataset", "tester/flaky"]) == 2
-    assert "unchanged: all was there" in artiagent(*pushing)[1]
+    assert "unchanged: already up to date" in artiagent(*pushing)[1]
     assert len(hub.repositories["dataset", "tester/flaky"]) == 2
 
 
@@ -600,7 +600,7 @@ def test_a_smaller_state_takes_the_shards_of_the_larger_away_in_one_commit(hub, 
 def test_tokens_that_do_not_suffice(hub, artiagent):
     pushing = ("metric", "miou", "tester/miou")
     for token, message in (
-        (None, "there is no token: log in with `hf auth login`"),
+        (None, "HF_TOKEN must be set, or a token saved by `hf auth login`, found neither"),
         ("hf_wrong", "the Hub rejected the token"),
         (READ_TOKEN, "the token must have write access to tester/miou"),
     ):
