@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .mapping import ARTIFACT_TYPES, ArtifactType, NotApplicable, PatchMapping
     from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
     from .schedulers import SOLVERS
+    from .tools.from_region import map_region
 
 
 EMBEDDED_MODEL = Path(__file__).parent / "embedded"
@@ -36,6 +37,7 @@ _HOMES = {
     "NotApplicable": ".mapping",
     "PatchMapping": ".mapping",
     "SOLVERS": ".schedulers",
+    "map_region": ".tools.from_region",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "ModelMixin",
     "NotApplicable",
     "PatchMapping",
+    "map_region",
 ]
 
 
