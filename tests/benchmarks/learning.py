@@ -43,8 +43,8 @@ from tests.benchmarks.learning_data import SIDE, make_views
 from tests.benchmarks.learning_towers import centred_crops, hide_targets, image_scores, token_logits
 from training.vlm.tower import (
     TOWER_FILE,
-    FlawDetector,
     PairArrays,
+    TokenDetector,
     TowerTraining,
     detector_of,
     load_model,
@@ -136,7 +136,7 @@ def _shares(mask: np.ndarray) -> tuple[float, float, float, float]:
     return columns[0] / SIDE, rows[0] / SIDE, (columns[-1] + 1) / SIDE, (rows[-1] + 1) / SIDE
 
 
-def control(detector: FlawDetector, pairs: PairArrays, heldout: str, judged: PairArrays, out: Path) -> dict[str, Any]:
+def control(detector: TokenDetector, pairs: PairArrays, heldout: str, judged: PairArrays, out: Path) -> dict[str, Any]:
     """Scores of the tower alone: an image is flawed above the median of the training images' scores."""
     seen = np.concatenate([pairs.images[:, 0], pairs.images[:, 1]])
     threshold = image_scores(token_logits(detector, seen[:: max(1, len(seen) // 1000)])).median()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.vlm.tower import FlawDetector, PairArrays
+from training.vlm.tower import PairArrays, TokenDetector
 
 
 # An image is as flawed as the tokens of about one small artifact.
@@ -24,7 +24,7 @@ def hide_targets(pairs: PairArrays, margin: int) -> PairArrays:
 
 
 @torch.no_grad()
-def token_logits(model: FlawDetector, images: np.ndarray, batch_size: int = 32) -> Tensor:
+def token_logits(model: TokenDetector, images: np.ndarray, batch_size: int = 32) -> Tensor:
     """Logits of shape `(images, rows, columns)` for images of shape `(images, height, width, 3)`, `uint8`."""
     model.eval()
     batches = torch.from_numpy(images).split(batch_size)
