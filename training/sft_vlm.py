@@ -262,7 +262,7 @@ def check(script_args: SFTVLMArguments, training_args: SFTConfig, model_args: Mo
         raise UserError(f"--num_pairs must be at least 1, got {script_args.num_pairs}")
     if (model_args.load_in_4bit or model_args.load_in_8bit) and not model_args.use_peft:
         raise UserError(
-            "--use_peft must be true for quantized weights, which cannot be trained themselves, got false; set it to true"
+            "--use_peft must be true for quantized weights, which cannot be trained, got false; set it to true"
         )
     if training_args.push_to_hub:
         raise UserError(

@@ -21,8 +21,8 @@ from diffusers_artifact.autoencoder import AutoencoderPCA
 from training.script import run_script
 
 
-# exp(1.6094) shifts the sigma grid by 5. FLUX.1-dev's shift at 256 tokens is 1.65, but a larger one reconstructs photos
-# better in few FireFlow steps. Without dynamic shifting, the model would be taken for FLUX.1-schnell.
+# exp(1.6094) shifts the sigma grid by 5. FLUX.1-dev's shift at 256 tokens is 1.65, but a larger one reconstructs
+# photos better in few FireFlow steps. Without dynamic shifting, the model would be taken for FLUX.1-schnell.
 SCHEDULER = {
     "use_dynamic_shifting": True,
     "base_shift": 1.6094,

@@ -68,7 +68,7 @@ def set_chat_template(processor: Any, model_type: str) -> None:
         get_training_chat_template(processor)
     except ValueError:
         raise UserError(
-            f"--chat_template_path must be set for '{model_type}', which has no chat template with marked answers, got "
+            f"--chat_template_path must be set for '{model_type}', whose template marks no answers, got "
             "none; give one with {% generation %} around answers"
         ) from None
 

@@ -41,8 +41,8 @@ TOWER_FILE = "tower.json"
 # without it. Few tokens have one, so that learning is slow without the weight.
 _PLACE_WEIGHT = 8.0
 
-# Crops begin at a multiple of the embedded model's patch size, because seams of its artifacts lie on that grid, which
-# whole images begin with too.
+# Crops begin at a multiple of the embedded model's patch size, as whole images do: seams of its artifacts lie on that
+# grid.
 _GRID = 16
 
 
