@@ -71,7 +71,7 @@ def length_delimited(number: int, content: bytes) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """Encode a number as a varint of protocol buffers: seven bits a byte, lowest first, top bit set in all but the last."""
+    """Encode a number as protocol buffers do: seven bits a byte, lowest first, top bit set in all but the last."""
     groups = []
     while True:
         groups.append(value & 0x7F)

@@ -56,7 +56,7 @@ class Fault:
     Fault of one request.
 
     Args:
-        pattern (`str`): Regular expression searched in the request's method and path, e.g. `"PUT /blobs/"`.
+        pattern (`str`): Substring of the request's method and path, e.g. `"PUT /blobs/"`.
         status (`int`, *optional*): Status of the response; `None` drops the connection without one.
         passes (`int`): Number of such requests that succeed before.
     """
@@ -139,7 +139,7 @@ class LocalHub:
         return self.repositories[kind, repo_id][-1]
 
     def take_fault(self, request: str) -> Fault | None:
-        """Return the fault that is due at this request, and remove it."""
+        """Return and remove the fault that is due at this request, if any."""
         for fault in self.faults:
             if fault.pattern in request:
                 if not fault.passes:
