@@ -1,4 +1,4 @@
-"""What the preview shows of a recipe: the images, tokens and boxes that its training is made of."""
+"""The preview of a recipe: the images, tokens and boxes that a model will be trained on."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Family:
     make: Any
     model_type: str
     convention: str
-    side: int  # of the image of an image that is WIDTH px wide
+    side: int  # px, of an image seen by the model that is WIDTH px wide when stored
 
 
 FAMILIES = {
@@ -88,7 +88,7 @@ FAMILIES = {
 
 @pytest.fixture(scope="module")
 def pairs():
-    """Artifacts are red on blue, so that it can be seen where they are."""
+    """Make pairs with red artifacts on blue, so that their places can be seen."""
     made = []
     for index in range(4):
         pair = make_pair(index)
@@ -123,7 +123,7 @@ def row(*turns: tuple[str, str], images: int = 1, size: tuple[int, int] = (WIDTH
     return {"images": [Image.new("RGB", size, BLUE) for _ in range(images)], "messages": messages}
 
 
-def test_boxes_of_the_text_lie_on_the_flaws_of_the_image_as_it_is_seen(family, pairs, run):
+def test_boxes_of_the_text_lie_on_the_artifacts_of_the_image_as_it_is_seen(family, pairs, run):
     processor, form = prepared(family)
     box_format = prepare_processor(family.make()[1], family.convention)
     rows = Conversations(run, ["vqa", "instructions"], box_format).load()["train"]
@@ -132,8 +132,8 @@ def test_boxes_of_the_text_lie_on_the_flaws_of_the_image_as_it_is_seen(family, p
     for conversation in (see(rows[index], processor, collator, form, 8192) for index in range(len(rows))):
         assert conversation.warnings == ()
         (image,) = conversation.images
-        assert max(image.picture.size) == family.side
-        is_flawed = np.asarray(image.picture)[..., 0] > 130
+        assert max(image.image.size) == family.side
+        is_flawed = np.asarray(image.image)[..., 0] > 130
         if not is_flawed.any():
             continue
         for box in conversation.answered:
@@ -257,7 +257,7 @@ class TestCommand:
     def test_mistakes_are_told_and_help_is_given(self, capsys):
         with pytest.raises(UserError, match="--num-rows must be at least 1, got 0"):
             preview.main(["--num-rows", "0"])
-        with pytest.raises(UserError, match="--model_name_or_path is needed"):
+        with pytest.raises(UserError, match="--model_name_or_path must be set, got none"):
             preview.main(["--dataset_name", "x"])
         with pytest.raises(UserError, match="--model_name_or_path must be a folder or a model on the Hub"):
             preview.main(["--dataset_name", "x", "--model_name_or_path", "no/such-model"])
