@@ -597,7 +597,7 @@ def test_repositories_that_exist(hub, artiagent, model):
     assert artiagent("pipeline", "tester/taken", "--private")[0] == 0
     assert ("model", "tester/taken") in hub.private
     status, _, err = artiagent("model", model, "tester/taken", "--license", "mit")
-    assert status == 2 and "of a model, but tester/taken holds something else, such as confinement.py" in err
+    assert status == 2 and "of a model, but tester/taken holds something else, such as alignment.py" in err
     assert artiagent("metric", "css", "tester/css")[0] == 0
     status, _, err = artiagent("metric", "css", "tester/css", "--private")
     assert status == 2 and "--private is for new repositories" in err
