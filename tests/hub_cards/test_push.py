@@ -615,7 +615,7 @@ def test_repositories_that_exist(hub, artiagent, model):
     assert artiagent("pipeline", "tester/taken", "--private")[0] == 0
     assert ("model", "tester/taken") in hub.private
     status, _, err = artiagent("model", model, "tester/taken", "--license", "mit")
-    assert status == 2 and "of kind model, got tester/taken, which holds something else, such as confinement.py" in err
+    assert status == 2 and "of kind model, got tester/taken, which holds something else, such as alignment.py" in err
     assert artiagent("metric", "css", "tester/css")[0] == 0
     status, _, err = artiagent("metric", "css", "tester/css", "--private")
     assert status == 2 and "--private must be used with a new or private repository, got tester/css" in err
