@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import fsspec
+from datasets.utils.file_utils import xopen
 
 from ..schema.image import BENCHMARK_FEATURES, BenchmarkImage, row_to_image
 from .base import BenchmarkError
@@ -54,7 +54,7 @@ def _with_bytes(row: dict[str, Any]) -> dict[str, Any]:
     """Puts in the bytes of images that a row names the files of."""
     for image in (row["image"], *(region["mask"] for region in row["regions"])):
         if image and image["bytes"] is None:
-            with fsspec.open(image["path"]) as file:
+            with xopen(image["path"], "rb") as file:
                 image["bytes"] = file.read()
     return row
 

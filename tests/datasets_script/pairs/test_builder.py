@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -281,7 +282,7 @@ def seen(rows):
 
 def test_trl_rows_need_no_package_but_datasets(out, prepared, tmp_path):
     """Of a folder, of the same files on the Hub, streaming or not, and of the cache."""
-    options = {"coordinates": "qwen3", "test_share": 0.5, "seed": 1}
+    options: dict[str, Any] = {"coordinates": "qwen3", "test_share": 0.5, "seed": 1}
     expected = seen(build(out, tmp_path / "cache", "vqa", **options)["test"])
     with LocalHub() as hub:
         hub.create_repository("dataset", "tester/pairs")
