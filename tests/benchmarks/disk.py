@@ -39,6 +39,7 @@ from tests.helpers.made_pairs import make_pair, write_run
 from tests.helpers.tiny_vlms import tiny_qwen2_5_vl
 from training.preview_vlm import make_collator
 from training.vlm.data import PAIR_CONVERSATIONS, Conversations
+from training.vlm.processor import set_chat_template
 
 
 def main() -> None:
@@ -53,6 +54,7 @@ def main() -> None:
     )
     parser.add_argument("--passes", type=int, default=5, help="number of passes of each kind (default: %(default)s)")
     args = parser.parse_args()
+    datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder:
         datasets.config.HF_DATASETS_CACHE = Path(folder, "cache")
         run = args.run or make_run(Path(folder, "run"), args.pairs)
@@ -95,7 +97,9 @@ def speeds(run: Path, folder: Path, count: int, passes: int) -> dict[str, Any]:
     pairs = sum(Path(path).stat().st_size for path in find_shards(run))
     both = {"named": rows, "copied": datasets.load_from_disk(folder / "copied")}
     both = {name: data.select(range(min(count, len(data)))) for name, data in both.items()}
-    collator = make_collator(tiny_qwen2_5_vl()[1])
+    processor = tiny_qwen2_5_vl()[1]
+    set_chat_template(processor, "qwen2_5_vl")
+    collator = make_collator(processor)
     read = rates(both, list, passes)
     collated = rates(both, lambda data: [collator([row]) for row in data], passes)
     return {

@@ -320,7 +320,7 @@ def shown(splits):
     return {split: [(pixels(row["images"][0]), row["messages"]) for row in rows] for split, rows in splits.items()}
 
 
-def test_kinds_share_the_files_of_their_images(out, tmp_path):
+def test_kinds_share_the_files_of_their_images(out):
     data = Conversations(out, ["vqa", "instructions", "comparisons"], BoxFormat()).load()["train"]
     undecoded = data.cast_column("images", List(ImageFeature(decode=False)))
     assert all(image["bytes"] is None for row in undecoded for image in row["images"])
