@@ -203,7 +203,7 @@ def test_synartifact_boxes_for_llava_are_those_of_its_padded_square():
 def test_synartifact_images_of_unknown_kinds_are_left_out():
     unsaid = synartifact_image(other="The whole image is too blurred.", has_artifact=True)
     assert classification_row(unsaid, BoxFormat()) is None and detection_row(unsaid, BoxFormat()) is None
-    with pytest.raises(UserError, match="region of the class 'crack'"):
+    with pytest.raises(UserError, match="regions must have a class of SynArtifact, got 'crack'"):
         classification_row(synartifact_image(regions=[region("crack")]), BoxFormat())
 
 
