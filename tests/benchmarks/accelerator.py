@@ -76,9 +76,9 @@ def measure(family: FluxFamily, side: int, rows: int, device: str, repeats: int)
     single = seconds(lambda: family.velocity(tokens[:1], timestep, one, guidance[:1], grid), device, repeats)
 
     part = tuple(range(grid[1] + 1, grid[1] + 3))
-    flaw = PatchMapping(part, tuple(index + grid[1] for index in part), grid)
+    mapping = PatchMapping(part, tuple(index + grid[1] for index in part), grid)
     state = InjectionState(
-        [PatchMapping.empty(grid), *[flaw] * (rows - 1)],
+        [PatchMapping.empty(grid), *[mapping] * (rows - 1)],
         [0] * rows,
         2,
         range(family.num_blocks),

@@ -329,8 +329,8 @@ def draw(results: dict[str, dict[str, float]], path: Path) -> None:
     from matplotlib import pyplot
 
     panels = {
-        "psnr_outside": "PSNR outside, flawed against clean half (dB)",
-        "psnr_outside_source": "PSNR outside, flawed against the photograph (dB)",
+        "psnr_outside": "PSNR outside, artifact image against clean image (dB)",
+        "psnr_outside_source": "PSNR outside, artifact image against photo (dB)",
         "change_inside": "change inside the target",
     }
     figure, axes = pyplot.subplots(1, len(panels), figsize=(15, 4.5), layout="constrained")
@@ -347,7 +347,7 @@ def draw(results: dict[str, dict[str, float]], path: Path) -> None:
             front = [results[name] for name in pareto_front(results)]
             points = [row["nfe_per_flawed"] for row in front], [row[quality] for row in front]
             axis.plot(*points, "k--", lw=0.8, label="Pareto front")
-        axis.set(title=title, xlabel="evaluations for each flawed image", xscale="log")
+        axis.set(title=title, xlabel="evaluations per artifact image", xscale="log")
         axis.set_xticks([7, 10, 15, 20, 30, 40, 60, 80], labels=["7", "10", "15", "20", "30", "40", "60", "80"])
         axis.minorticks_off()
         axis.legend(fontsize=8)
@@ -383,7 +383,7 @@ def main() -> None:
     results = sweep(injector, works) if args.sweep else compare(injector, works)
     print(table(results))
     if args.sweep:
-        print("Pareto front, outside against the photograph:", ", ".join(pareto_front(results)))
+        print("Pareto front, outside against the photo:", ", ".join(pareto_front(results)))
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
     if args.picture:

@@ -40,19 +40,19 @@ _CATEGORIES = [
 ]
 
 
-def is_heldout(photograph: str) -> bool:
+def is_heldout(photo: str) -> bool:
     """Return whether a photo is held out for evaluation, by a hash of its name."""
-    return derive_seed(0, f"learning:{photograph}") < HELDOUT_SHARE * 2**63
+    return derive_seed(0, f"learning:{photo}") < HELDOUT_SHARE * 2**63
 
 
-def views(photograph: Image.Image, name: str, number: int) -> Iterator[Image.Image]:
+def views(photo: Image.Image, name: str, number: int) -> Iterator[Image.Image]:
     """Crop square views of `SIDE` px at different places and sizes from a photo; every second is mirrored."""
     generator = np.random.default_rng(derive_seed(0, name))
     for index in range(number):
-        longest = min(photograph.size)
+        longest = min(photo.size)
         side = int(generator.integers(min(longest, SIDE), longest + 1))
-        x, y = (int(generator.integers(0, length - side + 1)) for length in photograph.size)
-        view = photograph.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=(x, y, x + side, y + side))
+        x, y = (int(generator.integers(0, length - side + 1)) for length in photo.size)
+        view = photo.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=(x, y, x + side, y + side))
         yield ImageOps.mirror(view) if index % 2 else view
 
 

@@ -203,7 +203,7 @@ def test_synartifact_boxes_for_llava_are_those_of_its_padded_square():
 def test_synartifact_images_of_unknown_kinds_are_left_out():
     unsaid = synartifact_image(other="The whole image is too blurred.", has_artifact=True)
     assert classification_row(unsaid, BoxFormat()) is None and detection_row(unsaid, BoxFormat()) is None
-    with pytest.raises(UserError, match="region of the class 'crack'"):
+    with pytest.raises(UserError, match="regions must have a class of SynArtifact, got 'crack'"):
         classification_row(synartifact_image(regions=[region("crack")]), BoxFormat())
 
 
@@ -302,7 +302,7 @@ def test_a_prepared_folder_gives_its_splits_in_whatever_convention(out, prepared
     from_folder = Conversations(prepared, ["vqa"], BoxFormat("llava"), seed=1).load()
     for split in ("train", "test"):
         assert texts(from_folder[split]) == texts(from_run[split])
-    with pytest.raises(UserError, match="without a split 'test'"):
+    with pytest.raises(UserError, match="`test_share` must be 0 unless pairs have no split 'test'"):
         Conversations(prepared, ["vqa"], BoxFormat(), test_share=0.1).load()
 
 
@@ -380,7 +380,7 @@ def test_synartifact_is_a_source_by_its_name_once_it_is_prepared(synartifact, sy
         (["vqa", "synartifact_detection"], {}, "of one source"),
         (["vqa"], {"num_pairs": 0}, "at least 1"),
         (["vqa"], {"test_share": 1.0}, "test_share"),
-        (["synartifact_detection"], {}, "source must be 'synartifact' or a folder"),
+        (["synartifact_detection"], {}, "`source` must be 'synartifact' or a folder"),
         (["synartifact_detection"], {"num_pairs": 4}, "for conversations about pairs"),
         (["vqa"], {"test_share": 1e-9}, "no conversation for the split 'test'"),
         (["vqa"], {"test_share": 0.999999, "num_pairs": 1}, "no conversation for the split 'train'"),
@@ -433,7 +433,7 @@ def test_a_run_without_pairs_is_named(tmp_path):
 
 def test_a_run_that_lost_its_card_is_not_prepared(tmp_path):
     run = write_run(tmp_path / "run", [make_pair(0)], shards=1)
-    with pytest.raises(UserError, match=r"no README\.md, the card"):
+    with pytest.raises(UserError, match=r"`source` must hold README\.md, the card"):
         prepare_pairs_folder(run, tmp_path / "out", ["pairs"])
     assert not (tmp_path / "out").exists()
 

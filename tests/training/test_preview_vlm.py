@@ -194,22 +194,22 @@ class TestWarnings:
     def test_nothing_is_learned_or_the_model_has_too_few_positions(self):
         assert self.warnings(row(("user", "Where?"))) == ("no token is learned",)
         (warning,) = self.warnings(row(("user", "Where?"), ("assistant", "No.")), limit=50)
-        assert re.fullmatch(r"it has \d+ tokens, and the model positions for 50", warning)
+        assert re.fullmatch(r"it has \d+ tokens, but the model has only 50 positions", warning)
 
     def test_a_box_outside_of_the_image(self):
         (warning,) = self.warnings(row(("user", "Where?"), ("assistant", "[10, 10, 400, 60]")))
         assert (
-            warning == "a box in the text is none of the image: [10, 10, 400, 60]: it reaches out of the image, "
+            warning == "a box in the text cannot be read: [10, 10, 400, 60]: it reaches out of the image, "
             "which is [0, 0, 168, 112]"
         )
 
     def test_boxes_written_for_other_bounds(self):
         (warning,) = self.warnings(row(("user", "Where?"), ("assistant", "No.")), max_pixels=28 * 28 * 6)
-        assert warning == "boxes are written for 84 x 56 px, and the model sees 168 x 112 px"
+        assert warning == "boxes are written for 84 x 56 px, but the model sees 168 x 112 px"
 
     def test_several_images(self):
         (warning,) = self.warnings(row(("user", "Which?"), ("assistant", "[0, 0, 50, 60]"), images=2))
-        assert warning == "there are boxes and several images: they are drawn in the first"
+        assert warning == "the conversation has boxes and several images: all boxes are drawn in the first"
 
     def test_a_processor_that_crops(self):
         _, processor = _llava()
@@ -217,7 +217,7 @@ class TestWarnings:
         asked = row(("user", "Where?"), ("assistant", "[0.0, 0.0, 0.1, 0.5] and [0.4, 0.5, 0.6, 1.0]"))
         conversation = see(asked, processor, make_collator(processor), BoxFormat("normalized"), 8192)
         assert conversation.warnings == (
-            "the box [0.0, 0.0, 19.2, 64.0] is cut off: the model does not see all of that place",
+            "the box [0.0, 0.0, 19.2, 64.0] is cut off: the model does not see all of it",
         )
         assert conversation.images[0].place((32, 0, 160, 128)) == (0, 0, 168, 168)
 

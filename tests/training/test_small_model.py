@@ -180,7 +180,7 @@ def test_the_command_trains_the_tower_and_nothing_else(base, run, tmp_path):
 
 
 def test_a_folder_that_holds_something_is_refused_before_anything_is_made(base, run, tmp_path):
-    with pytest.raises(UserError, match="OUT must be a new or empty folder, got '.*base': choose another"):
+    with pytest.raises(UserError, match="OUT must be a new or empty folder, got '.*base'; choose another"):
         small_model.main([str(base), "--dataset_name", "no/such/pairs"])
     with pytest.raises(UserError, match="--output_dir must be a new or empty folder"):
         tower.main(["no/such/model", "--dataset_name", str(run), "--output_dir", str(base)])
