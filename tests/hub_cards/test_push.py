@@ -555,7 +555,8 @@ def test_a_dry_run_shows_all_and_sends_nothing(hub, artiagent, model):
     status, out, _ = artiagent("model", model, "tester/dry", "--license", "mit", "--dry-run", token=None)
     assert (status, len(hub.requests)) == (0, before)
     assert "model to tester/dry (model repository, public if new):" in out
-    assert "  model.safetensors " in out and "not uploaded, as not part of a model repository" in out and "  # dry\n" in out
+    assert "not uploaded, as not part of a model repository" in out
+    assert "  model.safetensors " in out and "  # dry\n" in out
     assert out.endswith("dry run: nothing was uploaded\n")
 
 
