@@ -334,7 +334,7 @@ def test_sizes_are_those_of_references_that_have_one():
         (np.full((5, 7), -1), "must lie between 0 and 1, got -1"),
         (np.full((5, 7), 300), "must lie between 0 and 255"),
         (np.full((5, 7), "a"), "booleans, integers or floats"),
-        (b"no image", "a whole image file such as PNG, got b'no pictu'"),
+        (b"no image", "a whole image file such as PNG, got b'no image'"),
         (png_of(np.zeros((5, 7), dtype=np.uint8))[:45], "a whole image file"),
         (None, r"a map or a list of parts \(\[\] for an empty region\), got None"),
         (Image.new("RGB", (7, 5)), "greyscale image .* got mode RGB"),

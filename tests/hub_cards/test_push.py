@@ -479,7 +479,7 @@ def test_a_metric_is_sent_under_its_own_name(tmp_path):
     assert 'evaluate.load("tester/miou")' in payload.card
     with pytest.raises(UserError, match="REPO must end in /miou"):
         metric_payload(folder, "tester/iou")
-    with pytest.raises(UserError, match="must be a metric's name or folder"):
+    with pytest.raises(UserError, match="must be a metric's name, or a folder with"):
         metric_payload(tmp_path, "tester/x")
 
 
@@ -555,7 +555,8 @@ def test_a_dry_run_shows_all_and_sends_nothing(hub, artiagent, model):
     status, out, _ = artiagent("model", model, "tester/dry", "--license", "mit", "--dry-run", token=None)
     assert (status, len(hub.requests)) == (0, before)
     assert "model to tester/dry (model repository, public if new):" in out
-    assert "  model.safetensors " in out and "left out" in out and "  # dry\n" in out
+    assert "not uploaded, as not part of a model repository" in out
+    assert "  model.safetensors " in out and "  # dry\n" in out
     assert out.endswith("dry run: nothing was uploaded\n")
 
 
