@@ -1,4 +1,4 @@
-"""The data engine: photos to perceived parts, to injected artifacts, to a dataset of curated pairs."""
+"""The data engine: find the parts of things in photos, inject artifacts there, and keep curated pairs as a dataset."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ArtiAgentPairs", "ArtifactDetector", "load_benchmark", "register", "synthesize"]
 
-# Where each public name lives. It is imported when first used: most need a library that takes seconds to import.
+# Where each public name lives. It is imported on first use: most need a library that takes seconds to import.
 _HOMES = {
     "ArtiAgentPairs": ".pairs.builder",
     "ArtifactDetector": ".detection.detector",

@@ -1,8 +1,7 @@
 """
 Artifact injection for diffusion transformers: the pipeline, its solvers, tools and the embedded default model.
 
-Names are loaded when they are first used, so that `import diffusers_artifact.mapping` loads neither torch nor
-diffusers.
+Public names are imported on first use, so that `import diffusers_artifact.mapping` loads neither torch nor diffusers.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ if TYPE_CHECKING:
     from .mapping import ARTIFACT_TYPES, ArtifactType, NotApplicable, PatchMapping
     from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
     from .schedulers import SOLVERS
+    from .tools.from_region import map_region
 
 
 EMBEDDED_MODEL = Path(__file__).parent / "embedded"
-"""Folder of the embedded default model: pass it to `from_pretrained`."""
+"""Folder of the embedded default model, for `from_pretrained`."""
 
 _HOMES = {
     "ARTIFACT_TYPES": ".mapping",
@@ -32,10 +32,11 @@ _HOMES = {
     "ArtifactInjectionPipeline": ".pipeline",
     "ArtifactType": ".mapping",
     "AutoencoderPCA": ".autoencoder",
-    "ModelMixin": "diffusers",  # diffusers looks the base of a component's class up in the component's library
+    "ModelMixin": "diffusers",  # diffusers looks up a component's base class in the component's library
     "NotApplicable": ".mapping",
     "PatchMapping": ".mapping",
     "SOLVERS": ".schedulers",
+    "map_region": ".tools.from_region",
 }
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "ModelMixin",
     "NotApplicable",
     "PatchMapping",
+    "map_region",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Weights at addresses that do not change results from one load to the next."""
+"""Memory alignment of weights, so that results do not change from one load to the next."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from torch import Tensor, nn, strided
 
 
 CACHE_LINE = 64
-"""Bytes. torch allocates at multiples of it, and matrix kernels give the same sums for addresses that are."""
+"""Bytes. torch allocates at multiples of it, and matrix kernels sum in one order at such addresses."""
 
 
 def align_weights(module: nn.Module) -> int:
     """
-    Copy the weights that lie at odd addresses of host memory to even ones, so that results are equal bit for bit.
+    Copy unaligned weights in host memory to multiples of [`CACHE_LINE`], so that results are equal bit for bit.
 
-    Weights loaded from safetensors files are mapped into memory where they lie in the file, often 8 to 56 bytes past a
-    cache line. Some matrix kernels then sum in another order, and two loads of the same weights differ in the last
-    bits. Each such tensor is copied once; while that goes on, no more than one of them is held twice. Later calls find
-    nothing to copy. Weights on accelerators and those of quantized or sparse types stay where they are.
+    Weights loaded from safetensors files are memory-mapped at their offset in the file, often 8 to 56 bytes past a
+    cache line. Some matrix kernels then sum in another order, so that two loads of the same weights give results that
+    differ in the last bits. Tensors are copied one at a time, so at most one of them is held twice, and later calls
+    find nothing to copy. Weights on accelerators and weights of quantized or sparse types are left alone.
 
     Args:
-        module (`torch.nn.Module`): Changed in place: parameters and buffers keep their identity, and their values.
+        module (`torch.nn.Module`): Changed in place. Parameters and buffers keep their identity and values.
 
     Returns:
-        `int`: Bytes copied.
+        `int`: Number of bytes copied.
     """
     copied = 0
     for tensor in chain(module.parameters(), module.buffers()):

@@ -1,4 +1,4 @@
-"""A stride-8 autoencoder whose encoder is a linear projection on the principal components of image patches."""
+"""Autoencoder of the embedded model, whose encoder projects image patches on their principal components."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def zero_(layer: nn.Module) -> None:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions around a skip; the second starts at zero, so a fresh block is the identity."""
+    """Two 3×3 convolutions with a skip connection. The second starts at zero, so a new block is the identity."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -31,23 +31,26 @@ class ResidualBlock(nn.Module):
 
 class AutoencoderPCA(ModelMixin, ConfigMixin):
     r"""
-    Autoencoder of the embedded default model, with the interface of [`~diffusers.AutoencoderKL`].
+    Autoencoder of the embedded model, with the interface of [`~diffusers.AutoencoderKL`].
 
-    The encoder is one strided convolution (the leading principal components of `patch_size`×`patch_size` RGB patches,
-    partly whitened): it sees nothing outside a patch, so latents of two photos can be mixed patch by patch. The
-    decoder inverts that projection and adds a learned correction, trained on mixed latents, that hides the borders
-    between patches. Both the latent distribution and decoding are deterministic.
+    The encoder is one strided convolution onto the leading principal components of `patch_size`×`patch_size` RGB
+    patches, partly whitened. It sees nothing outside a patch, so latents of two photos can be mixed patch by patch.
+    The decoder inverts that projection and adds a learned correction, trained on mixed latents, that hides the borders
+    between patches. Encoding and decoding are deterministic.
 
     Args:
         latent_channels (`int`, *optional*, defaults to 32): Principal components kept.
         patch_size (`int`, *optional*, defaults to 8): Side of a patch, and the stride, in pixels.
         block_out_channels (`tuple[int]`, *optional*, defaults to `(24, 24, 24, 144)`):
             The first entry is the width of the full-resolution refiner, the last that of the residual blocks at
-            1/8 resolution. Pipelines read the stride off this tuple's length, `2 ** (len - 1)`.
+            1/8 resolution. Pipelines derive the stride from this tuple's length, `2 ** (len - 1)`.
         layers_per_block (`int`, *optional*, defaults to 4): Residual blocks at 1/8 resolution.
         scaling_factor (`float`, *optional*, defaults to 1.0): As in `AutoencoderKL`; the whitening is in the weights.
         shift_factor (`float`, *optional*, defaults to 0.0): As in `AutoencoderKL`.
-        sample_size (`int`, *optional*, defaults to 256): Side in pixels of the images the model was trained on.
+        sample_size (`int`, *optional*, defaults to 256): Side in pixels of the training images.
+
+    Raises:
+        ValueError: `patch_size` does not fit `block_out_channels`.
     """
 
     @register_to_config
@@ -86,17 +89,18 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
     @torch.no_grad()
     def set_principal_components(self, mean: torch.Tensor, components: torch.Tensor, scale: torch.Tensor) -> None:
         r"""
-        Sets the encoder, and the decoder's linear part to its pseudo-inverse.
+        Set the encoder's weights, and the decoder's linear part to its pseudo-inverse.
 
         Args:
-            mean (`torch.Tensor` of shape `(3, patch_size, patch_size)`): Mean patch, of pixels in [-1, 1].
-            components (`torch.Tensor` of shape `(latent_channels, 3, patch_size, patch_size)`): Orthonormal.
+            mean (`torch.Tensor` of shape `(3, patch_size, patch_size)`): Mean patch of pixels in [-1, 1].
+            components (`torch.Tensor` of shape `(latent_channels, 3, patch_size, patch_size)`): Orthonormal principal
+                components.
             scale (`torch.Tensor` of shape `(latent_channels,)`): Factor of each latent channel (whitening).
         """
         self.encoder.weight.copy_(components * scale[:, None, None, None])
         self.encoder.get_parameter("bias").copy_(-(components * mean).sum((1, 2, 3)) * scale)
         self.inverse.weight.copy_(components / scale[:, None, None, None])
-        # Photos have no preferred place in a patch: its mean is one colour but for noise, which a bias can hold.
+        # The mean patch is one colour up to noise, because photos do not depend on where patches begin.
         self.inverse.get_parameter("bias").copy_(mean.mean((1, 2)))
 
     @apply_forward_hook
@@ -104,9 +108,11 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
         self, x: torch.Tensor, return_dict: bool = True
     ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
         r"""
+        Encode images.
+
         Args:
             x (`torch.Tensor` of shape `(batch, 3, height, width)`): Images in [-1, 1].
-            return_dict (`bool`, *optional*, defaults to `True`): As everywhere in diffusers.
+            return_dict (`bool`, *optional*, defaults to `True`): Whether to return an output object.
 
         Returns:
             [`~diffusers.models.modeling_outputs.AutoencoderKLOutput`] or `tuple`: a distribution of zero variance over
@@ -123,19 +129,21 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
         self, z: torch.Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple[torch.Tensor]:
         r"""
+        Decode latents.
+
         Args:
             z (`torch.Tensor` of shape `(batch, latent_channels, height, width)`): Latents.
-            return_dict (`bool`, *optional*, defaults to `True`): As everywhere in diffusers.
-            generator (`torch.Generator`, *optional*): Accepted for `AutoencoderKL`'s interface; decoding is exact.
+            return_dict (`bool`, *optional*, defaults to `True`): Whether to return an output object.
+            generator (`torch.Generator`, *optional*): Unused; part of `AutoencoderKL`'s interface.
 
         Returns:
             [`~diffusers.models.autoencoders.vae.DecoderOutput`] or `tuple`: images of shape
-            `(batch, 3, 8 * height, 8 * width)`, about in [-1, 1], not clamped.
+            `(batch, 3, 8 * height, 8 * width)`, about in [-1, 1] but not clamped.
         """
         sample = self.inverse(z) + self.conv_out(self.blocks(self.conv_in(z)))
         sample = sample + self.refiner(sample)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
     def forward(self, sample: torch.Tensor, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
-        """Encodes and decodes `sample`, images of shape `(batch, 3, height, width)` in [-1, 1]."""
+        """Encode and decode `sample`, images of shape `(batch, 3, height, width)` in [-1, 1]."""
         return self.decode(self.encode(sample, return_dict=False)[0].mode(), return_dict=return_dict)

@@ -1,8 +1,8 @@
 """
-The words that arguments of the pipeline are chosen from.
+Values that the pipeline's string arguments accept.
 
-They need neither torch nor diffusers, so that a command line lists them at once. What a word stands for is
-implemented in the module that its comment names, which is keyed by it.
+This module imports neither torch nor diffusers, so that a command line can list the values at once. The comment beside
+each list names the module that implements it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The denoising loop and the inversion loop: images along a model's flow, from noise and to it, with guidance."""
+"""Inversion and denoising loop: move images along a model's flow to noise and back, with guidance."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from .schedulers import FlowMatchSolverScheduler
 
 
 OnStepEnd = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Takes the timestep and the next point `(rows, tokens, channels)`, gives the point to go on from."""
+"""Takes the timestep and the next point `(rows, tokens, channels)`, and returns the point to continue from."""
 
 
 class LoopObserver(Protocol):
     """
-    What a loop tells, before each evaluation of the transformer, to whoever changes how it is evaluated: an
-    [`InjectionState`], whose processors inject by it.
+    Observer that a loop notifies before each evaluation of the transformer, such as an [`InjectionState`], which
+    decides what the attention processors inject.
     """
 
     def prepare(self, text_length: int) -> None:
-        """Take note, before the first evaluation, that there will be sequences with `text_length` tokens of text."""
+        """Prepare, before the first evaluation, for sequences with `text_length` text tokens."""
 
     def begin_inversion(self, step: int, branch: str, updates: bool) -> None:
         """
-        Take note of an evaluation while inverting.
+        Prepare for an evaluation of the inversion.
 
         Args:
-            step (`int`): The denoising step whose interval of the sigma grid the evaluation belongs to.
-            branch (`str`): `"cond"` or `"uncond"`.
+            step (`int`): Denoising step whose interval of the sigma grid the evaluation belongs to, 0-based.
+            branch (`str`): Guidance branch, `"cond"` or `"uncond"`.
             updates (`bool`): Whether its velocity moves the solution across the interval.
         """
 
     def begin_denoising(self, step: int, branch: str) -> None:
-        """Take note of an evaluation of denoising step `step`, 0-based; see `begin_inversion`."""
+        """Prepare for an evaluation of denoising step `step`, 0-based; see `begin_inversion`."""
 
     def end(self) -> None:
-        """Take note that the loop has ended."""
+        """Clean up after the last evaluation."""
 
 
 class DenoisingLoop:
     r"""
-    Evaluates the transformer at the points that a solver asks for.
+    Loop that evaluates the transformer at the points of a solver.
 
     Args:
         family (`TransformerFamily`): Adapter of the transformer.
         grid (`tuple[int, int]`): Rows and columns of tokens.
-        negative (`Conditioning`, *optional*): One row, the negative prompt; needed for true guidance alone.
-        observer (`LoopObserver`, *optional*): Told of every evaluation before it is made.
-        interrupted (`Callable`, *optional*): Says, before every evaluation, whether to skip it.
+        negative (`Conditioning`, *optional*): One row, the negative prompt; needed for true guidance only.
+        observer (`LoopObserver`, *optional*): Notified before every evaluation.
+        interrupted (`Callable`, *optional*): Called before every evaluation; if it returns `True`, the loop ends.
 
     Attributes:
-        num_function_evaluations (`int`): Evaluations so far, each counted once for every row of its batch.
+        num_function_evaluations (`int`): NFE so far: each evaluation counts once for every row of its batch.
     """
 
     def __init__(
@@ -76,7 +76,19 @@ class DenoisingLoop:
         guidance: torch.Tensor,
         on_step_end: OnStepEnd,
     ) -> torch.Tensor:
-        """Take clean tokens to noise; arguments as of `denoise`, with a scheduler laid out in inverse."""
+        """
+        Invert clean tokens to noise.
+
+        Args:
+            scheduler (`FlowMatchSolverScheduler`): Solver, with its timesteps set with `inverse=True`.
+            clean (`torch.Tensor` of shape `(rows, tokens, channels)`): Packed latents to invert.
+            conditioning (`Conditioning`): Text conditioning of every row.
+            guidance (`torch.Tensor` of shape `(rows,)`): Guidance scale of every row.
+            on_step_end (`Callable`): Called after every evaluation; see [`OnStepEnd`].
+
+        Returns:
+            `torch.Tensor` of the shape of `clean`.
+        """
         return self._run(scheduler, clean, conditioning, guidance, on_step_end, inverting=True)
 
     def denoise(
@@ -88,14 +100,14 @@ class DenoisingLoop:
         on_step_end: OnStepEnd,
     ) -> torch.Tensor:
         r"""
-        Take noise to clean tokens.
+        Denoise noise to clean tokens.
 
         Args:
-            scheduler (`FlowMatchSolverScheduler`): With its timesteps set.
-            noise (`torch.Tensor` of shape `(rows, tokens, channels)`): Where to start.
-            conditioning (`Conditioning`): Of every row.
+            scheduler (`FlowMatchSolverScheduler`): Solver, with its timesteps set.
+            noise (`torch.Tensor` of shape `(rows, tokens, channels)`): Packed latents to start from.
+            conditioning (`Conditioning`): Text conditioning of every row.
             guidance (`torch.Tensor` of shape `(rows,)`): Guidance scale of every row.
-            on_step_end (`Callable`): Called after every evaluation; see `OnStepEnd`.
+            on_step_end (`Callable`): Called after every evaluation; see [`OnStepEnd`].
 
         Returns:
             `torch.Tensor` of the shape of `noise`.

@@ -1,4 +1,4 @@
-"""What the pipeline needs to know of a family of diffusion transformers; each family is one file of its own."""
+"""Base of the adapters of transformer families; each family has a file of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .processors import InjectionAttnProcessor, swapped_processors
 
 GuidanceKind = Literal["none", "distilled", "true"]
 
-# Names of few-step checkpoints, where their configurations do not tell. FLUX.2 klein has an undistilled "base".
+# Few-step checkpoints whose configuration does not say so, by name. FLUX.2 klein also has an undistilled "base".
 FEW_STEP_NAMES = re.compile(r"schnell|turbo|lightning|hyper|flash|lcm|klein(?!.*base)", re.IGNORECASE)
 
 
@@ -31,8 +31,8 @@ class Conditioning:
     Attributes:
         prompt_embeds (`torch.Tensor` of shape `(rows, sequence, channels)`): Text tokens.
         pooled (`torch.Tensor` of shape `(rows, channels)`, *optional*): Pooled text, for families that take one.
-        mask (`torch.Tensor` of shape `(rows, sequence)`, *optional*): `True`, or 1 where the family's are numbers,
-            where a text token counts. `None`: all of them do.
+        mask (`torch.Tensor` of shape `(rows, sequence)`, *optional*): `True`, or 1 for families with numeric masks,
+            for each text token that counts. `None`: all tokens count.
     """
 
     prompt_embeds: torch.Tensor
@@ -41,7 +41,7 @@ class Conditioning:
 
     @classmethod
     def stack(cls, conditions: Sequence[Conditioning]) -> Conditioning:
-        """The rows of all of `conditions`; shorter texts are padded with zeros, which a mask then leaves out."""
+        """Join the rows of all `conditions`. Shorter texts are padded with zeros, which a mask then leaves out."""
         length = max(condition.prompt_embeds.shape[1] for condition in conditions)
         padded = [condition._pad(length) for condition in conditions]
         masks = [part.mask for part in padded if part.mask is not None]
@@ -55,14 +55,14 @@ class Conditioning:
         )
 
     def expand(self, rows: int) -> Conditioning:
-        """The one row repeated `rows` times, without copying."""
+        """Repeat a single row `rows` times, without copying."""
         pooled, mask = (
             None if part is None else part.expand(rows, *part.shape[1:]) for part in (self.pooled, self.mask)
         )
         return Conditioning(self.prompt_embeds.expand(rows, -1, -1), pooled, mask)
 
     def to(self, dtype: torch.dtype) -> Conditioning:
-        """The same with embeddings of another dtype."""
+        """Convert the embeddings to another dtype."""
         return Conditioning(
             self.prompt_embeds.to(dtype), None if self.pooled is None else self.pooled.to(dtype), self.mask
         )
@@ -84,7 +84,8 @@ class Conditioning:
 
 class TransformerFamily(ABC):
     r"""
-    Adapter of one family. Tokens are packed latents of shape `(batch, tokens, channels)`, row-major.
+    Adapter of one family of diffusion transformers. Tokens are packed latents of shape `(batch, tokens, channels)`,
+    row-major.
 
     Args:
         transformer (`~diffusers.ModelMixin`): The diffusion transformer.
@@ -95,19 +96,19 @@ class TransformerFamily(ABC):
     """Name of the diffusers class of the transformer."""
 
     block_lists: tuple[str, ...] = ("transformer_blocks",)
-    """Names of the transformer's lists of blocks, in the order in which they run."""
+    """Names of the transformer's lists of blocks, in order of execution."""
 
     position_blocks_reason: str | None = None
-    """Why positions cannot be restricted to some blocks, where they cannot."""
+    """Why `position_blocks` cannot be set, or `None` if it can."""
 
     text_components: tuple[str, ...] = ("text_encoder", "tokenizer")
-    """Components that encode a prompt."""
+    """Names of the components that encode a prompt."""
 
     may_lack_text: bool = False
-    """Whether a checkpoint without any of them is an unconditional model."""
+    """Whether a checkpoint without any of `text_components` is an unconditional model."""
 
     token_side: int = 2
-    """Latent pixels to a side of a token."""
+    """Side of a token in latent pixels."""
 
     def __init__(self, transformer: Any, components: dict[str, Any]):
         self.transformer = transformer
@@ -122,54 +123,66 @@ class TransformerFamily(ABC):
     @abstractmethod
     def guidance_kind(self) -> GuidanceKind:
         """
-        `"distilled"`: the transformer takes the scale as an input. `"true"`: a second evaluation with the negative
-        prompt. `"none"`: no scale but 1 has an effect.
+        Kind of guidance. `"distilled"`: the transformer takes the scale as an input. `"true"`: there is a second
+        evaluation with the negative prompt. `"none"`: only a scale of 1 is possible.
         """
 
     @property
     def default_guidance_scale(self) -> float:
-        """Guidance of flawed rows where the user gives none."""
+        """Default guidance scale of artifact images."""
         return 1.0
 
     def needs_negative(self, scales: torch.Tensor) -> bool:
-        """Whether rows with these guidance scales take a second evaluation, with the negative prompt."""
+        """Return whether rows with these guidance scales need a second evaluation, with the negative prompt."""
         return self.guidance_kind == "true" and bool((scales != 1).any())
 
     def guide(self, conditional: torch.Tensor, unconditional: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        """Velocity of true classifier-free guidance; `scales` of shape `(rows, 1, 1)`."""
+        """
+        Apply true classifier-free guidance.
+
+        Args:
+            conditional (`torch.Tensor` of shape `(rows, tokens, channels)`): Velocity with the prompt.
+            unconditional (`torch.Tensor` of shape `(rows, tokens, channels)`): Velocity with the negative prompt.
+            scales (`torch.Tensor` of shape `(rows, 1, 1)`): Guidance scales.
+
+        Returns:
+            `torch.Tensor` of shape `(rows, tokens, channels)`: The guided velocity.
+        """
         return unconditional + scales * (conditional - unconditional)
 
     def distillation(self, name: str) -> str | None:
         """
-        Why the checkpoint is taken for a few-step distilled one, which does not invert well; `None` if it is not.
+        Return why the checkpoint counts as distilled to few steps, or `None` if it does not.
 
         Args:
-            name (`str`): Id or folder it was loaded from, as far as known.
+            name (`str`): Repository or folder that it was loaded from, `""` if unknown.
         """
         parts = PurePath(name).parts
-        if "snapshots" in parts:  # of the Hub's cache, where the folder above has the repository's name
+        if "snapshots" in parts:  # in the Hub's cache, the folder above has the repository's name
             parts = parts[: parts.index("snapshots")]
         match = FEW_STEP_NAMES.search(parts[-1]) if parts else None
-        return match and f"its name has {match[0]!r} in it"
+        return match and f"its name contains {match[0]!r}"
 
     @property
     def input_channels(self) -> int:
-        """Channels of the transformer's input if it takes noisy latents and nothing else."""
+        """Channels of the transformer's input if it takes only noisy latents."""
         return self.vae.config.latent_channels * self.token_side**2
 
     def check(self) -> None:
         """
+        Check that the checkpoint is supported.
+
         Raises:
-            ValueError: the transformer takes more than noisy latents, as those for filling in or editing do, or what
-                encodes prompts is not loaded.
+            ValueError: The transformer takes further inputs, as for inpainting or editing, or a component that encodes
+                prompts is not loaded.
         """
         missing = [name for name in self.text_components if self.components.get(name) is None]
         if missing and not (self.may_lack_text and len(missing) == len(self.text_components)):
             raise ValueError(f"`{missing[0]}` must be loaded for {self.transformer_class}, got None")
         if (channels := self.transformer.config.in_channels) != self.input_channels:
             raise ValueError(
-                f"`transformer` must take noisy latents alone, which have {self.input_channels} channels, got "
-                f"{channels}: checkpoints for filling in, depth or edges take further inputs"
+                f"`transformer` must take only noisy latents, which have {self.input_channels} channels, got "
+                f"{channels}; checkpoints for inpainting, depth or edges, which take further inputs, are not supported"
             )
 
     # Autoencoder
@@ -185,31 +198,37 @@ class TransformerFamily(ABC):
 
     def encode_images(self, images: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """
-        Latents of `(batch, channels, height, width)`, normalised as the transformer takes them, of images of shape
-        `(batch, 3, height, width)` in [-1, 1]; sampled from the posterior if there is a `generator`, else its mode.
+        Encode images to normalised latents.
+
+        Args:
+            images (`torch.Tensor` of shape `(batch, 3, height, width)`): Images in [-1, 1].
+            generator (`torch.Generator`, *optional*): Samples the posterior; without it, its mode is taken.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, channels, height, width)`: Latents, normalised for the transformer.
         """
         latents = self.raw_latents(images, generator)
         return (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
 
     def raw_latents(self, images: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """Latents as the autoencoder gives them; see `encode_images`."""
+        """Encode images to latents that are not normalised; see `encode_images`."""
         posterior = self.vae.encode(images.to(self.vae.dtype)).latent_dist
         return posterior.mode() if generator is None else posterior.sample(generator)
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """The inverse of `encode_images`."""
+        """Decode normalised latents to images in [-1, 1]; the inverse of `encode_images`."""
         latents = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
         return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0]
 
     def pack(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents `(batch, channels, height, width)` to tokens."""
+        """Pack latents of shape `(batch, channels, height, width)` to tokens."""
         side = self.token_side
         batch, channels, height, width = latents.shape
         tokens = latents.view(batch, channels, height // side, side, width // side, side).permute(0, 2, 4, 1, 3, 5)
         return tokens.reshape(batch, height * width // side**2, channels * side**2)  # (batch, tokens, channels)
 
     def unpack(self, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """The inverse of `pack` for a grid of `(rows, columns)` tokens."""
+        """Unpack tokens on a grid of `(rows, columns)` to latents; the inverse of `pack`."""
         side = self.token_side
         batch, _, channels = tokens.shape
         latents = tokens.view(batch, *grid, channels // side**2, side, side).permute(0, 3, 1, 4, 2, 5)
@@ -219,11 +238,28 @@ class TransformerFamily(ABC):
 
     @abstractmethod
     def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
-        """Encodes one prompt as the family's stock pipeline does."""
+        """
+        Encode a prompt as the family's stock pipeline does.
+
+        Args:
+            prompt (`str`): The prompt.
+            device (`torch.device`): Device of the text encoders and of the result.
+            max_sequence_length (`int`, *optional*): Maximum number of text tokens. Defaults to the stock pipeline's.
+
+        Returns:
+            [`Conditioning`] of one row.
+        """
 
     @abstractmethod
     def timestep_arguments(self, num_inference_steps: int, num_tokens: int, scheduler: Any) -> dict[str, Any]:
-        """Arguments of `set_timesteps` that give the stock pipeline's sigma grid."""
+        """
+        Return the arguments of `set_timesteps` for the stock pipeline's sigma grid.
+
+        Args:
+            num_inference_steps (`int`): Number of steps.
+            num_tokens (`int`): Number of tokens of an image.
+            scheduler (`~diffusers.SchedulerMixin`): The checkpoint's scheduler.
+        """
 
     @abstractmethod
     def velocity(
@@ -235,43 +271,47 @@ class TransformerFamily(ABC):
         grid: tuple[int, int],
     ) -> torch.Tensor:
         r"""
-        The model's velocity.
+        Evaluate the transformer.
 
         Args:
             tokens (`torch.Tensor` of shape `(rows, tokens, channels)`): Noisy latents in float32.
-            timestep (`torch.Tensor`): 0 to 1000, scalar.
-            conditioning (`Conditioning`): Of as many rows.
-            guidance (`torch.Tensor` of shape `(rows,)`): Scales, for guidance-distilled transformers.
+            timestep (`torch.Tensor`): Scalar from 0 to 1000.
+            conditioning (`Conditioning`): Text conditioning of as many rows.
+            guidance (`torch.Tensor` of shape `(rows,)`): Guidance scales, for guidance-distilled transformers.
             grid (`tuple[int, int]`): Rows and columns of tokens.
 
         Returns:
-            `torch.Tensor` of the shape of `tokens`.
+            `torch.Tensor` of the shape of `tokens`: The velocity.
         """
 
     @abstractmethod
     def make_processor(self, state: InjectionState, block: int, path: str) -> InjectionAttnProcessor:
         """
-        A fresh injecting processor for an attention of block number `block`, whose stock processor `attn_processors`
-        lists as `path`.
+        Create the injecting processor of one attention.
+
+        Args:
+            state (`InjectionState`): State that all processors of a call share.
+            block (`int`): Index of the attention's block.
+            path (`str`): Name of its stock processor in `transformer.attn_processors`.
         """
 
     @contextmanager
     def injecting(self, state: InjectionState) -> Iterator[None]:
-        """Swaps the attention processors for injecting ones, and back however the block ends."""
+        """Install injecting attention processors for the duration of a `with` block."""
         paths = list(self.transformer.attn_processors)
         processors = {path: self.make_processor(state, self._block_of(path), path) for path in paths}
         with swapped_processors(self.transformer, processors):
             yield
 
     def _block_of(self, path: str) -> int:
-        """Index of the block that a processor listed as `path` belongs to, such as `transformer_blocks.3.attn`."""
+        """Return the index of a processor's block from its `path`, such as `transformer_blocks.3.attn`."""
         name, index = path.split(".")[:2]
         before = self.block_lists[: self.block_lists.index(name)]
         return sum(len(getattr(self.transformer, other)) for other in before) + int(index)
 
 
 def dynamic_shift(num_tokens: int, config: Any) -> float:
-    """The stock pipelines' `mu` of an image's size, by a scheduler's configuration."""
+    """Compute the stock pipelines' `mu` for an image of `num_tokens` tokens from a scheduler's configuration."""
     return calculate_shift(
         num_tokens, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
     )

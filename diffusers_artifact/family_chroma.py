@@ -1,4 +1,4 @@
-"""Chroma: FLUX.1's blocks without guidance embedding, a single text encoder, and a mask over the text."""
+"""Chroma: FLUX.1's blocks without guidance embedding, one text encoder, and a mask over the text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .family_flux import FluxFamily
 
 class ChromaFamily(FluxFamily):
     """
-    Chroma checkpoints, which take a negative prompt.
+    Adapter of Chroma checkpoints, which take a negative prompt.
 
-    The mask over the text is the stock pipeline's, dtype included: it counts one token of padding, and where it is of
-    floating point it is added to the attention's logits, so that padding is not left out but weighs less.
+    The mask over the text is the stock pipeline's, dtype included. It counts one padding token, and a floating-point
+    mask is added to the attention's logits, so that padding weighs less but is not left out.
     """
 
     transformer_class = "ChromaTransformer2DModel"
@@ -42,7 +42,7 @@ class ChromaFamily(FluxFamily):
         self, conditioning: Conditioning, guidance: torch.Tensor, num_tokens: int
     ) -> dict[str, Any]:
         mask = conditioning.mask
-        assert mask is not None, "every prompt has one"
+        assert mask is not None, "every Chroma prompt has a mask"
         if mask.is_floating_point():
             mask = mask.to(self.transformer.dtype)
         return {"attention_mask": torch.cat([mask, mask.new_ones(len(mask), num_tokens)], dim=1)}

@@ -1,4 +1,4 @@
-"""FLUX.1: positions enter through rotary embeddings in every block, text tokens come first."""
+"""FLUX.1: rotary embeddings in every block, text tokens first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .processors import InjectionAttnProcessor, project, split_output
 
 
 class RotaryInjectionAttnProcessor(InjectionAttnProcessor):
-    """Base of the processors of FLUX and its kin, whose positions are a table of cosines and sines with text first."""
+    """Base of the processors of FLUX-like models, whose positions are a table of cosines and sines, text first."""
 
     def attend(
         self,
@@ -26,7 +26,17 @@ class RotaryInjectionAttnProcessor(InjectionAttnProcessor):
         attention_mask: torch.Tensor | None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
-        """Attention with queries and keys at the injected positions: `(rows, sequence, heads * head_dim)`."""
+        """
+        Compute attention with queries and keys at the injected positions.
+
+        Args:
+            query, key, value (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`): Before rotation.
+            attention_mask (`torch.Tensor`, *optional*): As the transformer passes it.
+            image_rotary_emb (`tuple[torch.Tensor, torch.Tensor]` of shape `(sequence, head_dim)`): Cosines and sines.
+
+        Returns:
+            `torch.Tensor` of shape `(rows, sequence, heads * head_dim)`.
+        """
 
         def turn(states: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
             table = image_rotary_emb if index is None else tuple(part[index] for part in image_rotary_emb)
@@ -44,12 +54,12 @@ class RotaryInjectionAttnProcessor(InjectionAttnProcessor):
         return output.flatten(2, 3).to(query.dtype)
 
     def text_length(self, image_rotary_emb: tuple[torch.Tensor, torch.Tensor]) -> int:
-        """Tokens of text in the sequence, which a single-stream block is not told."""
+        """Derive the number of text tokens, which single-stream blocks are not told."""
         return image_rotary_emb[0].shape[0] - self.state.num_tokens
 
 
 class FluxInjectionAttnProcessor(RotaryInjectionAttnProcessor):
-    """Joint attention of FLUX's double- and single-stream blocks, with values and positions taken from `state`."""
+    """Injecting processor of FLUX's double- and single-stream blocks."""
 
     def __call__(
         self,
@@ -60,7 +70,7 @@ class FluxInjectionAttnProcessor(RotaryInjectionAttnProcessor):
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in project(attn, hidden_states))
-        # Single-stream blocks get text and image tokens in one sequence.
+        # Single-stream blocks receive text and image tokens in one sequence.
         text_length = 0 if encoder_hidden_states is not None else self.text_length(image_rotary_emb)
         query, value = self.inject(query, value, text_length)
         query, key = attn.norm_q(query), attn.norm_k(key)
@@ -81,7 +91,7 @@ class FluxInjectionAttnProcessor(RotaryInjectionAttnProcessor):
 
 class FluxFamily(TransformerFamily):
     """
-    FLUX.1 checkpoints (ArtiAgent §4.2). Checkpoints without text encoders, such as the embedded default, are
+    Adapter of FLUX.1 checkpoints (ArtiAgent §4.2). Checkpoints without text encoders, such as the embedded model, are
     conditioned on a single zero token.
     """
 
@@ -152,7 +162,7 @@ class FluxFamily(TransformerFamily):
     def conditioning_arguments(
         self, conditioning: Conditioning, guidance: torch.Tensor, num_tokens: int
     ) -> dict[str, Any]:
-        """Arguments of the transformer that vary among the relatives of FLUX.1; see `velocity`."""
+        """Return the transformer's arguments that differ between FLUX.1 and its relatives; see `velocity`."""
         return {
             "guidance": guidance if self.guidance_kind == "distilled" else None,
             "pooled_projections": conditioning.pooled,

@@ -1,4 +1,4 @@
-"""FLUX.2: single-stream blocks project attention and MLP in one, latents are normalised after patching."""
+"""FLUX.2: single-stream blocks share one projection of attention and MLP; latents are normalised after patching."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .processors import InjectionAttnProcessor
 
 
 class Flux2ParallelInjectionAttnProcessor(RotaryInjectionAttnProcessor):
-    """Attention and MLP of FLUX.2's single-stream blocks, with values and positions taken from `state`."""
+    """Injecting processor of FLUX.2's single-stream blocks, which compute attention and MLP together."""
 
     def __call__(
         self,
@@ -35,9 +35,8 @@ class Flux2ParallelInjectionAttnProcessor(RotaryInjectionAttnProcessor):
 
 class Flux2Family(TransformerFamily):
     """
-    FLUX.2 checkpoints: dev, which is guidance-distilled, and klein, which takes a negative prompt and is refused where
-    it was distilled to few steps. Latents are normalised by the autoencoder's batch statistics, which tell the four
-    pixels of a token apart.
+    Adapter of FLUX.2 checkpoints: dev, which is guidance-distilled, and klein base, which takes a negative prompt.
+    Latents are normalised by the autoencoder's batch statistics, which differ between the four pixels of a token.
     """
 
     transformer_class = "Flux2Transformer2DModel"
@@ -49,7 +48,9 @@ class Flux2Family(TransformerFamily):
 
     @property
     def default_guidance_scale(self) -> float:
-        return 4.0 if self.guidance_kind == "distilled" else 1.0  # the stock pipeline's; the paper has no FLUX.2
+        return (
+            4.0 if self.guidance_kind == "distilled" else 1.0
+        )  # of the stock pipeline; the paper does not use FLUX.2
 
     def encode_images(self, images: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         latents = self.raw_latents(images, generator)
@@ -61,7 +62,7 @@ class Flux2Family(TransformerFamily):
         return self.vae.decode((latents * std + mean).to(self.vae.dtype), return_dict=False)[0]
 
     def _statistics(self, latents: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Mean and standard deviation of every latent pixel, of shape `(1, channels, height, width)`."""
+        """Return mean and standard deviation of every latent pixel, of shape `(1, channels, height, width)`."""
         rows, columns = (side // self.token_side for side in latents.shape[-2:])
         norm = self.vae.bn
         parts = (norm.running_mean, torch.sqrt(norm.running_var + self.vae.config.batch_norm_eps))
@@ -88,7 +89,7 @@ class Flux2Family(TransformerFamily):
         grid: tuple[int, int],
     ) -> torch.Tensor:
         batch, dtype = len(tokens), self.transformer.dtype
-        # Four axes: image, row, column, token of text.
+        # Positions have four axes: image, row, column, text token.
         zero, rows, columns, text = (
             torch.arange(length, device=tokens.device) for length in (1, *grid, conditioning.prompt_embeds.shape[1])
         )

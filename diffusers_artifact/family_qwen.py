@@ -1,4 +1,4 @@
-"""Qwen-Image: double-stream blocks alone, rotations by complex numbers, an autoencoder of videos."""
+"""Qwen-Image: only double-stream blocks, rotations by complex numbers, a video autoencoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .injection import InjectionState
 from .processors import InjectionAttnProcessor, project, split_output
 
 
-# Settings of the transformer that this family refuses, and why.
+# Unsupported settings of the transformer, and why.
 UNSUPPORTED = {
     "guidance_embeds": "diffusers' transformer fails on a guidance scale",
     "use_additional_t_cond": "layered checkpoints denoise several layers of an image at once",
@@ -24,7 +24,7 @@ UNSUPPORTED = {
 
 
 class QwenImageInjectionAttnProcessor(InjectionAttnProcessor):
-    """Joint attention of Qwen-Image's blocks, with values and positions taken from `state`."""
+    """Injecting processor of Qwen-Image's blocks."""
 
     def __call__(
         self,
@@ -35,12 +35,12 @@ class QwenImageInjectionAttnProcessor(InjectionAttnProcessor):
         encoder_hidden_states_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        # diffusers before 0.39 gives the joint mask instead of the text's.
+        # diffusers before 0.39 passes the joint mask instead of the text's.
         if encoder_hidden_states_mask is not None:
             image_mask = encoder_hidden_states_mask.new_ones(hidden_states.shape[:2])
             attention_mask = torch.cat([encoder_hidden_states_mask, image_mask], dim=1)[:, None, None]
 
-        # Never fused: the stock processor knows no fused projections, whatever `attn` says of itself.
+        # The stock processor never uses fused projections, whatever `attn.fused_projections` is.
         head_dim = attn.inner_dim // attn.heads
         query, key, value = (part.unflatten(-1, (-1, head_dim)) for part in project(attn, hidden_states, fused=False))
         text_query, text_key, text_value = (
@@ -71,8 +71,8 @@ class QwenImageInjectionAttnProcessor(InjectionAttnProcessor):
 
 class QwenImageFamily(TransformerFamily):
     """
-    Qwen-Image checkpoints. Their autoencoder is one of videos: images are its videos of one frame, and latents are
-    normalised channel by channel.
+    Adapter of Qwen-Image checkpoints. Their autoencoder encodes videos, so images are videos of one frame, and latents
+    are normalised channel by channel.
     """
 
     transformer_class = "QwenImageTransformer2DModel"
@@ -82,19 +82,21 @@ class QwenImageFamily(TransformerFamily):
         return "true"
 
     def guide(self, conditional: torch.Tensor, unconditional: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        """As `TransformerFamily.guide`, with every token's velocity as long as the conditional one."""
+        """Apply true guidance, and rescale every token's velocity to the norm of the conditional one."""
         guided = super().guide(conditional, unconditional, scales)
         return guided * (conditional.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
 
     def check(self) -> None:
         """
+        Check that the checkpoint is supported.
+
         Raises:
-            ValueError: as `TransformerFamily.check`, or one of the transformer's settings is `UNSUPPORTED`.
+            ValueError: As in [`TransformerFamily.check`], or a setting of the transformer is among `UNSUPPORTED`.
         """
         super().check()
         for setting, reason in UNSUPPORTED.items():
             if self.transformer.config.get(setting):
-                raise ValueError(f"`transformer` must not have `{setting}=True`, got it: {reason}")
+                raise ValueError(f"`transformer` must have `{setting}=False`, got True: {reason}")
 
     @property
     def input_channels(self) -> int:
@@ -115,7 +117,7 @@ class QwenImageFamily(TransformerFamily):
         return self.vae.decode(latents * std + mean, return_dict=False)[0][:, :, 0]
 
     def _statistics(self, latents: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Mean and standard deviation by channel, of shape `(1, channels, 1, 1, 1)`."""
+        """Return mean and standard deviation of every channel, of shape `(1, channels, 1, 1, 1)`."""
         config = self.vae.config
         return tuple(
             latents.new_tensor(part).view(1, -1, 1, 1, 1) for part in (config.latents_mean, config.latents_std)

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: positions are a table added once at the patch embedding, image tokens come first."""
+"""Stable Diffusion 3 and 3.5: a position table that is added once at the patch embedding, image tokens first."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .processors import InjectionAttnProcessor, project
 
 class SD3InjectionAttnProcessor(InjectionAttnProcessor):
     """
-    Joint attention of SD3's blocks, and the image-only second attention of SD3.5's, with values taken from `state`.
+    Injecting processor of the joint attention of SD3's blocks, and of the second, image-only attention of SD3.5's.
 
     Args:
-        state (`InjectionState`): Shared by all processors of a call.
+        state (`InjectionState`): State that all processors of a call share.
         block (`int`): Index of the block.
         name (`str`): `"attn"` or `"attn2"`.
-        fused (`bool`): Whether queries, keys and values come from one projection. `attn.fused_projections` does not
-            tell: `unfuse_qkv_projections` of this family leaves it set.
+        fused (`bool`): Whether one projection gives queries, keys and values. `attn.fused_projections` does not say,
+            because this family's `unfuse_qkv_projections` leaves it set.
     """
 
     def __init__(self, state: InjectionState, block: int, name: str, fused: bool):
@@ -60,16 +60,15 @@ class SD3InjectionAttnProcessor(InjectionAttnProcessor):
         return image, text if attn.context_pre_only else attn.to_add_out(text)
 
     def _project(self, attn: Any, hidden_states: torch.Tensor, of_text: bool = False) -> tuple[torch.Tensor, ...]:
-        """Queries, keys and values of shape `(rows, heads, tokens, head_dim)`."""
+        """Compute queries, keys and values of shape `(rows, heads, tokens, head_dim)`."""
         parts = project(attn, hidden_states, of_text, self.fused)
         return tuple(part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in parts)
 
 
 class SD3Family(TransformerFamily):
     """
-    Stable Diffusion 3 and 3.5. Position injection swaps rows of the sin-cos table at the input, for the steps asked
-    for. That is *not* the intervention made on FLUX: the table enters the residual stream, so values and MLPs see it
-    as well, in every block.
+    Adapter of Stable Diffusion 3 and 3.5. Position injection swaps rows of the sin-cos table at the input. Unlike on
+    FLUX, the change also enters the residual stream, so that values and MLPs of every block see it.
     """
 
     transformer_class = "SD3Transformer2DModel"

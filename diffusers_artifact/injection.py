@@ -1,4 +1,4 @@
-"""What is injected where: the plan that the attention processors of one call share."""
+"""State of an injection: which position and value each token takes, shared by the attention processors of a call."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .value_cache import ValueCache
 
 
 Turn = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""Rotary embedding: `turn(states, None)` rotates by all positions, `turn(states, index)` by those at `index`."""
 
 # Shares of the denoising steps and of the depth, from the paper's settings for 25 steps and FLUX's 19 + 38 blocks
 # (ArtiAgent §4.2.2): position 20 steps, 24 for omission; value 15 steps; position in the first 38 blocks, value in the
@@ -24,42 +25,43 @@ SPLIT_DEPTH_SHARE = 38 / 57
 
 
 def default_position_blocks(num_blocks: int) -> range:
-    """The blocks that get positions by default: the first two thirds."""
+    """Return the default blocks with position injection, the first two thirds (ArtiAgent §4.2.2)."""
     return range(round(SPLIT_DEPTH_SHARE * num_blocks))
 
 
 def default_value_blocks(num_blocks: int) -> range:
-    """The blocks that get values by default: the last third."""
+    """Return the default blocks with value injection, the last third (ArtiAgent §4.2.2)."""
     return range(round(SPLIT_DEPTH_SHARE * num_blocks), num_blocks)
 
 
 class InjectionState:
     r"""
-    Answers, for the model evaluation under way, which position and which value every token takes.
+    Position and value that each token takes at the current evaluation of the model (ArtiAgent §4.2).
 
     Every row of a batch has a mapping and a source; rows whose mapping is empty are left alone. All tensors that
-    processors read are made between evaluations, so that a compiled transformer meets no Python that changes.
+    processors read are made between evaluations, so that no Python changes within a compiled transformer.
 
     Args:
-        mappings (`Sequence[PatchMapping]`): One for each row.
-        sources (`Sequence[int]`): For each row, where the clean image's values are: the row of its reconstruction, or
-            with `value_source="inversion"` the row of the inversion's batch.
-        num_inference_steps (`int`): Denoising steps.
+        mappings (`Sequence[PatchMapping]`): Mapping of each row.
+        sources (`Sequence[int]`): For each row, the row that holds the clean image's values: that of its
+            reconstruction or, with `value_source="inversion"`, its row in the inversion's batch.
+        num_inference_steps (`int`): Number of denoising steps.
         position_blocks (`Sequence[int]`): Blocks in which target tokens take the position of their reference.
-        value_blocks (`Sequence[int]`): Blocks in which flawed rows take the clean image's values.
-        position_steps (`int`, *optional*): First steps with position injection; by default a share by artifact type.
-        value_steps (`int`, *optional*): First steps with value injection; by default 15/25 of them.
-        hold_background (`bool`, *optional*, defaults to `False`): Where values are injected, what is no target also
-            takes the reconstruction's queries; needs `value_source="reconstruction"`.
-        value_source (`str`, *optional*, defaults to `"reconstruction"`): Where values come from. `"reconstruction"`
-            reads the reconstruction's row of the same evaluation and needs no memory. `"inversion"` is the paper's:
-            the values that the inversion had over the same interval of the sigma grid, read from a cache.
-        cache_device (`str`, *optional*, defaults to `"model"`): Where cached values wait; see [`ValueCache`].
-        device (`torch.device`, *optional*): Device of the index tensors.
+        value_blocks (`Sequence[int]`): Blocks in which rows with artifacts take the clean image's values.
+        position_steps (`int`, *optional*): Number of first steps with position injection. Defaults to a share by
+            artifact type.
+        value_steps (`int`, *optional*): Number of first steps with value injection. Defaults to 15/25 of the steps.
+        hold_background (`bool`, *optional*, defaults to `False`): Where values are injected, also give tokens outside
+            the target the reconstruction's queries. Needs `value_source="reconstruction"`.
+        value_source (`str`, *optional*, defaults to `"reconstruction"`): `"reconstruction"` reads the values of the
+            reconstruction's row at the same evaluation and needs no memory. `"inversion"`, the paper's method, reads
+            those that the inversion had over the same interval of the sigma grid from a cache.
+        cache_device (`str`, *optional*, defaults to `"model"`): Device of cached values; see [`ValueCache`].
+        device (`torch.device`, *optional*, defaults to `"cpu"`): Device of the index tensors.
 
     Attributes:
         moved (`tuple[torch.Tensor, torch.Tensor, torch.Tensor]`, *optional*): Row, target and reference of every pair
-            whose position is injected in the evaluation under way; `None` if there is none.
+            whose position is injected at the current evaluation; `None` if there is none.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class InjectionState:
         self.end()
 
     def _index_sources(self, mappings: Sequence[PatchMapping], sources: Sequence[int]) -> None:
-        """Lays out which token of which row gives every token its value, and its query, both `(rows, tokens)`."""
+        """Index the row and token, both `(rows, tokens)`, from which each token takes its value and its query."""
         tokens = torch.arange(self.num_tokens).repeat(len(mappings), 1)
         rows = torch.arange(len(mappings))[:, None].repeat(1, self.num_tokens)
         value_tokens, value_rows, query_rows = tokens.clone(), rows.clone(), rows.clone()
@@ -108,26 +110,27 @@ class InjectionState:
                 query_rows[row, list(mapping.targets)] = row
         self._sources = {"query": (query_rows, tokens), "value": (value_rows, value_tokens)}
         if self._reads_inversion:
-            # Only what will be read is kept, once: the union of the tokens that all flawed rows take. It follows the
-            # batch as one row more.
+            # Only values that will be read are kept, each once. They follow the batch as one more row.
             read = value_rows[flawed] * self.num_tokens + value_tokens[flawed]
             kept, value_tokens[flawed] = read.unique(return_inverse=True)
             value_rows[flawed] = len(mappings)
             self._sources["record"] = (kept // self.num_tokens, kept % self.num_tokens)
-        self._any_flaw = bool(flawed.any())
+        self._any_artifact = bool(flawed.any())
         self._indices: dict[tuple[str, int], torch.Tensor] = {}
 
     def prepare(self, text_length: int) -> None:
         """
-        Makes what `inject` needs for sequences with `text_length` tokens of text first. It would make them itself,
-        but within the graph of a compiled transformer, which would then be compiled again.
+        Build the indices that `inject` needs for sequences that begin with `text_length` text tokens.
+
+        `inject` would build them on demand, but inside the graph of a compiled transformer, which would be compiled
+        again.
         """
         for kind in self._sources:
             self._index(kind, 0)
             self._index(kind, text_length)
 
     def _index(self, kind: str, text_length: int) -> torch.Tensor:
-        """`_sources[kind]` as an index into sequences with `text_length` tokens of text first, rows end to end."""
+        """Return `_sources[kind]` as an index into the flattened rows, each with `text_length` text tokens first."""
         if (kind, text_length) not in self._indices:
             rows, tokens = self._sources[kind]
             length = text_length + self.num_tokens
@@ -143,35 +146,35 @@ class InjectionState:
 
     @property
     def cache_bytes(self) -> int:
-        """Memory held by cached values, in bytes."""
+        """Memory that cached values take, in bytes."""
         return self._cache.num_bytes
 
     def end(self) -> None:
-        """Between evaluations, and for evaluations without injection: every token is its own."""
+        """Stop injecting: between evaluations, and for evaluations without injection."""
         self._step, self._branch = 0, ""
         self._recording = self._injecting = False
         self.moved: tuple[torch.Tensor, ...] | None = None
 
     def begin_inversion(self, step: int, branch: str, updates: bool) -> None:
         """
-        Prepares for an evaluation while inverting.
+        Prepare for an evaluation of the inversion.
 
         Args:
-            step (`int`): The denoising step whose interval of the sigma grid the evaluation belongs to.
-            branch (`str`): `"cond"` or `"uncond"`.
-            updates (`bool`): Whether its velocity moves the solution across the interval; those are cached, so that
-                there is one value for each interval whatever the solver.
+            step (`int`): Denoising step whose interval of the sigma grid the evaluation belongs to, 0-based.
+            branch (`str`): Guidance branch, `"cond"` or `"uncond"`.
+            updates (`bool`): Whether its velocity moves the solution across the interval. Values of these evaluations
+                are cached, so that every solver caches one value for each interval.
         """
         self.end()
         self._step, self._branch = step, branch
         self._recording = updates and self._reads_inversion and step < self._value_steps
 
     def begin_denoising(self, step: int, branch: str) -> None:
-        """Prepares for an evaluation of denoising step `step`, 0-based; see `begin_inversion`."""
+        """Prepare for an evaluation of denoising step `step`, 0-based; see `begin_inversion`."""
         self.end()
         self._step, self._branch = step, branch
-        self._injecting = step < self._value_steps and self._any_flaw
-        # Pairs only ever become inactive, so their number tells whether these are the ones of the last evaluation.
+        self._injecting = step < self._value_steps and self._any_artifact
+        # Pairs only ever become inactive, so an equal number means the same pairs as at the last evaluation.
         active = [pair[:3] for pair in self._pairs if pair[3] > step]
         if len(active) != self._num_moved:
             self._num_moved = len(active)
@@ -182,15 +185,15 @@ class InjectionState:
         self, block: int, name: str, query: torch.Tensor, value: torch.Tensor, text_length: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         r"""
-        Queries and values, of which the image tokens of flawed rows have the values of the clean image, and those that
-        are no targets its queries too if the background is held. For blocks in `value_blocks`.
+        Give image tokens of rows with artifacts the clean image's values and, outside the target, its queries if the
+        background is held. To be called in `value_blocks`.
 
         Args:
             block (`int`): Index of the transformer block.
-            name (`str`): Which attention of the block, for blocks that have two.
+            name (`str`): Name of the attention within the block, for blocks with two.
             query, value (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`): The model's own, before
-                rotation, `text_length` tokens of text first.
-            text_length (`int`): Tokens of text in the sequence.
+                rotation, with `text_length` text tokens first.
+            text_length (`int`, *optional*, defaults to 0): Number of text tokens in the sequence.
 
         Returns:
             `tuple[torch.Tensor, torch.Tensor]` of the shapes of `query` and `value`.
@@ -207,7 +210,7 @@ class InjectionState:
             query = query.flatten(0, 1).index_select(0, self._index("query", text_length)).view(query.shape)
         return query, value
 
-    # A compiled transformer steps out for the cache, whose keys change with every evaluation.
+    # Outside the compiled graph, because the cache's keys change with every evaluation.
     @torch.compiler.disable
     def _record(self, block: int, name: str, value: torch.Tensor, text_length: int) -> None:
         kept = value.flatten(0, 1).index_select(0, self._index("record", text_length))
@@ -219,13 +222,15 @@ class InjectionState:
 
     def rotate(self, states: torch.Tensor, turn: Turn, text_length: int = 0) -> torch.Tensor:
         r"""
-        Queries or keys, rotated by the position of each token, or of its reference. For blocks in `position_blocks`.
+        Rotate queries or keys by each token's position, targets by their reference's. To be called in
+        `position_blocks`.
 
         Args:
-            states (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`): Queries or keys, `text_length` tokens
-                of text first.
-            turn (`Callable`): The family's own rotation: `turn(states, None)` by all positions of the sequence,
-                `turn(states, index)` by those at `index`, of shape `(sequence,)`.
+            states (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`): Queries or keys, with `text_length`
+                text tokens first.
+            turn (`Callable`): The family's rotary embedding: `turn(states, None)` rotates by all positions of the
+                sequence, `turn(states, index)` by those at `index`, of shape `(sequence,)`.
+            text_length (`int`, *optional*, defaults to 0): Number of text tokens in the sequence.
 
         Returns:
             `torch.Tensor` of the shape of `states`.
@@ -240,7 +245,14 @@ class InjectionState:
 
 
 def position_until(kind: ArtifactType, num_inference_steps: int, position_steps: int | None) -> int:
-    """Number of first denoising steps with position injection, for a pair of an artifact of type `kind`."""
+    """
+    Return the number of first denoising steps with position injection for one pair.
+
+    Args:
+        kind (`str`): Artifact type of the pair.
+        num_inference_steps (`int`): Number of denoising steps.
+        position_steps (`int`, *optional*): Number that the user gave, which takes precedence over the type's share.
+    """
     if position_steps is not None:
         return position_steps
     return round(POSITION_STEP_SHARE_OF_TYPE.get(kind, POSITION_STEP_SHARE) * num_inference_steps)

@@ -1,4 +1,4 @@
-"""The patch mapping: which tokens of an artifact image borrow their content and position from which others."""
+"""Patch mappings: which tokens of an artifact image borrow content and position from which others."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ ARTIFACT_TYPES: tuple[ArtifactType, ...] = get_args(ArtifactType)
 @dataclass(frozen=True)
 class PatchMapping:
     r"""
-    Pairs of a *target* patch, where an artifact appears, and the *reference* patch that gives it content and position
-    (ArtiAgent §4.1). A patch is a token of the diffusion transformer, 16×16 px for FLUX and SD3.
+    Pairs of a *target* patch, where an artifact appears, and the *reference* patch whose content and position it takes
+    (ArtiAgent §4.1). A patch is one token of the diffusion transformer, 16×16 px for FLUX and SD3.
 
     Args:
-        targets (`tuple[int, ...]`): Token indices, row-major, each at most once.
-        references (`tuple[int, ...]`): As many token indices; one may serve several targets.
+        targets (`tuple[int, ...]`): Row-major token indices, without duplicates.
+        references (`tuple[int, ...]`): As many token indices. Several targets may share a reference.
         grid (`tuple[int, int]`): Rows and columns of tokens.
-        types (`tuple[str, ...]`, *optional*): Type of the artifact each pair belongs to (`"duplication"`,
-            `"omission"`, `"distortion"` or `"fusion"`), which sets how many steps it is injected for. Empty: every
-            pair is treated as a duplication.
+        types (`tuple[str, ...]`, *optional*): Artifact type of each pair (`"duplication"`, `"omission"`,
+            `"distortion"` or `"fusion"`), which sets the number of steps with position injection. If empty, every pair
+            counts as a duplication.
 
     Raises:
-        ValueError: unequal lengths, an index off the grid, a target listed twice, an unknown type.
+        ValueError: The lengths differ, an index is off the grid, a target is listed twice, or a type is unknown.
     """
 
     targets: tuple[int, ...]
@@ -48,18 +48,20 @@ class PatchMapping:
             outside = [index for index in indices if not 0 <= index < rows * columns]
             if outside:
                 raise ValueError(
-                    f"`{name}` must lie on the {rows}x{columns} grid, 0 to {rows * columns - 1}, got {outside[0]}"
+                    f"`{name}` must be token indices from 0 to {rows * columns - 1} on the {rows}x{columns} grid, "
+                    f"got {outside[0]}"
                 )
         if len(set(self.targets)) != len(self.targets):
             twice = sorted({index for index in self.targets if self.targets.count(index) > 1})
             raise ValueError(f"`targets` must be unique, got {twice} more than once")
         if self.types and len(self.types) != len(self.targets):
             raise ValueError(
-                f"`types` must be empty or as long as `targets`, got {len(self.types)} for {len(self.targets)}"
+                f"`types` must be empty or as long as `targets`, got {len(self.types)} types for "
+                f"{len(self.targets)} targets"
             )
         unknown = sorted(set(self.types) - set(ARTIFACT_TYPES))
         if unknown:
-            raise ValueError(f"`types` must be among {ARTIFACT_TYPES}, got {unknown[0]!r}")
+            raise ValueError(f"`types` must be among {', '.join(ARTIFACT_TYPES)}, got {unknown[0]!r}")
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -68,7 +70,20 @@ class PatchMapping:
     def from_pairs(
         cls, pairs: Iterable[tuple[int, int]], grid: tuple[int, int], artifact_type: ArtifactType
     ) -> PatchMapping:
-        """A mapping of one artifact from `(target, reference)` pairs, sorted by target."""
+        """
+        Build the mapping of one artifact.
+
+        Args:
+            pairs (`Iterable[tuple[int, int]]`): `(target, reference)` token indices, in any order.
+            grid (`tuple[int, int]`): Rows and columns of tokens.
+            artifact_type (`str`): Type of every pair.
+
+        Returns:
+            [`PatchMapping`]: Pairs sorted by target.
+
+        Raises:
+            ValueError: An index is off the grid, a target is listed twice, or the type is unknown.
+        """
         ordered = sorted((int(target), int(reference)) for target, reference in pairs)
         return cls(
             targets=tuple(target for target, _ in ordered),
@@ -79,22 +94,22 @@ class PatchMapping:
 
     @classmethod
     def empty(cls, grid: tuple[int, int]) -> PatchMapping:
-        """A mapping that changes nothing."""
+        """Build a mapping without pairs, which leaves the image unchanged."""
         return cls((), (), grid)
 
     @classmethod
     def union(cls, mappings: Iterable[PatchMapping]) -> PatchMapping:
         """
-        The artifacts of one image together.
+        Join the mappings of several artifacts of one image.
 
         Raises:
-            ValueError: no mapping, different grids, a patch that is a target of two mappings, mixed typed and untyped.
+            ValueError: There is no mapping, the grids differ, two mappings share a target, or only some have types.
         """
         parts = list(mappings)
         if not parts:
             raise ValueError("`mappings` must hold at least one mapping, got none")
         if len({part.grid for part in parts}) > 1:
-            raise ValueError(f"`mappings` must share a grid, got {sorted({part.grid for part in parts})}")
+            raise ValueError(f"`mappings` must share one grid, got {sorted({part.grid for part in parts})}")
         return cls(
             targets=sum((part.targets for part in parts), ()),
             references=sum((part.references for part in parts), ()),
@@ -103,11 +118,11 @@ class PatchMapping:
         )
 
     def target_patches(self) -> np.ndarray:
-        """The targets as a `bool` array of shape `grid`."""
+        """Return the targets as a `bool` array of shape `grid`."""
         return self._as_patches(self.targets)
 
     def reference_patches(self) -> np.ndarray:
-        """The references as a `bool` array of shape `grid`."""
+        """Return the references as a `bool` array of shape `grid`."""
         return self._as_patches(self.references)
 
     def _as_patches(self, indices: tuple[int, ...]) -> np.ndarray:
@@ -118,6 +133,11 @@ class PatchMapping:
 
 @dataclass(frozen=True)
 class NotApplicable:
-    """What a tool returns instead of a mapping when it has no legal one: an ordinary outcome, with its reason."""
+    """
+    Result of a tool that finds no legal mapping, which is an ordinary outcome and no error.
+
+    Args:
+        reason (`str`): Why there is none, without a full stop.
+    """
 
     reason: str

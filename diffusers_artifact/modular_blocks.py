@@ -1,4 +1,4 @@
-"""Artifact injection as a block of Modular Diffusers, to be run alone or between other blocks."""
+"""Artifact injection as a Modular Diffusers block, to run alone or between other blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from diffusers import ModularPipelineBlocks
 from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec, ConfigSpec, InputParam, OutputParam
 
-# Of a local folder, diffusers copies only the modules that this file names itself, so it names those of pipeline.py.
+# From a local folder, diffusers copies only the modules that this file imports, so pipeline.py's are repeated here.
 from .alignment import align_weights  # noqa: F401
 from .autoencoder import AutoencoderPCA  # noqa: F401
 from .choices import ValueSource  # noqa: F401
@@ -38,8 +38,8 @@ UNUSED_COMPONENTS = ("image_encoder", "feature_extractor")
 
 class ArtifactInjectionBlock(ModularPipelineBlocks):
     r"""
-    [`ArtifactInjectionPipeline`] as one block: the same components, the same arguments and, as outputs, the fields of
-    [`ArtifactInjectionOutput`]. A block before it can make the `mapping`; one after it gets the images.
+    [`ArtifactInjectionPipeline`] as one block, with the same components and arguments. Its outputs are the fields of
+    [`ArtifactInjectionOutput`]. A block before it can make the `mapping`, and one after it receives the images.
 
     Example:
 
@@ -56,11 +56,11 @@ class ArtifactInjectionBlock(ModularPipelineBlocks):
     """
 
     mapping_class = PatchMapping
-    """The mapping type, within reach of those who load this file without installing the package."""
+    """The mapping type, for users who load this file without installing the package."""
 
     @property
     def description(self) -> str:
-        return "Inverts photos and denoises them again, once as they are and once with every structural artifact."
+        return "Inverts photos and denoises them again, once unchanged and once for every structural artifact."
 
     @property
     def expected_components(self) -> list[ComponentSpec]:
@@ -94,22 +94,22 @@ class ArtifactInjectionBlock(ModularPipelineBlocks):
 
     def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
         """
-        Runs [`ArtifactInjectionPipeline`] on the components and inputs.
+        Run [`ArtifactInjectionPipeline`] on the components and inputs.
 
         Raises:
-            ValueError: a required component is not loaded, or an input is not as `ArtifactInjectionPipeline.__call__`
-                describes it.
+            ValueError: A required component is not loaded, or an input is not as
+                [`ArtifactInjectionPipeline.__call__`] describes it.
         """
         # `load_components` only logs what it could not load.
         missing = [name for name in REQUIRED_COMPONENTS if getattr(components, name) is None]
         if missing:
-            raise ValueError(f"`components` must be loaded, with `load_components()`, got none for {missing}")
+            raise ValueError(f"`components` must be loaded, got none for {missing}; call `load_components()`")
         block_state = self.get_block_state(state)
         pipe = ArtifactInjectionPipeline(
             **{name: getattr(components, name) for name in self.component_names},
             is_distilled=components.config.is_distilled,
         )
-        # Few-step checkpoints are told by their names.
+        # The pipeline recognises few-step checkpoints by their name.
         source = components.get_component_spec("transformer").pretrained_model_name_or_path
         pipe.register_to_config(_name_or_path=str(source or ""))
         output: Any = pipe(**{name: block_state[name] for name in self.input_names})
@@ -120,6 +120,6 @@ class ArtifactInjectionBlock(ModularPipelineBlocks):
 
 
 def described(documented: Any) -> dict[str, str]:
-    """What the docstring of `documented` says of each argument."""
+    """Return the description of each argument in the docstring of `documented`."""
     entries = re.findall(r"^    (\w+) \(.*\):\s(.*(?:\n     .*)*)", inspect.getdoc(documented) or "", re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}

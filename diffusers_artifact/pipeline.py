@@ -1,4 +1,4 @@
-"""Inverts photos and denoises them again with structural artifacts: the pipeline of the synthesis agent."""
+"""Pipeline that inverts photos and denoises them again with structural artifacts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 
-# Of a local folder, diffusers copies only the modules that this file names itself, so it names those of its imports.
+# From a local folder, diffusers copies only the modules that this file imports, so it repeats their own imports.
 from .alignment import align_weights  # noqa: F401
 
-# A saved pipeline may have this autoencoder, which diffusers looks for among the modules that are loaded.
+# A saved pipeline may have this autoencoder, which diffusers looks up among the loaded modules.
 from .autoencoder import AutoencoderPCA  # noqa: F401
 from .choices import CACHE_DEVICES, CONFINEMENTS, SOLVER_NAMES, VALUE_SOURCES, CacheDevice, Confinement, ValueSource
 from .confinement import confine_pixels, confine_tokens, dilated_targets
@@ -49,12 +49,11 @@ class ArtifactInjectionOutput(BaseOutput):
     Args:
         images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`): Artifact images, one for each mapping. With
             `output_type="latent"`, latents of shape `(variants, channels, height / 8, width / 8)`.
-        reconstructions (as `images`): Clean images, one for each image given: the same inversion and denoising without
-            injection.
-        image_indices (`list[int]`): For each artifact image, the index of its reconstruction.
-        inverted_latents (`torch.Tensor` of shape `(images, tokens, channels)`): Packed noise that inversion ended at.
-        num_function_evaluations (`int`): Evaluations of the transformer, each counted once for every row of its batch.
-        cache_bytes (`int`): Most memory that cached values took, in bytes; 0 with `value_source="reconstruction"`.
+        reconstructions (as `images`): Clean images, one for each photo, inverted and denoised without injection.
+        image_indices (`list[int]`): For each artifact image, the index of its clean image.
+        inverted_latents (`torch.Tensor` of shape `(images, tokens, channels)`): Packed noise at the end of inversion.
+        num_function_evaluations (`int`): NFE: evaluations of the transformer, counted once for every row of a batch.
+        cache_bytes (`int`): Peak memory of cached values, in bytes; 0 with `value_source="reconstruction"`.
         timings (`dict[str, float]`): Seconds spent in `encode`, `invert`, `denoise` and `decode`.
     """
 
@@ -69,25 +68,25 @@ class ArtifactInjectionOutput(BaseOutput):
 
 class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
     r"""
-    Injects structural artifacts into photos (ArtiAgent, arXiv 2602.20951, §4.2).
+    Pipeline that injects structural artifacts into photos (ArtiAgent, arXiv 2602.20951, §4.2).
 
-    A photo is inverted to noise along the model's flow and denoised again in one batch: once as it is, which
-    gives the clean image of a pair, and once for every mapping. While denoising, each target token takes the
-    *position* and the *value* of its reference, and all other tokens of a flawed row keep the clean image's values.
+    A photo is inverted to noise along the model's flow and denoised again in one batch: once unchanged, which gives
+    the clean image of a pair, and once for every mapping. While denoising an artifact image, each target token takes
+    the *position* and the *value* of its reference, and all other tokens take the clean image's values.
 
-    Works with FLUX.1, FLUX.2, Chroma, Stable Diffusion 3 / 3.5 and Qwen-Image checkpoints, and with the embedded
-    default of the package.
+    Supports FLUX.1, FLUX.2, Chroma, Stable Diffusion 3 / 3.5 and Qwen-Image checkpoints, and the package's embedded
+    model.
 
     Args:
         transformer (`FluxTransformer2DModel`, `Flux2Transformer2DModel`, `ChromaTransformer2DModel`,
             `SD3Transformer2DModel` or `QwenImageTransformer2DModel`): The diffusion transformer.
-        scheduler (`FlowMatchEulerDiscreteScheduler`): Its configuration gives the sigma grid of all solvers.
-        vae (`AutoencoderKL` or a class of its interface): The autoencoder.
+        scheduler (`FlowMatchEulerDiscreteScheduler`): Its configuration sets the sigma grid of all solvers.
+        vae (`AutoencoderKL` or a class with its interface): The autoencoder.
         text_encoder, tokenizer, text_encoder_2, tokenizer_2, text_encoder_3, tokenizer_3 (*optional*): As in the
-            checkpoint's stock pipeline. FLUX.1 alone may have none: it is unconditional then and `prompt` empty.
-        image_encoder, feature_extractor (*optional*): Loaded where a checkpoint has them, unused.
-        is_distilled (`bool`, *optional*): Whether the model was distilled to few steps, as some checkpoints say of
-            themselves. `None`: judged by name and configuration.
+            checkpoint's stock pipeline. Only FLUX.1 may have none: it is then unconditional, and `prompt` is empty.
+        image_encoder, feature_extractor (*optional*): Loaded where a checkpoint has them, but not used.
+        is_distilled (`bool`, *optional*): Whether the model was distilled to few steps, as some checkpoints state in
+            their configuration. `None`: decided by name and configuration.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->transformer->vae"
@@ -105,7 +104,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
     _callback_tensor_inputs = ["latents"]
 
     mapping_class = PatchMapping
-    """The mapping type, within reach of those who load this file without installing the package."""
+    """The mapping type, for users who load this file without installing the package."""
 
     def __init__(
         self,
@@ -168,72 +167,76 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ArtifactInjectionOutput | tuple[Any, Any]:
         r"""
-        Makes the clean image and the artifact variants of one or several photos.
+        Make the clean image and the artifact images of one or several photos.
 
         Args:
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or `list[PIL.Image.Image]`):
                 One photo, or several of one size. Arrays are `(batch, height, width, 3)` and tensors
                 `(batch, 3, height, width)`, in [0, 1]. Sides must be multiples of `patch_size`.
             mapping (`PatchMapping` or (nested) `list[PatchMapping]`):
-                For one photo, a mapping for each artifact variant of it; for several, a list of these for each.
-                Several artifacts of one variant are joined with `PatchMapping.union`.
+                For one photo, the mapping of each artifact image; for several, one such list for each photo. Join
+                several artifacts of one image with `PatchMapping.union`.
             prompt (`str` or `list[str]`, *optional*, defaults to `""`):
-                Caption of the photo, or one for each; used to invert and to denoise.
+                Caption of all photos, or one for each; used for inversion and for denoising.
             negative_prompt (`str`, *optional*, defaults to `""`):
-                For families with true classifier-free guidance (FLUX.2-klein, Chroma, SD3, Qwen-Image), where a
-                guidance scale is not 1.
+                Negative prompt of families with true classifier-free guidance (FLUX.2-klein, Chroma, SD3,
+                Qwen-Image), used where a guidance scale is not 1.
             num_inference_steps (`int`, *optional*, defaults to 8):
-                Steps of inversion, and of denoising. The default was chosen on the embedded model; the paper takes 25.
+                Number of steps of inversion, and of denoising. The default was chosen on the embedded model; the
+                paper uses 25.
             solver (`str`, *optional*, defaults to `"fireflow"`):
                 `"euler"`, `"midpoint"` (or `"rf_solver"`, the same), `"fireflow"` or `"uni_inv"`.
             guidance_scale (`float`, *optional*):
-                Guidance of the artifact variants while denoising. Defaults to the paper's 5 for FLUX.1-dev, to the
-                stock pipeline's 4 for FLUX.2-dev, which are guidance-distilled, and to 1 for all others.
-            inversion_guidance_scale (`float`, *optional*, defaults to 1.0): Guidance of the inversion and the
-                reconstruction.
+                Guidance scale of the artifact images while denoising. Defaults to 5 for FLUX.1-dev, as in the paper,
+                to the stock pipeline's 4 for FLUX.2-dev, and to 1 for all others.
+            inversion_guidance_scale (`float`, *optional*, defaults to 1.0):
+                Guidance scale of the inversion and of the clean image.
             position_steps (`int`, *optional*):
-                First denoising steps with position injection. Defaults to 20/25 of them, 24/25 for omissions.
-            value_steps (`int`, *optional*): First denoising steps with value injection. Defaults to 15/25 of them.
+                Number of first denoising steps with position injection. Defaults to 20/25 of the steps, and to 24/25
+                for omissions.
+            value_steps (`int`, *optional*):
+                Number of first denoising steps with value injection. Defaults to 15/25 of the steps.
             position_blocks (`Sequence[int]`, *optional*):
-                Blocks with position injection, 0-based, FLUX's double-stream blocks first. Defaults to the first two
-                thirds. Not available for SD3, whose positions enter all blocks at once.
-            value_blocks (`Sequence[int]`, *optional*): Blocks with value injection. Defaults to the last third.
+                Indices of the blocks with position injection, 0-based, double-stream blocks first. Defaults to the
+                first two thirds. Not available for SD3, whose positions enter all blocks at once.
+            value_blocks (`Sequence[int]`, *optional*):
+                Indices of the blocks with value injection. Defaults to the last third.
             value_source (`str`, *optional*, defaults to `"reconstruction"`):
-                Where injected values come from: the reconstruction's row at the same evaluation, or, as in the paper,
-                a cache of the `"inversion"`.
+                Source of the injected values: `"reconstruction"`, the clean image's row at the same evaluation, or
+                `"inversion"`, a cache filled during inversion, as in the paper.
             cache_device (`str`, *optional*, defaults to `"model"`):
-                Where cached values wait: on the model's device, or in host memory (`"cpu"`).
+                Device of cached values: `"model"`, the model's own, or `"cpu"`, host memory.
             transfer_noise (`bool`, *optional*, defaults to `False`):
-                Start each target from the inverted noise of its reference as well. Ours, not the paper's: copies of
-                a part come out sharper.
+                Also start each target from the inverted noise of its reference, which makes copies of a part sharper.
+                Not in the paper.
             hold_background (`bool`, *optional*):
-                Where values are injected, give what is no target the reconstruction's queries as well, so that it
-                looks at the image as in the reconstruction, and sees nothing new but the targets. Ours, not the
-                paper's: far less changes outside the target. Defaults to `True` with
-                `value_source="reconstruction"`, and must be `False` with `"inversion"`.
+                Where values are injected, also give tokens outside the target the clean image's queries, so that far
+                less changes there. Not in the paper. Defaults to `True` with `value_source="reconstruction"`, and must
+                be `False` with `"inversion"`.
             confine (`str`, *optional*, defaults to `"none"`):
-                What outside the target is guaranteed to be the clean image's. `"latent"`: every token that does not
-                touch the target, at every step; the decoder still blends across their border. `"pixel"`: every pixel
-                one patch and more from the target, into which the artifact image fades.
+                Guarantee that everything away from the target equals the clean image. `"latent"`: every token that
+                does not touch the target, at every step; the decoder still blends across their border. `"pixel"`:
+                every pixel one patch or more from the target, with a fade in between.
             allow_distilled (`bool`, *optional*, defaults to `False`):
-                Run checkpoints that were distilled to few steps, which are refused because they do not invert well.
+                Run few-step models, which otherwise raise an error because they invert poorly.
             generator (`torch.Generator`, *optional*):
-                Samples the autoencoder's posterior. Without it the posterior's mode is used, and nothing is random.
-            max_sequence_length (`int`, *optional*): Text tokens; defaults to that of the family's stock pipeline.
+                Samples the autoencoder's posterior. By default its mode is used, and nothing is random.
+            max_sequence_length (`int`, *optional*):
+                Maximum number of text tokens. Defaults to that of the family's stock pipeline.
             output_type (`str`, *optional*, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"` or `"latent"`.
             return_dict (`bool`, *optional*, defaults to `True`): Whether to return an output object.
             callback_on_step_end (`Callable`, *optional*):
                 Called after every evaluation of the transformer as `callback(pipe, index, timestep, callback_kwargs)`,
-                as in stock pipelines; `index` goes on from the inversion to the denoising. It returns a dictionary,
-                whose `latents` replace the packed ones.
+                as in stock pipelines; `index` counts through inversion and denoising. It returns a dictionary, whose
+                `latents` replace the packed ones.
             callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*, defaults to `("latents",)`):
-                What the callback gets.
+                Names of the tensors that the callback receives.
 
         Returns:
             [`ArtifactInjectionOutput`], or the tuple `(images, reconstructions)` if `return_dict` is `False`.
 
         Raises:
-            ValueError: an argument is not as described; the message names it, what was expected and what came.
+            ValueError: An argument is not as described; the message names it.
 
         Example:
 
@@ -279,7 +282,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
         self._align_weights()
-        # The image of every row; the rows of the reconstructions come first, so it is its reconstruction's row too.
+        # Index of the photo of every row. Reconstructions come first, so it is also the row of its reconstruction.
         sources = [*range(len(photos)), *image_indices]
         state = InjectionState(
             [PatchMapping.empty(grid)] * len(photos) + mappings,
@@ -378,11 +381,15 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str],
     ) -> None:
         """
-        Checks the arguments of a call, but for photos and mappings, which are checked where they are read.
+        Check the arguments of [`__call__`], except photos and mappings, which are checked where they are converted.
+
+        Args:
+            num_images (`int`): Number of photos.
+            prompts (`Sequence[str]`): Prompt of each photo.
+            others: As in [`__call__`], with defaults filled in.
 
         Raises:
-            ValueError: one is not as `__call__` describes it, or does not fit; the message names it, what was expected
-                and what came.
+            ValueError: An argument is not as [`__call__`] describes it; the message names it.
         """
         one_of("solver", solver, SOLVER_NAMES)
         one_of("value_source", value_source, VALUE_SOURCES)
@@ -392,13 +399,15 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         family = self.family
         self.check_model(allow_distilled)
         if len(prompts) != num_images:
-            raise ValueError(f"`prompt` must be a string or one for each image, got {len(prompts)} for {num_images}")
+            raise ValueError(
+                f"`prompt` must be a string or one for each image, got {len(prompts)} for {num_images} images"
+            )
         if not all(isinstance(text, str) for text in (*prompts, negative_prompt)):
             kinds = sorted({type(text).__name__ for text in (*prompts, negative_prompt)} - {"str"})
             raise ValueError(f"`prompt` and `negative_prompt` must be strings, got {', '.join(kinds)}")
         if negative_prompt and family.guidance_kind != "true":
             raise ValueError(
-                f"`negative_prompt` must be empty for {family.transformer_class}, which is not guided by one, got "
+                f"`negative_prompt` must be empty for {family.transformer_class}, which does not use it, got "
                 f"{negative_prompt!r}"
             )
         if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
@@ -408,19 +417,20 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
                 raise ValueError(f"`{name}` must be from 0 to {num_inference_steps}, got {steps}")
         if position_blocks is not None and family.position_blocks_reason:
             raise ValueError(
-                f"`position_blocks` must be left out for {family.transformer_class}: {family.position_blocks_reason}"
+                f"`position_blocks` must be None for {family.transformer_class}, because "
+                f"{family.position_blocks_reason}, got {position_blocks}; use `position_steps`"
             )
         for name, blocks in (("position_blocks", position_blocks), ("value_blocks", value_blocks)):
             outside = [block for block in blocks or () if not 0 <= block < family.num_blocks]
             if outside:
-                raise ValueError(f"`{name}` must be from 0 to {family.num_blocks - 1}, got {outside[0]}")
+                raise ValueError(f"`{name}` must be block indices from 0 to {family.num_blocks - 1}, got {outside[0]}")
         if hold_background and not may_hold_background(value_source):
             raise ValueError(
-                "`hold_background` must be False for values from the inversion, which has no queries at the same "
-                "evaluations, got True"
+                "`hold_background` must be False with `value_source='inversion'`, because the inversion has no "
+                "queries at the same evaluations, got True"
             )
         if confine == "pixel" and output_type == "latent":
-            raise ValueError("`confine` must be 'none' or 'latent' for `output_type='latent'`, got 'pixel'")
+            raise ValueError("`confine` must be 'none' or 'latent' with `output_type='latent'`, got 'pixel'")
         unknown = sorted(set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs))
         if unknown:
             raise ValueError(
@@ -436,12 +446,12 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         for name, scale in scales.items():
             if family.guidance_kind == "none" and scale != 1:
                 raise ValueError(f"`{name}` must be 1 for a checkpoint without guidance embedding, got {scale}")
-        # The negative prompt's values are cached only where the inversion evaluates it.
+        # The negative prompt's values are cached only if the inversion evaluates it.
         unseen = family.guidance_kind == "true" and guidance_scale != 1 and inversion_guidance_scale == 1
         if unseen and value_source == "inversion":
             raise ValueError(
-                "`inversion_guidance_scale` must not be 1 for `value_source='inversion'` with true guidance, got 1 "
-                f"and a `guidance_scale` of {guidance_scale}"
+                "`inversion_guidance_scale` must not be 1 with `value_source='inversion'` and a `guidance_scale` of "
+                f"{guidance_scale}, got 1; set it, or use `value_source='reconstruction'`"
             )
 
     @staticmethod

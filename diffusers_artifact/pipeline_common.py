@@ -1,4 +1,4 @@
-"""What the pipelines of this package share: families, checks of the model, inversion, saving with their source."""
+"""Shared code of the package's pipelines: families, checks of the model, solvers, saving with the source."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ FAMILIES: tuple[type[TransformerFamily], ...] = (FluxFamily, Flux2Family, Chroma
 
 class FlowPipelineMixin:
     """
-    Base, beside [`~diffusers.DiffusionPipeline`], of the pipelines that invert images along a model's flow.
+    Mixin, beside [`~diffusers.DiffusionPipeline`], for pipelines that invert images along a model's flow.
 
-    It is no pipeline itself, since a module that is loaded as a custom pipeline may hold one pipeline class alone. The
-    pipeline registers `transformer`, `scheduler` and `vae`, and `is_distilled` in its configuration.
+    It is not a pipeline itself, because a module that is loaded as a custom pipeline may hold only one pipeline class.
+    The pipeline must register `transformer`, `scheduler` and `vae`, and `is_distilled` in its configuration.
     """
 
     transformer: Any
@@ -52,7 +52,7 @@ class FlowPipelineMixin:
         Adapter of the loaded transformer's family.
 
         Raises:
-            ValueError: no family knows the transformer's class.
+            ValueError: The transformer's class belongs to no supported family.
         """
         name = type(unwrap_module(self.transformer)).__name__
         for family in FAMILIES:
@@ -68,21 +68,24 @@ class FlowPipelineMixin:
 
     @property
     def num_timesteps(self) -> int:
-        """Evaluations of the last call, of inversion and denoising together."""
+        """Number of evaluations of the last call, of inversion and denoising together, whatever the batch."""
         return self._num_timesteps
 
     @property
     def interrupt(self) -> bool:
-        """Set `pipe._interrupt = True` in a callback to skip the rest of the evaluations, as in stock pipelines."""
+        """Whether the call is interrupted: `pipe._interrupt = True` in a callback skips the remaining evaluations."""
         return self._interrupt
 
     def check_model(self, allow_distilled: bool = False) -> None:
         """
-        Checks that the loaded model is one that can be inverted; `__call__` does so too.
+        Check that the loaded model can be inverted, as `__call__` does too.
+
+        Args:
+            allow_distilled (`bool`, *optional*, defaults to `False`): Accept models distilled to few steps.
 
         Raises:
-            ValueError: its class or its inputs are not supported, a component is missing, or it was distilled to few
-                steps and `allow_distilled` is `False`.
+            ValueError: The transformer's class or its inputs are not supported, a component is missing, or the model
+                was distilled to few steps and `allow_distilled` is `False`.
         """
         family = self.family
         family.check()
@@ -91,12 +94,12 @@ class FlowPipelineMixin:
             reason = reason or family.distillation(self.name_or_path or "")
             if reason:
                 raise ValueError(
-                    "`transformer` must not be distilled to few steps, because such models do not invert well; this "
-                    f"one is taken for one because {reason}. `allow_distilled=True` runs it all the same."
+                    "`transformer` must not be distilled to few steps, because such models invert poorly, got one "
+                    f"that counts as distilled because {reason}; pass `allow_distilled=True` to run it anyway"
                 )
 
     def _encode_prompts(self, prompts: Sequence[str], max_sequence_length: int | None) -> list[Conditioning]:
-        """Encode each prompt, equal ones once."""
+        """Encode the prompts, equal ones only once."""
         family, device = self.family, self._execution_device
         encoded = {text: family.encode_prompt(text, device, max_sequence_length) for text in dict.fromkeys(prompts)}
         return [encoded[text] for text in prompts]
@@ -104,7 +107,7 @@ class FlowPipelineMixin:
     def _make_solvers(
         self, solver: str, num_inference_steps: int, num_tokens: int
     ) -> tuple[FlowMatchSolverScheduler, FlowMatchSolverScheduler]:
-        """Lay out an inversion and a denoising loop on one sigma grid, and count their evaluations from now on."""
+        """Create the solvers of the inversion and the denoising loop on one sigma grid, and set `num_timesteps`."""
         arguments = self.family.timestep_arguments(num_inference_steps, num_tokens, self.scheduler)
         inversion, denoising = (SOLVERS[solver].from_config(self.scheduler.config) for _ in range(2))
         inversion.set_timesteps(**arguments, device=self._execution_device, inverse=True)
@@ -114,7 +117,7 @@ class FlowPipelineMixin:
         return inversion, denoising
 
     def _align_weights(self) -> None:
-        """Make this call's result that of every other load of the same weights; see [`align_weights`]."""
+        """Align weights in host memory, so that every load of them gives the same result; see [`align_weights`]."""
         if self._execution_device.type != "cpu":
             return
         for component in self.components.values():
@@ -123,8 +126,14 @@ class FlowPipelineMixin:
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """
-        Saves as all pipelines do. Where this file was loaded without installing the package, it and its siblings are
-        saved as well, and `DiffusionPipeline.from_pretrained(save_directory, trust_remote_code=True)` loads it again.
+        Save the pipeline as [`~diffusers.DiffusionPipeline.save_pretrained`] does.
+
+        A pipeline that was loaded without installing the package is saved with its source files, so that
+        `DiffusionPipeline.from_pretrained(save_directory, trust_remote_code=True)` loads it again.
+
+        Args:
+            save_directory (`str` or `Path`): Folder to save to.
+            args, kwargs: Further arguments of [`~diffusers.DiffusionPipeline.save_pretrained`].
         """
         super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]  # mixed into a pipeline
         if not type(self).__module__.startswith("diffusers_modules."):

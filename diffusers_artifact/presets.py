@@ -1,5 +1,5 @@
 """
-The defaults of a call, and what presets put in their place; needs neither torch nor diffusers.
+Injection presets, and the pipeline's defaults beside them.
 
 | | a call of the pipeline | `"paper"`, `"transfer_noise"` | `"embedded"` |
 |---|---|---|---|
@@ -7,7 +7,7 @@ The defaults of a call, and what presets put in their place; needs neither torch
 | `hold_background`, values from the reconstruction | yes | no | yes |
 | `hold_background`, values from the inversion | no | no | no |
 
-A run takes the steps of its preset where its settings name none.
+A run whose settings give no number of steps takes its preset's. This module imports neither torch nor diffusers.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from .choices import ValueSource
 
 
 NUM_INFERENCE_STEPS = 8
-"""Steps of a call that names none, chosen on the embedded model (`tests/benchmarks/injection.py --sweep`)."""
+"""Default number of steps, chosen on the embedded model (`tests/benchmarks/injection.py --sweep`)."""
 
 PAPER_NUM_INFERENCE_STEPS = 25
-"""Steps of ArtiAgent §4.2.2."""
+"""Number of steps in the paper (ArtiAgent §4.2.2)."""
 
 EMBEDDED = "embedded"
-"""Name of the default model, the one shipped inside the package."""
+"""Name of the default model, which is shipped with the package."""
 
 
 @dataclass(frozen=True)
 class InjectionPreset:
     """
-    How strongly a model is steered; see [`ArtifactInjectionPipeline.__call__`].
+    Strength of the injection for a model; see [`ArtifactInjectionPipeline.__call__`].
 
     Attributes:
-        num_inference_steps (`int`): Steps of inversion, and of denoising.
-        transfer_noise (`bool`): Start targets from the inverted noise of their reference.
-        position_share (`float`, *optional*): Share of the steps with position injection; by default the
-            paper's, by type.
-        value_share (`float`, *optional*): Share of the steps with value injection; by default the paper's.
-        value_in_all_blocks (`bool`): Inject values in every block, not only in the last third.
-        hold_background (`bool`): Give what is no target the reconstruction's queries too, where values come from it.
+        num_inference_steps (`int`): Steps of the inversion, and of denoising.
+        transfer_noise (`bool`): Start targets from the inverted noise of their references.
+        position_share (`float`, *optional*): Share of the steps with position injection, 0 to 1; by default the
+            paper's share for the artifact type.
+        value_share (`float`, *optional*): Share of the steps with value injection, 0 to 1; by default the paper's.
+        value_in_all_blocks (`bool`): Inject values in every block instead of the last third.
+        hold_background (`bool`): Also give tokens outside the target the reconstruction's queries, where values come
+            from the reconstruction.
     """
 
     num_inference_steps: int = PAPER_NUM_INFERENCE_STEPS
@@ -57,8 +58,11 @@ class InjectionPreset:
 
         Args:
             num_inference_steps (`int`): Steps of the call.
-            num_blocks (`int`): Blocks of the transformer.
-            value_source (`str`): Of the call.
+            num_blocks (`int`): Number of transformer blocks.
+            value_source (`str`): `value_source` of the call, `"reconstruction"` or `"inversion"`.
+
+        Returns:
+            `dict[str, Any]`: Keyword arguments; `None` stands for the pipeline's default.
         """
         blocks: Sequence[int] | None = range(num_blocks) if self.value_in_all_blocks else None
         return {
@@ -73,13 +77,12 @@ class InjectionPreset:
 
 
 def may_hold_background(value_source: ValueSource) -> bool:
-    """Tell whether the background can be held: an inversion has no queries at the evaluations of the denoising."""
+    """Return whether `hold_background` is possible: an inversion has no queries at the evaluations of denoising."""
     return value_source == "reconstruction"
 
 
-# The embedded model is small: with the paper's settings its copies are smears, and an artifact tints what resembles it
-# elsewhere. Chosen by eye and by the change outside the target, steps by `tests/benchmarks/injection.py`; the tables
-# are in the model's card and in the benchmarks' README.
+# The embedded model is small: with the paper's settings, copies smear and an artifact tints similar parts elsewhere.
+# Its card (hub_cards/embedded_flux.md) and tests/benchmarks/README.md have the figures behind its preset.
 PRESETS = {
     "paper": InjectionPreset(),
     "transfer_noise": InjectionPreset(transfer_noise=True),

@@ -1,4 +1,4 @@
-"""Attention processors that inject, and how a transformer gets them for a while; a family's own are in its file."""
+"""Base of the injecting attention processors, and how they are installed; each family's own are in its file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class InjectionAttnProcessor:
     Base of the injecting attention processors.
 
     Args:
-        state (`InjectionState`): Shared by all processors of a call.
+        state (`InjectionState`): State that all processors of a call share.
         block (`int`): Index of the block, in the order of the family's `block_lists`.
-        name (`str`, *optional*, defaults to `"attn"`): Which attention of the block, for blocks that have two.
+        name (`str`, *optional*, defaults to `"attn"`): Name of the attention within the block, for blocks with two.
     """
 
     _attention_backend = None
@@ -28,35 +28,35 @@ class InjectionAttnProcessor:
         self.state = state
         self.block = block
         self.name = name
-        # Not looked up while the model runs, lest every block be compiled by itself.
+        # Looked up here and not while the model runs, so that compiled blocks can share a graph.
         self.takes_values, self.takes_positions = block in state.value_blocks, block in state.position_blocks
 
     def inject(
         self, query: torch.Tensor, value: torch.Tensor, text_length: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `InjectionState.inject`, where this block takes values."""
+        """Apply [`InjectionState.inject`] if values are injected in this block, else return the arguments."""
         if not self.takes_values:
             return query, value
         return self.state.inject(self.block, self.name, query, value, text_length)
 
     def rotate(self, states: torch.Tensor, turn: Turn, text_length: int = 0) -> torch.Tensor:
-        """As `InjectionState.rotate`, with every token at its own position where this block takes none."""
+        """Apply [`InjectionState.rotate`] if positions are injected here, else rotate every token by its own."""
         return self.state.rotate(states, turn, text_length) if self.takes_positions else turn(states, None)
 
 
 @contextmanager
 def swapped_processors(transformer: Any, processors: Mapping[str, InjectionAttnProcessor]) -> Iterator[None]:
     """
-    Give a transformer other attention processors, and its own back however the block ends.
+    Install other attention processors for the duration of a `with` block, and restore the originals at its end.
 
     Args:
         transformer (`~diffusers.ModelMixin`): The diffusion transformer.
-        processors (`Mapping[str, InjectionAttnProcessor]`): A fresh processor for each name in
+        processors (`Mapping[str, InjectionAttnProcessor]`): A new processor for each name in
             `transformer.attn_processors`.
     """
     originals = dict(transformer.attn_processors)
     for name, processor in processors.items():
-        # A backend chosen with `set_attention_backend` is kept on the processor.
+        # `set_attention_backend` stores its choice on the processors.
         processor._attention_backend = getattr(originals[name], "_attention_backend", None)
         processor._parallel_config = getattr(originals[name], "_parallel_config", None)
     try:
@@ -69,7 +69,18 @@ def swapped_processors(transformer: Any, processors: Mapping[str, InjectionAttnP
 def project(
     attn: Any, hidden_states: torch.Tensor, of_text: bool = False, fused: bool | None = None
 ) -> tuple[torch.Tensor, ...]:
-    """Queries, keys and values `(rows, tokens, heads * head_dim)`; `fused` defaults to what `attn` says of itself."""
+    """
+    Compute queries, keys and values.
+
+    Args:
+        attn (`torch.nn.Module`): diffusers' attention.
+        hidden_states (`torch.Tensor` of shape `(rows, tokens, channels)`): Its input.
+        of_text (`bool`, *optional*, defaults to `False`): Use the projections of the text tokens.
+        fused (`bool`, *optional*, defaults to `attn.fused_projections`): Use the fused projection.
+
+    Returns:
+        `tuple[torch.Tensor, ...]`: Three tensors of shape `(rows, tokens, heads * head_dim)`.
+    """
     if attn.fused_projections if fused is None else fused:
         return (attn.to_added_qkv if of_text else attn.to_qkv)(hidden_states).chunk(3, dim=-1)
     names = ("add_q_proj", "add_k_proj", "add_v_proj") if of_text else ("to_q", "to_k", "to_v")
@@ -77,6 +88,16 @@ def project(
 
 
 def split_output(attn: Any, output: torch.Tensor, text_length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Image and text, each through its projection, of attention over text and image `(rows, sequence, channels)`."""
+    """
+    Split the output of joint attention, and project each part.
+
+    Args:
+        attn (`torch.nn.Module`): diffusers' attention.
+        output (`torch.Tensor` of shape `(rows, sequence, channels)`): Output of attention, text tokens first.
+        text_length (`int`): Number of text tokens.
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]`: Image tokens, then text tokens.
+    """
     text, image = output[:, :text_length].contiguous(), output[:, text_length:].contiguous()
     return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)

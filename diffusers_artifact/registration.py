@@ -1,4 +1,4 @@
-"""Makes diffusers find a pipeline class of this package by its name, without importing either before it is needed."""
+"""Registration of a pipeline class under its name in diffusers, importing neither before it is needed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 
 def register_pipeline(class_name: str, module: str) -> None:
     """
-    Makes `diffusers.<class_name>` the class of that name in `module`, which is imported at the first access.
+    Make `diffusers.<class_name>` the class of that name in `module`, which is imported on first access.
 
-    A saved pipeline names its class, and `DiffusionPipeline.from_pretrained` looks that name up in diffusers. If
-    diffusers is not imported yet, the name is added as soon as it is.
+    `DiffusionPipeline.from_pretrained` looks up the class that a saved pipeline names in diffusers. If diffusers is
+    not imported yet, the name is added once it is.
 
     Args:
         class_name (`str`): Name of the pipeline's class.
@@ -32,13 +32,13 @@ def _add_lazy_attribute(library: ModuleType, name: str, home: str) -> None:
     def load(_: Any) -> Any:
         return getattr(import_module(home), name)
 
-    # A module's class may be replaced by a subclass, whose properties are then attributes of the module.
+    # Python lets a module's class be replaced by a subclass, whose properties become attributes of the module.
     kind = type(library)
     library.__class__ = type(kind.__name__, (kind,), {name: property(load), "__module__": kind.__module__})
 
 
 class _WhenDiffusersIsImported(MetaPathFinder):
-    """Lets the other finders find diffusers, and adds to what their loader makes of it."""
+    """Import hook that leaves finding diffusers to the other finders and adds the class after it is loaded."""
 
     def __init__(self, class_name: str, module: str):
         self.class_name, self.module = class_name, module

@@ -1,4 +1,4 @@
-"""Solvers of the flow ODE dx/dsigma = v(x, sigma), as schedulers that walk it from noise to data and back."""
+"""Solvers of the flow ODE dx/dsigma = v(x, sigma) as diffusers schedulers, from noise to data and back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
-    SchedulerMixin,  # noqa: F401  # `from_pretrained` of a saved pipeline looks for this name beside its scheduler
+    SchedulerMixin,  # noqa: F401  # `from_pretrained` of a saved pipeline looks this name up beside its scheduler
 )
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteSchedulerOutput
 
@@ -18,12 +18,12 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 @dataclass(frozen=True)
 class Evaluation:
     """
-    One call of the model within a solver's walk.
+    One evaluation of the model in a solver's loop.
 
     Args:
         sigma (`float`): Noise level at which the model is evaluated.
-        interval (`int`): Interval of the sigma grid that it belongs to, in the order of the walk.
-        updates (`bool`): Whether its velocity carries the solution to the end of that interval.
+        interval (`int`): Index of its interval of the sigma grid, in the order of the loop.
+        updates (`bool`): Whether its velocity moves the solution to the end of that interval.
     """
 
     sigma: float
@@ -33,30 +33,29 @@ class Evaluation:
 
 class FlowMatchSolverScheduler(FlowMatchEulerDiscreteScheduler, ABC):
     r"""
-    Base of the solvers: the stock scheduler's configuration and sigma grid, walked in either direction.
+    Base of the solvers: the stock scheduler's configuration and sigma grid, in either direction.
 
-    Between two evaluations the next point is always the solution moved to that point's sigma along the last velocity,
-    so a solver is nothing but the list of its evaluations, and the same `step` serves all of them. Any checkpoint's
+    The point of the next evaluation is always the solution, moved to that point's sigma along the last velocity. A
+    solver is therefore defined by the list of its evaluations, and all solvers share `step`. Any checkpoint's
     scheduler converts with `from_config(pipe.scheduler.config)`, and stock pipelines run with the result: `timesteps`
-    has one entry for every call of the model.
+    has one entry for every evaluation.
 
-    The solution is kept between evaluations in float32 or better, whatever dtype the model works in; only the points
-    handed out are rounded to the dtype of `sample`. A caller that edits such a point, as inpainting does, moves the
-    solution by the same amount.
+    The solution is kept in float32 or better between evaluations, whatever the model's dtype; only the points returned
+    are rounded to the dtype of `sample`. If the caller edits such a point, as inpainting does, the solution moves by
+    the same amount.
 
     Attributes:
-        timesteps (`torch.Tensor` of shape `(evaluations,)`): Where the model is evaluated, sigma times
-            `num_train_timesteps`.
-        sigmas (`torch.Tensor` of shape `(evaluations + 1,)`): The same as sigmas, and the sigma of the result.
-        sigma_grid (`list[float]`): The `num_inference_steps + 1` sigmas of the solution, in the order of the walk.
-        step_of_evaluation (`list[int]`): For each evaluation, the *denoising* step `i` between whose ends (number `i`
-            and `i + 1` of the grid from noise to data) it lies. When inverting the numbers fall, so equal numbers pair
-            evaluations of the two directions.
-        updates_solution (`list[bool]`): For each evaluation, whether its velocity carries the solution across the
-            interval. There is exactly one such evaluation for every step.
+        timesteps (`torch.Tensor` of shape `(evaluations,)`): Sigma of each evaluation times `num_train_timesteps`.
+        sigmas (`torch.Tensor` of shape `(evaluations + 1,)`): Sigma of each evaluation, and of the result.
+        sigma_grid (`list[float]`): The `num_inference_steps + 1` sigmas of the solution, in the order of the loop.
+        step_of_evaluation (`list[int]`): For each evaluation, the *denoising* step `i` between whose ends (entries `i`
+            and `i + 1` of the grid from noise to data) it lies. The numbers fall when inverting, so that equal numbers
+            pair evaluations of both directions.
+        updates_solution (`list[bool]`): For each evaluation, whether its velocity moves the solution across the
+            interval. Exactly one evaluation of every step does.
         num_function_evaluations (`int`): Calls of `step` since `set_timesteps`.
-        order (`int`): Evaluations for each step as stock pipelines count them: they take the number of timesteps for
-            the number of steps if they passed `sigmas`, and it is 1 then.
+        order (`int`): Evaluations per step, as stock pipelines count them. It is 1 if `sigmas` were given, because
+            stock pipelines then take the number of timesteps for the number of steps.
     """
 
     timesteps: torch.Tensor
@@ -67,7 +66,7 @@ class FlowMatchSolverScheduler(FlowMatchEulerDiscreteScheduler, ABC):
     @staticmethod
     @abstractmethod
     def _plan(grid: list[float], inverse: bool) -> list[Evaluation]:
-        """The evaluations of a walk along `grid`, of `num_inference_steps + 1` sigmas in the order of the walk."""
+        """List the evaluations for `grid`, the `num_inference_steps + 1` sigmas in the order of the loop."""
 
     def set_timesteps(
         self,
@@ -78,22 +77,22 @@ class FlowMatchSolverScheduler(FlowMatchEulerDiscreteScheduler, ABC):
         inverse: bool = False,
     ) -> None:
         r"""
-        Lays out a walk and forgets the one before.
+        Set the timesteps of a new inversion or denoising loop.
 
-        The stock scheduler's `timesteps` argument is absent, because evaluations lie between the grid's points too.
+        The stock scheduler's argument `timesteps` is missing, because evaluations also lie between the grid's points.
 
         Args:
-            num_inference_steps (`int`, *optional*): Number of steps; may be left out if `sigmas` are given.
-            device (`str` or `torch.device`, *optional*): Where `timesteps` and `sigmas` are placed.
+            num_inference_steps (`int`, *optional*): Number of steps. Not needed if `sigmas` are given.
+            device (`str` or `torch.device`, *optional*): Device of `timesteps` and `sigmas`.
             sigmas (`Sequence[float]` or `np.ndarray`, *optional*): Falling noise levels before shifting, without the
                 final 0.
-            mu (`float`, *optional*): Shift that belongs to the image's size, for dynamic shifting.
-            inverse (`bool`, *optional*, defaults to `False`): Walk the same grid from data (sigma 0) to noise.
+            mu (`float`, *optional*): Shift for the image's size, needed for dynamic shifting.
+            inverse (`bool`, *optional*, defaults to `False`): Go along the same grid from data (sigma 0) to noise.
 
         Raises:
-            ValueError: neither or contradicting `num_inference_steps` and `sigmas`, `mu` missing, a single step where
-                the configuration stretches the grid, or one that asks for stochastic sampling, which no ODE solver
-                does.
+            ValueError: `num_inference_steps` and `sigmas` are both missing or contradict each other, `mu` is missing,
+                the configuration has `shift_terminal` and there is a single step, or it has `stochastic_sampling`,
+                which ODE solvers do not support.
         """
         if self.config.stochastic_sampling:
             raise ValueError(f"`stochastic_sampling` must be False for {type(self).__name__}, got True")
@@ -110,7 +109,7 @@ class FlowMatchSolverScheduler(FlowMatchEulerDiscreteScheduler, ABC):
         self.updates_solution = [e.updates for e in self._evaluations]
         self.order = 1 if sigmas is not None else len(self._evaluations) // self.num_inference_steps
 
-        # Python floats of the same values: sizes of steps are exact, and reading one does not wait for a GPU.
+        # The same values as Python floats, so that step sizes are exact and reading one does not wait for a GPU.
         self._sigmas = [e.sigma for e in self._evaluations] + self.sigma_grid[-1:]
         self.sigmas = torch.tensor(self._sigmas, dtype=torch.float32, device=self.sigmas.device)
         self.timesteps = self.sigmas[:-1] * self.config.num_train_timesteps
@@ -125,26 +124,26 @@ class FlowMatchSolverScheduler(FlowMatchEulerDiscreteScheduler, ABC):
         return_dict: bool = True,
     ) -> FlowMatchEulerDiscreteSchedulerOutput | tuple[torch.Tensor]:
         r"""
-        Takes the velocity at one evaluation and gives the point of the next, or the result after the last.
+        Compute the point of the next evaluation from the velocity at this one, or the result after the last.
 
         Args:
             model_output (`torch.Tensor` of shape `(batch, ...)`): Velocity at `sample` and `timestep`.
-            timestep (`float` or `torch.Tensor`): The entry of `timesteps`. Without `set_begin_index` the first call
-                finds its place in the walk by it.
-            sample (`torch.Tensor` of shape `(batch, ...)`): The point of this evaluation.
-            generator (`torch.Generator`, *optional*): Accepted as by the stock scheduler; nothing is random.
+            timestep (`float` or `torch.Tensor`): Entry of `timesteps`. Without `set_begin_index`, the first call looks
+                up where in the loop to begin by it.
+            sample (`torch.Tensor` of shape `(batch, ...)`): Point of this evaluation.
+            generator (`torch.Generator`, *optional*): Unused, because nothing is random; the stock scheduler has it.
             return_dict (`bool`, *optional*, defaults to `True`): Whether to return an output object.
 
         Returns:
-            `FlowMatchEulerDiscreteSchedulerOutput` or a tuple of one: `prev_sample` of `sample`'s shape and dtype.
+            `FlowMatchEulerDiscreteSchedulerOutput`, or a tuple of one: `prev_sample` with `sample`'s shape and dtype.
 
         Raises:
-            ValueError: `timestep` is an integer, `set_timesteps` was not called, or the walk has ended.
+            ValueError: `timestep` is an integer, `set_timesteps` was not called, or the loop has ended.
         """
         if isinstance(timestep, int) or (isinstance(timestep, torch.Tensor) and not timestep.is_floating_point()):
             raise ValueError(f"`timestep` must be an entry of `timesteps`, got the integer {timestep}")
         if not self._evaluations:
-            raise ValueError("`set_timesteps` must be called before `step`")
+            raise ValueError("`set_timesteps` must be called before `step`, got no timesteps")
         if self.step_index is None:
             self._init_step_index(timestep)
         if self.step_index >= len(self._evaluations):
@@ -159,7 +158,7 @@ class FlowMatchSolverScheduler(FlowMatchEulerDiscreteScheduler, ABC):
 
     def _accept(self, sample: torch.Tensor) -> None:
         if self.num_function_evaluations == 0:
-            # A walk may begin at any evaluation (image to image), where the sample is all there is.
+            # A loop may begin at any evaluation (image to image), and the sample is the solution there.
             self._solution = sample.to(torch.promote_types(sample.dtype, torch.float32))
             self._solution_sigma = self._sigmas[self.step_index]
         else:
@@ -181,9 +180,9 @@ class FlowMatchSolverScheduler(FlowMatchEulerDiscreteScheduler, ABC):
 
 class EulerSolverScheduler(FlowMatchSolverScheduler):
     """
-    Explicit Euler: N evaluations, order 1. Denoising with it is the stock scheduler bit for bit.
+    Explicit Euler: N evaluations, order 1. Denoising with it equals the stock scheduler bit for bit.
 
-    It evaluates each interval where it enters: at its noisier end when denoising, at the other when inverting.
+    Each interval is evaluated where the loop enters it: at its noisier end when denoising, else at the other one.
     """
 
     @staticmethod
@@ -195,9 +194,9 @@ class MidpointSolverScheduler(FlowMatchSolverScheduler):
     r"""
     Explicit midpoint rule, and with it RF-Solver: 2N evaluations, order 2.
 
-    RF-Solver (arXiv 2411.04746) takes a second-order Taylor step whose derivative is the difference between the
-    velocities at the start, v0, and at the midpoint, vm. As x + h v0 + (h² / 2) (vm - v0) / (h / 2) = x + h vm, the
-    two are the same.
+    RF-Solver (arXiv 2411.04746) takes a second-order Taylor step whose derivative is the difference quotient of the
+    velocities at the start, v0, and at the midpoint, vm. The two are the same, because
+    x + h v0 + (h² / 2) (vm - v0) / (h / 2) = x + h vm.
     """
 
     @staticmethod
@@ -208,8 +207,8 @@ class MidpointSolverScheduler(FlowMatchSolverScheduler):
 
 class FireFlowSolverScheduler(FlowMatchSolverScheduler):
     """
-    FireFlow (arXiv 2412.07517): the midpoint rule with the last midpoint's velocity in place of the one at the start
-    of each step but the first: N + 1 evaluations, order 2.
+    FireFlow (arXiv 2412.07517): the midpoint rule, where every step but the first starts with the last midpoint's
+    velocity. N + 1 evaluations, order 2.
     """
 
     @staticmethod
@@ -219,11 +218,11 @@ class FireFlowSolverScheduler(FlowMatchSolverScheduler):
 
 class UniInvSolverScheduler(FlowMatchSolverScheduler):
     """
-    Uni-Inv (UniEdit-Flow, arXiv 2504.13109), made to be undone by plain Euler: N + 1 evaluations to invert, N to
-    denoise.
+    Uni-Inv (UniEdit-Flow, arXiv 2504.13109), whose denoising is Euler's: N + 1 evaluations to invert, N to denoise.
 
     Inversion predicts the next point of the grid with the last velocity, and crosses the interval from its start with
-    the velocity there, which is nearly the one Euler will use to come back: order 1 either way, 2 there and back.
+    the velocity there, which is nearly the one that Euler uses on the way back. Order 1 in either direction, order 2
+    for the round trip.
     """
 
     @staticmethod
@@ -246,4 +245,4 @@ SOLVERS: dict[str, type[FlowMatchSolverScheduler]] = {
     "fireflow": FireFlowSolverScheduler,
     "uni_inv": UniInvSolverScheduler,
 }
-"""Solvers by name. Invert and denoise with the same one: FireFlow or midpoint undone by Euler falls to order 1."""
+"""Solvers by name. Use one for both directions: denoising with Euler reduces FireFlow and midpoint to order 1."""

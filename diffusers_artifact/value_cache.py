@@ -1,4 +1,4 @@
-"""Attention values kept from the inversion until the denoising reads them, on the model's device or in host memory."""
+"""Cache of attention values, from the inversion until denoising, on the model's device or in host memory."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from .choices import CacheDevice
 
 
 CacheKey = tuple[int, int, str, str]
-"""Denoising step, block, attention of the block, branch of true guidance (`"cond"` or `"uncond"`)."""
+"""Denoising step, block index, name of the attention within the block, guidance branch (`"cond"` or `"uncond"`)."""
 
 
 class ValueCache:
     r"""
-    Values by evaluation point and attention.
+    Attention values by evaluation and attention.
 
-    With `device="cpu"` and a model on CUDA, values travel through pinned memory on a stream of their own: out while
-    the inversion goes on, and back one attention ahead of the one that reads them.
+    With `device="cpu"` and a model on CUDA, values are copied through pinned memory on a separate stream: to the host
+    while the inversion continues, and back one attention before they are read.
 
     Args:
-        device (`str`, *optional*, defaults to `"model"`): `"model"` keeps values where they are made, `"cpu"` in host
-            memory.
+        device (`str`, *optional*, defaults to `"model"`): `"model"` keeps values on the model's device, `"cpu"` in
+            host memory.
     """
 
     def __init__(self, device: CacheDevice = "model"):
@@ -32,21 +32,21 @@ class ValueCache:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the values take, in bytes, wherever they are kept."""
+        """Memory that the values take, in bytes, on either device."""
         return sum(value.numel() * value.element_size() for value in self._values.values())
 
     def store(self, key: CacheKey, value: torch.Tensor) -> None:
-        """Keeps `value`, of any shape, under `key`."""
+        """Store `value`, of any shape, under `key`."""
         if self._to_host:
             value = self._send(value) if value.is_cuda else value.cpu()
         self._values[key] = value
 
     def load(self, key: CacheKey, device: torch.device) -> torch.Tensor:
         """
-        The value stored under `key`, on `device`.
+        Return the value stored under `key`, on `device`.
 
         Raises:
-            KeyError: there is none.
+            KeyError: No value is stored under `key`.
         """
         if self._values[key].device == device or device.type != "cuda":
             return self._values[key].to(device)
@@ -58,14 +58,14 @@ class ValueCache:
             stream.wait_stream(self._stream)
         value.record_stream(stream)
         self._ahead = None
-        # Not further ahead of the model than this one attention, or copies of many would take up its memory at once.
+        # Only one attention ahead of the model, or the copies of many would fill its memory at once.
         self._copy_stream(device).wait_stream(stream)
         if (following := self._next(key)) is not None:
             self._ahead = (following, self._fetch(following, device))
         return value
 
     def _next(self, key: CacheKey) -> CacheKey | None:
-        """The key that is read after `key`: denoising goes through steps, then branches, then blocks."""
+        """Return the key that is read after `key`: denoising goes through steps, then branches, then blocks."""
         if len(self._following) < len(self._values) - 1:
             order = sorted(self._values, key=lambda k: (k[0], k[3], k[1], k[2]))
             self._following = dict(zip(order, order[1:], strict=False))
@@ -77,11 +77,11 @@ class ValueCache:
         stream.wait_stream(torch.cuda.current_stream(value.device))
         with torch.cuda.stream(stream):
             host.copy_(value, non_blocking=True)
-        value.record_stream(stream)  # its memory must not be given away before the copy is done
+        value.record_stream(stream)  # its memory must not be reused before the copy is done
         return host
 
     def _fetch(self, key: CacheKey, device: torch.device) -> torch.Tensor:
-        # On the stream that sent it, so the value has arrived in host memory before it is fetched.
+        # On the stream that sent it, so that the value has reached host memory before it is fetched.
         with torch.cuda.stream(self._copy_stream(device)):
             return self._values[key].to(device, non_blocking=True)
 

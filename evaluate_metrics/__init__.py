@@ -1,4 +1,4 @@
-"""Metrics for predictions of artifacts: pure functions in `functional`, and modules for `evaluate.load`."""
+"""Metrics of artifact detection: pure functions in `functional`, and modules for `evaluate.load`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ METRICS = tuple(sorted(path.parent.name for path in _FOLDER.glob("*/app.py")))
 
 def metric_path(name: str) -> str:
     """
-    Where an installed metric lies, for `evaluate.load(metric_path("miou"))`.
+    Return the folder of an installed metric, as in `evaluate.load(metric_path("miou"))`.
 
     Args:
         name (`str`): One of `METRICS`.
 
     Raises:
-        ValueError: there is no such metric.
+        ValueError: `name` is not a metric.
     """
     if name not in METRICS:
         raise ValueError(f"`name` must be one of {', '.join(METRICS)}, got {name!r}")

@@ -1,4 +1,4 @@
-"""The page of a metric's Space: arguments of `compute` as JSON in, its result out."""
+"""Page of a metric's Space: takes the arguments of `compute` as JSON and shows the result."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import evaluate
 
 def launch(metric: evaluate.EvaluationModule, example: dict[str, Any]) -> None:
     """
-    Serves the page. `evaluate.utils.launch_gradio_widget` needs Gradio 3, which needs NumPy 1.
+    Serve the page of a metric.
+
+    Replaces `evaluate.utils.launch_gradio_widget`, which needs Gradio 3 and NumPy 1.
 
     Args:
         metric (`evaluate.EvaluationModule`): The metric of the Space.
-        example (`dict[str, Any]`): Arguments of its `compute` to start with, as JSON has them.
+        example (`dict[str, Any]`): JSON-serialisable arguments of `compute`, shown when the page opens.
     """
-    import gradio as gr  # installed by the Space's `sdk`
+    import gradio as gr  # comes with the Space's `sdk`
 
     def compute(arguments: str) -> dict[str, Any]:
         return metric.compute(**json.loads(arguments))

@@ -1,1 +1,1 @@
-"""Cards for models, datasets, pipelines and metrics, and pushing them to the Hub."""
+"""Publish models, datasets, pipelines and metrics on the Hub, with generated cards."""

@@ -1,4 +1,4 @@
-"""Cards from templates, filled from what is on record and nothing else."""
+"""Cards from templates, filled only with recorded facts."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .records import EvaluationReport
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARK = "artiagent-card"
-"""Tag of the cards of models that are made here, and may be made anew."""
+"""Tag of generated model cards, which a later push may replace."""
 
 _TASK = "image-text-to-text"
 _LOSSES_SHOWN = 12
-# Ids of the same metrics at https://hf.co/metrics; the others go by our own names.
+# Ids of metrics at https://hf.co/metrics that have other names here.
 _METRIC_IDS = {"rougeL": "rouge", "macro_f1": "f1", "positive_f1": "f1"}
 _SIZES = (
     (10**3, "n<1K"),
@@ -41,14 +41,17 @@ def model_card(
     repo_id: str, record: TrainingRecord, reports: Sequence[EvaluationReport], license: str, is_adapter: bool
 ) -> str:
     """
-    The card of a trained vision-language model.
+    Render the card of a trained vision-language model.
 
     Args:
-        repo_id (`str`): Where it will be.
-        record (`TrainingRecord`): How it was trained.
-        reports (`Sequence[EvaluationReport]`): What was measured.
-        license (`str`): An identifier of the Hub.
-        is_adapter (`bool`): Whether the weights are an adapter's alone.
+        repo_id (`str`): Repository of the model, `owner/name`.
+        record (`TrainingRecord`): Record of the training.
+        reports (`Sequence[EvaluationReport]`): Evaluations of the model.
+        license (`str`): Hub identifier of the licence.
+        is_adapter (`bool`): Whether the weights are only those of an adapter.
+
+    Returns:
+        `str`: The card, with metadata.
     """
     name = repo_id.rpartition("/")[2]
     return _render(
@@ -61,29 +64,32 @@ def model_card(
         boxes=find_convention(record.data["coordinates"]).meaning,
         base_text=_base_text(record.base),
         usage=_model_usage(repo_id, record, is_adapter),
-        scores="\n\n".join(map(_report_text, reports)) or "None is on record.",
+        scores="\n\n".join(map(_report_text, reports)) or "No scores are on record.",
         training=_training_table(record),
         script=record.script,
         recipe=_code("yaml", "\n".join(f"{key}: {json.dumps(value)}" for key, value in record.recipe.items())),
         data_facts=markdown_table(["fact", "value"], _data_facts(record.data)),
         loss=_losses(record),
         versions=_listed(record.versions),
-        never_run=_model_never_run(reports),
+        not_validated=_not_validated(reports),
         licence=_model_licence(record, license),
     )
 
 
 def dataset_card(repo_id: str, text: str, metadata: Any, facts: Mapping[str, Any], rows: int, license: str) -> str:
     """
-    The card of a dataset: that of its folder, with the licence, what was sent, and where it is.
+    Render the card of a dataset from that of its folder, adding the licence, the repository, and facts about the copy.
 
     Args:
-        repo_id (`str`): Where it will be.
-        text (`str`): Of the folder's card.
-        metadata (`DatasetCardData`): Of the folder's card.
-        facts (`Mapping[str, Any]`): What is on record of this copy.
-        rows (`int`): Of its default configuration.
-        license (`str`): An identifier of the Hub.
+        repo_id (`str`): Repository of the dataset, `owner/name`.
+        text (`str`): Text of the folder's card.
+        metadata (`DatasetCardData`): Metadata of the folder's card, which is modified.
+        facts (`Mapping[str, Any]`): Facts about the published copy.
+        rows (`int`): Number of rows of the default configuration.
+        license (`str`): Hub identifier of the licence.
+
+    Returns:
+        `str`: The card, with metadata.
     """
     metadata.license = license
     metadata.size_categories = next((size for limit, size in _SIZES if rows < limit), "n>10M")
@@ -99,12 +105,15 @@ def dataset_card(repo_id: str, text: str, metadata: Any, facts: Mapping[str, Any
 
 def pipeline_card(repo_id: str, files: Iterable[tuple[str, str]], has_block: bool) -> str:
     """
-    The card of a repository that `custom_pipeline=` names.
+    Render the card of a repository for `custom_pipeline=`.
 
     Args:
-        repo_id (`str`): Where it will be.
-        files (`Iterable[tuple[str, str]]`): Name and first line of the docstring of each module.
-        has_block (`bool`): Whether it holds the block of Modular Diffusers as well.
+        repo_id (`str`): Repository of the pipeline, `owner/name`.
+        files (`Iterable[tuple[str, str]]`): Name of each module and first line of its docstring.
+        has_block (`bool`): Whether the repository also holds the Modular Diffusers block.
+
+    Returns:
+        `str`: The card, with metadata.
     """
     data = ModelCardData(
         license="apache-2.0",
@@ -126,19 +135,22 @@ def pipeline_card(repo_id: str, files: Iterable[tuple[str, str]], has_block: boo
 
 def space_card(repo_id: str, text: str, metadata: Mapping[str, Any]) -> str:
     """
-    The card of a metric's Space: that of its folder, and what loading it from there needs.
+    Render the card of a metric's Space from that of its folder, adding how to load the metric from the Space.
 
     Args:
-        repo_id (`str`): Where it will be.
-        text (`str`): Of the folder's card.
-        metadata (`Mapping[str, Any]`): Of the folder's card.
+        repo_id (`str`): Space of the metric, `owner/name`.
+        text (`str`): Text of the folder's card.
+        metadata (`Mapping[str, Any]`): Metadata of the folder's card.
+
+    Returns:
+        `str`: The card, with metadata.
     """
     data = SpaceCardData(**{"license": "apache-2.0", **metadata})
     return _render(SpaceCard, "space.md", data, text=text.strip(), repo_id=repo_id, version=_own_version())
 
 
 def _render(card_class: Any, template: str, data: Any, **facts: Any) -> str:
-    # Jinja2 drops the last line break.
+    # Jinja2 drops the final line break.
     return str(card_class.from_template(data, template_path=str(TEMPLATES / template), **facts)).rstrip() + "\n"
 
 
@@ -192,12 +204,12 @@ def _base_text(base: BaseModel) -> str:
 
 
 def _model_usage(repo_id: str, record: TrainingRecord, is_adapter: bool) -> str:
-    base = repr(record.base.id) if record.base.is_on_hub else f"... the folder of {record.base.id!r} ..."
+    base = record.base.id if record.base.is_on_hub else f"path/to/{record.base.id}"
     if is_adapter:
         load = (
             "from peft import PeftModel\n"
             "from transformers import AutoModelForImageTextToText, AutoProcessor\n\n"
-            f"base = AutoModelForImageTextToText.from_pretrained({base.replace(chr(39), chr(34))})\n"
+            f'base = AutoModelForImageTextToText.from_pretrained("{base}")\n'
             f'model = PeftModel.from_pretrained(base, "{repo_id}")\n'
         )
     else:
@@ -223,21 +235,23 @@ print(processor.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_t
     parts = [_code("python", code)]
     if record.is_of_pairs and (not is_adapter or record.base.is_on_hub):
         parts.insert(0, _code("bash", f"artiagent detect image.png --model {repo_id}"))
-        parts.insert(1, "Boxes, sentences and an image, with the package `artiagent`. With transformers alone:")
+        parts.insert(
+            1, "This prints boxes and sentences and draws an image; it needs `artiagent`. With transformers only:"
+        )
     return "\n\n".join(parts)
 
 
 def _report_text(report: EvaluationReport) -> str:
-    where = " ".join([f"`{report.benchmark}`", *([f"split `{report.split}`"] if report.split else [])])
-    first = "" if report.limit is None else f", the first {report.limit}"
+    where = ", ".join([f"`{report.benchmark}`", *([f"split `{report.split}`"] if report.split else [])])
+    first = "" if report.limit is None else f" (the first {report.limit})"
     rows = [
         (score.name, f"{score.value:.3f}", score.interval_text, f"`{score.protocol}`", score.n)
         for score in report.scores
     ]
     table = markdown_table(["score", "value", f"{report.confidence:.0%} interval", "protocol", "n"], rows)
     return (
-        f"On {where}: {report.n} images{first}; answers that could not be used: {report.failures}.\n\n{table}\n\n"
-        f"Intervals are bootstrap ones over images. Scored with {_listed(report.versions)}"
+        f"{report.n} images of {where}{first}. Unusable answers: {report.failures}.\n\n{table}\n\n"
+        f"Intervals are from a bootstrap over images. Scored with {_listed(report.versions)}"
     )
 
 
@@ -259,7 +273,7 @@ def _training_table(record: TrainingRecord) -> str:
 
 
 def _losses(record: TrainingRecord) -> str:
-    parts = [_loss_table("loss", record.loss)] if record.loss else ["None is on record."]
+    parts = [_loss_table("loss", record.loss)] if record.loss else ["No losses are on record."]
     if record.eval_loss:
         parts.append(_loss_table("loss on the test split", record.eval_loss))
     return "\n\n".join(parts)
@@ -269,28 +283,28 @@ def _loss_table(name: str, losses: Sequence[tuple[int, float]]) -> str:
     count = min(len(losses), _LOSSES_SHOWN)
     shown = [losses[round(index * (len(losses) - 1) / max(count - 1, 1))] for index in range(count)]
     steps, values = zip(*((str(step), f"{loss:.4f}") for step, loss in shown), strict=True)
-    note = "" if count == len(losses) else f"\n\n{count} of the {len(losses)} on record."
+    note = "" if count == len(losses) else f"\n\n{count} of the {len(losses)} recorded values."
     return markdown_table(["step", *steps], [(name, *values)]) + note
 
 
-def _model_never_run(reports: Sequence[EvaluationReport]) -> str:
+def _not_validated(reports: Sequence[EvaluationReport]) -> str:
     missing = [name for name in BENCHMARKS if name not in {report.benchmark for report in reports}]
     lines = [
-        *([] if reports else ["- Any evaluation: no score of this model is on record."]),
-        *([f"- These published benchmarks: {', '.join(missing)}."] if missing else []),
-        "- Other seeds, as far as is on record: how much scores vary between trainings is not known.",
+        *([] if reports else ["- No evaluation of this model is on record."]),
+        *([f"- It was not evaluated on these published benchmarks: {', '.join(missing)}."] if missing else []),
+        "- No training with another seed is on record, so the variation of scores between trainings is unknown.",
     ]
     return "\n".join(lines)
 
 
 def _data_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is known of the data; of the runs that made it what tells them apart, the rest is in `training.json`."""
+    """List facts about the data, and of its runs only those that tell them apart; `training.json` has the rest."""
     yield from _flat({name: value for name, value in data.items() if name != "runs" and value is not None})
     for number, run in enumerate(data.get("runs", ()), start=1):
         told = {
             "model": run.get("settings", {}).get("model"),
             "revision of the model": run.get("model_revision"),
-            "photographs": run.get("sources", {}).get("count"),
+            "photos": run.get("sources", {}).get("count"),
             "fingerprint": run.get("fingerprint"),
         }
         yield from _flat({name: value for name, value in told.items() if value is not None}, f"run {number}: ")
@@ -299,17 +313,17 @@ def _data_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _model_licence(record: TrainingRecord, license: str) -> str:
     data_license = ", ".join(record.data.get("licenses", ())) or "not on record"
     return (
-        f"`{license}`, as declared by who published it. The weights derive from {_base_text(record.base)} and from "
-        f"images (licence: {data_license}), whose licences apply as well."
+        f"`{license}`, as declared by the publisher. The weights are derived from {_base_text(record.base)} and from "
+        f"images (licence: {data_license}), whose licences also apply."
     )
 
 
 def _published_text(text: str, repo_id: str, license: str) -> str:
-    """A folder's card says where the folder is, and to choose a licence; both are known now."""
-    # `prepare` reads folders, `load_dataset` repositories as well.
+    """Replace the placeholders for path and licence in a folder's card."""
+    # `prepare` reads only folders, while `load_dataset` also reads repositories.
     download = f"`hf download {repo_id} --repo-type dataset --local-dir pairs`, then\n`artiagent prepare artiagent"
     text = text.replace("`artiagent prepare artiagent --source path/to/this/folder", f"{download} --source pairs")
-    # A folder that was downloaded, or prepared from such a one, tells of its last publication.
+    # The card of a downloaded folder, or of one prepared from it, still describes the previous publication.
     text = re.sub(r"## This copy\n.*?\n## Not checked\n[^#]*", "", text, flags=re.DOTALL)
     said = r"(?:Set `license` at the top of this file[^.]*|Published under `[^`]*`)\."
     text = re.sub(said, f"Published under `{license}`.", text)
@@ -326,7 +340,7 @@ def _listed(recorded: Mapping[str, str]) -> str:
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Facts of facts, each with the names that lead to it."""
+    """Flatten nested facts, naming each by the keys that lead to it."""
     for key, value in facts.items():
         name = key.replace("_", " ")
         if isinstance(value, Mapping) and value:

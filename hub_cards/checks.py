@@ -1,4 +1,4 @@
-"""What must not be published: secrets, paths of this machine, cards that the Hub cannot read."""
+"""Checks before a push: no secrets, no local paths, a card that the Hub can read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from huggingface_hub import RepoCard
 
 
-# https://huggingface.co/docs/hub/repositories-licenses, but for `unknown`.
+# From https://huggingface.co/docs/hub/repositories-licenses, without `unknown`.
 LICENSES = frozenset(
     """
     apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
@@ -34,34 +34,35 @@ LICENSES = frozenset(
 RELATIONS = ("adapter", "finetune", "merge", "quantized")
 
 _SECRETS = (
-    ("a token of the Hub", re.compile(r"\bhf_[A-Za-z0-9]{20,}")),
+    ("a Hub token", re.compile(r"\bhf_[A-Za-z0-9]{20,}")),
     ("an API key", re.compile(r"\bsk-[A-Za-z0-9_-]{20,}")),
-    ("a token of GitHub", re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})")),
-    ("an access key of AWS", re.compile(r"\bAKIA[0-9A-Z]{16}\b")),
+    ("a GitHub token", re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})")),
+    ("an AWS access key", re.compile(r"\bAKIA[0-9A-Z]{16}\b")),
     ("a private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
 )
-_PATH = "a path of this machine"
+_PATH = "a local path"
 _SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "ARTIAGENT_API_KEY", "OPENAI_API_KEY")
 _BINARY_SUFFIXES = (".safetensors", ".parquet", ".png")
-# Words that models know, such as "/root", were not written by this machine.
+# Tokens such as "/root" are not local paths.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
 
 
 def is_text(name: str) -> bool:
+    """Return whether a file is text by its suffix."""
     return not name.endswith(_BINARY_SUFFIXES)
 
 
 def check_text(name: str, content: bytes, folder: Path) -> None:
     """
-    Refuses a file with a secret or with a path of this machine.
+    Raise an error if a file holds a secret or a local path.
 
     Args:
         name (`str`): Path of the file in the repository.
-        content (`bytes`): What is in it.
-        folder (`Path`): Where it comes from, one of the paths not to be told.
+        content (`bytes`): Content of the file.
+        folder (`Path`): Local folder of the file, one of the paths to look for.
 
     Raises:
-        UserError: names the file and the line.
+        UserError: The file holds a secret or a local path; the message names the file and the line.
     """
     text = content.decode("utf-8", errors="replace")
     patterns = [*_SECRETS, *_own_secrets()]
@@ -71,12 +72,14 @@ def check_text(name: str, content: bytes, folder: Path) -> None:
         if match := pattern.search(text):
             line = text.count("\n", 0, match.start()) + 1
             shown = "" if what != _PATH else f" ('{match[0]}')"
-            raise UserError(f"{name}, line {line} holds {what}{shown}, which must not be published: remove it first")
+            raise UserError(
+                f"{name} must not hold secrets or local paths, got {what}{shown} in line {line}; remove it"
+            )
 
 
 def _own_secrets() -> Iterator[tuple[str, re.Pattern[str]]]:
     for name in _SECRET_VARIABLES:
-        # Placeholders such as "EMPTY" are no secrets.
+        # Short values are placeholders such as "EMPTY".
         if len(value := os.environ.get(name, "")) >= 8:
             yield f"the value of {name}", re.compile(re.escape(value))
 
@@ -84,7 +87,7 @@ def _own_secrets() -> Iterator[tuple[str, re.Pattern[str]]]:
 def _machine_paths(folder: Path) -> Iterator[tuple[str, re.Pattern[str]]]:
     roots = {Path.home(), Path.cwd(), Path(tempfile.gettempdir()), Path(sys.prefix), folder.resolve()}
     named = "|".join(re.escape(str(root)) for root in sorted(roots) if root != Path(root.anchor))
-    # Not inside of an address or of a longer path.
+    # Must not match inside a URL or a longer path.
     patterns = (
         rf"(?<![\w./:-])(?:{named})(?![\w.-])(?:/[\w./-]*)?",
         r"(?<![\w./:-])/(?:home|Users)/[\w.-]+[\w./-]*",
@@ -99,34 +102,42 @@ def read_json(path: Path) -> Any:
     Read a JSON file.
 
     Raises:
-        UserError: it is not JSON.
+        UserError: The file is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"'{path}' must be JSON: {error}") from error
+        raise UserError(f"'{path}' must be JSON, got an error: {error}") from error
 
 
 def check_license(license: str) -> str:
     """
-    Gives the identifier back.
+    Return a licence identifier after checking it.
 
     Raises:
-        UserError: it is none of the Hub's.
+        UserError: It is not an identifier of the Hub.
     """
     if license not in LICENSES:
         raise UserError(
-            f"--license must be an identifier of the Hub, such as apache-2.0, cc-by-4.0 or other, got '{license}'"
+            "--license must be a licence identifier of the Hub, such as apache-2.0, cc-by-4.0 or other, got "
+            f"'{license}'"
         )
     return license
 
 
 def parse_card(content: str, repo_type: str) -> RepoCard:
     """
-    A card with its metadata.
+    Parse a card and its metadata.
+
+    Args:
+        content (`str`): Text of the card.
+        repo_type (`str`): `"model"`, `"dataset"` or `"space"`.
+
+    Returns:
+        `RepoCard`: The card.
 
     Raises:
-        UserError: the metadata cannot be read.
+        UserError: The metadata cannot be read.
     """
     import yaml
     from huggingface_hub import DatasetCard, ModelCard, SpaceCard
@@ -136,31 +147,35 @@ def parse_card(content: str, repo_type: str) -> RepoCard:
         return card_class(content)
     except (ValueError, yaml.YAMLError) as error:
         raise UserError(
-            f"README.md must begin with metadata that can be read: {' '.join(str(error).split())}"
+            f"README.md must begin with valid YAML metadata, got an error: {' '.join(str(error).split())}"
         ) from error
 
 
 def check_card(content: str, repo_type: str) -> None:
     """
-    Refuses a card that the Hub would not read as it is meant; more is checked by the Hub itself when it is pushed.
+    Raise an error if the Hub would misread a card. The Hub checks the card further during the push.
 
     Args:
-        content (`str`): The card.
+        content (`str`): Text of the card.
         repo_type (`str`): `"model"`, `"dataset"` or `"space"`.
 
     Raises:
-        UserError: says what is wrong with it.
+        UserError: The metadata cannot be read, changes when written again, or has an invalid value.
     """
     card = parse_card(content, repo_type)
     metadata = card.data.to_dict()
     if metadata != parse_card(str(card), repo_type).data.to_dict():
-        raise UserError("README.md must have metadata that stays the same when written again")
+        raise UserError("README.md must have metadata that stays the same when written again; simplify its YAML")
     licenses = metadata.get("license") or ["none"]
     for license in [licenses] if isinstance(licenses, str) else licenses:
         if license not in LICENSES:
-            raise UserError(f"README.md must name a license by the Hub's identifier, got '{license}': give --license")
-    if metadata.get("base_model_relation") not in (None, *RELATIONS):
-        raise UserError(f"README.md: base_model_relation must be one of {', '.join(RELATIONS)}")
+            raise UserError(
+                f"`license` in README.md must be a licence identifier of the Hub, got '{license}'; correct it or give "
+                "--license"
+            )
+    relation = metadata.get("base_model_relation")
+    if relation not in (None, *RELATIONS):
+        raise UserError(f"`base_model_relation` in README.md must be one of {', '.join(RELATIONS)}, got {relation!r}")
     for key in ("base_model", "datasets"):
         names = metadata.get(key) or []
         for name in [names] if isinstance(names, str) else names:
@@ -174,4 +189,4 @@ def _check_id(key: str, name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UserError(f"README.md: {key} must be ids on the Hub, got '{name}'") from error
+        raise UserError(f"`{key}` in README.md must hold ids on the Hub, got '{name}'") from error

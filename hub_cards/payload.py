@@ -1,4 +1,4 @@
-"""What a push sends: files that are on a list of those allowed, and a card."""
+"""Payload of a push: a card, and the files of a folder that are allowed in a repository of its kind."""
 
 from __future__ import annotations
 
@@ -20,46 +20,51 @@ _LICENSES = ("LICENSE*", "NOTICE*")
 @dataclass(frozen=True)
 class Option:
     """
-    An option of `artiagent push KIND` that only some kinds have.
+    Option of `artiagent push KIND` that only some kinds have.
 
     Attributes:
-        name (`str`): Without dashes; also the argument of the kind's `build`.
-        help (`str`): What it is.
+        name (`str`): Name without dashes, and argument of the kind's `build`.
+        help (`str`): Help text.
     """
 
     name: str
     help: str
 
 
-LICENSE = Option("license", "licence by its Hub identifier, e.g. apache-2.0, cc-by-4.0, other")
-"""For kinds whose licence depends on what they were made from."""
+LICENSE = Option("license", "Hub identifier of the licence, e.g. apache-2.0, cc-by-4.0, other")
+"""Option of kinds whose licence depends on the licences of their sources."""
 
 
 def given_folder(path: str | None) -> Path:
-    """Return PATH as a folder."""
+    """
+    Return PATH as a folder.
+
+    Raises:
+        UserError: PATH is not given.
+    """
     if path is None:
-        raise UserError("PATH is needed: the folder to push")
+        raise UserError("PATH must be the folder to push, got none")
     return Path(path)
 
 
 @dataclass(frozen=True)
 class Kind:
     """
-    A kind of thing that can be pushed.
+    Kind of repository that can be pushed.
 
     Attributes:
-        name (`str`): What stands after `artiagent push`.
+        name (`str`): Name of the subcommand of `artiagent push`.
         repo_type (`str`): `"model"`, `"dataset"` or `"space"`.
-        help (`str`): What it is, in a line.
-        path_help (`str`): What PATH is.
+        help (`str`): Description in one line.
+        path_help (`str`): Help text of PATH.
         examples (`tuple[str, ...]`): Commands for the help, without `artiagent push`.
-        allowed (`tuple[str, ...]`): All that its repository may hold, as patterns; their `*` stays within a folder.
-        build (`Callable[..., Payload]`): Makes the payload from the folder, the repository's id, and the values of
+        allowed (`tuple[str, ...]`): Patterns of all files that a repository may hold. `*` does not match `/`.
+        build (`Callable[..., Payload]`): Builds the payload from the folder, the repository's id, and the values of
             `options` by name.
-        find_folder (`Callable[[str | None], Path]`): Gives the folder that PATH means.
-        needs_path (`bool`): Whether PATH must be given.
-        options (`tuple[Option, ...]`): What else the command takes.
-        space_sdk (`str`, *optional*): Of a new Space.
+        find_folder (`Callable[[str | None], Path]`, *optional*): Returns the folder that PATH stands for.
+        needs_path (`bool`, *optional*, defaults to `True`): Whether PATH must be given.
+        options (`tuple[Option, ...]`, *optional*): Further options of the command.
+        space_sdk (`str`, *optional*): SDK of a new Space.
     """
 
     name: str
@@ -77,7 +82,13 @@ class Kind:
 
 @dataclass(frozen=True)
 class SentFile:
-    """A file of the repository, and where its content comes from: a file as it is, or bytes made for it."""
+    """
+    File of a repository.
+
+    Attributes:
+        path (`str`): Path in the repository.
+        content (`Path` or `bytes`): Local file to send unchanged, or the content itself.
+    """
 
     path: str
     content: Path | bytes
@@ -93,13 +104,13 @@ class SentFile:
 @dataclass(frozen=True)
 class Payload:
     """
-    All that one push sends.
+    Everything that a push sends.
 
     Attributes:
-        kind (`Kind`): What it is.
-        repo_id (`str`): Where to.
-        files (`tuple[SentFile, ...]`): Card included, in order of their paths.
-        left_out (`tuple[str, ...]`): What else lies in the folder: files, and folders with a slash.
+        kind (`Kind`): Kind of the repository.
+        repo_id (`str`): Id of the repository, `owner/name`.
+        files (`tuple[SentFile, ...]`): Files to send including the card, sorted by path.
+        left_out (`tuple[str, ...]`): Files in the folder that are not sent, and folders with a trailing slash.
     """
 
     kind: Kind
@@ -112,10 +123,21 @@ class Payload:
         cls, kind: Kind, repo_id: str, folder: Path, files: Sequence[SentFile], card: str, left_out: Sequence[str]
     ) -> Payload:
         """
-        Checks everything that is to be sent.
+        Build a payload after checking everything that would be sent.
+
+        Args:
+            kind (`Kind`): Kind of the repository.
+            repo_id (`str`): Id of the repository, `owner/name`.
+            folder (`Path`): Local folder of the files.
+            files (`Sequence[SentFile]`): Files to send without the card.
+            card (`str`): Text of the card.
+            left_out (`Sequence[str]`): Files in the folder that are not sent.
+
+        Returns:
+            `Payload`: The payload.
 
         Raises:
-            UserError: something must not be published.
+            UserError: The card is invalid, or a file must not be published.
         """
         check_card(card, kind.repo_type)
         everything = tuple(sorted([*files, SentFile(CARD, card.encode())], key=lambda file: file.path))
@@ -139,17 +161,25 @@ class Payload:
 
 
 def is_allowed(kind: Kind, path: str) -> bool:
-    """Whether a repository of a kind may hold such a file, its card aside."""
+    """Return whether a repository of a kind may hold a file, not counting its card."""
     patterns = (*kind.allowed, *_LICENSES)
     return any(fnmatchcase(path, pattern) and path.count("/") == pattern.count("/") for pattern in patterns)
 
 
 def divide(kind: Kind, folder: Path) -> tuple[list[SentFile], list[str]]:
     """
-    The files of a folder that may be sent, and the others, whole folders of them as one.
+    Divide the files of a folder into those that may be sent and all others.
+
+    Args:
+        kind (`Kind`): Kind whose patterns decide.
+        folder (`Path`): The folder.
+
+    Returns:
+        `tuple[list[SentFile], list[str]]`: Files to send, and paths of the others. A folder without files to send is
+        one path with a trailing slash.
 
     Raises:
-        UserError: PATH is no folder.
+        UserError: PATH is not a folder.
     """
     if not folder.is_dir():
         raise UserError(f"PATH must be a folder, got '{folder}'")
@@ -167,7 +197,7 @@ def divide(kind: Kind, folder: Path) -> tuple[list[SentFile], list[str]]:
 
 
 def replaced(files: Sequence[SentFile], make: Callable[[SentFile], bytes | None]) -> Iterator[SentFile]:
-    """Files with new contents where `make` gives any."""
+    """Yield files, replacing the content of those for which `make` returns one."""
     for file in files:
         content = make(file)
         yield file if content is None else SentFile(file.path, content)
@@ -181,5 +211,5 @@ def _top(name: str) -> str:
 def _check_link(file: SentFile, folder: Path) -> None:
     if isinstance(file.content, Path) and not file.content.resolve().is_relative_to(folder.resolve()):
         raise UserError(
-            f"{file.path} is a link out of the folder, to what may not be meant to be published: put a copy there"
+            f"{file.path} must be inside the folder, got a link to '{file.content.resolve()}'; replace it by a copy"
         )

@@ -1,4 +1,4 @@
-"""Sending a payload to the Hub: one commit, or none."""
+"""Send a payload to the Hub in one commit, or not at all."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ _NOT_OURS = (".gitattributes", CARD)
 
 
 class HubUnavailable(Exception):
-    """The Hub failed or cannot be reached; the same push can be tried again."""
+    """Raised if the Hub fails or cannot be reached. The same push can be repeated."""
 
 
 @dataclass(frozen=True)
 class Target:
     """
-    The repository as it was before a push.
+    State of the repository before a push.
 
     Attributes:
-        commit (`str`): Its latest.
-        is_new (`bool`): Whether the push created it.
-        deleted (`tuple[str, ...]`): Files there that the payload no longer has, such as shards of an earlier state.
+        commit (`str`): Latest commit.
+        is_new (`bool`): Whether the push created the repository.
+        deleted (`tuple[str, ...]`): Files to delete, since the payload no longer has them, such as shards of a larger
+            earlier dataset.
     """
 
     commit: str
@@ -46,7 +47,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where a push ended: the address of the repository, its commit, and whether that is a new one."""
+    """
+    Result of a push.
+
+    Attributes:
+        url (`str`): URL of the repository.
+        commit (`str`): Latest commit.
+        is_changed (`bool`): Whether the push made this commit.
+    """
 
     url: str
     commit: str
@@ -55,30 +63,36 @@ class Pushed:
 
 def check_repo_id(repo_id: str) -> str:
     """
+    Return a repository's id after checking it.
+
     Raises:
-        UserError: it is not `owner/name`.
+        UserError: It does not have the form `owner/name`.
     """
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UserError(f"REPO must be OWNER/NAME: {error}") from error
+        raise UserError(f"REPO must be OWNER/NAME, got '{repo_id}': {error}") from error
     if repo_id.count("/") != 1:
-        raise UserError(f"REPO must be OWNER/NAME, a user or organisation and a name, got '{repo_id}'")
+        raise UserError(f"REPO must be OWNER/NAME with a user or organisation as OWNER, got '{repo_id}'")
     return repo_id
 
 
 def prepare_target(api: HfApi, payload: Payload, private: bool) -> Target:
     """
-    Finds the repository, or creates it.
+    Find the repository, or create it.
 
     Args:
-        api (`HfApi`): A client.
-        payload (`Payload`): What is to be sent.
-        private (`bool`): Whether a new repository is to be private.
+        api (`HfApi`): Client of the Hub.
+        payload (`Payload`): Payload to send.
+        private (`bool`): Whether to make a new repository private.
+
+    Returns:
+        `Target`: State of the repository.
 
     Raises:
-        UserError: the token may not, or the repository is of something else or public.
-        HubUnavailable: the Hub cannot be had.
+        UserError: The token does not permit it, the repository holds something else, or it is public and `private` is
+            set.
+        HubUnavailable: The Hub fails or cannot be reached.
     """
     with _in_one_line(payload):
         return _find_or_create(api, payload, private)
@@ -86,20 +100,23 @@ def prepare_target(api: HfApi, payload: Payload, private: bool) -> Target:
 
 def push(api: HfApi, payload: Payload, target: Target, message: str) -> Pushed:
     """
-    Makes one commit of a payload on top of `target.commit`, and nothing if that is no longer the latest.
+    Commit a payload on top of `target.commit`, or change nothing if the repository has a later commit.
 
-    It is `create_commit` and not `upload_folder`, which with Xet splits a large folder into several commits. Blobs are
-    uploaded before the commit; where it fails, those that have arrived are not sent again.
+    Uses `create_commit`, since `upload_folder` with Xet splits a large folder into several commits. Blobs are uploaded
+    before the commit. If the push fails, uploaded blobs are not sent again.
 
     Args:
-        api (`HfApi`): A client.
-        payload (`Payload`): What is sent.
-        target (`Target`): From [`prepare_target`].
-        message (`str`): Of the commit.
+        api (`HfApi`): Client of the Hub.
+        payload (`Payload`): Payload to send.
+        target (`Target`): Result of [`prepare_target`].
+        message (`str`): Message of the commit.
+
+    Returns:
+        `Pushed`: URL and commit.
 
     Raises:
-        UserError: the token may not, the repository has changed meanwhile, or the Hub refuses the card.
-        HubUnavailable: the Hub cannot be had.
+        UserError: The token does not permit it, the repository has a later commit, or the Hub rejects the card.
+        HubUnavailable: The Hub fails or cannot be reached.
     """
     operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
         *(CommitOperationAdd(file.path, file.content) for file in payload.files),
@@ -119,16 +136,19 @@ def push(api: HfApi, payload: Payload, target: Target, message: str) -> Pushed:
 
 def _find_or_create(api: HfApi, payload: Payload, private: bool) -> Target:
     repo_id, repo_type = payload.repo_id, payload.repo_type
-    # A token that is refused looks like a repository that is not there, so it is tried first.
+    # Check the token first, since with an invalid token a repository seems not to exist.
     api.whoami()
     try:
         info = api.repo_info(repo_id, repo_type=repo_type)
     except RepositoryNotFoundError:
-        # None is the account's own default.
+        # None selects the default of the account.
         api.create_repo(repo_id, repo_type=repo_type, private=private or None, space_sdk=payload.kind.space_sdk)
         return Target(str(api.repo_info(repo_id, repo_type=repo_type).sha), True, ())
     if private and not info.private:
-        raise UserError(f"--private is for new repositories, but {repo_id} is there and public")
+        raise UserError(
+            f"--private must be used with a new or private repository, got {repo_id}, which is public; change its "
+            "visibility on the Hub"
+        )
     there = api.list_repo_files(repo_id, repo_type=repo_type, revision=info.sha)
     _check_same_kind(payload, there)
     sent = {file.path for file in payload.files}
@@ -140,26 +160,26 @@ def _check_same_kind(payload: Payload, there: Sequence[str]) -> None:
     others = [path for path in there if path not in _NOT_OURS]
     if others and not any(is_allowed(payload.kind, path) for path in others):
         raise UserError(
-            f"REPO must be new, empty or of a {payload.kind.name}, but {payload.repo_id} holds something else, such "
-            f"as {others[0]}"
+            f"REPO must be new, empty or of kind {payload.kind.name}, got {payload.repo_id}, which holds something "
+            f"else, such as {others[0]}; use another name"
         )
 
 
 @contextmanager
 def _in_one_line(payload: Payload) -> Iterator[None]:
-    """Faults of the Hub become messages that say what to do."""
+    """Turn faults of the Hub into errors that say what to do."""
     try:
         yield
     except OfflineModeIsEnabled as error:
-        raise UserError("HF_HUB_OFFLINE is set, which forbids what a push needs: unset it") from error
+        raise UserError("HF_HUB_OFFLINE must not be set for a push; unset it") from error
     except HTTPError as error:
         raise _in_words(payload, error) from error
     except (RuntimeError, ValueError) as error:
-        # An upload's error is the cause of another; a refused card is a ValueError.
+        # The client wraps errors of uploads in RuntimeError, and raises ValueError for a rejected card.
         if isinstance(error.__cause__, HTTPError) and not isinstance(error, ValueError):
             raise _in_words(payload, error.__cause__, str(error)) from error
         if isinstance(error, ValueError):
-            raise UserError(f"the Hub refuses the push: {' '.join(str(error).split())}") from error
+            raise UserError(f"the Hub rejected the push: {' '.join(str(error).split())}") from error
         raise
 
 
@@ -168,19 +188,19 @@ def _in_words(payload: Payload, error: HTTPError, doing: str = "") -> UserError 
     said = getattr(error, "server_message", None) or str(error)
     said = " ".join(said.split())[:300]
     if status == 401:
-        return UserError(f"the Hub does not accept the token ({said}): log in with `hf auth login`, or set HF_TOKEN")
+        return UserError(f"the Hub rejected the token ({said}); log in with `hf auth login`, or set HF_TOKEN")
     if status == 403 and not doing:
         return UserError(
-            f"the token may not write to {payload.repo_id} ({said}): make one with write access to it at "
+            f"the token must have write access to {payload.repo_id}, got none ({said}); create one at "
             "https://huggingface.co/settings/tokens"
         )
     if status == 412:
         return UserError(
-            f"{payload.repo_id} got another commit meanwhile, nothing was changed: the same command goes on top of it"
+            f"{payload.repo_id} received another commit during the push, and nothing was changed; repeat the command"
         )
     if status in (400, 422):
-        return UserError(f"the Hub refuses the push: {said}")
+        return UserError(f"the Hub rejected the push: {said}")
     return HubUnavailable(
-        f"the Hub failed ({doing + ' ' if doing else ''}{said}). Nothing was committed; the same command tries again, "
-        "and does not send again the large files that have arrived"
+        f"the Hub failed ({doing + ' ' if doing else ''}{said}). Nothing was committed; repeat the command, which "
+        "skips large files that have arrived"
     )

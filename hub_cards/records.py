@@ -1,4 +1,4 @@
-"""What is on record of a model: what `artiagent evaluate` found."""
+"""Evaluations of a model, read from the reports of `artiagent evaluate`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ EVALUATION_FOLDER = "evaluation"
 @dataclass(frozen=True)
 class Score:
     """
-    One number of an evaluation.
+    Score of an evaluation.
 
     Attributes:
         key (`str`): Section and name, e.g. `"localization.miou"`.
-        name (`str`): In words.
-        value (`float`): The number.
-        interval (`tuple[float, float]`, *optional*): Its bootstrap interval.
-        protocol (`str`): What the number means.
-        n (`int`): Samples that count in it.
+        name (`str`): Name for readers, e.g. `"mIoU"`.
+        value (`float`): Value of the score.
+        interval (`tuple[float, float]`, *optional*): Bootstrap interval.
+        protocol (`str`): Protocol that defines the score.
+        n (`int`): Number of samples that count in the score.
     """
 
     key: str
@@ -47,17 +47,17 @@ class Score:
 @dataclass(frozen=True)
 class EvaluationReport:
     """
-    What a `report.json` of `artiagent evaluate` says.
+    Content of a report of `artiagent evaluate`.
 
     Attributes:
-        benchmark (`str`): Its name, or that of its folder.
-        split (`str`, *optional*): Of it.
-        limit (`int`, *optional*): Where only the first images were looked at.
-        n (`int`): Images.
-        scores (`tuple[Score, ...]`): The numbers that are defined.
-        confidence (`float`): Of the intervals.
-        failures (`int`): Answers that could not be used.
-        versions (`dict[str, str]`): Of packages.
+        benchmark (`str`): Name of the benchmark or of its folder.
+        split (`str`, *optional*): Split of the benchmark.
+        limit (`int`, *optional*): Number of images, if only the first ones were evaluated.
+        n (`int`): Number of images.
+        scores (`tuple[Score, ...]`): Scores that are defined, i.e. not NaN.
+        confidence (`float`): Confidence of the intervals, in (0, 1).
+        failures (`int`): Number of unusable answers.
+        versions (`dict[str, str]`): Package versions.
     """
 
     benchmark: str
@@ -72,8 +72,10 @@ class EvaluationReport:
     @classmethod
     def read(cls, path: Path) -> EvaluationReport:
         """
+        Read a report.
+
         Raises:
-            UserError: the file is none of `artiagent evaluate`.
+            UserError: The file is not a report of `artiagent evaluate`.
         """
         report = read_json(path)
         try:
@@ -88,11 +90,13 @@ class EvaluationReport:
                 versions=report["versions"],
             )
         except (KeyError, TypeError) as error:
-            raise UserError(f"'{path}' must be a report.json of `artiagent evaluate`, lacks {error}") from error
+            raise UserError(
+                f"'{path}' must be a report of `artiagent evaluate`, got a file without {error}"
+            ) from error
 
 
 def read_evaluations(folder: Path) -> tuple[EvaluationReport, ...]:
-    """The reports beside a model, in order of their names."""
+    """Read the reports in the folder of a model, sorted by name."""
     return tuple(EvaluationReport.read(path) for path in sorted((folder / EVALUATION_FOLDER).glob("*.json")))
 
 

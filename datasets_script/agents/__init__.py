@@ -1,1 +1,1 @@
-"""The agents: perception, planning and curation, with their prompts."""
+"""Agents of synthesis: perception, planning and curation, with their prompts."""

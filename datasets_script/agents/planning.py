@@ -1,4 +1,4 @@
-"""The synthesis agent's choices: which artifacts to make of what was perceived."""
+"""Planning: which artifacts to inject where, given what was perceived."""
 
 from __future__ import annotations
 
@@ -20,16 +20,30 @@ from ..schema.perception import Entity, Part, Perception
 
 @dataclass(frozen=True)
 class Scene:
-    """What was perceived in one image, with everything also as `bool` patch sets of shape `grid`."""
+    """
+    A perception with the masks of its entities and parts as patch sets.
+
+    Attributes:
+        perception (`Perception`): What was perceived in the image.
+        grid (`tuple[int, int]`): Rows and columns of patches.
+        patch_size (`int`): Side of a patch in pixels.
+        patches (`dict[int, np.ndarray]`): Patch set of every entity and part by `instance_id`, `bool` of shape `grid`.
+    """
 
     perception: Perception
     grid: tuple[int, int]
     patch_size: int
     patches: dict[int, np.ndarray]
-    """Patch set of every entity and part by `instance_id`."""
 
     @classmethod
     def of(cls, perception: Perception, patch_size: int) -> Scene:
+        """
+        Create the scene of a perception with at least one entity.
+
+        Args:
+            perception (`Perception`): In pixels of the image that the model sees.
+            patch_size (`int`): Side of a patch in pixels.
+        """
         regions: list[Entity | Part] = [*perception.entities, *(p for e in perception.entities for p in e.parts)]
         height, width = regions[0].mask.shape
         return cls(
@@ -40,10 +54,11 @@ class Scene:
         )
 
     def parts(self, level: str) -> list[tuple[Entity, Part]]:
+        """Return all parts of a level, each with its entity."""
         return [(entity, part) for entity in self.perception.entities for part in entity.parts if part.level == level]
 
     def same_parts(self, part: Part) -> np.ndarray:
-        """Patches of all other instances of the same part."""
+        """Return the patches of all other instances of the same part."""
         others = np.zeros(self.grid, dtype=bool)
         for entity in self.perception.entities:
             for other in entity.parts:
@@ -55,12 +70,12 @@ class Scene:
 @dataclass(frozen=True)
 class Choice:
     """
-    What a tool is to work on, or did.
+    A tool, and what it works on.
 
     Attributes:
-        tool (`str`): The tool.
-        instance_id (`int`): Of the part, or of the entity of a fusion.
-        kernel (`str`): The kernel; empty for any.
+        tool (`str`): Name of the tool.
+        instance_id (`int`): Number of the part, or of the first entity of a fusion.
+        kernel (`str`): Name of the kernel; empty for any.
     """
 
     tool: str
@@ -69,25 +84,26 @@ class Choice:
 
     @classmethod
     def of(cls, artifact: Artifact) -> Choice:
-        """Return the choice that an artifact is made of."""
+        """Return the choice that led to an artifact."""
         return cls(artifact.tool, artifact.instance_id, artifact.kernel)
 
     @property
     def with_any_kernel(self) -> Choice:
+        """Return the choice without its kernel."""
         return Choice(self.tool, self.instance_id)
 
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
     """
-    One place for a tool to work on.
+    A place for a tool to work on, and the mapping it makes there.
 
     Attributes:
-        entity (`Entity`): What it concerns, or the first of two.
-        mapping (`PatchMapping` or `NotApplicable`): What the tool makes of it, or why nothing.
-        part (`Part`, *optional*): The part of `entity`, but for a fusion.
-        second (`Entity`, *optional*): The second entity of a fusion.
-        kernel (`str`): The kernel, for tools that have one.
+        entity (`Entity`): The entity concerned, or the first of two.
+        mapping (`PatchMapping` or `NotApplicable`): Mapping of the tool, or why there is none.
+        part (`Part`, *optional*): Part of `entity`; `None` for a fusion.
+        second (`Entity`, *optional*): Second entity of a fusion.
+        kernel (`str`): Name of the kernel, for tools with kernels.
     """
 
     entity: Entity
@@ -98,16 +114,28 @@ class Proposal:
 
     @property
     def subject(self) -> Entity | Part:
-        """What the tool works on."""
+        """Return the part or entity that the tool works on."""
         return self.part or self.entity
 
 
 def shuffled(items: Sequence[Any], generator: torch.Generator) -> list[Any]:
+    """Return a list of the items in random order."""
     return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
 
 
 def propose(tool: Tool, scene: Scene, occupied: np.ndarray, generator: torch.Generator) -> Iterator[Proposal]:
-    """Try a tool on everything in the scene that it works on, with each of its kernels, in random order."""
+    """
+    Try a tool on everything in the scene that it works on, with each of its kernels, in random order.
+
+    Args:
+        tool (`Tool`): The tool.
+        scene (`Scene`): What was perceived.
+        occupied (`np.ndarray` of shape `grid`, `bool`): Patches that are taken already.
+        generator (`torch.Generator`): Source of all choices.
+
+    Returns:
+        `Iterator[Proposal]`: A proposal for each place and kernel, lazily.
+    """
     options = tool.options_for(scene.grid)
     for entity, part, second in shuffled(_subjects(tool, scene), generator):
         region, other = (entity, second) if part is None else (part, entity)
@@ -126,7 +154,7 @@ def propose(tool: Tool, scene: Scene, occupied: np.ndarray, generator: torch.Gen
 
 
 def _subjects(tool: Tool, scene: Scene) -> list[tuple[Entity, Part | None, Entity | None]]:
-    """An entity with its part, or with another entity, for each that the tool works on."""
+    """Return an entity with a part, or with another entity, for each place that the tool works on."""
     if tool.works_on == "entities":
         entities = scene.perception.entities
         return [(first, None, second) for i, first in enumerate(entities) for second in entities[i + 1 :]]
@@ -148,18 +176,19 @@ def plan_artifacts(
 
     Args:
         scene (`Scene`): What was perceived.
-        tools (`Sequence[str]`): Tools allowed, of `"add"`, `"remove"`, `"distort"`, `"fuse"`.
-        num_artifacts (`int`): Most artifacts.
-        counts (`Counter`): Artifacts made so far by type; rarer types are tried first, ties in random order.
+        tools (`Sequence[str]`): Allowed tools, of `"add"`, `"remove"`, `"distort"`, `"fuse"`.
+        num_artifacts (`int`): Maximum number of artifacts.
+        counts (`Counter`): Artifacts made so far by type. Rarer types are tried first, ties in random order.
         generator (`torch.Generator`): Source of all choices.
-        max_target_share (`float`): Largest share of the image that one artifact may take.
-        avoid (`frozenset[Choice]`): Choices that other variants of the image have already, or that were rejected; one
-            without a kernel stands for all kernels.
+        max_target_share (`float`, *optional*, defaults to 1.0): Largest share of the image that one artifact may take,
+            in [0, 1].
+        avoid (`frozenset[Choice]`, *optional*): Choices already made for other variants of the image, or rejected. A
+            choice without a kernel stands for all kernels.
         occupied (`np.ndarray` of shape `grid`, `bool`, *optional*): Patches that are taken already.
 
     Returns:
-        `tuple[list[Artifact], dict[str, str]]`: the artifacts, with no texts and scores yet; and for each tool that
-        had no legal mapping, why (of the last one tried).
+        `tuple[list[Artifact], dict[str, str]]`: The artifacts, without texts and scores; and for each tool without a
+        legal mapping, why the last attempt failed.
     """
     occupied = np.zeros(scene.grid, dtype=bool) if occupied is None else occupied.copy()
     planned: list[Artifact] = []

@@ -1,1 +1,1 @@
-"""Published benchmarks of artifacts, read from their own layouts into one schema."""
+"""Published benchmarks of artifacts, converted from their own layouts to one schema."""

@@ -26,10 +26,10 @@ class ArtiBench(Benchmark):
     1,000 images of SD3.5-Large, FLUX-schnell, FLUX-dev, Qwen-Image and Nano-Banana, half of them with structural
     artifacts.
 
-    That the files have these columns is known from code that reads them; the fields of a box are those which the
-    authors' annotation tool writes, `bbox` (x1, y1, x2, y2 relative to the image), `category` and `caption`. Where
-    other fields are found, the converter stops and names them. Boxes with a coordinate above 1 are taken for pixels.
-    Classes keep the benchmark's names. Further columns go to `metadata`.
+    The column names are those of published code that reads the files. A box has the fields that the authors'
+    annotation tool writes: `bbox` (x1, y1, x2, y2 relative to the image), `category` and `caption`. The converter
+    stops at other fields and names them. Boxes with a coordinate above 1 are read as pixels. Classes keep the names of
+    the benchmark, and further columns are kept in `metadata`.
     """
 
     name = "artibench"
@@ -45,7 +45,7 @@ Fetch the dataset KRAFTON/ArtiBench from the Hub, or give its id as the source:
     artibench-source/
       data/test-00000-of-00003.parquet, ...    columns id, image, has_artifacts, explanation, bboxes
 
-The images are read from the Parquet files: some of the separate files in images/ are reported to be cut short."""
+The images are read from the Parquet files; some of the separate files in images/ are reported to be truncated."""
     splits = {"test": 1000}
     hub_files = ("data/*.parquet",)
 
@@ -64,7 +64,7 @@ The images are read from the Parquet files: some of the separate files in images
         flawed_without = [image.id for image in images if image.has_artifact and not image.regions]
         problems = []
         if 2 * flawed != len(images):
-            problems.append(f"published is one half with artifacts, {flawed} of {len(images)} have them")
+            problems.append(f"half of the images are published with artifacts, {flawed} of {len(images)} have them")
         if clean_with_boxes:
             problems.append(f"{len(clean_with_boxes)} clean images have boxes, such as {clean_with_boxes[0]}")
         if flawed_without:
@@ -93,7 +93,7 @@ def _read_row(row: dict[str, Any]) -> tuple[BenchmarkImage]:
 
 
 def _list_boxes(boxes: Any) -> list[Any]:
-    """The boxes of a row, which may be JSON in a string."""
+    """Return the boxes of a row, which may be a string of JSON."""
     try:
         listed = json.loads(boxes) if isinstance(boxes, str) else boxes or []
     except ValueError as error:
@@ -115,4 +115,6 @@ def _read_box(box: Any, size: tuple[int, int]) -> Region:
 
 
 class ArtiBenchBuilder(BenchmarkBuilder):
+    """Builder of ArtiBench."""
+
     benchmark = ArtiBench()

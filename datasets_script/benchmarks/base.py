@@ -1,4 +1,4 @@
-"""The one schema that every benchmark is read into, and what a benchmark has to tell of itself."""
+"""Base class of benchmarks, and what reading them may yield instead of images."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from ..utils.errors import UserError
 
 @dataclass(frozen=True)
 class Skipped:
-    """A record of a benchmark that could not be read, and why."""
+    """Record of a benchmark that could not be read, with the reason."""
 
     id: str
     reason: str
 
 
 class BenchmarkError(UserError, ValueError):
-    """A source is missing or is not laid out as published; the message says what to fetch, or what differs."""
+    """Raised if a source is missing or differs from the published layout; the message says what to fetch."""
 
 
 class Benchmark(ABC):
     """
-    A published benchmark and the way from its files to [`BenchmarkImage`]. One file each.
+    Published benchmark, and the conversion of its files to [`BenchmarkImage`].
 
     Attributes:
-        name (`str`): As in `load_dataset(name)` and `artiagent evaluate --benchmark`.
-        title (`str`): As its authors write it.
-        homepage (`str`): Where it is published.
-        license (`str`): Of the data, an identifier of the Hub or words; `"unknown"` if it is not stated.
-        citation (`str`): BibTeX.
-        instructions (`str`): What to fetch from where, and how its files must lie in `source`.
-        splits (`Mapping[str, int | None]`): The splits, and how many images the publication says each has.
-        hub_files (`tuple[str, ...]`): Patterns of the files to fetch where `source` may be a dataset on the Hub; none
-            where what is published must be unpacked or put together first.
+        name (`str`): Name for `load_dataset(name)` and `artiagent evaluate --benchmark`.
+        title (`str`): Name as its authors write it.
+        homepage (`str`): Address where it is published.
+        license (`str`): Licence of the data, an identifier of the Hub or words; `"unknown"` if it is not stated.
+        citation (`str`): BibTeX entry.
+        instructions (`str`): What to download from where, and the layout of the files in `source`.
+        splits (`Mapping[str, int | None]`): Splits with their published numbers of images; `None` if not stated.
+        hub_files (`tuple[str, ...]`): Patterns of the files to download if `source` may be a dataset on the Hub; empty
+            if the published files must be unpacked or put together first.
     """
 
     name: ClassVar[str]
@@ -55,29 +55,43 @@ class Benchmark(ABC):
         self, source: Path, split: str, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[BenchmarkImage | Skipped, ...]]:
         """
-        Read the records of a split in a fixed order. What lies before `start` is passed over without decoding it,
-        where the published format allows that.
+        Read the records of a split in a fixed order. Records before `start` are skipped without decoding them, if the
+        published format allows it.
 
         Args:
-            source (`Path`): A folder with the published files.
-            split (`str`): One of `splits`.
-            start (`int`, *optional*, defaults to 0): The first record to read.
-            stop (`int`, *optional*): The record to stop before; all that follow are read without it.
+            source (`Path`): Folder with the published files.
+            split (`str`): Name of the split, one of `splits`.
+            start (`int`, *optional*, defaults to 0): Number of the first record to read.
+            stop (`int`, *optional*): Number of the record to stop before; by default all are read.
 
         Returns:
-            `Iterator[tuple[BenchmarkImage | Skipped, ...]]`: For each record at most one image, and what of it could
-            not be read.
+            `Iterator[tuple[BenchmarkImage | Skipped, ...]]`: For each record at most one image, and the parts of it
+            that could not be read.
 
         Raises:
-            BenchmarkError: files are missing or are not laid out as published.
+            BenchmarkError: files are missing or differ from the published layout.
         """
 
     def read(
         self, source: Path, split: str, start: int = 0, stop: int | None = None
     ) -> Iterator[BenchmarkImage | Skipped]:
-        """Read the images of a split and every record that could not be read; arguments as in [`records`]."""
+        """
+        Read the images of a split, and every record that could not be read.
+
+        Args:
+            source, split, start, stop: As in [`records`].
+        """
         return chain.from_iterable(self.records(source, split, start, stop))
 
     def check(self, images: list[BenchmarkImage], split: str) -> list[str]:
-        """What of the publication's own counts the images contradict, in words; nothing by default."""
+        """
+        Check images against the published counts.
+
+        Args:
+            images (`list[BenchmarkImage]`): All images of the split, without their pixels.
+            split (`str`): Name of the split.
+
+        Returns:
+            `list[str]`: Contradictions, in words; empty by default.
+        """
         return []

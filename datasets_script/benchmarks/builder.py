@@ -1,4 +1,4 @@
-"""Benchmarks as datasets: from the published files to rows of `BENCHMARK_FEATURES`, and back."""
+"""Builder of `datasets` for benchmarks: converts the published files to rows of `BENCHMARK_FEATURES`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from .survey import Survey, report_surveys, survey_split, write_skipped
 logger = datasets.utils.logging.get_logger(__name__)
 
 
-# More shards than processes that read: each is a range of a split's records, in their order.
+# More shards than processes that are likely to read; each is a range of the records of a split.
 _SHARDS = 32
 
 
 @dataclass
 class BenchmarkConfig(datasets.BuilderConfig):
     """
+    Configuration of a [`BenchmarkBuilder`].
+
     Args:
         source (`str`, *optional*): Folder with the published files, or the id of a dataset on the Hub.
-        splits (`str`, *optional*): Comma-separated, the splits to read; all by default.
-        allow_partial (`bool`, *optional*, defaults to `False`): Whether to go on where the files contradict the
+        splits (`str`, *optional*): Comma-separated names of the splits to read; all by default.
+        allow_partial (`bool`, *optional*, defaults to `False`): Whether to continue if the files contradict the
             published counts.
     """
 
@@ -40,7 +42,7 @@ class BenchmarkConfig(datasets.BuilderConfig):
     allow_partial: bool = False
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Features | None = None) -> str:
-        """Names the folder of the cache: a relative source is another folder elsewhere."""
+        """Name the cache folder after the options; a relative source is made absolute to be unambiguous."""
         given = {name: value for name, value in config_kwargs.items() if value not in (None, {}, False)}
         if "source" in given and Path(given["source"]).is_dir():
             given["source"] = os.path.abspath(given["source"])
@@ -49,12 +51,12 @@ class BenchmarkConfig(datasets.BuilderConfig):
 
 class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
     """
-    A benchmark as a builder of `datasets`; a subclass names its `benchmark`. The source is read twice: once to count
-    and check, before anything is written, and once to write.
+    Base class of the builders of benchmarks; subclasses set `benchmark`. The source is read twice: to count and check
+    before anything is written, and to write.
 
     Attributes:
-        benchmark (`Benchmark`): Reads the published files.
-        surveys (`list[Survey]`): What the splits hold; empty until they have been read.
+        benchmark (`Benchmark`): The benchmark to read.
+        surveys (`list[Survey]`): Surveys of the splits; empty until the source has been read.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -78,7 +80,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         )
 
     def download_and_prepare(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
-        """As every builder's; writes `skipped.jsonl` beside the data, a line for each record that was left out."""
+        """Prepare the dataset as any builder does, and write the records that were left out to `skipped.jsonl`."""
         super().download_and_prepare(output_dir, *args, **kwargs)
         if self.surveys:
             write_skipped(Path(output_dir or self.cache_dir), self.surveys)
@@ -88,7 +90,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         splits = choose_splits(self.benchmark, self.config.splits)
         self.surveys = [survey_split(self.benchmark, source, split) for split in splits]
         report_surveys(self.benchmark, self.surveys, self.config.allow_partial)
-        # A stream opens its shards one after the other and would read what comes before each again.
+        # A stream opens its shards one after the other, and would read the records before each of them again.
         shards = 1 if dl_manager.is_streaming else _SHARDS
         return [
             datasets.SplitGenerator(
@@ -105,14 +107,23 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
     def _generate_examples(
         self, source: str, split: str, ranges: list[tuple[int, int]]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The rows from the first of `ranges` to the last: a process is given neighbours."""
+        """Yield the rows from the first to the last of `ranges`, which are consecutive."""
         for item in self.benchmark.read(Path(source), split, ranges[0][0], ranges[-1][1]):
             if isinstance(item, BenchmarkImage):
                 yield item.id, image_to_row(item)
 
 
 def record_ranges(places: Sequence[int], most: int) -> list[tuple[int, int]]:
-    """Records of images in at most `most` ranges (first, end) that hold nearly equally many images."""
+    """
+    Divide records into ranges that hold nearly the same number of images.
+
+    Args:
+        places (`Sequence[int]`): Numbers of the records that hold images, ascending.
+        most (`int`): Largest number of ranges.
+
+    Returns:
+        `list[tuple[int, int]]`: First record of each range, and the record to stop before.
+    """
     return [
         (places[first], places[end - 1] + 1) if end > first else (0, 0)
         for first, end in consecutive_ranges(len(places), most)
@@ -120,7 +131,13 @@ def record_ranges(places: Sequence[int], most: int) -> list[tuple[int, int]]:
 
 
 def consecutive_ranges(count: int, most: int) -> list[tuple[int, int]]:
-    """`count` records in at most `most` ranges (first, end) of nearly equal lengths; one empty range for none."""
+    """
+    Divide `count` records into at most `most` consecutive ranges of nearly equal length.
+
+    Returns:
+        `list[tuple[int, int]]`: First record of each range, and the record to stop before; one empty range if `count`
+        is 0.
+    """
     number = max(1, min(count, most))
     edges = [count * index // number for index in range(number + 1)]
     return list(pairwise(edges))

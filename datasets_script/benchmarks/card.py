@@ -1,4 +1,4 @@
-"""The card of a benchmark: a README.md that the Hub and `load_dataset` read."""
+"""Card of a benchmark: the README.md that the Hub and `load_dataset` read."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .survey import Survey
 
 
 COLUMNS = {
-    "id": "unique in its split; predictions refer to it",
+    "id": "id of the image, unique in its split; predictions refer to it",
     "image": "the image file as published",
-    "width": "of the image, px",
-    "height": "of the image, px",
+    "width": "width of the image, px",
+    "height": "height of the image, px",
     "has_artifact": "whether the image has an artifact; null where the benchmark does not say",
-    "regions": "where the artifacts are, a list of the fields below",
-    "caption": "the prompt or caption of the image",
+    "regions": "list of the regions with artifacts, with the fields below",
+    "caption": "prompt or caption of the image",
     "explanation": "what is wrong with the image as a whole",
-    "metadata": "JSON: what else is published of the image",
+    "metadata": "JSON: further published fields of the image",
 }
 REGION_FIELDS = {
-    "shape": "`box`, `polygon`, `mask` or `heat_map`: what the benchmark publishes",
-    "bbox": "around the region, px: x_min, y_min, x_max, y_max, maxima exclusive; null if it is empty",
-    "polygons": "x, y, x, y, ... each, px; for `polygon`",
-    "mask": "as large as the image: for `mask` 8-bit, 255 inside and 0 outside; for `heat_map` 16-bit, 65535 is 1",
-    "class": "the class of the artifact, in the benchmark's words",
-    "caption": "what is wrong there",
+    "shape": "published form of the region: `box`, `polygon`, `mask` or `heat_map`",
+    "bbox": "box around the region, px: x_min, y_min, x_max, y_max, maxima exclusive; null if the region is empty",
+    "polygons": "for `polygon`: lists of x, y, x, y, ..., px",
+    "mask": "image of the same size: for `mask` 8-bit, 255 inside and 0 outside; for `heat_map` 16-bit, 65535 is 1",
+    "class": "class of the artifact, as named by the benchmark",
+    "caption": "what is wrong in the region",
 }
 
 _BODY = """\
@@ -39,31 +39,31 @@ _BODY = """\
 
 Published at <{homepage}>, licence: {license}.
 
-Converted to the columns that all benchmarks of ArtiAgent for Hugging Face share; images, labels and texts are its
-authors'.
+Converted to the columns shared by all benchmarks of ArtiAgent for Hugging Face; images, labels and texts are those of
+the authors.
 
 {summary}
 
-The converter follows the published layout; it has been run on small fixtures in that layout only, since the data could
-not be downloaded where it was written. It refuses files whose counts differ from those published, and lists every
-record it leaves out, with the reason, in `skipped.jsonl`.
+The converter follows the published layout, and is tested on small fixtures in that layout, not on the published files.
+It refuses files whose counts differ from those published, and lists every record it leaves out, with the reason, in
+`skipped.jsonl`.
 
 ## Counts
 
 {counts}
 
-## Preparing it
+## Prepare
 
 {instructions}
 
 ```bash
-# in the cache, for load_dataset("{name}")
+# into the cache, for load_dataset("{name}")
 artiagent prepare {name} --source {name}-source
-# as a folder, to load or to push to the Hub
+# to a folder, to load it from there or push it to the Hub
 artiagent prepare {name} --source {name}-source --out {name}-parquet
 ```
 
-## Loading it
+## Load
 
 ```python
 from datasets import load_dataset
@@ -72,7 +72,7 @@ images = load_dataset("{name}", split="{split}")
 stream = load_dataset("{name}-parquet", split="{split}", streaming=True)
 ```
 
-Without preparing, in a process that asks for it:
+Without preparing it, in the current process only:
 
 ```python
 import datasets_script
@@ -86,7 +86,7 @@ images = load_dataset("{name}", source="{name}-source", split="{split}")
 
 {columns}
 
-Each of `regions`:
+Fields of `regions`:
 
 {fields}
 
@@ -100,11 +100,14 @@ Each of `regions`:
 
 def render_card(benchmark: Benchmark, surveys: Sequence[Survey] = ()) -> str:
     """
-    The card of a benchmark, or of a prepared folder of it.
+    Compose the card of a benchmark, or of a folder in which it was prepared.
 
     Args:
-        benchmark (`Benchmark`): Tells its title, licence, layout and so on.
-        surveys (`Sequence[Survey]`): Of a prepared folder, what its splits hold.
+        benchmark (`Benchmark`): The benchmark.
+        surveys (`Sequence[Survey]`, *optional*, defaults to `()`): Surveys of the splits of a prepared folder.
+
+    Returns:
+        `str`: The card, Markdown with front matter.
     """
     splits = [survey.split for survey in surveys] or list(benchmark.splits)
     body = _BODY.format(
@@ -126,12 +129,19 @@ def render_card(benchmark: Benchmark, surveys: Sequence[Survey] = ()) -> str:
 
 
 def write_benchmark_card(folder: Path, benchmark: Benchmark, surveys: Sequence[Survey]) -> None:
-    """Writes `README.md` of a folder with `data/<name>-<split>*.parquet`, whole or not at all."""
+    """
+    Write the card of a prepared benchmark atomically.
+
+    Args:
+        folder (`Path`): Folder with `data/<name>-<split>*.parquet`.
+        benchmark (`Benchmark`): The benchmark.
+        surveys (`Sequence[Survey]`): Surveys of its splits.
+    """
     write_text(folder / "README.md", render_card(benchmark, surveys))
 
 
 def _front_matter(benchmark: Benchmark, splits: Sequence[str]) -> str:
-    # The Hub accepts its own identifiers alone.
+    # The Hub accepts only its own identifiers.
     license = benchmark.license if " " not in benchmark.license else "other"
     files = [{"split": split, "path": f"data/{benchmark.name}-{split}*.parquet"} for split in splits]
     return DatasetCardData(

@@ -25,12 +25,12 @@ from .reading import (
 
 class Loki(Benchmark):
     """
-    The open-ended questions on images of LOKI, which are what LEGION and ArtiAgent score localization and explanation
-    on; its questions on whether an image is synthetic say nothing of artifacts and are not read.
+    The open-ended image questions of LOKI, on which LEGION and ArtiAgent score localization and explanation. The
+    questions on whether an image is synthetic do not concern artifacts and are not read.
 
-    `region` is x, y, width, height in pixels; what reaches over the border is cut there, as LEGION and ArtiAgent do.
-    All images are synthetic with annotated artifacts, so one without a description is not clean but unknown. The file
-    is UTF-16 as published; which further fields its records have is not documented, they go to `metadata`.
+    `region` is x, y, width, height in pixels; boxes are clipped to the image, as in LEGION and ArtiAgent. All images
+    are synthetic with annotated artifacts, so an image without a description is not clean but unknown. The published
+    file is UTF-16; fields that are not documented are kept in `metadata`.
     """
 
     name = "loki"
@@ -56,7 +56,7 @@ so that the paths in open_ended_vqa.json, its field image_path, start at the sam
       open_ended_vqa.json     a list of 229 objects with image_path and problems (global, regional)
       ...                     the images, at their image_path
 
-The code of LOKI is under the MIT licence; for the data none is known to us, see the page of the dataset."""
+The code of LOKI is under the MIT licence; no licence of the data is known, see the page of the dataset."""
     splits = {"test": 229}
 
     def records(
@@ -106,4 +106,6 @@ def _read_region(region: dict[str, Any]) -> Mark:
 
 
 class LokiBuilder(BenchmarkBuilder):
+    """Builder of LOKI."""
+
     benchmark = Loki()

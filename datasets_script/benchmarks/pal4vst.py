@@ -23,12 +23,12 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 class Pal4Vst(Benchmark):
     """
-    A folder a task, with images and label maps of the same names, as the authors' training code lists them (class 0
-    `background`, class 1 `bad_region`). What is published does not say how the maps are written: maps of one channel
-    with the values 0 and 1, or 0 and 255, are read. Any other value is refused, and so is 255 beside 1, which the
-    authors' library leaves out of its scores. People marked what they saw, so an empty map is a clean image.
+    One folder per task, with images and label maps of the same names, as listed by the authors' training code (class 0
+    `background`, class 1 `bad_region`). The encoding of the maps is not documented: maps of one channel with the
+    values 0 and 1, or 0 and 255, are read. Other values are refused, as is 255 beside 1, which the authors' library
+    excludes from its scores. People marked all artifacts they saw, so an image with an empty map is clean.
 
-    10,168 images are published; how many of them each split has is not.
+    10,168 images are published; their number per split is not.
     """
 
     name = "pal4vst"
@@ -44,8 +44,8 @@ class Pal4Vst(Benchmark):
   year={2023},
 }"""
     instructions = """\
-Fetch specific_tasks.zip, to which the authors' page and repository (github.com/owenzlz/PAL4VST, Datasets) link, and
-unpack it; no licence is stated. The source is the folder with a folder for each task:
+Fetch specific_tasks.zip, linked on the authors' page and in their repository (github.com/owenzlz/PAL4VST, Datasets),
+and unpack it; no licence is stated. The source is the folder that holds one folder per task:
 
     pal4vst-source/
       stylegan2/images/train/*.jpg     stylegan2/labels/train/*.png     label maps of 0 and 1, named as their image
@@ -66,10 +66,10 @@ unpack it; no licence is stated. The source is the folder with a folder for each
 
 
 def _task_records(task: Path, split: str) -> Iterator[tuple[str, Callable[[], tuple[BenchmarkImage]]]]:
-    """Name and reader of each image of a task, then of each label map without an image."""
+    """Yield a name and a reader for each image of a task, then for each label map without an image."""
     images, labels = task / "images" / split, task / "labels" / split
     if not labels.is_dir():
-        raise BenchmarkError(f"'{images}' has no folder of labels, '{labels}'")
+        raise BenchmarkError(f"'{images}' must have a folder of labels, found no '{labels}'")
     paths = sorted(path for path in images.iterdir() if not path.name.startswith("."))
     for path in paths:
         name = f"{task.name}/{path.name}"
@@ -102,14 +102,14 @@ def _read_image(name: str, path: Path, label: Path) -> tuple[BenchmarkImage]:
 
 
 def _read_label(label: Path, size: tuple[int, int]) -> np.ndarray:
-    """The label map as a `bool` mask of shape `(height, width)`."""
+    """Read a label map as a `bool` mask of shape `(height, width)`."""
     if not label.is_file():
         raise RecordError(f"the label map {label.name} is missing")
     content = label.read_bytes()
     if (label_size := decoded_size(content, f"the label map {label.name}")) != size:
         raise RecordError(f"the label map is {label_size[0]} × {label_size[1]}, its image {size[0]} × {size[1]}")
-    with Image.open(io.BytesIO(content)) as picture:
-        values = np.asarray(picture)
+    with Image.open(io.BytesIO(content)) as image:
+        values = np.asarray(image)
     if values.ndim != 2:
         raise RecordError(f"the label map must have one channel, got {values.shape[2]}")
     found = set(np.unique(values).tolist())
@@ -124,4 +124,6 @@ def _mask_box(mask: np.ndarray) -> tuple[float, float, float, float]:
 
 
 class Pal4VstBuilder(BenchmarkBuilder):
+    """Builder of PAL4VST."""
+
     benchmark = Pal4Vst()

@@ -1,4 +1,4 @@
-"""Preparing a dataset: in the cache under its public name, or as a folder."""
+"""Preparation of datasets, in the cache under their public names or as folders."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ def prepare(
     name: str, source: str, config_name: str | None = None, num_proc: int | None = None, **options: Any
 ) -> datasets.GeneratorBasedBuilder:
     """
-    Prepares a dataset under its public name in the cache of `datasets`, replacing what was prepared before. From then
-    on `load_dataset(name)` gives it, here and in other processes, without this package.
+    Prepare a dataset under its public name in the cache of `datasets`, replacing an earlier preparation. Afterwards
+    `load_dataset(name)` loads it in any process, without this package.
 
     Args:
-        name (`str`): One of `MODULES`.
+        name (`str`): Name of the dataset, one of `MODULES`.
         source (`str`): Folder with the published files.
-        config_name (`str`, *optional*): Of a dataset that has several.
-        num_proc (`int`, *optional*): Processes that write.
+        config_name (`str`, *optional*): Configuration, for a dataset that has several.
+        num_proc (`int`, *optional*): Number of processes that write; 1 by default.
         options: Further fields of the builder's configuration, such as `splits` and `allow_partial`.
 
     Returns:
-        `datasets.GeneratorBasedBuilder`: With `info` and, of a benchmark, `surveys`.
+        `datasets.GeneratorBasedBuilder`: The builder, with `info` and, for a benchmark, `surveys`.
 
     Raises:
-        BenchmarkError: the source is missing or not as published.
+        BenchmarkError: `source` is missing or differs from the publication.
     """
     builder = get_builder(name)(dataset_name=name, config_name=config_name, source=source, **options)
     folder = cache_folder(name, builder.config.name)
@@ -41,8 +41,12 @@ def prepare(
 
 def cache_folder(name: str, config_name: str = "default") -> Path:
     """
-    Where `load_dataset(name)` looks for what was prepared: the configuration's name stands alone there, while a
-    builder of its own accord adds its options.
+    Return the folder in which `load_dataset(name)` looks for a prepared dataset. It is named by the configuration
+    alone, while a builder on its own would add its options to the name.
+
+    Args:
+        name (`str`): Name of the dataset.
+        config_name (`str`, *optional*, defaults to `"default"`): Name of the configuration.
     """
     version = str(get_builder(name).VERSION)
     return Path(datasets.config.HF_DATASETS_CACHE, name, config_name, version, SCHEMA_HASH)
@@ -52,14 +56,21 @@ def prepare_folder(
     name: str, source: str, out: Path, num_proc: int | None = None, **options: Any
 ) -> datasets.GeneratorBasedBuilder:
     """
-    Writes a benchmark as a folder of Parquet files with a card, which `load_dataset` reads and which can be pushed to
-    the Hub as it is; whole or not at all.
+    Write a benchmark to a folder of Parquet files with a card, atomically. `load_dataset` reads the folder, and it can
+    be pushed to the Hub as it is.
 
     Args:
-        out (`Path`): The folder; must not exist. Other arguments as in [`prepare`].
+        name (`str`): Name of the benchmark.
+        source (`str`): Folder with the published files.
+        out (`Path`): The folder to write; must not exist.
+        num_proc (`int`, *optional*): Number of processes that write; 1 by default.
+        options: Further fields of the builder's configuration.
+
+    Returns:
+        `datasets.GeneratorBasedBuilder`: The builder, with `info` and `surveys`.
 
     Raises:
-        BenchmarkError: the source is missing or not as published.
+        BenchmarkError: `source` is missing or differs from the publication.
         FileExistsError: `out` exists.
     """
     with whole_folder(out, options) as folder:

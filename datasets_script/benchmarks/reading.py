@@ -1,4 +1,4 @@
-"""What converters of benchmarks share: reading files and fields, and holding regions against their image."""
+"""Helpers shared by the converters: reading of files and fields, and checks of regions against their image."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .base import Benchmark, BenchmarkError, Skipped
 Polygon = tuple[float, ...]
 T = TypeVar("T")
 
-# Rows hold images of up to megabytes.
+# Rows hold images of up to several megabytes.
 _ROWS_AT_ONCE = 16
 _KINDS: dict[Any, str] = {dict: "an object", list: "a list", str: "a string"}
 
 
 class RecordError(ValueError):
-    """A record, or a region of one, that cannot be read; the message is the reason."""
+    """Raised if a record or a region cannot be read; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A region as published, not yet held against its image: a box, or polygons. Pixels."""
+    """Region as published, a box or polygons in pixels, not yet checked against its image."""
 
     box: Box | None = None
     polygons: tuple[Polygon, ...] = ()
@@ -45,13 +45,13 @@ class Mark:
 @dataclass(frozen=True)
 class Marked:
     """
-    Regions that lie in their image, and what became of the others.
+    Regions that lie in their image, and the skipped ones.
 
     Attributes:
-        regions (`tuple[Region, ...]`): In published order.
-        skipped (`tuple[Skipped, ...]`): Regions that mark no pixel, by the image's id, `#` and their index.
-        metadata (`dict`): `clipped_boxes`, the published coordinates of boxes that were cut at the image's border, and
-            `skipped_regions`, both by index; only where there are any.
+        regions (`tuple[Region, ...]`): Regions, in published order.
+        skipped (`tuple[Skipped, ...]`): Regions that mark no pixel; the id is that of the image, `#` and their index.
+        metadata (`dict`): `clipped_boxes`, the published coordinates of clipped boxes by index, and
+            `skipped_regions`, the indices of skipped regions; only where there are any.
     """
 
     regions: tuple[Region, ...]
@@ -61,14 +61,17 @@ class Marked:
 
 def place_marks(image_id: str, marks: Sequence[Mark], size: tuple[int, int]) -> Marked:
     """
-    Holds the marks of an image against it. A box that reaches over the border is cut there; polygons are kept as they
-    are, with a `bbox` that is cut. What marks no pixel (no area, fewer than 3 points, all of it outside) is skipped,
-    and its image kept: no way of scoring would see it.
+    Check the regions of an image against its size. Boxes are clipped to the image; polygons are kept as published,
+    with a clipped `bbox`. Regions that mark no pixel (no area, fewer than 3 points, or outside the image) are skipped,
+    as no metric would count them, and the image is kept.
 
     Args:
-        image_id (`str`): For the ids of skipped regions.
-        marks (`Sequence[Mark]`): As published.
+        image_id (`str`): Id of the image, for the ids of skipped regions.
+        marks (`Sequence[Mark]`): Regions as published.
         size (`tuple[int, int]`): Width and height of the image, px.
+
+    Returns:
+        `Marked`: Regions, skipped regions and metadata.
     """
     regions, skipped, clipped, left_out = [], [], {}, []
     for index, mark in enumerate(marks):
@@ -97,7 +100,7 @@ def _place(mark: Mark, size: tuple[int, int]) -> Region:
 
 
 def _polygon_box(polygon: Polygon, size: tuple[int, int]) -> Box:
-    """The box of the part of a polygon's extent that lies in the image."""
+    """Compute the box of a polygon, clipped to the image."""
     if len(polygon) < 6 or len(polygon) % 2:
         raise RecordError(f"a polygon must be x and y of 3 points or more, got {len(polygon)} numbers")
     points = np.array(polygon).reshape(-1, 2)
@@ -119,7 +122,7 @@ def _clip(box: Box, size: tuple[int, int], what: str) -> Box:
 def read_or_skip(
     record_id: str, read: Callable[[], tuple[BenchmarkImage | Skipped, ...]]
 ) -> tuple[BenchmarkImage | Skipped, ...]:
-    """What `read` makes of a record; [`Skipped`] with the reason where it raises a [`RecordError`]."""
+    """Read a record with `read`; return [`Skipped`] with the reason if it raises a [`RecordError`]."""
     try:
         return read()
     except RecordError as error:
@@ -130,17 +133,17 @@ def read_parquet(
     shards: Sequence[Path], columns: Sequence[str], start: int = 0, stop: int | None = None
 ) -> Iterator[dict[str, Any]]:
     """
-    Read the rows of Parquet files, one file after the other, with all of their columns. Row groups before `start` are
-    not read.
+    Read the rows of Parquet files with all their columns, one file after the other. Row groups before `start` are not
+    read.
 
     Args:
         shards (`Sequence[Path]`): The files.
-        columns (`Sequence[str]`): Columns that each must have.
-        start (`int`, *optional*, defaults to 0): The first row, counted over all files.
-        stop (`int`, *optional*): The row to stop before.
+        columns (`Sequence[str]`): Columns that each file must have.
+        start (`int`, *optional*, defaults to 0): Number of the first row, counted over all files.
+        stop (`int`, *optional*): Number of the row to stop before; by default all are read.
 
     Raises:
-        BenchmarkError: a file is damaged, or lacks one of `columns`.
+        BenchmarkError: a file is damaged or lacks one of `columns`.
     """
     first = 0
     for shard in shards:
@@ -157,11 +160,11 @@ def read_parquet(
                 yield from _rows_between(file, start - first, None if stop is None else stop - first)
                 first += file.metadata.num_rows
         except (pa.ArrowInvalid, OSError) as error:
-            raise BenchmarkError(f"'{shard}' is no whole Parquet file, fetch it again: {error}") from error
+            raise BenchmarkError(f"'{shard}' is not a complete Parquet file, fetch it again: {error}") from error
 
 
 def _rows_between(file: pq.ParquetFile, start: int, stop: int | None) -> Iterator[dict[str, Any]]:
-    """The rows of one file from `start`, which may lie before it or behind it, to `stop`."""
+    """Yield the rows of one file from `start` to `stop`; both may lie outside the file."""
     end = 0
     for group in range(file.num_row_groups):
         row, end = end, end + file.metadata.row_group(group).num_rows
@@ -177,10 +180,15 @@ def _rows_between(file: pq.ParquetFile, start: int, stop: int | None) -> Iterato
 
 def load_annotations(path: Path, benchmark: Benchmark, kind: type[T]) -> T:
     """
-    The JSON file of a whole split: UTF-8, UTF-16 or UTF-32.
+    Load the JSON file of a whole split, in UTF-8, UTF-16 or UTF-32.
+
+    Args:
+        path (`Path`): The file.
+        benchmark (`Benchmark`): The benchmark, whose instructions go into error messages.
+        kind (`type`): Type that the content must have: `dict`, `list` or `str`.
 
     Raises:
-        BenchmarkError: it is missing, broken, or no `kind`.
+        BenchmarkError: the file is missing, is not JSON, or holds another type.
     """
     if not path.is_file():
         raise BenchmarkError(f"found no file '{path}'\n\n{benchmark.instructions}")
@@ -195,10 +203,10 @@ def load_annotations(path: Path, benchmark: Benchmark, kind: type[T]) -> T:
 
 def parse_json(path: Path) -> Any:
     """
-    The content of a JSON file: UTF-8, UTF-16 or UTF-32.
+    Parse a JSON file in UTF-8, UTF-16 or UTF-32.
 
     Raises:
-        RecordError: it is missing or broken.
+        RecordError: the file is missing or is not JSON.
     """
     try:
         return json.loads(path.read_bytes())
@@ -210,10 +218,15 @@ def parse_json(path: Path) -> Any:
 
 def get_field(record: Any, name: str, kind: type[T]) -> T:
     """
-    A field that every record must have.
+    Return a field that every record must have.
+
+    Args:
+        record (`Any`): The record.
+        name (`str`): Name of the field.
+        kind (`type`): Type that the field must have: `dict`, `list` or `str`.
 
     Raises:
-        RecordError: `record` is no object, or the field is missing or no `kind` (`dict`, `list` or `str`).
+        RecordError: `record` is not an object, or the field is missing or has another type.
     """
     if not isinstance(record, dict):
         raise RecordError(f"expected an object with the field '{name}', got {reprlib.repr(record)}")
@@ -224,22 +237,22 @@ def get_field(record: Any, name: str, kind: type[T]) -> T:
 
 
 def get_text(record: dict[str, Any], name: str) -> str:
-    """A text that may be missing, null or, as some write it, `"None"`: empty then."""
+    """Return a text field; empty if it is missing, null or the string `"None"`."""
     text = str(record.get(name) or "").strip()
     return "" if text == "None" else text
 
 
 def to_numbers(values: Any, what: str, count: int | None = None) -> tuple[float, ...]:
     """
-    Coordinates as floats.
+    Convert coordinates to floats.
 
     Args:
-        values (`Any`): What a file gives for them.
-        what (`str`): For the message.
-        count (`int`, *optional*): How many there must be.
+        values (`Any`): The coordinates as published.
+        what (`str`): What they are, for the error message.
+        count (`int`, *optional*): Required number of coordinates; any by default.
 
     Raises:
-        RecordError: `values` is no list of finite numbers, or not of `count`.
+        RecordError: `values` is not a list of finite numbers, or does not have `count` of them.
     """
     if not isinstance(values, list) or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
         raise RecordError(f"{what} must be a list of numbers, got {reprlib.repr(values)}")
@@ -250,14 +263,17 @@ def to_numbers(values: Any, what: str, count: int | None = None) -> tuple[float,
 
 def read_image(folder: Path, name: str) -> tuple[bytes, tuple[int, int]]:
     """
-    An image file as published, and its width and height.
+    Read an image file and its size.
 
     Args:
-        folder (`Path`): Where the images are; nothing outside of it is read.
-        name (`str`): Path below it.
+        folder (`Path`): Folder of the images; nothing outside it is read.
+        name (`str`): Path of the file, relative to `folder`.
+
+    Returns:
+        `tuple[bytes, tuple[int, int]]`: Content of the file; width and height, px.
 
     Raises:
-        RecordError: it is not there or cannot be decoded.
+        RecordError: the file is missing or cannot be decoded.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
@@ -270,14 +286,18 @@ def read_image(folder: Path, name: str) -> tuple[bytes, tuple[int, int]]:
 
 def decoded_size(content: bytes, what: str) -> tuple[int, int]:
     """
-    Width and height of an image file whose pixels can all be decoded; `what` it is, for the message.
+    Decode an image file completely and return its width and height, px.
+
+    Args:
+        content (`bytes`): Content of the file.
+        what (`str`): What it is, for the error message.
 
     Raises:
-        RecordError: they cannot.
+        RecordError: the file cannot be decoded.
     """
     try:
         return image_size(content)
     except ValueError as error:
-        # What Pillow says of a file of another kind holds an address, which differs from run to run.
+        # Pillow's message for a file that is not an image holds a memory address, which differs from run to run.
         unknown = isinstance(error.__cause__, UnidentifiedImageError)
         raise RecordError(f"{what} is no image" if unknown else f"{what}: {error}") from error

@@ -1,4 +1,4 @@
-"""The datasets by name: which there are, and making `load_dataset` know them."""
+"""Registry of the datasets by name, and their registration with `load_dataset`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .base import Benchmark
 
 
-# Names a folder of the cache, which datasets prepared before a change of the rows must not share.
+# Part of the cache path; change it together with the rows, so that datasets prepared before are not mixed in.
 SCHEMA_HASH = "v1"
 
 PAIRS = "artiagent"
@@ -32,10 +32,13 @@ BENCHMARKS = tuple(name for name in MODULES if name != PAIRS)
 
 def get_builder(name: str) -> type[datasets.GeneratorBasedBuilder]:
     """
-    The builder of a dataset.
+    Return the builder class of a dataset.
+
+    Args:
+        name (`str`): Name of the dataset, one of `MODULES`.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no dataset of that name.
     """
     import datasets
 
@@ -53,10 +56,13 @@ def get_builder(name: str) -> type[datasets.GeneratorBasedBuilder]:
 
 def get_benchmark(name: str) -> Benchmark:
     """
-    A benchmark and what it tells of itself.
+    Return a benchmark.
+
+    Args:
+        name (`str`): Name of the benchmark, one of `BENCHMARKS`.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no benchmark of that name.
     """
     if name not in BENCHMARKS:
         raise ValueError(f"`name` must be one of {', '.join(BENCHMARKS)}, got {name!r}")
@@ -65,13 +71,13 @@ def get_benchmark(name: str) -> Benchmark:
 
 def register() -> None:
     """
-    Makes the datasets known to `load_dataset` in this process, sources and options included:
-    `load_dataset("artibench", source="path/to/its/files", num_proc=2)`. It hides folders of the same names.
+    Register the datasets with `load_dataset` in this process. It then accepts their names and options, as in
+    `load_dataset("artibench", source="path/to/its/files", num_proc=2)`, and ignores folders of the same names.
 
-    Uses private parts of `datasets` (as of 5.2), which has no way for packages to add datasets of their own.
+    This relies on private parts of `datasets` (as of 5.2), which has no public way to add datasets.
 
     Raises:
-        ImportError: the installed `datasets` has changed these parts.
+        ImportError: the installed version of `datasets` lacks these parts.
     """
     import datasets.load
     from datasets import packaged_modules
@@ -81,8 +87,8 @@ def register() -> None:
         known, factory = packaged_modules._PACKAGED_DATASETS_MODULES, datasets.load.PackagedDatasetModuleFactory
     except AttributeError as error:
         raise ImportError(
-            f"register() does not know datasets {datasets.__version__}; use `artiagent prepare`, which needs no "
-            "private parts of it, or datasets 5.2"
+            f"`register` needs datasets 5.2, whose private parts it uses, got {datasets.__version__}; install that or "
+            "use `artiagent prepare`"
         ) from error
     if MODULES.keys() <= known.keys():
         return
@@ -91,7 +97,7 @@ def register() -> None:
         def get_module(self) -> datasets.load.DatasetModule:
             if self.name not in MODULES:
                 return super().get_module()
-            # Without files of its own it would scan the current directory.
+            # Without data files, the builder would scan the current directory.
             options = {"dataset_name": self.name, "data_files": DataFilesDict()}
             return datasets.load.DatasetModule(MODULES[self.name], SCHEMA_HASH, options)
 

@@ -21,20 +21,20 @@ from .tfrecord import Feature, read_examples
 _SCORES = ("aesthetics_score", "artifact_score", "misalignment_score", "overall_score")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
-# Levels of a map that is the mean of three people's marks: none, one, two and three of them.
+# Levels of a map that is the mean of three annotators' marks.
 _THIRDS = (0, 85, 170, 255)
 
 
 class RichHF(Benchmark):
     """
-    The artifact maps. They are published as 512 × 512 pixels of 0 to 255, whatever the image's size; a map of another
-    size than its image is resized to it (bilinear). Whether an image has an artifact is not published, places and
-    scores are. The prompts are Pick-a-Pic's and not read.
+    The artifact maps of RichHF-18K. They are published as 512 × 512 pixels with levels 0 to 255, whatever the size of
+    the image, and are resized to the image (bilinear). Places and scores of artifacts are published, but not whether
+    an image has an artifact. The prompts are those of Pick-a-Pic and are not read.
 
-    Two ways to make them binary are in use: above 0.3 (ArtiAgent, LEGION), and two of three annotators (Menn et al.),
-    which is at or above 0.6 where `three_annotators` in `metadata` is true. The number of annotators is not published:
-    `three_annotators` says that the map's levels are thirds. Menn et al. keep 7,801 images of train and 500 of test;
-    whether this rule gives the same ones could not be checked.
+    Two thresholds are in use: above 0.3 (ArtiAgent, LEGION), and two of three annotators (Menn et al.), which is 0.6
+    or above where `three_annotators` in `metadata` is true. The number of annotators is not published:
+    `three_annotators` means that the levels of the map are thirds. Menn et al. keep 7,801 images of train and 500 of
+    test; that this rule selects the same ones is not verified.
     """
 
     name = "richhf"
@@ -59,14 +59,14 @@ The labels, kept with Git LFS:
     git lfs install
     git clone https://github.com/google-research-datasets/richhf-18k richhf-source
 
-The images that they name, from Pick-a-Pic v1 (yuvalkirstain/pickapic_v1 on the Hub: an image's id is in image_0_uid or
-image_1_uid, its file in jpg_0 or jpg_1), each written as it is to images/ and named by its id:
+The images that the labels name, from Pick-a-Pic v1 (yuvalkirstain/pickapic_v1 on the Hub: the id of an image is in
+image_0_uid or image_1_uid, its file in jpg_0 or jpg_1). Write each file unchanged to images/, named by its id:
 
     richhf-source/
       train.tfrecord, dev.tfrecord, test.tfrecord
-      images/<id>.png       .jpg, .jpeg and .webp are found too, and so are folders such as images/train/
+      images/<id>.png       or .jpg, .jpeg and .webp, also in subfolders such as images/train/
 
-For one split only, fetch its images and give the split's name (--split test)."""
+For a single split, fetch its images only and name the split (--split test)."""
     splits = {"train": 15810, "dev": 995, "test": 955}
 
     def records(
@@ -114,8 +114,8 @@ def _metadata(example: dict[str, Feature], filename: str, levels: np.ndarray) ->
 
 def is_mean_of_three(levels: np.ndarray) -> bool:
     """
-    Whether a heat map can be the mean of three people's marks: its levels are thirds of 255 (within 1, for rounding),
-    and one or two thirds do occur.
+    Check whether a heat map can be the mean of three annotators' marks: all its levels are thirds of 255 (within 1,
+    for rounding), and one third or two thirds occur.
 
     Args:
         levels (`np.ndarray` of shape `(height, width)`, `uint8`): The map as published.
@@ -126,10 +126,10 @@ def is_mean_of_three(levels: np.ndarray) -> bool:
 
 
 def _decode_map(content: bytes) -> np.ndarray:
-    """The grey levels of a published map, `uint8` of shape `(height, width)`."""
+    """Decode a published map to grey levels, `uint8` of shape `(height, width)`."""
     decoded_size(content, "the artifact map")
-    with Image.open(io.BytesIO(content)) as picture:
-        return np.asarray(picture.convert("L"))
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("L"))
 
 
 def _heat_map_region(levels: np.ndarray, size: tuple[int, int]) -> Region:
@@ -145,7 +145,7 @@ def _heat_map_region(levels: np.ndarray, size: tuple[int, int]) -> Region:
 
 
 def _one(example: dict[str, Feature], name: str) -> Any:
-    """The single value of a feature."""
+    """Return the single value of a feature."""
     values = example.get(name, [])
     if len(values) != 1:
         raise BenchmarkError(
@@ -159,4 +159,6 @@ def _text(example: dict[str, Feature], name: str) -> str:
 
 
 class RichHFBuilder(BenchmarkBuilder):
+    """Builder of RichHF-18K."""
+
     benchmark = RichHF()

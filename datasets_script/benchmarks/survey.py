@@ -1,4 +1,4 @@
-"""Count what a split holds and check it against the publication, before anything is written."""
+"""Survey of a split: counts, checked against the publication before anything is written."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SKIPPED_FILE = "skipped.jsonl"
 @dataclass(frozen=True)
 class Survey:
     """
-    What reading a split found.
+    Content of a split.
 
     Attributes:
-        split (`str`): Its name.
-        images (`int`): How many could be read.
-        places (`tuple[int, ...]`): The record that each of them is of, counted from 0.
-        with_artifact (`dict[bool | None, int]`): How many of them by `has_artifact`.
-        skipped (`tuple[Skipped, ...]`): What could not be read.
-        problems (`tuple[str, ...]`): What of the published counts this contradicts.
+        split (`str`): Name of the split.
+        images (`int`): Number of images that could be read.
+        places (`tuple[int, ...]`): Number of the record of each image, from 0.
+        with_artifact (`dict[bool | None, int]`): Number of images by `has_artifact`.
+        skipped (`tuple[Skipped, ...]`): Records and regions that could not be read.
+        problems (`tuple[str, ...]`): Contradictions to the publication, in words.
     """
 
     split: str
@@ -43,10 +43,18 @@ class Survey:
 
 def survey_split(benchmark: Benchmark, source: Path, split: str) -> Survey:
     """
-    Reads a split to count and check it.
+    Read a split to count and check it.
+
+    Args:
+        benchmark (`Benchmark`): The benchmark.
+        source (`Path`): Folder with the published files.
+        split (`str`): Name of the split.
+
+    Returns:
+        `Survey`: Counts and contradictions to the publication.
 
     Raises:
-        BenchmarkError: files are missing or not laid out as published.
+        BenchmarkError: files are missing or differ from the published layout.
     """
     images: list[BenchmarkImage] = []
     places: list[int] = []
@@ -62,7 +70,7 @@ def survey_split(benchmark: Benchmark, source: Path, split: str) -> Survey:
     published = benchmark.splits[split]
     if published is not None and len(images) != published:
         problems.insert(
-            0, f"published are {published} images, {len(images)} could be read, {len(skipped)} records were left out"
+            0, f"{published} images are published, {len(images)} could be read, {len(skipped)} records were left out"
         )
     twice = [name for name, count in Counter(image.id for image in images).items() if count > 1]
     if twice:
@@ -72,16 +80,21 @@ def survey_split(benchmark: Benchmark, source: Path, split: str) -> Survey:
 
 
 def _without_pixels(image: BenchmarkImage) -> BenchmarkImage:
-    """What may be kept of every image of a large benchmark at once."""
+    """Drop the pixels, so that all images of a large benchmark fit into memory."""
     return replace(image, image=b"", regions=tuple(replace(region, mask=None) for region in image.regions))
 
 
 def report_surveys(benchmark: Benchmark, surveys: list[Survey], allow_partial: bool) -> None:
     """
-    Logs what was skipped and what differs from the publication.
+    Log what was skipped and what differs from the publication.
+
+    Args:
+        benchmark (`Benchmark`): The benchmark.
+        surveys (`list[Survey]`): Surveys of its splits.
+        allow_partial (`bool`): Whether to log differences instead of raising an error.
 
     Raises:
-        BenchmarkError: something differs and `allow_partial` is off, or nothing could be read at all.
+        BenchmarkError: something differs and `allow_partial` is off, or no image of a split could be read.
     """
     for survey in surveys:
         if survey.skipped:
@@ -93,14 +106,16 @@ def report_surveys(benchmark: Benchmark, surveys: list[Survey], allow_partial: b
         raise BenchmarkError("\n".join([f"{benchmark.name}: no image of {', '.join(empty)} could be read", *reasons]))
     if not differences:
         return
-    message = "\n  ".join([f"{benchmark.name} is not as published:", *differences, *reasons])
+    message = "\n  ".join([f"{benchmark.name} differs from the publication:", *differences, *reasons])
     if not allow_partial:
-        raise BenchmarkError(f"{message}\nWith allow_partial (--allow-partial) what is there is used all the same.")
+        raise BenchmarkError(
+            f"{message}\nFetch the files again, or use them as they are with `allow_partial` (--allow-partial)."
+        )
     logger.warning(message)
 
 
 def skipped_summary(skipped: tuple[Skipped, ...]) -> str:
-    """How many records were left out, by reason, with an example of each; the names in reasons count as one reason."""
+    """Summarise the records that were left out, by reason with an example of each; reasons are equal up to names."""
     examples: dict[str, Skipped] = {}
     counts: Counter[str] = Counter()
     for record in skipped:
@@ -113,7 +128,7 @@ def skipped_summary(skipped: tuple[Skipped, ...]) -> str:
 
 
 def write_skipped(folder: Path, surveys: list[Survey]) -> None:
-    """Writes `skipped.jsonl`: split, id and reason of every record that was left out."""
+    """Write split, id and reason of every record that was left out to `skipped.jsonl`."""
     records = [{"split": survey.split, **asdict(record)} for survey in surveys for record in survey.skipped]
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
     write_text(folder / SKIPPED_FILE, "".join(lines))

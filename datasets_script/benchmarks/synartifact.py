@@ -33,17 +33,20 @@ _PUBLISHED_CLASSES = tuple(known for known in CLASSES if known != NO_ARTIFACTS)
 
 class SynArtifact(Benchmark):
     """
+    Images with rectangles around artifacts, their classes and captions.
+
     `artifacts_class` counts from 0 in the order of the paper's list, as a number or a string: 0 is illegible letters,
-    12 other artifacts. The file that is to say so, artifact_class.csv, is not in the repository; the captions of the
-    published annotations agree with it ("letters are illegible" is 0, "the hand is distorted" 2, "lack fingers" 4,
+    12 is other artifacts. The file that defines this, artifact_class.csv, is not in the repository; the captions of
+    the published annotations agree with it ("letters are illegible" is 0, "the hand is distorted" 2, "lack fingers" 4,
     "the face is blurred" 11).
 
-    Rectangles are dragged from `rect_start` to `rect_end`, in whatever direction; the greater coordinates are taken
-    for exclusive maxima. A rectangle that reaches over the border is cut there.
+    Rectangles run from `rect_start` to `rect_end` in any direction; the greater coordinates are read as exclusive
+    maxima. Rectangles are clipped to the image.
 
-    Images with rectangles have artifacts. Those with none are clean, unless `Other artifacts caption` describes
-    something all the same (such as "the whole image is too blurred"): the paper's counts (768 with, 542 without
-    artifacts) seem to take them for images without, their annotators did not, so `has_artifact` is null.
+    Images with rectangles have artifacts. Images without rectangles are clean, unless `Other artifacts caption`
+    describes something (such as "the whole image is too blurred"): then `has_artifact` is null, because the paper's
+    counts (768 with, 542 without artifacts) seem to include them in the images without artifacts, but its annotators
+    did not.
     """
 
     name = "synartifact"
@@ -113,7 +116,7 @@ def _read_rectangle(artifact: dict[str, Any]) -> Mark:
 
 
 def _class_name(number: Any) -> str:
-    """The name, as the metrics have it, of a class that is counted from 0."""
+    """Return the name, as in the metrics, of a class that is counted from 0."""
     text = str(number)
     if not text.isdecimal() or int(text) >= len(_PUBLISHED_CLASSES):
         raise RecordError(f"'artifacts_class' must be 0 to {len(_PUBLISHED_CLASSES) - 1}, got {number!r}")
@@ -121,4 +124,6 @@ def _class_name(number: Any) -> str:
 
 
 class SynArtifactBuilder(BenchmarkBuilder):
+    """Builder of SynArtifact-1K."""
+
     benchmark = SynArtifact()

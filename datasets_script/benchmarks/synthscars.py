@@ -26,14 +26,15 @@ from .reading import (
 
 class SynthScars(Benchmark):
     """
-    A record is an annotation, not an image: in `train` some images have several. Every image was chosen for its
-    artifacts, so one without regions is not clean but unknown. The paper's three categories of artifacts and its kinds
-    of content are not in the published files, nor are boxes (`bbox` is null). `caption` is the description of what is
-    wrong that LEGION is trained to give; here it is the `explanation`.
+    Synthetic images with polygons around artifacts and explanations. A record is an annotation, not an image: in
+    `train` some images have several. Every image was chosen for its artifacts, so an image without regions is not
+    clean but unknown. The published files hold neither the paper's three categories of artifacts nor its kinds of
+    content nor boxes (`bbox` is null). Their `caption`, the description of artifacts that LEGION is trained to give,
+    becomes the `explanation`.
 
-    Known of the published files, from a public audit: annotation 317 of `train` has a polygon of three points on one
-    line, which is skipped; three regions of `train` have no explanation; some polygons reach over the border by a
-    rounding error.
+    Known issues of the published files, from a public audit: annotation 317 of `train` has a polygon of three
+    collinear points, which is skipped; three regions of `train` have no explanation; some polygons exceed the border
+    by a rounding error.
     """
 
     name = "synthscars"
@@ -49,8 +50,8 @@ class SynthScars(Benchmark):
   year={2025},
 }"""
     instructions = """\
-Fetch SynthScars.zip of the dataset khr0516/SynthScars from the Hub and unpack it; the source is the folder that holds
-train and test, or one of them for that split only:
+Fetch SynthScars.zip of the dataset khr0516/SynthScars from the Hub and unpack it. The source is the folder that holds
+train and test, or only one of them:
 
     hf download khr0516/SynthScars SynthScars.zip --repo-type dataset --local-dir .
     unzip SynthScars.zip
@@ -110,4 +111,6 @@ def _read_reference(reference: dict[str, Any]) -> Mark:
 
 
 class SynthScarsBuilder(BenchmarkBuilder):
+    """Builder of SynthScars."""
+
     benchmark = SynthScars()

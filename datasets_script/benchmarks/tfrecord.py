@@ -1,8 +1,8 @@
 """
-TFRecord files of `tf.train.Example` messages, read without TensorFlow.
+Reader of TFRecord files with `tf.train.Example` messages, without TensorFlow.
 
-A record is its length (uint64, little endian), the masked CRC-32C of these 8 bytes (uint32), the message, and the
-masked CRC-32C of the message. The message is in the wire format of protocol buffers.
+A record consists of its length (uint64, little endian), the masked CRC-32C of these 8 bytes (uint32), the message, and
+the masked CRC-32C of the message. The message is in the wire format of protocol buffers.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ _GIT_LFS_POINTER = b"version https://git-lfs"
 
 
 class TFRecordError(BenchmarkError):
-    """A file is cut short, damaged, or no TFRecord file; the message names it and the offset of the record."""
+    """Raised if a file is truncated, damaged or not a TFRecord file; the message names it and the record's offset."""
 
 
 def read_examples(path: Path, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Feature]]:
     """
-    The examples of a file, in its order.
+    Read the examples of a file in order.
 
     Args:
-        path (`Path`): A TFRecord file, not compressed.
-        start (`int`, *optional*, defaults to 0): The first to read; of those before it only the lengths are.
-        stop (`int`, *optional*): The one to stop before.
+        path (`Path`): An uncompressed TFRecord file.
+        start (`int`, *optional*, defaults to 0): Number of the first example to read; those before are skipped without
+            reading more than their lengths.
+        stop (`int`, *optional*): Number of the example to stop before; by default all are read.
 
     Returns:
-        `Iterator[dict[str, list]]`: The values of every feature by its name: `bytes`, `float` or `int`.
+        `Iterator[dict[str, list]]`: The values of each feature, `bytes`, `float` or `int`, by its name.
 
     Raises:
-        TFRecordError: a record is cut short, its checksum is wrong, or it is no `tf.train.Example`.
+        TFRecordError: a record is truncated, has a wrong checksum, or is not a `tf.train.Example`.
         ImportError: `google-crc32c` is not installed.
     """
     for offset, message in read_records(path, start, stop):
@@ -51,7 +52,16 @@ def read_examples(path: Path, start: int = 0, stop: int | None = None) -> Iterat
 
 
 def read_records(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """The records of a file, each with its offset in bytes. Takes and raises what [`read_examples`] does."""
+    """
+    Read the records of a file, each with its offset in bytes.
+
+    Args:
+        path, start, stop: As in [`read_examples`].
+
+    Raises:
+        TFRecordError: a record is truncated or has a wrong checksum.
+        ImportError: `google-crc32c` is not installed.
+    """
     with path.open("rb") as file:
         if file.read(len(_GIT_LFS_POINTER)) == _GIT_LFS_POINTER:
             raise TFRecordError(f"{path} is a pointer of Git LFS, not the file; fetch it with `git lfs pull`")
@@ -62,7 +72,7 @@ def read_records(path: Path, start: int = 0, stop: int | None = None) -> Iterato
                 return
             place = f"{path}, record at byte {offset}"
             length = struct.unpack("<Q", _checked(header, 8, f"{place}, its length"))[0]
-            # Not read in one go: a length that passes its checksum can still lie far beyond the end.
+            # A length may pass its checksum and still exceed the file, so compare before reading that many bytes.
             remaining = path.stat().st_size - offset - 12
             if length + 4 > remaining:
                 raise TFRecordError(f"{place}: the file is cut short, {length + 4} bytes expected, {remaining} left")
@@ -74,7 +84,7 @@ def read_records(path: Path, start: int = 0, stop: int | None = None) -> Iterato
 
 
 def _checked(content: bytes, length: int, place: str) -> bytes:
-    """The first `length` bytes, which the 4 after them are the checksum of."""
+    """Return the first `length` bytes, after comparing them with their checksum in the 4 bytes that follow."""
     if len(content) != length + 4:
         raise TFRecordError(f"{place}: the file is cut short, {length + 4} bytes expected, {len(content)} left")
     stored = struct.unpack("<I", content[length:])[0]
@@ -84,23 +94,21 @@ def _checked(content: bytes, length: int, place: str) -> bytes:
 
 
 def masked_crc32c(content: bytes) -> int:
-    """CRC-32C as TFRecord files store it: rotated right by 15 bits, plus a constant."""
+    """Compute the CRC-32C as TFRecord files store it: rotated right by 15 bits, plus a constant."""
     try:
         import google_crc32c
     except ImportError as error:
-        raise ImportError(
-            "TFRecord files need google-crc32c to be checked: pip install 'artiagent[richhf]'"
-        ) from error
+        raise ImportError("reading TFRecord files needs google-crc32c: pip install 'artiagent[richhf]'") from error
     checksum = google_crc32c.value(content)
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def parse_example(message: bytes) -> dict[str, Feature]:
     """
-    The features of a serialized `tf.train.Example`.
+    Parse the features of a serialized `tf.train.Example`.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: `message` is not such an example.
     """
     features: dict[str, Feature] = {}
     for entry in _messages(b"".join(_messages(message, 1)), 1):
@@ -122,12 +130,12 @@ def _parse_feature(message: bytes) -> Feature:
 
 
 def _messages(message: bytes, number: int) -> list[bytes]:
-    """The length-delimited fields of one number."""
+    """Return the length-delimited fields of one number."""
     return [_bytes(value) for found, value in _fields(message) if found == number]
 
 
 def _values(message: bytes) -> list[bytes | int]:
-    """Field 1 of a list of numbers: packed into one value, or one by one."""
+    """Return field 1 of a list of numbers, which are packed into one value or stored one by one."""
     return [value for number, value in _fields(message) if number == 1]
 
 
@@ -159,7 +167,7 @@ def _bytes(value: bytes | int) -> bytes:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """The fields of a message: number, and `bytes` for length-delimited ones, else the unsigned integer."""
+    """Yield the fields of a message: number, and `bytes` for length-delimited ones, else the unsigned integer."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
@@ -182,7 +190,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
-    """The integer at `position`, seven bits a byte, and the position after it."""
+    """Decode the integer at `position`, seven bits per byte; also return the position after it."""
     value = shift = 0
     while shift < 70:
         if position >= len(message):

@@ -1,4 +1,4 @@
-"""X-AIGD (Xiao et al., ICLR 2026): polygons of artifacts in seven classes, by people, in images of 13 generators."""
+"""X-AIGD (Xiao et al., ICLR 2026): human-drawn polygons of artifacts in seven classes, for 13 generators."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _READ_FIELDS = ("image", "labels", "width", "height", "original_prompt")
 
 class XAigd(Benchmark):
     """
-    The labelled splits; the unlabelled ones, 48,651 images, say nothing of artifacts. An image is named by its
-    generator and its `uid`, as in the authors' files of predictions.
+    The labelled splits of X-AIGD; the unlabelled ones (48,651 images) have no annotations of artifacts. The id of an
+    image consists of its generator and its `uid`, as in the authors' prediction files.
 
-    The authors score an image with an empty list of labels as one without artifacts: it was looked at, and is clean.
-    No list at all (null) says nothing. Points are pixels of the image; the authors' code cuts fractions off and moves
-    points beyond the last pixel onto it before it draws, here they stay as published.
+    An image with an empty list of labels is clean, as in the authors' scoring. If there is no list (null),
+    `has_artifact` is unknown. Points are in pixels of the image. They are kept as published, while the authors' code
+    truncates them to integers and moves points beyond the last pixel onto it before drawing.
     """
 
     name = "x_aigd"
@@ -60,14 +60,14 @@ class XAigd(Benchmark):
   year={2026},
 }"""
     instructions = """\
-Fetch the labelled files (4.7 GB) of the dataset Coxy7/X-AIGD from the Hub; all of it would be 75 GB:
+Fetch the labelled files (4.7 GB) of the dataset Coxy7/X-AIGD from the Hub; the whole dataset has 75 GB:
 
     hf download Coxy7/X-AIGD --repo-type dataset --include "data/labeled_*" --local-dir x-aigd-source
 
     x-aigd-source/
       data/labeled_train-*.parquet
       data/labeled_test-*.parquet      columns image, generator, uid, labels (label, points), width, height, ..."""
-    # The first is what is scored by default.
+    # Models are scored on the first split by default.
     splits = {"labeled_test": 2419, "labeled_train": 918}
     hub_files = ("data/labeled_*.parquet",)
 
@@ -119,4 +119,6 @@ def _null_if_nan(value: Any) -> Any:
 
 
 class XAigdBuilder(BenchmarkBuilder):
+    """Builder of X-AIGD."""
+
     benchmark = XAigd()

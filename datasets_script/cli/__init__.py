@@ -1,1 +1,1 @@
-"""The command `artiagent`: a parser, and one file a command."""
+"""The command line `artiagent`: its parser, and one module for each command."""

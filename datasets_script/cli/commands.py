@@ -1,4 +1,4 @@
-"""The commands of `artiagent`: each is a line here and a module of its name beside this one."""
+"""The list of commands of `artiagent`. Each is one line here and a module of the same name in this folder."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from .parser import Parser
 from .verbosity import add_verbosity_options
 
 
-MAKE, LOOK, SCORE, TRAIN, PUBLISH = (
+MAKE, INSPECT, SCORE, TRAIN, PUBLISH = (
     "make data",
-    "look",
+    "inspect",
     "benchmarks and scores",
     "train and detect",
     "publish",
@@ -21,14 +21,16 @@ MAKE, LOOK, SCORE, TRAIN, PUBLISH = (
 @dataclass(frozen=True)
 class Command:
     """
-    A command. Its module has a `DESCRIPTION`, an `EPILOG` (notes and examples, below the options),
-    `add_arguments(parser)`, and `run(args)`, which returns the exit status. The module is imported when the command is
-    used; what `run` needs is imported in it, so that `--help` answers at once.
+    A command of `artiagent`.
+
+    Its module defines `DESCRIPTION`, `EPILOG` (notes and examples, shown below the options), `add_arguments(parser)`,
+    and `run(args)`, which returns the exit status. The module is imported only when its command is used, and `run`
+    imports what it needs itself, so that `--help` answers at once.
 
     Attributes:
-        name (`str`): On the command line, and of the module.
-        group (`str`): Its heading in `artiagent --help`.
-        help (`str`): One line on what it does.
+        name (`str`): Name on the command line, and of the module.
+        group (`str`): Heading under which `artiagent --help` lists the command.
+        help (`str`): What the command does, in one line.
     """
 
     name: str
@@ -36,7 +38,7 @@ class Command:
     help: str
 
     def fill(self, parser: Parser) -> None:
-        """Give the command's parser its description and arguments."""
+        """Add the command's description and arguments to its parser."""
         module = import_module(f".{self.name}", __package__)
         parser.description, parser.epilog = module.DESCRIPTION, module.EPILOG
         module.add_arguments(parser)
@@ -45,16 +47,16 @@ class Command:
 
 
 COMMANDS = (
-    Command("demo", MAKE, "make pairs from photos that come with Python packages; offline, on a CPU"),
+    Command("demo", MAKE, "make example pairs, offline and on a CPU, from photos in installed packages"),
     Command("synthesize", MAKE, "make a dataset of pairs from a folder of photos"),
-    Command("export", MAKE, "write pairs as COCO, WebDataset or ShareGPT conversations"),
-    Command("status", LOOK, "say how far a run is, what it kept and how long it will take"),
-    Command("show", LOOK, "draw the pairs of a run, or what a perception backend sees in photos"),
-    Command("report", LOOK, "write a page about a run: balance, sizes, positions, possible shortcuts"),
-    Command("prepare", SCORE, "turn a published benchmark, or pairs, into a dataset for load_dataset"),
-    Command("predict", SCORE, "ask a vision-language model about every image of a benchmark"),
-    Command("evaluate", SCORE, "score predictions on a benchmark, beside the published scores"),
-    Command("train", TRAIN, "run a training recipe by its name, or list the recipes"),
+    Command("export", MAKE, "convert pairs to COCO, WebDataset or ShareGPT conversations"),
+    Command("status", INSPECT, "show a run's progress, what it kept and the time left"),
+    Command("show", INSPECT, "draw the pairs of a run, or preview perception on your photos"),
+    Command("report", INSPECT, "write an HTML report on a run: balance, sizes, positions, possible shortcuts"),
+    Command("prepare", SCORE, "convert a published benchmark, or pairs, to a dataset for load_dataset"),
+    Command("predict", SCORE, "run a vision-language model on every image of a benchmark"),
+    Command("evaluate", SCORE, "score predictions on a benchmark, next to the published scores"),
+    Command("train", TRAIN, "run a training recipe by name, or list the recipes"),
     Command("detect", TRAIN, "find artifacts in images: where they are and what is wrong"),
     Command("push", PUBLISH, "publish a model, a dataset, a metric or the pipeline on the Hub"),
 )

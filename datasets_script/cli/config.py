@@ -1,7 +1,8 @@
 """
-Options in a file: `--config run.yaml`.
+Options read from a file: `--config run.yaml`.
 
-The file holds long names without their dashes, and values as on the command line, which wins over the file:
+The file holds the long names of options without their dashes, and values as on the command line. An option given on
+the command line overrides the file:
 
 ```yaml
 tools: add,remove
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
 
 CONFIG_FILE = "config.yaml"
-"""Where a run keeps its options, in its folder."""
+"""File in the folder of a run that holds its options."""
 
-# They say how this one call is made, and nothing about the run.
+# These concern a single call, not the run.
 _NOT_SHOWN = ("config", "force-new", "help", "quiet", "rank", "verbose", "world-size")
 _NOT_READ = ("config", "help", "quiet", "verbose")
 _HEAD = "# The options of this run. To use them again: artiagent synthesize SOURCE OUT --config {file}\n"
@@ -42,56 +43,57 @@ def add_config_option(parser: Parser) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="YAML file with options as NAME: VALUE, names without dashes; options given here win over it",
+        help="YAML file of options, one NAME: VALUE per line, names without dashes; options on the command line "
+        "override it",
     )
 
 
 def read_config(parser: Parser, arguments: Sequence[str]) -> dict[str, Any]:
     """
-    Read the file that `--config` names among the arguments.
+    Read the options in the file given with `--config`.
 
     Args:
-        parser (`Parser`): Has the options that the file may set.
-        arguments (`Sequence[str]`): The command line.
+        parser (`Parser`): Parser with the options that the file may set.
+        arguments (`Sequence[str]`): Arguments of the command line.
 
     Returns:
-        `dict[str, Any]`: The values by attribute of the parsed arguments; empty without `--config`.
+        `dict[str, Any]`: Converted values, keyed by the attribute of the parsed arguments; empty without `--config`.
 
     Raises:
-        UserError: the file cannot be read, or it holds an unknown name or a value that its option does not take.
+        UserError: The file cannot be read, or it holds an unknown name or a value that its option does not take.
     """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--config", type=Path)
     try:
         path = finder.parse_known_args(arguments)[0].config
-    except argparse.ArgumentError:  # without a file; the parser says so
+    except argparse.ArgumentError:  # no file after --config; the parser itself raises that
         return {}
     return {} if path is None else _values(parser, _read(path), path)
 
 
 def shown_options(parser: Parser, args: argparse.Namespace) -> dict[str, Any]:
     """
-    Return the options in effect by name, those that are unset left out, as [`write_config`] takes them.
+    Return the options in effect by name, without those that are unset, for [`write_config`].
 
     Args:
-        parser (`Parser`): Has the options.
-        args (`argparse.Namespace`): What it made of the command line and the file.
+        parser (`Parser`): Parser with the options.
+        args (`argparse.Namespace`): Arguments that it has parsed.
     """
     named = ((_name(option), getattr(args, option.dest, None)) for option in parser.options())
     return {name: _shown(value) for name, value in named if name not in _NOT_SHOWN and _is_set(value)}
 
 
 def write_config(out: Path, options: Mapping[str, Any]) -> None:
-    """Write the options of a run into its folder, in a form that `--config` reads."""
+    """Write the options of a run into its folder `out`, as a file that `--config` reads."""
     import yaml
 
     text = yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True)
-    # Each process of a run writes the same.
+    # All processes of a run write the same text.
     write_text(out / CONFIG_FILE, _HEAD.format(file=CONFIG_FILE) + text, shared=True)
 
 
 def _is_set(value: Any) -> bool:
-    # 0 is a value.
+    # 0 is a value, so truth does not decide.
     return value is not None and value is not False and value != []
 
 
@@ -105,16 +107,16 @@ def _read(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        # Texts only, as on the command line: 24:00:00 is no number of seconds.
+        # Read strings only, as on the command line: YAML would make a number of seconds of 24:00:00.
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--config must be a file that can be read, got '{path}': {error}") from error
+        raise UserError(f"--config must be a readable file, got '{path}': {error}") from error
     except yaml.YAMLError as error:
         raise UserError(f"--config must be a YAML file, got '{path}': {error}") from error
     if content in (None, ""):
         return {}
     if not isinstance(content, dict):
-        raise UserError(f"--config must hold options as NAME: VALUE, one a line, got '{path}'")
+        raise UserError(f"--config must hold one option per line as NAME: VALUE, got '{path}'")
     return content
 
 
@@ -126,7 +128,9 @@ def _values(parser: Parser, content: Mapping[str, Any], path: Path) -> dict[str,
     values = {}
     for name, content_of_name in content.items():
         if name not in known:
-            raise UserError(f"'{path}' must hold options of {parser.prog}, got '{name}'{did_you_mean(name, known)}")
+            raise UserError(
+                f"--config must hold options of {parser.prog}, got '{name}' in '{path}'{did_you_mean(name, known)}"
+            )
         if content_of_name not in ("", "null", "~"):
             values[options[name].dest] = _value(parser, options[name], content_of_name, path)
     return values

@@ -1,4 +1,4 @@
-"""`artiagent demo`: the whole of it, offline."""
+"""`artiagent demo`: make example pairs offline."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .synthesize import CONTINUES, report
 
 
 DESCRIPTION = """\
-Makes pairs from photos that come with Python packages (extra: demo): with the embedded model, offline, on a CPU, in
-minutes. It is `artiagent synthesize` with settings and annotations that fit these photos, which it writes to
-OUT/photos."""
+Make example pairs in minutes, offline and on a CPU, with the diffusion model that comes with this package. The photos
+are taken from installed Python packages (`pip install artiagent[demo]`) and written to OUT/photos with annotations.
+This is `artiagent synthesize` with settings that suit these photos."""
 
 EPILOG = """\
 examples:
-  artiagent demo
-  artiagent demo --out demo-1 --seed 1    other artifacts in the same photos
+  artiagent demo                          make pairs in runs/demo
+  artiagent demo --out demo-1 --seed 1    inject other artifacts into the same photos
   artiagent show runs/demo                draw the pairs"""
 
 
@@ -29,9 +29,9 @@ def add_arguments(parser: Parser) -> None:
         "--out",
         type=Path,
         default=DEMO_OUT,
-        help="folder to write; a run there is continued (default: %(default)s)",
+        help="folder to write; an existing run there is resumed (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the run (default: 0)")
     parser.set_defaults(interrupted=CONTINUES)
 
 

@@ -1,4 +1,4 @@
-"""`artiagent detect`: whether images have artifacts, where, and what is wrong."""
+"""`artiagent detect`: find artifacts in images, with boxes and explanations."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
 
 _OUT = Path("runs/detect")
 _MISTAKES_SHOWN = 20
-# Processors of Qwen's models refuse narrower images.
+# The image processors of Qwen's models reject images with a larger ratio of long to short side.
 _LARGEST_RATIO = 200
 
 DESCRIPTION = """\
-Asks a vision-language model whether images have structural artifacts and, where it says yes, where they are and what
-is wrong. Writes a line of JSON for each image to the standard output, and a copy of each image with numbered boxes."""
+Ask a vision-language model whether each image has structural artifacts and, if so, where they are and what is wrong.
+Print one JSON object per image to the standard output, and write a copy of each image with numbered boxes."""
 
 EPILOG = f"""\
-A line of output is a JSON object about one image, in the order of the images:
-  image, width, height  its path and size
-  has_artifact          true, false, or null if the answer could not be read
-  regions               box [x_min, y_min, x_max, y_max] in pixels of the upright image, maxima exclusive, and label;
-                        null if regions were not asked for or could not be read
-  explanation           what is wrong, in a sentence
-  answers, failures     the model's texts, and what could not be read in them and why
-  overlay               the copy with numbered boxes
+Each line of output is a JSON object for one image, in the order of the images:
+  image, width, height  path and size in pixels
+  has_artifact          true, false, or null if the answer could not be parsed
+  regions               a label and a box [x_min, y_min, x_max, y_max] for each artifact, in pixels of the upright
+                        image, with exclusive maxima; null if not asked for or if it could not be parsed
+  explanation           what is wrong, in one sentence
+  answers, failures     the model's raw answers, and which of them could not be parsed and why
+  overlay               path of the copy with numbered boxes
 
 No checkpoint trained on pairs of ArtiAgent has been published yet. The default, {DEFAULT_VLM}, runs, but
-it has not learned to see such artifacts and calls most images sound: pass a model that you have tuned, for example
-with `artiagent train`. A folder with a PEFT adapter is one.
+it is not trained to see such artifacts and reports none in most images. Pass a model that you have trained, for
+example with `artiagent train`: a folder with a full model or with a PEFT adapter.
 
-The key of an endpoint is read from ARTIAGENT_API_KEY. HF_TOKEN is sent to servers of Hugging Face alone, and
-OPENAI_API_KEY to OpenAI's.
+Set ARTIAGENT_API_KEY to the API key of the endpoint. HF_TOKEN is only sent to Hugging Face, OPENAI_API_KEY only to
+OpenAI.
 
 examples:
   artiagent detect portrait.jpg --model my-tuned-model
@@ -54,7 +54,7 @@ examples:
 
 @dataclass(frozen=True)
 class Input:
-    """An image, and the name of its overlay relative to the folder of them."""
+    """An image file, and the path of its overlay relative to the output folder."""
 
     path: Path
     overlay: Path
@@ -62,29 +62,29 @@ class Input:
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="image file, or folder that is searched recursively"
+        "images", nargs="+", type=Path, metavar="IMAGE", help="image file, or folder to search recursively"
     )
     parser.add_argument(
         "--model",
         dest="vlm",
         metavar="MODEL",
         default=DEFAULT_VLM,
-        help="Hub id or folder of a model or PEFT adapter, or its name at --endpoint (default: %(default)s, which is "
-        "not trained for this)",
+        help="Hub id or folder of a model or PEFT adapter, or the model's name at --endpoint (default: %(default)s, "
+        "which is not trained for this)",
     )
     parser.add_argument(
-        "--out", type=Path, default=_OUT, help="folder of the copies with boxes (default: %(default)s)"
+        "--out", type=Path, default=_OUT, help="folder to write the copies with boxes to (default: %(default)s)"
     )
-    asked = parser.add_argument_group("what is asked")
+    asked = parser.add_argument_group("questions")
     asked.add_argument(
         "--ask-all",
         action="store_true",
-        help="ask where and why also of images that the model calls sound, as in training",
+        help="ask where the artifacts are and what is wrong even if the model reports none, as in training",
     )
     add_answer_options(asked)
-    add_vlm_run_options(parser.add_argument_group("how the model is run"))
+    add_vlm_run_options(parser.add_argument_group("running the model"))
     parser.set_defaults(
-        interrupted="lines and images so far are whole; the same command again takes those answers from the cache.",
+        interrupted="the lines and images so far are complete; rerun the command to continue from cached answers.",
         device=None,
     )
 
@@ -110,7 +110,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write_detections(detector: ArtifactDetector, inputs: Sequence[Input], out: Path) -> None:
-    """Writes line and image of each image once it has been asked about."""
+    """
+    Print the JSON line of each image and write its overlay, as soon as the model has answered.
+
+    Args:
+        detector (`ArtifactDetector`): Detector with a loaded model.
+        inputs (`Sequence[Input]`): Images to ask about, in order.
+        out (`Path`): Folder of the overlays.
+    """
     from tqdm import tqdm
 
     from ..detection.detector import upright
@@ -122,13 +129,13 @@ def write_detections(detector: ArtifactDetector, inputs: Sequence[Input], out: P
         for item, detection in zip(inputs, detector.stream(item.path for item in inputs), strict=True):
             overlay = out / item.overlay
             with replacing(overlay) as temporary:
-                picture = detection_picture(upright(item.path), detection, str(item.path))
-                picture.save(temporary, format="PNG")
+                drawn = detection_picture(upright(item.path), detection, str(item.path))
+                drawn.save(temporary, format="PNG")
             line = {"image": str(item.path), **detection.to_dict(), "overlay": str(overlay)}
             with tqdm.external_write_mode():
                 print(json.dumps(line), flush=True)
-            found["flawed"] += detection.has_artifact is True
-            found["unreadable"] += bool(detection.failures)
+            found["with artifacts"] += detection.has_artifact is True
+            found["unparsable"] += bool(detection.failures)
             bar.set_postfix(found)
             bar.update()
 
@@ -137,31 +144,33 @@ def _check(args: argparse.Namespace) -> None:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out must be a folder that can be made, got '{args.out}': {error.strerror}") from error
+        raise UserError(f"--out must be a folder that can be created, got '{args.out}': {error.strerror}") from error
 
 
 def _find_inputs(paths: Sequence[Path], out: Path) -> list[Input]:
-    """All images, each of which can be read: that is known before a model is loaded, which takes minutes."""
+    """List all images, and check that each can be read before a model is loaded, which takes minutes."""
     found = [item for path in paths for item in _expanded(path, out)]
     mistakes = [reason for path, _ in found if (reason := _why_unreadable(path))]
     if mistakes:
         more = len(mistakes) - _MISTAKES_SHOWN
         shown = mistakes[:_MISTAKES_SHOWN] + ([f"and {more} more"] if more > 0 else [])
         raise UserError(
-            "\n  ".join([f"nothing was asked: {len(mistakes)} of {len(found)} images cannot be used", *shown])
+            "\n  ".join(
+                [f"IMAGE must be images that can be read, got {len(mistakes)} of {len(found)} that cannot:", *shown]
+            )
         )
     names: Counter[str] = Counter()
     inputs = []
     for path, name in found:
         names[name] += 1
-        # Two images may have one name, in different folders.
+        # Images in different folders may share a name.
         suffix = f".{names[name]}.png" if names[name] > 1 else ".png"
         inputs.append(Input(path, Path(name + suffix)))
     return inputs
 
 
 def _expanded(path: Path, out: Path) -> Iterator[tuple[Path, str]]:
-    """An image, or those of a folder but for overlays, with their names."""
+    """Yield an image, or the images of a folder except overlays, with the names of their overlays."""
     if not path.is_dir():
         yield path, path.name
         return
@@ -176,7 +185,7 @@ def _expanded(path: Path, out: Path) -> Iterator[tuple[Path, str]]:
         if (path / name).suffix.lower() in known and not (path / name).resolve().is_relative_to(out.resolve())
     ]
     if not names:
-        raise UserError(f"IMAGE must be an image or a folder with images, found none in '{path}'")
+        raise UserError(f"IMAGE must be an image or a folder of images, found none in '{path}'")
     yield from ((path / name, name) for name in names)
 
 
@@ -189,5 +198,5 @@ def _why_unreadable(path: Path) -> str:
     except SourceError as error:
         return str(error)
     if max(width, height) > _LARGEST_RATIO * min(width, height):
-        return f"{path}: too narrow: {width}x{height} px, one side is over {_LARGEST_RATIO} times the other"
+        return f"{path}: too narrow: {width}x{height} px, one side is more than {_LARGEST_RATIO} times the other"
     return ""

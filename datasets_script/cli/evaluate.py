@@ -1,4 +1,4 @@
-"""`artiagent evaluate`: predictions against a benchmark, as the paper's table."""
+"""`artiagent evaluate`: score predictions on a benchmark, in the layout of the paper's table."""
 
 from __future__ import annotations
 
@@ -21,82 +21,91 @@ if TYPE_CHECKING:
 
 
 DESCRIPTION = """\
-Scores predictions and prints them as the paper's table, beside the published rows: each score with its 95 % bootstrap
-interval and its protocol. Answers that cannot be parsed are counted and listed; they never count as "no"."""
+Score predictions on a benchmark. Print the paper's table with your model as its last row, then every score with its
+95 % bootstrap interval and its protocol. Answers that cannot be parsed are counted and listed separately, and never
+count as "no"."""
 
 EPILOG = """\
-PREDICTIONS holds one JSON object a line, one line an image: {"id": ...} and either "answer", the model's text, or any
-of "has_artifact", "boxes" ([[x_min, y_min, x_max, y_max], ...] in pixels), "mask" (path of an image file) and
-"explanation". `artiagent predict` writes such files.
+Each line of PREDICTIONS is a JSON object for one image. It has the image's "id" and either "answer", the model's raw
+text, or any of "has_artifact" (true or false), "boxes" ([[x_min, y_min, x_max, y_max], ...] in pixels), "mask" (path
+of an image file) and "explanation". `artiagent predict` writes such files.
 
 examples:
   artiagent evaluate predictions.jsonl --benchmark artibench
-  artiagent evaluate predictions.jsonl --benchmark artibench --out report.md      also draws the best and worst
+  artiagent evaluate predictions.jsonl --benchmark artibench --out report.md      also draw the best and worst
   artiagent evaluate masks.jsonl --benchmark richhf --protocol artiagent --css-model none"""
 
-# What the publications of a benchmark use; ArtiAgent's protocol and 0.5 for the others.
+# Protocols of the benchmarks' own publications; the others use ArtiAgent's.
 _PROTOCOLS = {"richhf": "menn", "synthscars": "legion", "x_aigd": "x_aigd"}
-# Of heat maps; those of RichHF-18k are means over people, of which Menn et al. want two of three.
+# Thresholds of ground-truth heat maps, 0.5 if not listed. A heat map of RichHF-18k is the mean of three annotators;
+# Menn et al. count a pixel that two of them marked.
 _TRUTH_THRESHOLDS = {("richhf", "artiagent"): 0.3, ("richhf", "legion"): 0.3}
 _DEFAULT_CSS_MODEL = "sentence-transformers/paraphrase-MiniLM-L6-v2"
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="file of predictions, see below")
+    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="JSON Lines file, described below")
     parser.add_argument(
-        "--benchmark", required=True, help="name (`artiagent prepare` lists them), or a folder prepared or synthesized"
+        "--benchmark",
+        required=True,
+        help="name (`artiagent prepare` lists them), or folder of `artiagent prepare --out` or `artiagent synthesize`",
     )
-    parser.add_argument("--split", help="split to score on (default: the benchmark's test split, or its only one)")
+    parser.add_argument("--split", help="split to score (default: the benchmark's test split, or its only one)")
     parser.add_argument(
-        "--limit", type=positive_int, help="score the first N images alone, as `artiagent predict --limit N` asks"
+        "--limit", type=positive_int, help="score only the first N images, as in `artiagent predict --limit N`"
     )
-    parser.add_argument("--model", help="name of the row (default: as the file says, or the file's name)")
-    parser.add_argument("--out", type=Path, help="report to write, e.g. report.md; its images go beside it")
+    parser.add_argument("--model", help="name of the model in the table (default: as recorded, or the file's name)")
+    parser.add_argument("--out", type=Path, help="Markdown report to write, e.g. report.md, with images next to it")
     parser.add_argument(
         "--coordinates",
         choices=CONVENTIONS,
-        help="how answers write boxes (default: as the file says, else pixel)",
+        help="coordinates of the boxes in answers (default: as recorded in PREDICTIONS, else pixel)",
     )
-    meaning = parser.add_argument_group("what the numbers mean")
+    meaning = parser.add_argument_group("scoring")
     meaning.add_argument(
-        "--protocol", choices=PROTOCOLS, help="which mIoU (default: the one of the benchmark's publications)"
+        "--protocol",
+        choices=PROTOCOLS,
+        help="definition of mIoU (default: the one in the benchmark's publications)",
     )
     meaning.add_argument(
         "--empty",
         choices=EMPTY_POLICIES,
         default="one",
-        help="IoU and F1 where neither truth nor prediction has a pixel (default: one)",
+        help="IoU and F1 of an image where neither truth nor prediction has a pixel: 1, 0, left out of the mean, or "
+        "as in LEGION's code, IoU 0 and F1 1 (default: one)",
     )
     meaning.add_argument(
         "--threshold",
         type=between_0_and_1,
         default=0.5,
-        help="where a predicted heat map lies above it, the pixel counts as artifact (default: 0.5)",
+        help="a pixel of a predicted heat map above this value counts as artifact (default: 0.5)",
     )
     meaning.add_argument(
         "--truth-threshold",
         type=between_0_and_1,
-        help="the same for a benchmark's own heat maps (default: 0.5; for richhf with the protocols artiagent and "
-        "legion 0.3)",
+        help="same for the benchmark's own heat maps (default: 0.5; 0.3 for richhf with the protocols artiagent and "
+        "legion)",
     )
     meaning.add_argument(
         "--resize",
         choices=RESIZE_POLICIES,
         default="error",
-        help="what to do with a predicted mask that has another size than its image (default: error)",
+        help="if the size of a predicted mask differs from its image, stop with an error or resize the prediction "
+        "(default: error)",
     )
     meaning.add_argument(
         "--css-model",
         default=_DEFAULT_CSS_MODEL,
-        help="model of sentence embeddings, a Hub id or folder; 'none' leaves CSS out (default: %(default)s)",
+        help="sentence-embedding model for CSS, the cosine similarity of explanations: a Hub id or folder, or 'none' "
+        "to skip CSS (default: %(default)s)",
     )
     meaning.add_argument(
         "--resamples",
         type=non_negative_int,
         default=1000,
-        help="resamples of the bootstrap (default: 1000)",
+        help="number of bootstrap resamples (default: 1000)",
     )
-    meaning.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    meaning.add_argument("--seed", type=int, default=0, help="random seed of the bootstrap (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     settings = scoring_settings(args)
     file = read_predictions(args.predictions, load_sizes(args.benchmark, args.split), args.coordinates)
     if not file.predictions:
-        raise UserError(f"PREDICTIONS must hold at least one, got none in '{args.predictions}'")
+        raise UserError(f"PREDICTIONS must hold at least one prediction, got none in '{args.predictions}'")
     try:
         evaluation = evaluate_predictions(images_of(args), file.predictions, settings, CASES if args.out else 0)
     except (ValueError, OSError) as error:
@@ -132,17 +141,17 @@ def run(args: argparse.Namespace) -> int:
         try:
             write_evaluation(args.out, text, evaluation, recorded, settings)
         except OSError as error:
-            raise UserError(f"--out must be a file that can be written, got '{args.out}': {error}") from error
-        print(f"\nwritten to {args.out}, with its numbers and images beside it")
+            raise UserError(f"--out must be a writable file, got '{args.out}': {error}") from error
+        print(f"\nreport in {args.out}, numbers in {args.out.with_suffix('.json')}, images next to them")
     return 0
 
 
 def scoring_settings(args: argparse.Namespace) -> ScoringSettings:
     """
-    Return what the options say of scoring.
+    Return the scoring settings that the options ask for.
 
     Raises:
-        UserError: the report would not be Markdown.
+        UserError: `--out` does not end in .md.
     """
     from evaluate_metrics.functional.intervals import Bootstrap
 
@@ -163,7 +172,7 @@ def scoring_settings(args: argparse.Namespace) -> ScoringSettings:
 
 
 def images_of(args: argparse.Namespace) -> Iterator[BenchmarkImage]:
-    """Yield the images of the benchmark, or its first, with a progress bar."""
+    """Yield the images of the benchmark, at most `--limit`, with a progress bar."""
     from itertools import islice
 
     from tqdm import tqdm

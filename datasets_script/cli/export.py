@@ -1,4 +1,4 @@
-"""`artiagent export`: pairs for trainers that want another format."""
+"""`artiagent export`: convert pairs to the formats of other trainers."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from .parser import Parser, positive_int
 
 
 DESCRIPTION = """\
-Writes the pairs of a completed `artiagent synthesize` in another format."""
+Convert the pairs of a complete run of `artiagent synthesize` to another format."""
 
 _MEANINGS = "\n".join(f"  {name:<10}  {find_convention(name).meaning}" for name in CONVENTIONS)
 EPILOG = f"""\
 formats:
-  coco        images/ and annotations.json: a category for each type of artifact, masks as run-length
+  coco        images/ and annotations.json, with one category per artifact type and masks in run-length
               encoding; clean images have no annotations
-  webdataset  tars of <key>.clean.png, <key>.flawed.png, <key>.source.png and <key>.json
-  sharegpt    data.json, dataset_info.json and images/: a conversation for each image, as LLaMA-Factory
-              reads it with dataset_dir: DEST and dataset: artiagent
+  webdataset  tar files of <key>.clean.png, <key>.flawed.png (the artifact image), <key>.source.png and
+              <key>.json
+  sharegpt    data.json, dataset_info.json and images/, with one conversation per image; load it in
+              LLaMA-Factory with dataset_dir: DEST and dataset: artiagent
 
-coordinates of boxes in sharegpt's conversations:
+box coordinates in the conversations of sharegpt:
 {_MEANINGS}
-The default is pixel. With qwen2.5, give --min-pixels and --max-pixels the values that the model's image processor has.
+The default is pixel. With qwen2.5, set --min-pixels and --max-pixels to the values of the model's image processor.
 
-DEST also gets info.json with settings, versions and seeds. It is whole or absent.
+DEST also gets info.json with settings, versions and seeds. An interrupted export leaves no DEST.
 
 examples:
   artiagent export out/ out-coco/ --format coco
@@ -35,28 +36,33 @@ examples:
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument(
-        "out", metavar="OUT", help="folder written by `artiagent synthesize`, or a pattern for its Parquet files"
+        "out", metavar="OUT", help="folder written by `artiagent synthesize`, or a glob pattern of its Parquet files"
     )
-    parser.add_argument("dest", type=Path, metavar="DEST", help="folder to write; missing or empty")
-    parser.add_argument("--format", required=True, choices=tuple(FORMATS), help="what to write, see below")
+    parser.add_argument("dest", type=Path, metavar="DEST", help="folder to write; must be new or empty")
+    parser.add_argument("--format", required=True, choices=tuple(FORMATS), help="output format, described below")
     parser.add_argument(
-        "--coordinates", default="pixel", choices=CONVENTIONS, help="how sharegpt writes boxes, see below"
+        "--coordinates",
+        default="pixel",
+        choices=CONVENTIONS,
+        help="box coordinates in sharegpt, described below (default: pixel)",
     )
     parser.add_argument(
         "--min-pixels",
         type=int,
         default=QWEN2_5_MIN_PIXELS,
-        help="least pixels of an image after qwen2.5's image processor (default: %(default)s)",
+        help="min_pixels of the model's image processor, for qwen2.5 (default: %(default)s)",
     )
     parser.add_argument(
         "--max-pixels",
         type=int,
         default=QWEN2_5_MAX_PIXELS,
-        help="most pixels of an image after qwen2.5's image processor (default: %(default)s)",
+        help="max_pixels of the model's image processor, for qwen2.5 (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="chooses the questions of conversations (default: 0)")
     parser.add_argument(
-        "--shard-size", type=positive_int, default=1000, help="pairs in a tar of webdataset (default: 1000)"
+        "--seed", type=int, default=0, help="random seed for the wording of questions in sharegpt (default: 0)"
+    )
+    parser.add_argument(
+        "--shard-size", type=positive_int, default=1000, help="pairs per tar file of webdataset (default: 1000)"
     )
 
 

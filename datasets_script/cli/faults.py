@@ -1,4 +1,4 @@
-"""Turn what goes wrong in a command into one line and an exit status."""
+"""Exit statuses and one-line messages for what goes wrong in a command."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ..utils import faults
 from ..utils.errors import ArgumentError, UserError
 
 
-# Arguments that are no options; those of every other name are.
+# Positional arguments; every other name is an option.
 _POSITIONAL = {"source": "SOURCE", "out": "OUT"}
 
 
 def guarded(args: argparse.Namespace) -> int:
-    """Carry out a parsed command; mistakes and faults become one line and an exit status."""
+    """Run a parsed command; turn mistakes and faults into one line and an exit status."""
 
     def work() -> int:
         try:
@@ -26,5 +26,5 @@ def guarded(args: argparse.Namespace) -> int:
 
 
 def in_options(message: str) -> str:
-    """Name the options of the command line where a message names arguments: `` `batch_size` `` is `--batch-size`."""
+    """Replace names of arguments in a message by options of the command line: `` `batch_size` `` by `--batch-size`."""
     return re.sub(r"`([a-z_]+)`", lambda name: _POSITIONAL.get(name[1], f"--{name[1].replace('_', '-')}"), message)

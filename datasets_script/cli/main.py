@@ -1,4 +1,4 @@
-"""The command `artiagent`."""
+"""Entry point of the command line `artiagent`."""
 
 from __future__ import annotations
 
@@ -15,35 +15,37 @@ from .verbosity import add_verbosity_options, set_verbosity
 
 
 _DESCRIPTION = """\
-Make pairs of clean images and images with artifacts from real photos, and train and score detectors of artifacts."""
+Make training data for artifact detection from real photos, then train and score detectors. The data are pairs of a
+clean image and the same image with injected structural artifacts, such as an extra hand, with boxes, masks and
+explanations."""
 
 _EPILOG = """\
 examples:
   artiagent demo                                            make the first pairs, offline, on a CPU
-  artiagent synthesize portraits/ out/ --perception people  make pairs from your own photos
-  artiagent status out/                                     see how far that is
+  artiagent synthesize portraits/ out/ --perception people  make pairs from your own photos of people
+  artiagent status out/                                     show the progress of that run
   artiagent prepare                                         list the benchmarks and their licences
   artiagent train                                           list the training recipes
 
-`artiagent COMMAND --help` explains a command and its options."""
+Run `artiagent COMMAND --help` for the options of a command and examples."""
 
 
 class _Version(argparse.Action):
-    """Print the version, which is looked up when it is asked for."""
+    """Print the version and exit; looked up on use, since that takes an import."""
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> NoReturn:
         from importlib.metadata import PackageNotFoundError, version
 
         try:
             number = version("artiagent")
-        except PackageNotFoundError:  # run from its folder
+        except PackageNotFoundError:  # run from a checkout
             number = "(not installed)"
         print(f"artiagent {number}")
         parser.exit()
 
 
 class CommandLine(Parser):
-    """The parser of `artiagent` itself: its help lists the commands in groups."""
+    """Parser of `artiagent` itself, whose help lists the commands in groups."""
 
     def format_help(self) -> str:
         formatter = self._get_formatter()
@@ -68,16 +70,16 @@ class CommandLine(Parser):
 
     @property
     def commands(self) -> dict[str, Parser]:
-        """The commands' parsers by name."""
+        """Return the parsers of the commands by name."""
         return self._commands.choices
 
 
 def build_parser() -> CommandLine:
-    """Return the parser of the whole command line; the parsers of its commands are filled when they are used."""
+    """Return the parser of the whole command line; each command's parser is filled on first use."""
     parser = CommandLine(prog="artiagent", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     add_verbosity_options(parser.add_argument_group("messages"))
-    parser.set_defaults(verbose=0, quiet=False, interrupted="nothing half-made is kept.")
+    parser.set_defaults(verbose=0, quiet=False, interrupted="no unfinished files are kept.")
     parser.add_commands()
     return parser
 
@@ -87,11 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Run the command line.
 
     Args:
-        arguments (`Sequence[str]`, *optional*): Its words; those of the process by default.
+        arguments (`Sequence[str]`, *optional*): Arguments without the program's name; by default those of the process.
 
     Returns:
-        `int`: The exit status: 0 done, 1 nothing made, 2 a mistake of the user, 3 a run that was stopped by what it
-        depends on and can be continued, 130 Ctrl-C.
+        `int`: The exit status: 0 for success, 1 if no pair was made, 2 for a user error, 3 if something external
+        stopped the work and the same command can continue it, 130 after Ctrl-C.
     """
     try:
         args = build_parser().parse_args(sys.argv[1:] if arguments is None else arguments)

@@ -1,4 +1,4 @@
-"""The models of perception and curation as the command line names them."""
+"""Options of the perception backends and of the vision-language model, shared by several commands."""
 
 from __future__ import annotations
 
@@ -20,74 +20,95 @@ if TYPE_CHECKING:
     from ..vlm.base import VLM
 
 
-def add_perception_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("perception: what is in the photos, and where")
+def add_perception_options(
+    parser: argparse.ArgumentParser, default: str | None = "annotations", default_help: str = "annotations"
+) -> None:
+    """
+    Add the options for choosing and loading a perception backend, which [`perception_spec`] reads.
+
+    Args:
+        parser (`argparse.ArgumentParser`): Parser to add them to.
+        default (`str`, *optional*, defaults to `"annotations"`): Default backend; `None` for no backend.
+        default_help (`str`, *optional*, defaults to `"annotations"`): Default backend as the help words it.
+    """
+    group = parser.add_argument_group("perception (finds entities and their parts in the photos)")
     group.add_argument(
         "--perception",
         choices=BACKENDS,
-        default="annotations",
-        help="; ".join(f"{name}: {backend.help}" for name, backend in BACKENDS.items()) + " (default: annotations)",
+        default=default,
+        help="; ".join(f"{name}: {backend.help}" for name, backend in BACKENDS.items())
+        + f" (default: {default_help})",
     )
     group.add_argument(
         "--annotations", type=Path, help="COCO-format file (default: annotations.json in the folder of photos)"
     )
-    group.add_argument("--detector", help="detector of grounded-sam (default: IDEA-Research/grounding-dino-tiny)")
-    group.add_argument("--segmenter", help="SAM or SAM 2 model of grounded-sam, or SAM 3 model of sam3")
-    group.add_argument("--perception-device", help="device of these models, such as cuda:1 (default: as --device)")
+    group.add_argument("--detector", help="detector for grounded-sam (default: IDEA-Research/grounding-dino-tiny)")
+    group.add_argument("--segmenter", help="SAM or SAM 2 model for grounded-sam, or SAM 3 model for sam3")
+    group.add_argument(
+        "--perception-device", help="device of detector and segmenter, such as cuda:1 (default: same as --device)"
+    )
     group.add_argument(
         "--perception-batch-size",
         type=positive_int,
-        help=f"photos perceived, and explained, together (default: {PERCEPTION_BATCH_SIZE} with a VLM, else 1)",
+        help="photos per batch of perception, and of explanation "
+        f"(default: {PERCEPTION_BATCH_SIZE} with a VLM, else 1)",
     )
 
 
 def add_vlm_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for an optional vision-language model, which [`vlm_spec`] reads."""
     group = parser.add_argument_group(
-        "vision-language model (VLM): names what is there, judges artifacts and explains them",
-        "Without one, annotations or detectors name, measures judge and templates explain. The key of an endpoint is\n"
-        "read from ARTIAGENT_API_KEY; HF_TOKEN is sent to servers of Hugging Face alone, OPENAI_API_KEY to OpenAI's.",
+        "vision-language model, VLM (names entities, judges and explains artifacts)",
+        "Without a VLM, names come from annotations or a detector, artifacts are judged by image metrics, and\n"
+        "explanations are filled into templates. Set ARTIAGENT_API_KEY to the API key of the endpoint. HF_TOKEN is\n"
+        "only sent to Hugging Face, OPENAI_API_KEY only to OpenAI.",
     )
-    group.add_argument("--vlm", help="model: a Hub id or folder to run here, or its name at --vlm-endpoint")
-    add_vlm_run_options(group, "--vlm-", "as --device")
+    group.add_argument("--vlm", help="Hub id or folder of a local model, or the model's name at --vlm-endpoint")
+    add_vlm_run_options(group, "--vlm-", "same as --device")
 
 
 def add_answer_options(asked: argparse._ArgumentGroup) -> None:
-    """Add the options of commands that ask a model for boxes: how it writes them, and how long it may answer."""
+    """Add the options of commands that ask a model for boxes: their coordinates, and the length of an answer."""
     asked.add_argument(
-        "--coordinates", choices=CONVENTIONS, help="how the model writes boxes (default: as it was trained)"
+        "--coordinates",
+        choices=CONVENTIONS,
+        help="coordinates of the model's boxes (default: those it was trained on)",
     )
     asked.add_argument(
         "--min-pixels",
         type=positive_int,
-        help="least pixels of an image after the model's image processor, for qwen2.5 (default: its own setting)",
+        help="min_pixels of the model's image processor, for qwen2.5 (default: the model's own)",
     )
     asked.add_argument(
         "--max-pixels",
         type=positive_int,
-        help="most pixels of an image after the model's image processor, for qwen2.5 (default: its own setting)",
+        help="max_pixels of the model's image processor, for qwen2.5 (default: the model's own)",
     )
     asked.add_argument(
         "--max-new-tokens",
         type=positive_int,
-        help="longest answer in tokens, e.g. 8192 for models that think (default: 256 to 1024, by question)",
+        help="maximum length of an answer in tokens, e.g. 8192 for reasoning models (default: 256 to 1024, depending "
+        "on the question)",
     )
 
 
-def add_vlm_run_options(group: argparse._ArgumentGroup, prefix: str = "--", device: str = "cuda, or cpu") -> None:
+def add_vlm_run_options(
+    group: argparse._ArgumentGroup, prefix: str = "--", device: str = "cuda if available, else cpu"
+) -> None:
     """
-    Add the options of how the model `args.vlm` is run, for [`make_vlm`].
+    Add the options for running the vision-language model, which [`make_vlm`] reads.
 
     Args:
-        group (`argparse._ArgumentGroup`): Where to add them.
-        prefix (`str`, *optional*, defaults to `"--"`): What their names begin with.
-        device (`str`, *optional*): The default device in words.
+        group (`argparse._ArgumentGroup`): Group to add them to.
+        prefix (`str`, *optional*, defaults to `"--"`): Beginning of their names.
+        device (`str`, *optional*): Default device as the help words it.
     """
-    # argparse takes a lone % for a format.
+    # argparse formats help texts with %.
     cache = str(default_cache_folder()).replace("%", "%%")
     options: dict[str, dict[str, Any]] = {
         "endpoint": {
             "metavar": "URL",
-            "help": "ask a server with an OpenAI-compatible interface, e.g. http://localhost:8000/v1",
+            "help": "OpenAI-compatible server to use instead of a local model, e.g. http://localhost:8000/v1",
         },
         "revision": {"help": "branch, tag or commit of a model on the Hub"},
         "device": {"help": f"device of a local model, such as cuda:1 (default: {device})"},
@@ -95,11 +116,19 @@ def add_vlm_run_options(group: argparse._ArgumentGroup, prefix: str = "--", devi
         "batch-size": {
             "type": positive_int,
             "default": 4,
-            "help": "questions that a local model answers at once (default: 4)",
+            "help": "questions per batch of a local model (default: 4)",
         },
-        "concurrency": {"type": positive_int, "default": 8, "help": "requests to an endpoint at once (default: 8)"},
-        "timeout": {"type": positive_float, "default": 120.0, "help": "seconds an answer may take (default: 120)"},
-        "cache": {"type": Path, "help": f"folder that keeps answers (default: {cache})"},
+        "concurrency": {
+            "type": positive_int,
+            "default": 8,
+            "help": "parallel requests to an endpoint (default: 8)",
+        },
+        "timeout": {
+            "type": positive_float,
+            "default": 120.0,
+            "help": "seconds to wait for an answer of an endpoint (default: 120)",
+        },
+        "cache": {"type": Path, "help": f"folder of cached answers (default: {cache})"},
     }
     for name, option in options.items():
         group.add_argument(f"{prefix}{name}", dest=f"vlm_{name.replace('-', '_')}", **option)
@@ -107,14 +136,14 @@ def add_vlm_run_options(group: argparse._ArgumentGroup, prefix: str = "--", devi
 
 def vlm_spec(args: argparse.Namespace) -> VLMSpec | None:
     """
-    Read the vision-language model of the command line; `None` if none was named.
+    Return the vision-language model that the options name, or `None` if they name none.
 
     Raises:
-        UserError: an endpoint without the name of a model, or one that is no URL.
+        UserError: An endpoint is given without a model, or it is not a URL.
     """
     if args.vlm is None:
         if args.vlm_endpoint:
-            raise UserError("--vlm-endpoint needs --vlm, the name of a model that the server has")
+            raise UserError(f"--vlm must name a model at --vlm-endpoint {args.vlm_endpoint}, got none")
         return None
     return VLMSpec(
         model=args.vlm,
@@ -131,27 +160,32 @@ def vlm_spec(args: argparse.Namespace) -> VLMSpec | None:
 
 def make_vlm(args: argparse.Namespace) -> VLM | None:
     """
-    Load the vision-language model of the command line, behind a cache of its answers; `None` if none was named.
+    Load the vision-language model that the options name, behind a cache of its answers; `None` if they name none.
 
     Raises:
-        UserError: as [`vlm_spec`].
-        VLMUnavailable: it cannot be loaded.
+        UserError: See [`vlm_spec`].
+        VLMUnavailable: The model cannot be loaded.
     """
     spec = vlm_spec(args)
     return spec.load(args.device) if spec else None
 
 
 def perception_spec(args: argparse.Namespace) -> PerceptionSpec:
-    """Read the perception backend of the command line."""
+    """Return the perception backend that the options name."""
     return PerceptionSpec(args.perception, args.annotations, args.detector, args.segmenter, args.perception_device)
 
 
 def make_perception(args: argparse.Namespace, source: Path, vlm: VLM | None) -> PerceptionAgent:
     """
-    Load the perception backend of the command line.
+    Load the perception backend that the options name.
+
+    Args:
+        args (`argparse.Namespace`): Parsed arguments, with the options of [`add_perception_options`].
+        source (`Path`): Folder of photos.
+        vlm (`VLM`, *optional*): Vision-language model, for the backends that need one.
 
     Raises:
-        UserError: it lacks its annotations or its vision-language model.
-        ImportError: it lacks its extra.
+        UserError: Annotations or the vision-language model are missing.
+        ImportError: The backend's extra is not installed.
     """
     return perception_spec(args).load(source, vlm, args.device)

@@ -1,4 +1,4 @@
-"""An argument parser that is filled when it is used, suggests what was meant, and raises mistakes as a line."""
+"""Argument parser that is filled on first use, suggests corrections, and raises mistakes as one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .config import read_config, shown_options
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of descriptions and examples, and names values shortly: `--vlm-batch-size N`."""
+    """Formatter that keeps line breaks of descriptions and examples, and shortens metavars: `--vlm-batch-size N`."""
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         if action.type is None:
@@ -25,18 +25,18 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 class Parser(argparse.ArgumentParser):
     """
-    A parser of `artiagent`, or of one of its commands.
+    Parser of `artiagent` or of one of its commands.
 
     Args:
-        fill (`Callable[[Parser], None]`, *optional*): Adds description and arguments when the parser is first used, so
-            that the modules of other commands are not imported.
+        fill (`Callable[[Parser], None]`, *optional*): Function that adds description and arguments to the parser. It
+            is called on first use, so that the modules of other commands are not imported.
     """
 
     def __init__(self, fill: Callable[[Parser], None] | None = None, **kwargs: Any) -> None:
         super().__init__(**{"formatter_class": HelpFormatter, **kwargs})
         self._fill = fill
         self.reads_config = False
-        """Whether `--config` names a file of options, see [`datasets_script.cli.config`]."""
+        """Whether the parser has `--config`, see [`datasets_script.cli.config`]."""
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
         return parsed, others
 
     def fill(self) -> None:
-        """Add description and arguments, unless that was done."""
+        """Add description and arguments, unless already done."""
         if self._fill:
             fill, self._fill = self._fill, None
             fill(self)
@@ -63,15 +63,19 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def options(self) -> list[argparse.Action]:
-        """Return the arguments that begin with dashes."""
+        """Return the options, the arguments whose names begin with dashes."""
         return self._get_optional_actions()
 
     def convert(self, option: argparse.Action, text: str) -> Any:
         """
-        Convert the text of one value as the command line does.
+        Convert the text of one value as on the command line.
+
+        Args:
+            option (`argparse.Action`): Option that takes the value.
+            text (`str`): Value as text.
 
         Raises:
-            argparse.ArgumentError: the option does not take it.
+            argparse.ArgumentError: The option does not take the value.
         """
         value = self._get_value(option, text)
         self._check_value(option, value)
@@ -79,17 +83,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """
-        Raise a mistake in the form of all others, "--limit must be …, got …", with the next step.
+        Raise a mistake in the form of all other messages: "--limit must be …, got …", with the next step.
 
         Raises:
-            UserError: always.
+            UserError: Always.
         """
         # argparse writes "argument --limit: must be …".
         message = re.sub(r"^argument (\S+): must", r"\1 must", message)
         raise UserError(f"{message} (see `{self.prog} --help`)")
 
     def _short_usage(self) -> str:
-        """Return the arguments that must be given: what may be given is listed below."""
+        """Return a usage line of the required arguments alone, as the options are listed below it."""
         words = []
         for action in self._get_positional_actions():
             name = str(action.metavar)
@@ -109,21 +113,21 @@ class Parser(argparse.ArgumentParser):
 
     def _refuse(self, argument: str) -> NoReturn:
         if not argument.startswith("-"):
-            self.error(f"'{argument}' is one argument too many")
+            self.error(f"unexpected argument '{argument}'")
         name = argument.partition("=")[0]
         known = [name for option in self.options() for name in option.option_strings]
-        self.error(f"there is no option {name}{did_you_mean(name, known)}")
+        self.error(f"unknown option {name}{did_you_mean(name, known)}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'name'?" with the nearest of the known names, or an empty string if none is near."""
-    # Dashes are alike in all options.
+    """Return "; did you mean 'name'?" with the closest known name, or an empty string if none is close."""
+    # Leading dashes would make all options look alike.
     names = {name.lstrip("-"): name for name in known}
     near = [names[name] for name in get_close_matches(word.lstrip("-"), names, n=1)]
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
-# Types of options; argparse puts the option's name before their messages.
+# Types of options. argparse puts the option's name before their messages.
 
 
 def positive_int(text: str) -> int:
@@ -137,7 +141,7 @@ def non_negative_int(text: str) -> int:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Return the type of an option that takes whole numbers of at least `least`."""
+    """Return an option type for whole numbers of at least `least`."""
 
     def convert(text: str) -> int:
         try:
@@ -176,7 +180,7 @@ def share(text: str) -> float:
 
 
 def names_among(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
-    """Return the type of an option that takes a comma-separated list of known names."""
+    """Return an option type for comma-separated lists of known names."""
     choices = tuple(known)
 
     def convert(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`artiagent predict`: a vision-language model's answers about a benchmark."""
+"""`artiagent predict`: run a vision-language model on a benchmark and record its answers."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 
 
 DESCRIPTION = """\
-Asks a model about every image of a benchmark (does it have artifacts, where, and what is wrong?) and writes its
-answers as they are, for `artiagent evaluate`. Interrupt it at any time; the same command again continues."""
+Ask a vision-language model about every image of a benchmark: whether it has artifacts, where they are and what is
+wrong. Write the raw answers to a file, which `artiagent evaluate` scores. You can interrupt it at any time; rerun the
+same command to continue."""
 
 EPILOG = """\
-Boxes are asked for in the form that the model was trained to write: as its training.json says if it has one, else as
-its family does. Qwen2.5-VL, Qwen3-VL, InternVL and LLaVA are known by name or architecture; others are asked for
-fractions from 0 to 1.
+The model is asked for boxes in the coordinates it was trained on: those in its training.json if it has one, else those
+of its family. Qwen2.5-VL, Qwen3-VL, InternVL and LLaVA are recognized by name or architecture; other models are asked
+for fractions from 0 to 1.
 
-The key of an endpoint is read from ARTIAGENT_API_KEY. HF_TOKEN is sent to servers of Hugging Face alone, and
-OPENAI_API_KEY to OpenAI's.
+Set ARTIAGENT_API_KEY to the API key of the endpoint. HF_TOKEN is only sent to Hugging Face, OPENAI_API_KEY only to
+OpenAI.
 
 examples:
   artiagent predict Qwen/Qwen2.5-VL-7B-Instruct --benchmark artibench --out qwen.jsonl
@@ -39,25 +40,29 @@ examples:
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("vlm", metavar="MODEL", help="Hub id or folder to run here, or its name at --endpoint")
     parser.add_argument(
-        "--benchmark", required=True, help="name (`artiagent prepare` lists them), or a folder prepared or synthesized"
+        "vlm", metavar="MODEL", help="Hub id or folder of a local model, or the model's name at --endpoint"
     )
-    parser.add_argument("--out", type=Path, required=True, help="file to write, e.g. predictions.jsonl")
+    parser.add_argument(
+        "--benchmark",
+        required=True,
+        help="name (`artiagent prepare` lists them), or folder of `artiagent prepare --out` or `artiagent synthesize`",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="JSON Lines file to write, e.g. predictions.jsonl")
     parser.add_argument("--split", help="split to ask about (default: the benchmark's test split, or its only one)")
     parser.add_argument(
-        "--limit", type=positive_int, help="ask about the first N images alone; a later run may ask about more"
+        "--limit", type=positive_int, help="ask only about the first N images; rerun with a larger N to add more"
     )
-    asked = parser.add_argument_group("what is asked")
+    asked = parser.add_argument_group("questions")
     asked.add_argument(
         "--tasks",
         type=names_among(TASKS),
         metavar="NAMES",
-        help=f"comma-separated list of {', '.join(TASKS)} (default: the first three; for synartifact all)",
+        help=f"comma-separated list from {', '.join(TASKS)} (default: the first three; all for synartifact)",
     )
     add_answer_options(asked)
-    add_vlm_run_options(parser.add_argument_group("how the model is run"))
-    parser.set_defaults(interrupted="the answers so far are kept; the same command again continues.", device=None)
+    add_vlm_run_options(parser.add_argument_group("running the model"))
+    parser.set_defaults(interrupted="the answers so far are kept; rerun the command to continue.", device=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     tasks = _tasks(args)
     images = islice(_images(args), args.limit)
     vlm = make_vlm(args)
-    assert vlm is not None  # MODEL is no option
+    assert vlm is not None  # MODEL is required
     form = vlm.box_format(args.coordinates, args.min_pixels, args.max_pixels)
     benchmark = Path(args.benchmark).name if Path(args.benchmark).is_dir() else args.benchmark
     settings = PredictionSettings(benchmark, args.split, tasks, form, args.max_new_tokens)
@@ -85,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             bar.set_postfix(found)
     print(
         f"{done['images']} images in {args.out}: {found['asked']} asked about now, {found['unparsable']} of them with "
-        f"an answer that could not be parsed\n"
+        f"an unparsable answer\n"
         f"score them with: artiagent evaluate {args.out} --benchmark {args.benchmark}"
     )
     return 0
@@ -97,7 +102,9 @@ def _check(args: argparse.Namespace) -> None:
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out must be in a folder that can be made, got '{args.out}': {error.strerror}") from error
+        raise UserError(
+            f"--out must be in a folder that can be created, got '{args.out}': {error.strerror}"
+        ) from error
 
 
 def _tasks(args: argparse.Namespace) -> tuple[Task, ...]:
@@ -107,7 +114,7 @@ def _tasks(args: argparse.Namespace) -> tuple[Task, ...]:
 
 
 def _images(args: argparse.Namespace) -> Iterator[BenchmarkImage]:
-    """The benchmark's images; that there are any is known before a model is loaded, which takes minutes."""
+    """Open the benchmark's images; check that there is one before a model is loaded, which takes minutes."""
     from itertools import chain
 
     from ..benchmarks.base import BenchmarkError
@@ -126,5 +133,5 @@ def _counting(images: Iterator[BenchmarkImage], bar: tqdm, done: Counter[str]) -
     for image in images:
         yield image
         bar.update()
-        # A hidden bar does not count.
+        # Counted here, since a disabled bar does not count.
         done["images"] += 1

@@ -1,4 +1,4 @@
-"""`artiagent prepare`: a published benchmark, or pairs, as a dataset that `load_dataset` gives by name."""
+"""`artiagent prepare`: convert a published benchmark, or pairs, to a dataset that `load_dataset` loads by name."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 DESCRIPTION = """\
-Reads the published files of a benchmark, checks their counts, and writes them in the columns that all benchmarks
-share. Records that cannot be read are listed with the reason in skipped.jsonl. With the name artiagent it prepares
-pairs of `artiagent synthesize` for a trainer. Without a name it lists the benchmarks and their licences."""
+Convert the published files of a benchmark to the columns that all benchmarks share, and check their counts. Unreadable
+records are listed with the reason in skipped.jsonl. With the name artiagent, prepare pairs of `artiagent synthesize`
+for training. Without a name, list the benchmarks and their licences."""
 
 EPILOG = """\
 examples:
-  artiagent prepare                                                 the benchmarks and their licences
-  artiagent prepare artibench                                       what to fetch, from where, and its licence
+  artiagent prepare                                                 list the benchmarks and their licences
+  artiagent prepare artibench                                       show where to download it, and its licence
   artiagent prepare artibench --source artibench-source             then: load_dataset("artibench")
   artiagent prepare richhf --source richhf-source --split test --num-proc 4
   artiagent prepare artibench --source KRAFTON/ArtiBench --out artibench-parquet
@@ -37,53 +37,54 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("name", nargs="?", choices=MODULES, metavar="NAME", help=f"one of {', '.join(MODULES)}")
     parser.add_argument(
         "--source",
-        help="folder with the published files, or the id of a dataset on the Hub (default: say what to fetch from "
-        "where, and under which licence)",
+        help="folder with the published files, or id of a dataset on the Hub (without it: show what to download, from "
+        "where, and the licence)",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder to write, with data files and a card, to load or to push to the Hub (default: the cache, from "
-        "where load_dataset(NAME) loads it)",
+        help="folder to write, with data files and a dataset card, ready to load or push to the Hub (default: the "
+        "cache, from which load_dataset(NAME) reads)",
     )
     parser.add_argument("--split", help="comma-separated list of splits (default: all)")
-    parser.add_argument("--num-proc", type=positive_int, default=1, help="processes that write (default: 1)")
+    parser.add_argument("--num-proc", type=positive_int, default=1, help="parallel processes (default: 1)")
     parser.add_argument(
         "--allow-partial",
         action="store_true",
-        help="go on if the files contradict the published counts, which is refused otherwise",
+        help="continue if the files do not match the published counts (default: stop with an error)",
     )
-    group = parser.add_argument_group(f"for {PAIRS}: pairs in the form a trainer takes")
+    group = parser.add_argument_group(f"options for {PAIRS}, pairs in a form for training")
     group.add_argument(
         "--config",
-        help=f"{', '.join(NAMES[:-1])} or {NAMES[-1]} (default: {NAMES[0]}; with --out all of them)",
+        help=f"form of the data: {', '.join(NAMES[:-1])} or {NAMES[-1]} (default: {NAMES[0]}; all of them with --out)",
     )
     group.add_argument(
         "--coordinates",
         choices=CONVENTIONS,
         default="pixel",
-        help="how vqa and instructions write boxes (default: pixel)",
+        help="box coordinates in the texts of vqa and instructions (default: pixel)",
     )
     group.add_argument(
         "--min-pixels",
         type=int,
         default=QWEN2_5_MIN_PIXELS,
-        help="least pixels of an image after qwen2.5's image processor (default: %(default)s)",
+        help="min_pixels of the model's image processor, for qwen2.5 (default: %(default)s)",
     )
     group.add_argument(
         "--max-pixels",
         type=int,
         default=QWEN2_5_MAX_PIXELS,
-        help="most pixels of an image after qwen2.5's image processor (default: %(default)s)",
+        help="max_pixels of the model's image processor, for qwen2.5 (default: %(default)s)",
     )
     group.add_argument(
-        "--test-share", type=share, default=0.0, help="share of the source photos that form a test split (default: 0)"
+        "--test-share", type=share, default=0.0, help="share of the source photos held out as test split (default: 0)"
     )
     group.add_argument(
         "--seed",
         type=int,
         default=0,
-        help="chooses the questions of vqa, the order of images in comparisons and the test split (default: 0)",
+        help="random seed for the questions of vqa, the order of images in comparisons, and the test split (default: "
+        "0)",
     )
 
 
@@ -92,12 +93,12 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(listing()))
         return 0
     if args.out is not None and args.out.exists():
-        raise UserError(f"--out must be a folder that is not there yet, got '{args.out}'")
+        raise UserError(f"--out must be a folder that does not exist yet, got '{args.out}'")
     return prepare_pairs(args) if args.name == PAIRS else prepare_benchmark(args)
 
 
 def listing() -> list[str]:
-    """A line for each benchmark: name, images of its splits, licence, and where it is published."""
+    """Return a line for each benchmark: name, images per split, licence, and where it is published."""
     from ..benchmarks.registry import get_benchmark
 
     rows = [("name", "images", "licence", "published at")]
@@ -110,6 +111,7 @@ def listing() -> list[str]:
 
 
 def prepare_benchmark(args: argparse.Namespace) -> int:
+    """Convert a benchmark, or tell what to download if `--source` is missing; return the exit status."""
     from ..benchmarks.base import BenchmarkError
     from ..benchmarks.prepare import cache_folder, prepare, prepare_folder
     from ..benchmarks.registry import get_benchmark
@@ -117,9 +119,12 @@ def prepare_benchmark(args: argparse.Namespace) -> int:
     from ..benchmarks.survey import SKIPPED_FILE
 
     if args.config:
-        raise UserError(f"--config is for {PAIRS} alone, {args.name} has one configuration")
+        raise UserError(f"--config must only be given with {PAIRS}, got it with {args.name}; leave it out")
     if args.source is None:
-        print(f"{args.name} needs --source, a folder with its files.\n\n{how_to_fetch(get_benchmark(args.name))}")
+        print(
+            f"--source must be a folder with the files of {args.name}, got none; download them first.\n\n"
+            f"{how_to_fetch(get_benchmark(args.name))}"
+        )
         return 2
     options = {"splits": args.split, "allow_partial": args.allow_partial, "num_proc": args.num_proc}
     try:
@@ -131,25 +136,24 @@ def prepare_benchmark(args: argparse.Namespace) -> int:
         raise UserError(str(error)) from error
     print(surveys_text(builder.surveys))
     skipped = (args.out or cache_folder(args.name)) / SKIPPED_FILE
-    print(f"what was left out, and why: {skipped}")
+    print(f"skipped records, with reasons: {skipped}")
     print(f'load_dataset("{args.out or args.name}")')
     return 0
 
 
 def prepare_pairs(args: argparse.Namespace) -> int:
+    """Prepare pairs for training; return the exit status."""
     from ..benchmarks.prepare import prepare
     from ..pairs.prepare import prepare_pairs_folder
 
     for option, value in (("--split", args.split), ("--allow-partial", args.allow_partial)):
         if value:
-            raise UserError(f"{option} is for benchmarks, got it for {PAIRS}")
+            raise UserError(f"{option} must only be given with a benchmark, got it with {PAIRS}; leave it out")
     if args.config not in (None, *NAMES):
         hint = did_you_mean(args.config, NAMES)
         raise UserError(f"--config must be one of {', '.join(NAMES)}, got '{args.config}'{hint}")
     if args.source is None:
-        raise UserError(f"{PAIRS} needs --source, a folder written by `artiagent synthesize`")
-    # Loads torch and diffusers, which the other commands and the help would wait for.
-
+        raise UserError("--source must be a folder written by `artiagent synthesize`, got none")
     options = {
         "coordinates": args.coordinates,
         "min_pixels": args.min_pixels,
@@ -170,7 +174,7 @@ def prepare_pairs(args: argparse.Namespace) -> int:
 
 
 def surveys_text(surveys: list[Survey]) -> str:
-    """A line of counts for each split, what differs from the publication, and what was left out."""
+    """Return the counts of each split, how they differ from the publication, and what was left out, as text."""
     from ..benchmarks.survey import skipped_summary
 
     lines = []

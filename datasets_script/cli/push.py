@@ -1,4 +1,4 @@
-"""`artiagent push`: models, datasets, metrics and the pipeline to the Hub, with their cards."""
+"""`artiagent push`: publish models, datasets, metrics and the pipeline on the Hub, with their cards."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 DESCRIPTION = """\
-Shows what would be sent and its card, then sends it to the Hub in one commit."""
+List the files and show the card, then upload them to the Hub in one commit. With --dry-run, nothing is uploaded."""
 
 EPILOG = """\
-The token is that of `hf auth login`, or HF_TOKEN. A push is one commit or none: after an interruption the same command
-sends what is missing. Only files that belong are sent; a token, a key or a path of this machine in any of them stops
-the push.
+Log in with `hf auth login`, or set HF_TOKEN. A push makes one commit or none; if it is interrupted, rerun the command
+to upload what is missing. Only files that belong to such a repository are uploaded. The push stops if any of them
+holds a token, a key or a path of this machine.
 
 examples:
 {examples}""".format(examples="\n".join(f"  artiagent push {line}" for kind in KINDS for line in kind.examples))
@@ -31,15 +31,15 @@ examples:
 def add_arguments(parser: Parser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND", parser_class=Parser)
     for kind in KINDS:
-        command = kinds.add_parser(kind.name, help=kind.help, description=f"Pushes {kind.help}.", epilog=EPILOG)
+        command = kinds.add_parser(kind.name, help=kind.help, description=f"Push {kind.help}.", epilog=EPILOG)
         command.add_argument("path", metavar="PATH", nargs=None if kind.needs_path else "?", help=kind.path_help)
-        command.add_argument("repo", metavar="REPO", help="repository as OWNER/NAME; created if it is not there")
+        command.add_argument("repo", metavar="REPO", help="repository as OWNER/NAME; created if it does not exist")
         command.add_argument("--private", action="store_true", help="make a new repository private")
-        command.add_argument("--dry-run", action="store_true", help="only show what would be sent, without network")
-        command.add_argument("--message", help="message of the commit (default: what is pushed)")
+        command.add_argument("--dry-run", action="store_true", help="only show what would be uploaded, offline")
+        command.add_argument("--message", help="commit message (default: names what is pushed)")
         for option in kind.options:
             command.add_argument(f"--{option.name}", help=option.help)
-    parser.set_defaults(interrupted="nothing was committed; the same command sends what is missing.")
+    parser.set_defaults(interrupted="nothing was committed; rerun the command to upload what is missing.")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,22 +50,22 @@ def run(args: argparse.Namespace) -> int:
     payload = _payload(args)
     print(_listing(payload, args.private), flush=True)
     if args.dry_run:
-        print("dry run: nothing was sent")
+        print("dry run: nothing was uploaded")
         return 0
     if get_token() is None:
-        raise UserError("there is no token: log in with `hf auth login`, or set HF_TOKEN")
+        raise UserError("HF_TOKEN must be set, or a token saved by `hf auth login`, found neither")
     api = HfApi()
     try:
         target = prepare_target(api, payload, args.private)
-        state = "created" if target.is_new else "is there, of the same kind: a commit on top"
+        state = "created" if target.is_new else "exists; adding a commit to it"
         print(f"{payload.repo_id} {state}", flush=True)
         for path in target.deleted:
-            print(f"  {path} is no longer part of it and will be deleted there", flush=True)
+            print(f"  {path} is no longer part of it and will be deleted from the repository", flush=True)
         pushed = push(api, payload, target, args.message or f"Push {payload.kind.name} with artiagent")
     except HubUnavailable as error:
         print(f"artiagent: {error}", file=sys.stderr)
         return 3
-    print(f"{pushed.url} is at commit {pushed.commit}{'' if pushed.is_changed else ', unchanged: all was there'}")
+    print(f"{pushed.url} is at commit {pushed.commit}{'' if pushed.is_changed else ', unchanged: already up to date'}")
     return 0
 
 
@@ -79,12 +79,12 @@ def _payload(args: argparse.Namespace) -> Payload:
 
 def _listing(payload: Payload, private: bool) -> str:
     seen = "private" if private else "public"
-    lines = [f"{payload.kind.name} to {payload.repo_id} ({payload.repo_type} repository, {seen} if it is new):"]
+    lines = [f"{payload.kind.name} to {payload.repo_id} ({payload.repo_type} repository, {seen} if new):"]
     width = max(len(file.path) for file in payload.files)
     lines += [f"  {file.path:<{width}}  {_size(file.size):>9}" for file in payload.files]
     lines.append(f"{len(payload.files)} files, {_size(payload.size)}")
     if payload.left_out:
-        lines.append(f"left out, not part of a {payload.kind.name}'s repository: {', '.join(payload.left_out)}")
+        lines.append(f"not uploaded, as not part of a {payload.kind.name} repository: {', '.join(payload.left_out)}")
     return "\n".join([*lines, "", "README.md:", "", *(f"  {line}".rstrip() for line in payload.card.splitlines()), ""])
 
 

@@ -1,4 +1,4 @@
-"""`artiagent report`: what is in a set of pairs, as a page of images."""
+"""`artiagent report`: describe a dataset of pairs on an HTML page."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from .parser import Parser
 
 
 DESCRIPTION = """\
-Writes report.html, a page that works offline, and report.json with the same numbers: how many artifacts of each type,
-sizes and positions of boxes, what curation kept, how much changed inside and outside of artifacts, entities and parts,
-lengths of explanations. It warns of what a model could learn without looking at the image, such as one box that fits
-most images. Read it before you train."""
+Describe the pairs of a complete run in report.html, a page that works offline, and in report.json. The report counts
+artifacts by type, entity and part, and shows sizes and positions of boxes, acceptance by curation, change inside and
+outside artifacts, and lengths of explanations. It warns of shortcuts that a model could learn without looking at the
+image, such as one box that fits most images. Read it before training."""
 
 EPILOG = """\
 examples:
-  artiagent report out/                   writes out/report.html
-  artiagent report out/ --to pages/"""
+  artiagent report out/                   write out/report.html
+  artiagent report out/ --to pages/       write pages/report.html"""
 
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument(
-        "out", type=Path, metavar="OUT", help="folder written by `artiagent synthesize`, its run complete"
+        "out", type=Path, metavar="OUT", help="folder written by `artiagent synthesize`, with a complete run"
     )
     parser.add_argument("--to", type=Path, metavar="DIR", help="folder to write to (default: OUT)")
 

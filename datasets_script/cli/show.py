@@ -1,4 +1,4 @@
-"""`artiagent show`: draw a dataset, or what a perception backend sees."""
+"""`artiagent show`: draw the pairs of a run, or what a perception backend finds in photos."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..schema.run_record import RUN_FILE
 from ..utils.errors import UserError
 from .options import add_perception_options, add_vlm_options, make_perception, make_vlm
 from .parser import Parser, positive_int
@@ -20,31 +21,37 @@ if TYPE_CHECKING:
 
 
 DESCRIPTION = """\
-Draws a contact sheet of a run's pairs and prints what was made, kept and rejected. With --perception it draws what a
-perception backend sees in photos: entities, their parts, and which of them can carry an artifact. Look at that before
-you start a long run."""
+Draw a contact sheet of a run's pairs, and print how many artifacts were made, accepted and rejected. With
+--perception, draw instead what a perception backend finds in photos: entities, their parts, and which of them can get
+an artifact. Check that before a long run."""
 
 EPILOG = """\
 examples:
-  artiagent show out/
-  artiagent show out/ --pairs astronaut.png:0,cat.png:1 --sheet two.png
-  artiagent show photos/ --perception people --sheet seen.png"""
+  artiagent show out/                                                     draw up to 64 pairs
+  artiagent show out/ --pairs astronaut.png:0,cat.png:1 --sheet two.png   draw these two pairs
+  artiagent show photos/ --perception people --sheet seen.png             preview perception"""
 
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="folder written by `artiagent synthesize`, or one of photos"
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="folder written by `artiagent synthesize`; with --perception, folder of photos",
     )
     parser.add_argument("--max-pairs", type=positive_int, default=64, help="draw at most N pairs (default: 64)")
-    parser.add_argument("--pairs", help="draw these pairs, a comma-separated list of ids, e.g. astronaut.png:0")
+    parser.add_argument("--pairs", help="draw only these pairs, a comma-separated list of ids, e.g. astronaut.png:0")
     parser.add_argument(
-        "--sheet", type=Path, help="image file to write (default: contact_sheet.png in FOLDER, or perception.png)"
+        "--sheet",
+        type=Path,
+        help="image file to write (default: contact_sheet.png in FOLDER; with --perception, perception.png here)",
     )
-    parser.add_argument("--max-images", type=positive_int, default=24, help="perceive at most N photos (default: 24)")
-    parser.add_argument("--device", help="device of models, such as cuda:1 (default: cuda if there is one, else cpu)")
-    add_perception_options(parser)
+    parser.add_argument(
+        "--max-images", type=positive_int, default=24, help="with --perception, draw at most N photos (default: 24)"
+    )
+    parser.add_argument("--device", help="device of the models, such as cuda:1 (default: cuda if available, else cpu)")
+    add_perception_options(parser, default=None, default_help="none, draw the pairs of a run")
     add_vlm_options(parser)
-    parser.set_defaults(perception=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,15 +63,15 @@ def run(args: argparse.Namespace) -> int:
     from ..pairs.storage import read_pairs
 
     out = args.folder
-    if not (out / "run.json").is_file():
+    if not (out / RUN_FILE).is_file():
         raise UserError(
-            f"FOLDER must be written by `artiagent synthesize`, found no run.json in '{out}'; "
-            "with --perception it may be one of photos"
+            f"FOLDER must be written by `artiagent synthesize`, found no {RUN_FILE} in '{out}'; "
+            "for a folder of photos, give --perception"
         )
     if not any((out / "data").glob("*.parquet")):
-        raise UserError(f"'{out}' holds no pairs yet")
+        raise UserError(f"FOLDER must hold pairs, found none in '{out}' yet; wait until its first shard is finished")
     sheet = args.sheet or out / "contact_sheet.png"
-    check_picture_name(sheet)
+    check_image_name(sheet)
     pairs = iter(read_pairs(out))
     if args.pairs:
         wanted = args.pairs.split(",")
@@ -73,13 +80,14 @@ def run(args: argparse.Namespace) -> int:
         if missing:
             raise UserError(f"--pairs must be ids of pairs in '{out}', got '{missing[0]}'")
         pairs = iter([found[pair_id] for pair_id in wanted])
-    save_picture(contact_sheet(pairs, max_pairs=args.max_pairs), sheet)
+    save_image(contact_sheet(pairs, max_pairs=args.max_pairs), sheet)
     totals = read_totals(out)
-    print(f"{summary_table(totals)}\n\n{acceptance_table(totals)}\npictures in {sheet}")
+    print(f"{summary_table(totals)}\n\n{acceptance_table(totals)}\nimages in {sheet}")
     return 0
 
 
 def show_perception(args: argparse.Namespace) -> int:
+    """Draw what a perception backend finds in photos; return the exit status."""
     from tqdm import tqdm
 
     from ..figures.sheets import perception_sheet
@@ -88,14 +96,14 @@ def show_perception(args: argparse.Namespace) -> int:
     if not args.folder.is_dir():
         raise UserError(f"FOLDER must be a folder of photos, got '{args.folder}'")
     sheet = args.sheet or Path("perception.png")
-    check_picture_name(sheet)
+    check_image_name(sheet)
     vlm = make_vlm(args)
     agent = make_perception(args, args.folder, vlm)
     names = [name for name in list_sources(args.folder) if not name.endswith(".json")]
     names = names[: args.max_images]
     if not names:
         raise UserError(f"FOLDER must hold photos, found no file in '{args.folder}'")
-    save_picture(perception_sheet(perceived(agent, args.folder, tqdm(names, unit="photo"))), sheet)
+    save_image(perception_sheet(perceived(agent, args.folder, tqdm(names, unit="photo"))), sheet)
     print(f"images in {sheet}")
     return 0
 
@@ -103,6 +111,17 @@ def show_perception(args: argparse.Namespace) -> int:
 def perceived(
     agent: PerceptionAgent, folder: Path, names: Iterable[str]
 ) -> Iterator[tuple[str, Image.Image, Perception | PerceptionError]]:
+    """
+    Perceive photos one by one; report on the standard error those that cannot be opened.
+
+    Args:
+        agent (`PerceptionAgent`): Loaded perception backend.
+        folder (`Path`): Folder of the photos.
+        names (`Iterable[str]`): Photos, relative to the folder.
+
+    Yields:
+        `tuple`: Name, photo, and what was found in it or why that failed.
+    """
     from ..utils.photos import SourceError, open_source
 
     for name in names:
@@ -114,17 +133,24 @@ def perceived(
         yield name, image, agent.perceive_batch([image], [name])[0]
 
 
-def check_picture_name(path: Path) -> None:
+def check_image_name(path: Path) -> None:
+    """
+    Check that a file's extension is that of an image format.
+
+    Raises:
+        UserError: It is not.
+    """
     from PIL import Image
 
     if path.suffix.lower() not in Image.registered_extensions():
-        raise UserError(f"--sheet must end as an image's name does (.png, .jpg, .webp), got '{path}'")
+        raise UserError(f"--sheet must end in .png, .jpg, .webp or another image extension, got '{path}'")
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write an image atomically, in the format of the file's extension."""
     from PIL import Image
 
     from ..utils.files import replacing
 
     with replacing(path) as temporary:
-        picture.save(temporary, format=Image.registered_extensions()[path.suffix.lower()])
+        image.save(temporary, format=Image.registered_extensions()[path.suffix.lower()])

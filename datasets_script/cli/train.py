@@ -1,4 +1,4 @@
-"""`artiagent train`: a training recipe by its name."""
+"""`artiagent train`: run a training recipe by name."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from .parser import Parser
 
 
 DESCRIPTION = """\
-Runs a training recipe: a YAML file with the base model, the data and all hyper-parameters. Without a name it lists the
+Run a training recipe, a YAML file with the base model, the data and all hyperparameters. Without a name, list the
 recipes with their base model, the paper they follow, and the memory they need."""
 
 EPILOG = """\
-RECIPE is a name from the list or a YAML file of your own that begins with the same comments. It is run by the script
-that it names, in a process of its own: `artiagent train RECIPE OPTIONS` is
-`python -m training.SCRIPT --config RECIPE OPTIONS`. For several GPUs start the script with accelerate:
-`accelerate launch -m training.SCRIPT --config RECIPE OPTIONS`.
+RECIPE is a name from the list, or your own YAML file with the same comments at its top, which name its script.
+`artiagent train RECIPE OPTIONS` runs `python -m training.SCRIPT --config RECIPE OPTIONS`. To train on several GPUs,
+run `accelerate launch -m training.SCRIPT --config RECIPE OPTIONS` instead.
 
 examples:
   artiagent train                                                  list the recipes
-  artiagent train cpu_small --help                                 the options of its script
+  artiagent train cpu_small --help                                 list the options of its script
   artiagent train qwen3_vl_8b_lora_24gb --dataset_name out/        train on your own pairs
   artiagent train my_recipe.yaml --learning_rate 1e-5 --max_steps 100"""
 
@@ -36,9 +35,12 @@ def add_arguments(parser: Parser) -> None:
     parser.usage = "%(prog)s [RECIPE] [options of its script]"
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="name of a recipe, or a YAML file")
     parser.add_argument(
-        "options", nargs=argparse.REMAINDER, metavar="OPTIONS", help="options of its script, which win over the recipe"
+        "options",
+        nargs=argparse.REMAINDER,
+        metavar="OPTIONS",
+        help="options of the recipe's script; they override the recipe",
     )
-    parser.set_defaults(interrupted="checkpoints so far are kept; the options of the script say how to resume.")
+    parser.set_defaults(interrupted="the checkpoints so far are kept; see the script's --help for how to resume.")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def recipe_list(recipes: Sequence[RecipeInfo]) -> str:
-    """Return the recipes as text for people, by script."""
+    """Return a readable list of the recipes, grouped by script."""
     lines = []
     for script in dict.fromkeys(recipe.script for recipe in recipes):
         lines.append(f"python -m training.{script}:")
@@ -67,12 +69,12 @@ def recipe_list(recipes: Sequence[RecipeInfo]) -> str:
 
 def run_script(script: str, recipe: Path, options: Sequence[str]) -> int:
     """
-    Run a training script on a recipe in a process of its own, so that nothing heavy is imported here.
+    Run a training script on a recipe in a separate process, so that this one imports nothing heavy.
 
     Args:
-        script (`str`): Module of [`training`].
-        recipe (`Path`): The recipe's file.
-        options (`Sequence[str]`): Options of the script.
+        script (`str`): Name of a module in [`training`].
+        recipe (`Path`): File of the recipe.
+        options (`Sequence[str]`): Further options of the script.
 
     Returns:
         `int`: The script's exit status, or 128 plus the number of the signal that ended it.
@@ -85,9 +87,7 @@ def run_script(script: str, recipe: Path, options: Sequence[str]) -> int:
 
 @contextmanager
 def _passing_on(send: Callable[[int], None]) -> Iterator[None]:
-    """
-    Send the script what ends this process, and wait for what it makes of that. Ctrl-C reaches it without our doing.
-    """
+    """Pass SIGTERM on to the script, and ignore Ctrl-C, which reaches the script by itself; both leave us waiting."""
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: send(number)),

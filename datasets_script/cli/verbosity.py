@@ -1,4 +1,4 @@
-"""`-v` and `-q`: how much a command tells while it works."""
+"""Options `-v` and `-q`: how much a command logs while it runs."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ _HANDLER = "artiagent"
 
 
 def add_verbosity_options(group: argparse._ArgumentGroup) -> None:
-    """Add `-v` and `-q`, which may stand before the command and after it."""
+    """Add `-v` and `-q`, which may stand before or after the command."""
     choice = group.add_mutually_exclusive_group()
     choice.add_argument(
         "-v",
         "--verbose",
         action="count",
-        # Unset, what was given before the command stays.
+        # No default, so that a value given before the command is kept.
         default=argparse.SUPPRESS,
-        help="also log what is done; -vv adds details",
+        help="log information and not only warnings; -vv logs everything",
     )
     choice.add_argument(
-        "-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="no progress bars, no warnings"
+        "-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="hide progress bars and warnings"
     )
 
 
 def set_verbosity(verbose: int = 0, quiet: bool = False) -> None:
     """
-    Set up the log on the standard error and the progress bars.
+    Configure logging to the standard error, and progress bars.
 
     Args:
-        verbose (`int`, *optional*, defaults to 0): 0 logs warnings, 1 information too, 2 or more everything.
-        quiet (`bool`, *optional*, defaults to `False`): Log errors alone, and hide progress bars.
+        verbose (`int`, *optional*, defaults to 0): 0 logs warnings, 1 also information, 2 or more everything.
+        quiet (`bool`, *optional*, defaults to `False`): Log only errors, and hide progress bars.
     """
     root = logging.getLogger()
     for handler in root.handlers:
@@ -44,7 +44,7 @@ def set_verbosity(verbose: int = 0, quiet: bool = False) -> None:
     level = logging.ERROR if quiet else logging.INFO if verbose == 1 else logging.DEBUG
     handler = logging.StreamHandler()
     handler.set_name(_HANDLER)
-    # Of the handler and not of the loggers: warnings still go into the log of a run.
+    # Set on the handler, not on the loggers, so that warnings still reach the log of a run.
     handler.setLevel(level)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)

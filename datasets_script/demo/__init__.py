@@ -1,1 +1,1 @@
-"""The demo: photos from installed packages, their annotations, and its settings."""
+"""The demo: photos taken from installed packages, their annotations, and the settings that suit them."""

@@ -1,4 +1,4 @@
-"""From the texts that a model gave for an image to a prediction; what cannot be read is a failure, never a "no"."""
+"""Predictions from the texts that a model answered about an image. An unreadable answer is a failure, never a "no"."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .questions import TASKS
 from .yes_no import LEAD, AnswerError, UnsaidError, read_yes_no, statements
 
 
-# Far beyond any answer that was asked for; what a model repeats without end says nothing.
+# Far longer than any answer asked for: a model that repeats itself endlessly.
 _MAX_LENGTH = 10_000
 
 _THOUGHT_END = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
@@ -31,7 +31,7 @@ _FIELD = re.compile(
 )
 _STRUCTURE = re.compile(r"```.*?(?:```|$)|<(ref|box)>.*?</\1>|<\|\w+\|>", re.DOTALL)
 _BRACKETS = re.compile(r"\[[^\[\]{}]*\]|\{[^\[\]{}]*\}")
-# Objects in lists in objects, with boxes in them; what is deeper was not asked for.
+# Depth of objects in lists in objects with boxes; nothing deeper was asked for.
 _MOST_BRACKETS = 8
 _CLASS_FIELD = re.compile(r"[\"'](?:classes|class|categories|types|artifacts?)[\"']\s*:\s*(\[[^\]]*\]|\"[^\"]*\")")
 _QUOTED = re.compile(r"\"([^\"]*)\"|'([^']*)'")
@@ -48,31 +48,32 @@ def read_answers(
     resized: tuple[int, int] | None = None,
 ) -> Prediction:
     """
-    The prediction that a model's answers to several questions are.
+    Read a prediction from a model's answers to several questions about an image.
 
     Args:
-        image_id (`str`): Of the image.
-        answers (`Mapping[str, str]`): By task: `"detection"`, `"localization"`, `"explanation"`, `"classification"`;
-            only those that were asked.
-        size (`tuple[int, int]`): Width and height of the image, px.
+        image_id (`str`): Id of the image.
+        answers (`Mapping[str, str]`): Answers by task: `"detection"`, `"localization"`, `"explanation"`,
+            `"classification"`; only those that were asked.
+        size (`tuple[int, int]`): Width and height of the image in pixels.
         coordinates (`str`): Convention of the boxes, see [`~datasets_script.vlm.conventions.encode_box`].
-        resized (`tuple[int, int]`, *optional*): See there.
+        resized (`tuple[int, int]`, *optional*): See [`~datasets_script.vlm.conventions.encode_box`].
 
     Returns:
-        `Prediction`: What cannot be read is `None`, or missing among `boxes` and `classes`, with the reason among
-            `failures`.
+        `Prediction`: What cannot be read is `None`, or missing from `boxes` and `classes`, with the reason in
+        `failures`.
 
     Raises:
-        ValueError: an unknown task.
+        ValueError: A task is unknown.
 
     Example:
 
     ```python
     >>> read_answers("a.png", {"detection": "Yes.", "localization": "At [10, 20, 40, 50]."}, (64, 64), "pixel")
     Prediction(id='a.png', has_artifact=True, boxes=((10.0, 20.0, 40.0, 50.0),), mask=None, explanation=None, \
-classes=None, failures=())
+    classes=None, failures=())
 
     ```
+
     """
     prediction = Prediction(image_id)
     for task, text in answers.items():
@@ -89,12 +90,17 @@ def read_answer(
     image_id: str, text: str, size: tuple[int, int], coordinates: str, resized: tuple[int, int] | None = None
 ) -> Prediction:
     """
-    The prediction that one answer to whatever question is: whether there are artifacts, and what it says of places,
-    reasons and classes. Boxes say "yes" and an empty list of them "no", but not against what the text says.
+    Read a prediction from a single answer to an unknown question: whether there are artifacts, and what the answer
+    says about boxes, reasons and classes. Boxes count as "yes" and an empty list of boxes as "no", unless the text
+    contradicts them.
 
     Args:
-        image_id, size, coordinates, resized: See [`read_answers`].
+        image_id (`str`): Id of the image.
         text (`str`): The answer.
+        size, coordinates, resized: See [`read_answers`].
+
+    Returns:
+        `Prediction`: See [`read_answers`].
     """
     prediction = Prediction(image_id)
     try:
@@ -114,12 +120,12 @@ def read_answer(
 
 def without_thinking(text: str) -> str:
     """
-    An answer without what a model thinks aloud before it, and what is in `<answer>` tags where there are any.
+    Strip an answer of the model's reasoning, and reduce it to the content of `<answer>` tags if there are any.
 
     Raises:
-        AnswerError: nothing is left, or the text is too long.
+        AnswerError: Nothing is left, or the text is too long.
     """
-    # Templates of chats may open the thinking themselves, so that it only ends in the text.
+    # A chat template may open the thinking itself, so that the text only holds its end.
     text = _THOUGHT_END.split(text)[-1]
     text, *unfinished = _THOUGHT_START.split(text)
     if answers := _ANSWER.findall(text):
@@ -134,10 +140,10 @@ def without_thinking(text: str) -> str:
 
 def read_explanation(text: str) -> str:
     """
-    The explanation of an answer: that field of its JSON, or the whole of it, on one line.
+    Read the explanation from an answer, on one line: the matching field of its JSON, or the whole text.
 
     Raises:
-        AnswerError: it is JSON without an explanation.
+        AnswerError: It is JSON without an explanation.
     """
     if field := _FIELD.search(text):
         explanation = unescaped(field[1] if field[1] is not None else field[2])
@@ -152,18 +158,18 @@ def read_explanation(text: str) -> str:
 
 def read_classes(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
-    The classes of SynArtifact that an answer lists, by number, by line, by comma or in JSON; what follows a colon is a
-    remark.
+    Read the classes of SynArtifact that an answer lists, by number, by line, by comma or in JSON. Text after a colon
+    is a remark.
 
     Args:
         text (`str`): The answer.
 
     Returns:
-        `tuple[tuple[str, ...], tuple[str, ...]]`: The classes, each once, none for "No artifacts"; and why other
-        items of the list are none.
+        `tuple[tuple[str, ...], tuple[str, ...]]`: The classes, each once, none for "No artifacts"; and why the other
+        items of the list are not classes.
 
     Raises:
-        AnswerError: it names none, or both classes and "No artifacts".
+        AnswerError: It names no class, or both classes and "No artifacts".
     """
     items = [item for item in _items(text) if item]
     classes = {item: _class_of(item) for item in items}
@@ -201,7 +207,9 @@ def _failed(prediction: Prediction, task: str, *reasons: str) -> Prediction:
 
 
 def _places(text: str, found: BoxAnswer) -> tuple[Box, ...] | None:
-    """The boxes of an answer to "where?", empty where it says that there are none; `None` with failures of boxes."""
+    """
+    Return the boxes of an answer to "where?", empty if it says that there are none, `None` if none could be read.
+    """
     if found.boxes:
         if _denies(text):
             raise AnswerError("it gives boxes and says that there are no artifacts")
@@ -227,7 +235,7 @@ def _denies(text: str) -> bool:
 
 
 def _implied(text: str, found: BoxAnswer) -> bool:
-    """Whether there are artifacts, by a text and its boxes."""
+    """Return whether there are artifacts, by a text and its boxes."""
     has_boxes = bool(found.boxes or found.failures)
     try:
         says = read_yes_no(text)
@@ -241,20 +249,20 @@ def _implied(text: str, found: BoxAnswer) -> bool:
 
 
 def _explanation_amid(text: str) -> str | None:
-    """The explanation in an answer to whatever question: its field, or the sentences beside a yes or no."""
+    """Return the explanation in an answer to an unknown question: its field, or the sentences beside a yes or no."""
     if field := _FIELD.search(text):
         return " ".join(unescaped(field[1] if field[1] is not None else field[2]).split()) or None
     prose = _STRUCTURE.sub(" ", text)
     for _ in range(_MOST_BRACKETS):
         prose = _BRACKETS.sub(" ", prose)
-    # What is left open was cut off.
+    # A bracket left open begins a structure that was cut off.
     prose = re.split(r"[\[{]", prose, maxsplit=1)[0].strip()
     prose = " ".join(LEAD.sub("", prose).split())
     return prose.lstrip(" .,;:!*-") if re.search(r"[^\W\d_]", prose) else None
 
 
 def _classes_amid(text: str) -> tuple[str, ...] | None:
-    """The classes in an answer to whatever question, if its JSON has a field for them."""
+    """Return the classes in an answer to an unknown question, if its JSON has a field for them."""
     if not re.search(r"[\"']classes[\"']\s*:", text):
         return None
     try:
@@ -264,7 +272,7 @@ def _classes_amid(text: str) -> tuple[str, ...] | None:
 
 
 def unescaped(text: str) -> str:
-    """The content of a JSON string; as it stands where its escapes are none of JSON's."""
+    """Decode the content of a JSON string; return it unchanged if its escapes are not valid JSON."""
     try:
         return str(json.loads(f'"{text}"', strict=False)).encode("utf-8", "replace").decode()
     except json.JSONDecodeError:
@@ -272,7 +280,7 @@ def unescaped(text: str) -> str:
 
 
 def _items(text: str) -> list[str]:
-    """The entries of a list, without their bullets and remarks."""
+    """Return the entries of a list, without their bullets and remarks."""
     if fields := _CLASS_FIELD.findall(text):
         return _quoted(" ".join(fields))
     if re.match(r"\s*(?:```\w*\s*)?\[", text):
@@ -294,7 +302,19 @@ def _class_of(item: str) -> ArtifactClass | None:
 def prediction_of(
     image_id: str, answers: Mapping[str, str], errors: Mapping[str, str], size: tuple[int, int], form: BoxFormat
 ) -> Prediction:
-    """What answers to questions say of an image; a question without an answer is a failure."""
+    """
+    Read a prediction from answers and from errors of requests without an answer, which are failures.
+
+    Args:
+        image_id (`str`): Id of the image.
+        answers (`Mapping[str, str]`): Answers by task, see [`read_answers`].
+        errors (`Mapping[str, str]`): By task, why there is no answer.
+        size (`tuple[int, int]`): Width and height of the image in pixels.
+        form (`BoxFormat`): Format of the boxes.
+
+    Returns:
+        `Prediction`: See [`read_answers`].
+    """
     prediction = read_answers(image_id, answers, size, form.coordinates, form.resized(size))
     failures = tuple(f"{task}: there is no answer: {reason}" for task, reason in errors.items())
     return replace(prediction, failures=prediction.failures + failures)

@@ -1,4 +1,4 @@
-"""Boxes in a model's answer, however they are written."""
+"""Boxes in a model's answer, in whatever notation they are written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..schema.boxes import Box
 from ..vlm.conventions import find_convention
 
 
-# Of sums of fractions.
+# Tolerance for sums of fractions.
 _ROUNDING = 1e-9
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _GROUP = re.compile(rf"[\[(]\s*({_NUMBER}(?:\s*[,;]?\s+{_NUMBER}|\s*[,;]\s*{_NUMBER})*)\s*,?\s*[\])]")
@@ -23,11 +23,11 @@ _NAMED = re.compile(
     rf"[\"'`*]*\s*[:=]\s*({_NUMBER})",
     re.IGNORECASE,
 )
-# What stands between the two corners of a box.
+# Separators of the two corners of a box.
 _TO = r"(?:,|;|to|and|-|–|→)"
 _OTHER_CORNER = r"(?:the )?(?:bottom|lower)[- ]right(?: corner)?\s*(?:at|is|:|=)?"
 _CORNERS = re.compile(rf"\s*(?:{_TO}|(?:{_TO}\s*)?{_OTHER_CORNER})\s*", re.IGNORECASE)
-# The list of another field, such as "classes", says nothing of boxes.
+# An empty list of boxes. That of another field, such as "classes", says nothing about boxes.
 _EMPTY = re.compile(
     r"(?:(?:answer|[\"'](?:artifacts?|\w{0,20}box\w{0,20}|regions?|detections?|objects?)[\"'])\s{0,9}:|^|[^:\s])"
     r"\s{0,9}\[\s{0,9}\]",
@@ -35,18 +35,18 @@ _EMPTY = re.compile(
 )
 # A list that ends within a box: the answer was cut off.
 _CUT_OFF = re.compile(rf"[\[(]\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*,?\s*$")
-# Gemini's own boxes have y first; what a model means that was asked for another order cannot be known.
+# Gemini's native boxes have y first. If it was asked for x first, the order of its answer cannot be known.
 _BOX_2D = re.compile(r"[\"']box_2d[\"']")
 
 
 @dataclass(frozen=True)
 class BoxAnswer:
     """
-    The boxes of an answer, px of the stored image.
+    The boxes of an answer, in pixels of the stored image.
 
     Attributes:
-        boxes (`tuple[Box, ...]`): Those that can be meant, each once, in their order.
-        failures (`tuple[str, ...]`): Why others cannot be.
+        boxes (`tuple[Box, ...]`): Plausible boxes, each once, in their order.
+        failures (`tuple[str, ...]`): Why the others are not plausible.
         is_empty (`bool`): Whether the answer is a list without a box.
     """
 
@@ -57,18 +57,21 @@ class BoxAnswer:
 
 def find_boxes(text: str, size: tuple[int, int], convention: str, resized: tuple[int, int] | None = None) -> BoxAnswer:
     """
-    All boxes in a text: in JSON, whole or cut off, in a fence or amid prose; in InternVL's or Qwen's tags; as four
-    numbers in brackets or alone on a line, as two corners in brackets each, or as `x_min=..., y_min=..., ...`.
+    Find all boxes in a text: in JSON, complete or cut off, in a code fence or amid prose; in InternVL's or Qwen's
+    tags; as four numbers in brackets or alone on a line, as two bracketed corners, or as `x_min=..., y_min=..., ...`.
 
-    Corners in another order stand for the same box. What reaches over a border of the image by one step of the
-    convention (a pixel, a thousandth, a hundredth of a fraction) is rounding and is cut off; by more, it cannot be
-    meant so and is a failure, as is a box without an area, and fractions where whole numbers are the convention.
+    Corners may come in any order. A box that leaves the image by at most one step of the convention (a pixel, a
+    thousandth, a hundredth for fractions) is taken as rounded and clipped; one that leaves it by more is a failure, as
+    are boxes without an area, and fractions where the convention has whole numbers.
 
     Args:
         text (`str`): A model's answer.
-        size (`tuple[int, int]`): Width and height of the stored image, px.
+        size (`tuple[int, int]`): Width and height of the stored image in pixels.
         convention (`str`): See [`~datasets_script.vlm.conventions.encode_box`].
-        resized (`tuple[int, int]`, *optional*): See there.
+        resized (`tuple[int, int]`, *optional*): See [`~datasets_script.vlm.conventions.encode_box`].
+
+    Returns:
+        `BoxAnswer`: The boxes, and why others could not be read.
     """
     if _BOX_2D.search(text):
         return BoxAnswer((), ('"box_2d" has y first in Gemini\'s boxes: which order is meant is not known',), False)
@@ -85,7 +88,7 @@ def find_boxes(text: str, size: tuple[int, int], convention: str, resized: tuple
 
 
 def _quadruples(text: str) -> Iterator[tuple[float, ...]]:
-    """What may be meant as a box, in the order of the text; of other than four numbers where it cannot be one."""
+    """Yield candidates for boxes in the order of the text; candidates with other than four numbers are failures."""
     found = [*_named(text), *_grouped(text)]
     found += [(match.start(), _numbers(match[1])) for match in _LINE.finditer(text)]
     yield from (values for _, values in sorted(found, key=lambda item: item[0]))
@@ -106,7 +109,7 @@ def _grouped(text: str) -> Iterator[tuple[int, tuple[float, ...]]]:
 
 
 def _joined(corners: list[re.Match[str]]) -> Iterator[tuple[int, tuple[float, ...]]]:
-    """Points in a row: two are corners; more may be a polygon; one alone is a point or a size."""
+    """Join points in a row: two are corners, more may be a polygon, one alone is a point or a size."""
     if len(corners) > 1:
         yield corners[0].start(), tuple(value for match in corners for value in _numbers(match[1]))
 
@@ -134,10 +137,17 @@ def meant_box(
     values: Sequence[float], size: tuple[int, int], convention: str, resized: tuple[int, int] | None = None
 ) -> Box:
     """
-    The box, px of the stored image, that numbers stand for. Arguments as of [`find_boxes`].
+    Compute the box that numbers in an answer stand for.
+
+    Args:
+        values (`Sequence[float]`): The numbers, corners in any order.
+        size, convention, resized: See [`find_boxes`].
+
+    Returns:
+        `tuple[float, float, float, float]`: The box in pixels of the stored image.
 
     Raises:
-        ValueError: they cannot be meant as a box of this image.
+        ValueError: The numbers cannot be a box of this image.
     """
     if len(values) != 4:
         raise ValueError(f"{len(values)} numbers are no box")
@@ -161,4 +171,5 @@ def meant_box(
 
 
 def shown(values: Sequence[float]) -> str:
+    """Write numbers for a message, at most eight of them."""
     return f"[{', '.join(f'{value:g}' for value in values[:8])}{', …' if len(values) > 8 else ''}]"

@@ -1,6 +1,6 @@
 """
-Whether an image has structural artifacts, where, and what is wrong: a vision-language model asked as in
-`artiagent predict`, its answers read as in `artiagent evaluate`.
+Detection of structural artifacts in images with a vision-language model, which is asked as by `artiagent predict` and
+whose answers are read as by `artiagent evaluate`.
 
 ```python
 from pathlib import Path
@@ -40,7 +40,7 @@ from .yes_no import AnswerError
 
 ImageInput = str | os.PathLike[str] | Image.Image
 
-# Where and why. They are asked of images that have artifacts by the model's own word.
+# Where and why: asked about images in which the model says there are artifacts.
 _FOLLOWING: tuple[Task, ...] = ("localization", "explanation")
 
 _OBJECT = re.compile(r"\{[^{}]*\}")
@@ -51,28 +51,30 @@ _LINE = re.compile(r"^[^\[\]\n]*(\[[^\[\]\n]*\])[\s:,.–-]*([^\[\]\n]+)$", re.M
 
 class ArtifactDetector:
     """
-    Finds structural artifacts in images. It is called as pipelines of transformers are: with an image for a
-    [`~datasets_script.schema.detection.Detection`], with a list for a list.
+    Detector of structural artifacts in images. Like pipelines of transformers, it takes an image and returns a
+    [`~datasets_script.schema.detection.Detection`], or takes a list and returns a list.
 
-    No checkpoint trained on these pairs has been published yet, and models that are not trained on such artifacts
-    rarely see them: the default is a base to train.
+    No checkpoint trained on these pairs has been published yet, and models that are not trained on them rarely see
+    such artifacts: the default model is a base for training.
 
     Args:
-        model (`str` or [`~datasets_script.vlm.VLM`], *optional*): A folder or the id of a repository on the Hub, of a
-            model or a PEFT adapter, to load as [`~datasets_script.vlm.LocalVLM`] with the arguments of its names; or
-            a model at hand, e.g. behind an endpoint ([`~datasets_script.vlm.EndpointVLM`]).
-        batch_size (`int`, *optional*, defaults to 4): Images whose questions are asked together.
-        coordinates (`str`, *optional*): How the model writes boxes, by default as it was trained to, see
-            [`~datasets_script.vlm.VLM.coordinates`].
-        min_pixels, max_pixels (`int`, *optional*): Bounds of Qwen2.5-VL's processor, by default its own.
-        ask_all (`bool`, *optional*, defaults to `False`): Ask where and why of every image, whatever the answer to
-            whether; the answers may contradict each other then.
-        max_new_tokens (`int`, *optional*): Longest answer; by default a length for each question.
+        model (`str` or [`~datasets_script.vlm.VLM`], *optional*): A folder, or the id of a repository on the Hub, of a
+            model or a PEFT adapter, which is loaded as a [`~datasets_script.vlm.LocalVLM`]; or a loaded model, e.g.
+            one behind an endpoint ([`~datasets_script.vlm.EndpointVLM`]).
+        revision, device, dtype, quantization (*optional*): Passed to [`~datasets_script.vlm.LocalVLM`]; unused if
+            `model` is loaded already.
+        batch_size (`int`, *optional*, defaults to 4): Number of images processed together.
+        coordinates (`str`, *optional*): Convention that the model writes boxes in; by default the one it was trained
+            on, see [`~datasets_script.vlm.VLM.coordinates`].
+        min_pixels, max_pixels (`int`, *optional*): Bounds of Qwen2.5-VL's processor; by default its own.
+        ask_all (`bool`, *optional*, defaults to `False`): Ask "where?" and "why?" about every image, even if the model
+            sees no artifact; the answers may then contradict each other.
+        max_new_tokens (`int`, *optional*): Maximum length of an answer; by default one for each question.
 
     Raises:
         ValueError: `batch_size` is below 1.
-        UserError: there are no such `coordinates`, or `min_pixels` is above `max_pixels`.
-        VLMUnavailable: the model cannot be had.
+        UserError: There are no such `coordinates`, or `min_pixels` is above `max_pixels`.
+        VLMUnavailable: The model cannot be loaded.
     """
 
     def __init__(
@@ -106,23 +108,28 @@ class ArtifactDetector:
 
     def __call__(self, images: ImageInput | list[ImageInput]) -> Detection | list[Detection]:
         """
+        Detect artifacts in an image, or in each image of a list.
+
         Args:
-            images (`str`, `os.PathLike`, `PIL.Image.Image`, or a list of them): Paths or images. Those that their
-                EXIF data turn are turned; boxes are in the pixels of the upright image.
+            images (`str`, `os.PathLike`, `PIL.Image.Image`, or a list of them): Paths or images. EXIF
+                orientation is applied; boxes are in pixels of the upright image.
 
         Returns:
             [`~datasets_script.schema.detection.Detection`], or a list of them in the order of `images`.
 
         Raises:
-            SourceError: a file cannot be read as an image.
-            VLMUnavailable: the model cannot be reached any more.
+            SourceError: A file cannot be read as an image.
+            VLMUnavailable: The model cannot be reached.
         """
         if isinstance(images, list):
             return list(self.stream(images))
         return self._detect([images])[0]
 
     def stream(self, images: Iterable[ImageInput]) -> Iterator[Detection]:
-        """What a call gives, one after the other, for any number of images: at most a batch of them is open."""
+        """
+        Detect artifacts in any number of images, yielding one [`~datasets_script.schema.detection.Detection`] after
+        the other. At most one batch of images is open at a time.
+        """
         waiting = iter(images)
         while batch := list(islice(waiting, self.batch_size)):
             yield from self._detect(batch)
@@ -131,15 +138,15 @@ class ArtifactDetector:
         images = [upright(image) for image in inputs]
         replies: list[dict[str, VLMAnswer]] = [{} for _ in images]
         self._ask(("detection",), images, replies)
-        flawed = [i for i, image in enumerate(images) if self.ask_all or self._read(image, replies[i]).has_artifact]
-        if flawed:
-            self._ask(_FOLLOWING, [images[i] for i in flawed], [replies[i] for i in flawed])
+        chosen = [i for i, image in enumerate(images) if self.ask_all or self._read(image, replies[i]).has_artifact]
+        if chosen:
+            self._ask(_FOLLOWING, [images[i] for i in chosen], [replies[i] for i in chosen])
         return [self._detection(image, of_image) for image, of_image in zip(images, replies, strict=True)]
 
     def _ask(
         self, tasks: Sequence[Task], images: Sequence[Image.Image], replies: Sequence[dict[str, VLMAnswer]]
     ) -> None:
-        """Adds the replies about each image to what there is of it."""
+        """Add the answers about each image to its replies."""
         asked = [(task, index) for task in tasks for index in range(len(images))]
         requests = [request(task, self.form.coordinates, images[index], self.max_new_tokens) for task, index in asked]
         for (task, index), reply in zip(asked, self.vlm.ask(requests), strict=True):
@@ -164,11 +171,11 @@ class ArtifactDetector:
 
 def upright(image: ImageInput) -> Image.Image:
     """
-    An image as a model is shown it: upright, 8-bit RGB.
+    Open an image as models are shown it: upright, in 8-bit RGB.
 
     Raises:
-        SourceError: a file cannot be read as an image, see
-            [`~datasets_script.utils.photos.open_source`]; it is named.
+        SourceError: A file cannot be read as an image, see [`~datasets_script.utils.photos.open_source`]; the message
+            names the file.
     """
     if isinstance(image, Image.Image):
         return to_rgb(ImageOps.exif_transpose(image))
@@ -180,14 +187,17 @@ def upright(image: ImageInput) -> Image.Image:
 
 def read_labels(text: str, size: tuple[int, int], form: BoxFormat) -> dict[Box, str]:
     """
-    What an answer to "where?" says of its boxes, each of which is one of
-    [`~datasets_script.detection.box_answers.find_boxes`]: the field `label` of its JSON object, InternVL's reference
+    Read the label of each box in an answer to "where?": the field `label` of its JSON object, InternVL's reference
     before it, or the rest of its line.
 
     Args:
         text (`str`): The answer.
-        size (`tuple[int, int]`): Width and height of the image, px.
-        form (`BoxFormat`): How boxes are written.
+        size (`tuple[int, int]`): Width and height of the image in pixels.
+        form (`BoxFormat`): Format of the boxes.
+
+    Returns:
+        `dict[tuple[float, float, float, float], str]`: Labels by box, as
+        [`~datasets_script.detection.box_answers.find_boxes`] returns it; boxes without a label are left out.
     """
     try:
         text = without_thinking(text)
@@ -201,7 +211,7 @@ def read_labels(text: str, size: tuple[int, int], form: BoxFormat) -> dict[Box, 
 
 
 def _labelled(text: str) -> Iterator[tuple[str, str]]:
-    """Parts of a text that hold a box, each with its label."""
+    """Yield the parts of a text that hold a box, each with its label."""
     objects = [match[0] for match in _OBJECT.finditer(text)]
     if objects:
         for part in objects:

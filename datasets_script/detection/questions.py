@@ -1,4 +1,4 @@
-"""What a model is asked of each image of a benchmark; one text for each question, with a version."""
+"""Questions to a model about an image of a benchmark: one text for each task, with a common version."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..vlm.conventions import find_convention
 
 Task = Literal["detection", "localization", "explanation", "classification"]
 TASKS: tuple[Task, ...] = get_args(Task)
-# Raise it when any of the texts changes.
+# Raise it when one of the texts changes.
 VERSION = "1"
 
-# What each of SynArtifact's classes means, in the order of their numbers.
+# Meanings of SynArtifact's classes, in the order of their numbers.
 _MEANINGS = (
     "letters or text that cannot be read or are malformed",
     "a person's or animal's face with an expression that is not natural",
@@ -63,11 +63,12 @@ _LENGTHS: dict[Task, int] = {"detection": 256, "localization": 1024, "explanatio
 
 def question(task: Task, coordinates: str) -> str:
     """
-    The text of a question. `WIDTH` and `HEIGHT` in it stand for those of the image, px.
+    Return the text of a question. `WIDTH` and `HEIGHT` in it stand for those of the image in pixels.
 
     Args:
         task (`str`): One of `TASKS`.
-        coordinates (`str`): The convention of boxes that the model is asked for.
+        coordinates (`str`): Box convention that the model shall answer in, one of
+            [`~datasets_script.vlm.conventions.CONVENTIONS`].
     """
     form = find_convention(coordinates).question
     texts: dict[Task, str] = {
@@ -80,7 +81,15 @@ def question(task: Task, coordinates: str) -> str:
 
 
 def request(task: Task, coordinates: str, image: Image.Image, max_new_tokens: int | None = None) -> VLMRequest:
-    """A question with its image, to be answered in free text of at most `max_new_tokens` (a length for each task)."""
+    """
+    Create the request that asks a question about an image, to be answered in free text.
+
+    Args:
+        task (`str`): One of `TASKS`.
+        coordinates (`str`): See [`question`].
+        image (`PIL.Image.Image`): RGB, as the model is shown it.
+        max_new_tokens (`int`, *optional*): Maximum length of the answer; by default one for each task.
+    """
     width, height = image.size
     prompt = question(task, coordinates).replace("WIDTH", str(width)).replace("HEIGHT", str(height))
     return VLMRequest(task, VERSION, prompt, (image,), None, max_new_tokens or _LENGTHS[task])

@@ -1,4 +1,4 @@
-"""Whether a text says that there are artifacts."""
+"""Reading whether a text says that there are artifacts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import takewhile
 
 
 class AnswerError(ValueError):
-    """An answer that cannot be used; the message says why."""
+    """An answer that cannot be used; the message gives the reason."""
 
 
 class UnsaidError(AnswerError):
@@ -25,8 +25,8 @@ _AFFIRMING = frozenset(
     "includes include see detect detected find found observe observed notice noticed identify identified spot spotted "
     "presents present visible yes".split()
 )
-# Words that may stand between a negation or a verb and its noun without a change of meaning. A negation before any
-# other word may be about something else ("the hand is not right and has artifacts"), so it is not understood.
+# Words that may stand between a negation or a verb and its noun without changing the meaning. A negation before any
+# other word may be about something else ("the hand is not right and has artifacts"), so it counts as not understood.
 _LINKS = (
     _AFFIRMING
     | _NOUNS
@@ -38,13 +38,13 @@ _LINKS = (
         "really likely probably following from".split()
     )
 )
-# Far more than a sentence has; a model that repeats one word without end has thousands.
+# Far more than any sentence has. Models that repeat one word endlessly produce thousands.
 _MOST_LINKS = 20
 _CONDITIONS = frozenset("if whether for".split())
 _AFTER = frozenset("present visible detected found seen noticeable apparent evident there observed".split())
-# What ends a denial after its noun: "artifacts are not present", "artifacts do not appear", "artifact-free".
+# Words that end a denial after its noun: "artifacts are not present", "artifacts do not appear", "artifact-free".
 _ENDS = _AFTER | frozenset("appear exist free".split())
-# What begins another statement about the noun: "artifacts that cannot be found in photos".
+# Words that begin another statement about the noun: "artifacts that cannot be found in photos".
 _JOINTS = frozenset("and or that".split())
 _PLACES = frozenset("in on around near at elsewhere with within along outside besides".split())
 _WHOLE = frozenset("image picture photo photograph it this here".split())
@@ -90,14 +90,18 @@ _WORD = re.compile(r"[a-z]+(?:'t)?")
 
 def read_yes_no(text: str) -> bool:
     """
-    Whether an answer says that there are artifacts.
+    Read whether an answer says that there are artifacts.
 
-    What is said outright decides: a field (`"has_artifact": false`, `Answer: Yes`), a line that is one word, or the
-    first word. Without that, or to confirm a first word, sentences such as "I do not see any visible artifacts" are
-    read. Where two of them differ, or a "no" goes on with "but" or "however", nothing is said.
+    Explicit answers decide: a field (`"has_artifact": false`, `Answer: Yes`), a line of a single word, or the first
+    word. Without one, or to confirm a first word, sentences such as "I do not see any visible artifacts" are read. If
+    two of these disagree, or a "no" continues with "but" or "however", the answer cannot be used.
+
+    Args:
+        text (`str`): The answer.
 
     Raises:
-        AnswerError: it says neither, both, or that it does not know.
+        UnsaidError: It says neither yes nor no.
+        AnswerError: It says both, is undecided, or cannot be understood.
     """
     if _BOTH.search(text):
         raise AnswerError("it says both yes and no")
@@ -127,11 +131,17 @@ def read_yes_no(text: str) -> bool:
 
 def statements(text: str) -> set[bool]:
     """
-    What the sentences of a text say of artifacts: `True` that there are some, `False` that there are none in the
-    image as a whole.
+    Collect what the sentences of a text say about artifacts.
+
+    Args:
+        text (`str`): The text.
+
+    Returns:
+        `set[bool]`: `True` if a sentence says that there are some, `False` if one says that the image as a whole has
+        none.
 
     Raises:
-        AnswerError: a sentence has a negation that is not understood.
+        AnswerError: A negation is not understood.
     """
     found = set()
     for sentence in re.split(r"[.!;\n]|\bbut\b|\bhowever\b", text.lower()):
@@ -152,7 +162,7 @@ def _statement(words: list[str], noun: int) -> bool | None:
     denied_after = any(map(_is_negator, tail))
     negations = sum(map(_is_negator, before)) + sum(map(_is_negator, tail))
     affirms = any(word in _AFFIRMING for word in before) or bool(_AFTER.intersection(tail))
-    # "There are artifacts, not seen in photos" denies nothing.
+    # "There are artifacts, not seen in photos" does not deny artifacts.
     is_mixed = any(map(_is_negator, after[len(tail) : len(tail) + 1])) or (
         denied_after and tail != ["free"] and (_ENDS.isdisjoint(tail) or not _VERBS.isdisjoint(before))
     )
@@ -164,14 +174,14 @@ def _statement(words: list[str], noun: int) -> bool | None:
 
 
 def _tail(after: list[str]) -> list[str]:
-    """What follows a noun and still speaks of it, such as "are not present"."""
+    """Return the words after a noun that still belong to its statement, such as "are not present"."""
     tail = list(takewhile(lambda word: (word in _LINKS | _ENDS or _is_negator(word)) and word not in _JOINTS, after))
     end = next((index for index, word in enumerate(tail) if word in _ENDS), len(tail))
     return tail[: end + 1]
 
 
 def _is_of_a_part(words: list[str], before: list[str]) -> bool:
-    """Whether a denial is of something in the image: "the face in this image has no artifacts"."""
+    """Return whether a denial is about something in the image: "the face in this image has no artifacts"."""
     subject = _IN_IMAGE.sub(" ", " ".join(words)).split()
     named = [word for word in subject if word not in _LINKS and not _is_negator(word)]
     return bool(named) and not _VERBS.isdisjoint(before) and _WHOLE_SUBJECTS.isdisjoint(subject)
@@ -182,7 +192,7 @@ def _is_negator(word: str) -> bool:
 
 
 def _is_elsewhere(after: list[str]) -> bool:
-    """Whether what follows "no artifacts" names a place that is not the whole image."""
+    """Return whether the words after "no artifacts" name a place that is not the whole image."""
     return bool(after) and after[0] in _PLACES and not _WHOLE.intersection(after[1:6])
 
 
@@ -192,6 +202,8 @@ def _decided(text: str) -> set[bool]:
 
 
 def _after_negation(text: str) -> str:
-    """From the first negation on: "although it is stylised, there are no artifacts" takes nothing back."""
+    """
+    Return the text from its first negation: "although it is stylised, there are no artifacts" takes nothing back.
+    """
     negation = re.search(r"\b(?:no|not|without|free|lacks?|none|cannot|\w+n't)\b", text, re.IGNORECASE)
     return text[negation.start() :] if negation else text

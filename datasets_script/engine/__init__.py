@@ -1,1 +1,1 @@
-"""Run the stages over a folder of photos, shard by shard, in any number of processes."""
+"""The synthesis engine: runs the stages over a folder of photos, shard by shard, in any number of processes."""

@@ -1,5 +1,6 @@
 """
-The synthesis as a step of datatrove's pipelines, for its executors: Slurm, Ray, or local processes (extra: `cluster`).
+The synthesis as a datatrove pipeline step, for datatrove's executors: Slurm, Ray, or local processes (extra:
+`cluster`).
 """
 
 from __future__ import annotations
@@ -28,12 +29,11 @@ _EXECUTORS: dict[str, type[PipelineExecutor]] = {
 
 class SynthesizeShards(PipelineStep):
     """
-    All stages over the shards of one task, which is a rank of the run. Documents that come in are passed on; what is
-    made goes to the run's folder.
+    Pipeline step that runs all stages over the shards of one task, which is a rank of the run. Incoming documents are
+    passed on; pairs are written to the run's folder.
 
     Args:
-        plan (`RunPlan`): What is to be run. It travels to the tasks, which may begin in another folder, so its paths
-            should be absolute.
+        plan (`RunPlan`): The run. Its paths should be absolute, because a task may start in another folder.
     """
 
     name = "synthesize"
@@ -52,21 +52,21 @@ class SynthesizeShards(PipelineStep):
 
 def run_executor(name: str, plan: RunPlan, tasks: int, options: dict[str, Any]) -> None:
     """
-    Hand a run to an executor; return when it is done (local, Ray) or queued (Slurm). The executor's own logs go to
+    Run a plan on an executor; return when it is done (local, Ray) or queued (Slurm). The executor's own logs go to
     `logs/datatrove` in the run's folder.
 
     Args:
         name (`str`): `"local"`, `"slurm"` or `"ray"`.
-        plan (`RunPlan`): What is to be run.
-        tasks (`int`): Ranks of the run, at most as many as shards.
+        plan (`RunPlan`): The run.
+        tasks (`int`): Number of tasks, each a rank of the run. More tasks than shards leave some without work.
         options (`dict`): Further arguments of the executor, such as `time` and `partition` for Slurm.
 
     Raises:
-        UserError: as [`RunPlan.check`], or the executor has no such option, needs one more, or cannot use its value.
+        UserError: See [`RunPlan.check`]; or an option is unknown, missing, or of a wrong type.
     """
     plan = plan.absolute()
     plan.check()
-    # What is done the run's own markers tell: datatrove would skip the tasks of a run with other settings.
+    # The run's own markers tell what is finished: datatrove would also skip tasks of a run with other settings.
     settings = {"logging_dir": str(plan.out / "logs" / "datatrove"), "skip_completed": False, **options}
     try:
         executor = _EXECUTORS[name](pipeline=[SynthesizeShards(plan)], tasks=tasks, **settings)

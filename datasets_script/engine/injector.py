@@ -1,4 +1,4 @@
-"""Loads a model and makes the clean image and the artifact variants of one photo, whatever the model is."""
+"""Loading of a diffusion model, and injection of artifacts into photos with it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,19 @@ logger = logging.getLogger(__name__)
 
 
 class ModelLoadError(UserError, OSError):
-    """The model named by the user could not be loaded."""
+    """Error for a diffusion model that cannot be loaded or used."""
 
 
 @dataclass(frozen=True, eq=False)
 class InjectionJob:
-    """One photo as the model sees it, the mapping of each artifact variant, and its caption."""
+    """
+    Input of the injection for one photo.
+
+    Attributes:
+        photo (`PIL.Image.Image`): Photo as the model sees it, RGB.
+        mappings (`Sequence[PatchMapping]`): Patch mapping of each artifact variant.
+        caption (`str`): Caption of the photo.
+    """
 
     photo: Image.Image
     mappings: Sequence[PatchMapping]
@@ -40,7 +47,7 @@ class InjectionJob:
 
 @dataclass(frozen=True, eq=False)
 class Injected:
-    """The clean image of one photo and its artifact variants, all RGB and of the photo's size."""
+    """Clean image of one photo and its artifact variants, all RGB and of the photo's size."""
 
     clean: Image.Image
     flawed: list[Image.Image]
@@ -48,16 +55,17 @@ class Injected:
 
 class Injector:
     """
-    A loaded pipeline with its settings.
+    Loaded pipeline with its settings.
 
     Args:
         model (`str`): `"embedded"`, a folder, or the id of a repository on the Hub.
-        settings (`InjectionSettings`): Used for every image.
+        settings (`InjectionSettings`): Settings for all images.
         revision (`str`, *optional*): Branch, tag or commit of a Hub repository.
-        device (`str`, *optional*): Defaults to CUDA where there is one, with bfloat16 for all but the embedded model.
+        device (`str`, *optional*): Device; by default CUDA if available, else the CPU. On CUDA, all models but the
+            embedded one run in bfloat16.
 
     Raises:
-        ModelLoadError: there is no such checkpoint, it cannot be had, or the pipeline cannot use it.
+        ModelLoadError: The checkpoint does not exist, cannot be downloaded, or does not work with the pipeline.
     """
 
     def __init__(
@@ -78,34 +86,39 @@ class Injector:
                 pipeline = ArtifactInjectionPipeline.from_pretrained(folder, dtype=dtype)
         except OSError as error:
             raise ModelLoadError(
-                "`model` must be 'embedded', a folder of a checkpoint or the id of one on the Hub, "
-                f"got {model!r}: {error}"
+                f"`model` must be 'embedded', a folder with a checkpoint, or a Hub id, got {model!r}: {error}"
             ) from error
         try:
             pipeline.check_model(settings.allow_distilled)
         except ValueError as error:
-            raise ModelLoadError(f"`model` {model!r} cannot be used: {error}") from error
+            raise ModelLoadError(f"`model` must be one that the pipeline can use, got {model!r}: {error}") from error
         try:
             self.pipeline = pipeline.to(device)
         except (RuntimeError, AssertionError) as error:
-            raise ModelLoadError(f"`device` must be one that torch can use, got {device!r}: {error}") from error
+            raise ModelLoadError(f"`device` must be available to torch, got {device!r}: {error}") from error
         self.pipeline.set_progress_bar_config(disable=True)
         self.settings = settings
         default = EMBEDDED if embedded else "paper"
         self.preset = PRESETS[default if settings.preset == "auto" else settings.preset]
         self.num_inference_steps = settings.num_inference_steps or self.preset.num_inference_steps
         self.sample_size: int | None = self.pipeline.vae.config.sample_size if embedded else None
-        """Side of the square the model was trained on, in pixels, if it takes no other size."""
+        """Side, in pixels, of the square images that the model is limited to, or `None`."""
         self.num_function_evaluations = 0
-        """Evaluations of the transformer so far, each counted once for every row of its batch."""
+        """NFE so far."""
 
     def inject(self, jobs: Sequence[InjectionJob]) -> list[Injected]:
         """
-        Runs the pipeline once for all jobs whose photos have one size. Where the accelerator's memory does not
-        suffice for one photo with all its variants, they are taken in halves.
+        Make the images of several jobs. Photos of the same size go through the pipeline in one batch. If a single
+        photo with all its variants does not fit into memory, its variants are injected in halves.
+
+        Args:
+            jobs (`Sequence[InjectionJob]`): Photos with the mappings of their variants.
+
+        Returns:
+            `list[Injected]`: Images of each job, in order.
 
         Raises:
-            torch.OutOfMemoryError: it does not suffice for several photos, or for one with one variant.
+            torch.OutOfMemoryError: Several photos, or one with one variant, do not fit into the device's memory.
         """
         by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, job in enumerate(jobs):
@@ -122,7 +135,7 @@ class Injector:
             job, half = jobs[0], len(jobs[0].mappings) // 2
             if len(jobs) > 1 or not half:
                 raise
-            logger.warning("inject: out of memory with %d variants, taking them in halves", len(job.mappings))
+            logger.warning("inject: out of memory with %d variants, injecting them in halves", len(job.mappings))
             torch.cuda.empty_cache()
             first, second = (
                 self._inject_of_one_size([InjectionJob(job.photo, mappings, job.caption)])[0]
@@ -138,8 +151,15 @@ class Injector:
         self, photos: list[Image.Image], mappings: list[list[PatchMapping]], captions: list[str]
     ) -> ArtifactInjectionOutput:
         """
-        Runs the pipeline for all variants of photos of one size; captions are dropped for models without text
-        encoders.
+        Run the pipeline on photos of one size.
+
+        Args:
+            photos (`list[PIL.Image.Image]`): Photos, RGB, all of the same size.
+            mappings (`list[list[PatchMapping]]`): Patch mappings of the variants of each photo.
+            captions (`list[str]`): Caption of each photo; unused by models without text encoder.
+
+        Returns:
+            `ArtifactInjectionOutput`: Output of the pipeline.
         """
         steps = self.num_inference_steps
         output: ArtifactInjectionOutput = self.pipeline(
@@ -159,7 +179,7 @@ class Injector:
 
 @contextmanager
 def _without_progress_bar() -> Iterator[None]:
-    """Hide diffusers' bar of loaded components, which would stand above the run's own line of progress."""
+    """Hide diffusers' progress bar for loading, which would clutter the run's own."""
     enabled = diffusers_logging.is_progress_bar_enabled()
     diffusers_logging.disable_progress_bar()
     try:

@@ -1,9 +1,17 @@
 """
-What a run has done so far, read from its folder: the marker of each finished shard, added up.
+Counts of what a run has done so far, added up over the markers of its finished shards.
 
-A run's folder holds `run.json` (settings, versions, counts), `sources.jsonl`, `data/*.parquet`, `shards/*.json` (the
-markers, each written last), `rejected.jsonl` (at the end), `barred.json` (photos that killed a worker), `logs/`
-(what each rank did), `.locks/` and, of `artiagent synthesize`, `config.yaml` (its options).
+The folder of a run holds:
+
+- `run.json`: settings, versions and, at the end, counts;
+- `sources.jsonl`: names of the source photos;
+- `data/*.parquet`: pairs, one file per shard;
+- `shards/*.json`: marker of each finished shard with its counts, written after its pairs;
+- `rejected.jsonl`: all rejections, written at the end;
+- `barred.json`: photos that killed a worker and are skipped;
+- `logs/`: event log of each rank;
+- `config.yaml`: options of `artiagent synthesize`;
+- `.locks/`: lock files.
 """
 
 from __future__ import annotations
@@ -19,7 +27,7 @@ from typing import Any, Literal
 from ..schema.pair import Artifact, Pair, Rejection
 
 
-# Of each accepted artifact, for the summary's medians.
+# Scores recorded for each accepted artifact, for the medians in the summary.
 SUMMARY_SCORES: tuple[Literal["change_inside", "change_outside", "psnr_outside"], ...] = (
     "change_inside",
     "change_outside",
@@ -30,15 +38,16 @@ SUMMARY_SCORES: tuple[Literal["change_inside", "change_outside", "psnr_outside"]
 @dataclass
 class Totals:
     """
-    Counts of a shard, or of several added up.
+    Counts of a shard, or sums of several.
 
     Attributes:
-        sources, pairs, rejections (`int`): Photos done with, pairs written, rejections on record.
-        accepted, discarded (`Counter[str]`): Artifacts made and kept, or made and not kept, by `"type/tool/kernel"`.
-        rejected_at (`Counter[str]`): All rejections by stage.
-        counters (`Counter[str]`): Evaluations of the transformer, requests and tokens of the VLM.
+        sources, pairs, rejections (`int`): Numbers of processed photos, written pairs and recorded rejections.
+        accepted, discarded (`Counter[str]`): Artifacts that were made and accepted, or made and rejected, by
+            `"type/tool/kernel"`.
+        rejected_at (`Counter[str]`): Rejections by stage.
+        counters (`Counter[str]`): NFE, and requests and tokens of the VLM, by name.
         seconds (`float`): Time spent.
-        scores (`dict[str, array]`): `SUMMARY_SCORES` of the accepted artifacts one after another, by type.
+        scores (`dict[str, array]`): `SUMMARY_SCORES` of all accepted artifacts by type, concatenated.
     """
 
     sources: int = 0
@@ -52,7 +61,7 @@ class Totals:
     scores: dict[str, array[float]] = field(default_factory=lambda: defaultdict(lambda: array("f")))
 
     def count(self, pairs: Sequence[Pair], rejections: Sequence[Rejection]) -> None:
-        """Counts one photo with what came of it."""
+        """Count one photo with its pairs and rejections."""
         self.sources += 1
         self.pairs += len(pairs)
         self.rejections += len(rejections)
@@ -70,7 +79,7 @@ class Totals:
             self.scores[artifact.type].extend(artifact.scores[name] for name in SUMMARY_SCORES)
 
     def merge(self, other: Totals) -> None:
-        """Add what another one has counted."""
+        """Add the counts of another object."""
         for name in ("sources", "pairs", "rejections", "seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("accepted", "discarded", "rejected_at", "counters"):
@@ -79,7 +88,7 @@ class Totals:
             self.scores[kind].extend(values)
 
     def add(self, record: dict[str, Any]) -> None:
-        """Adds what [`as_dict`] gave."""
+        """Add the counts in a dictionary made by [`as_dict`]."""
         for name in ("sources", "pairs", "rejections", "seconds"):
             setattr(self, name, getattr(self, name) + record[name])
         for name in ("accepted", "discarded", "rejected_at", "counters"):
@@ -88,7 +97,7 @@ class Totals:
             self.scores[kind].extend(values)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-serialisable."""
+        """Return the counts as a JSON-serialisable dictionary."""
         return {
             "sources": self.sources,
             "pairs": self.pairs,
@@ -102,7 +111,7 @@ class Totals:
         }
 
     def by_type(self, counts: Counter[str]) -> Counter[str]:
-        """`accepted` or `discarded` by type alone."""
+        """Return `counts`, such as `accepted`, summed by type."""
         total: Counter[str] = Counter()
         for kind, count in counts.items():
             total[kind.partition("/")[0]] += count
@@ -110,7 +119,7 @@ class Totals:
 
     @property
     def acceptance(self) -> dict[str, dict[str, int]]:
-        """`{"type/tool/kernel": {"made": …, "accepted": …}}`."""
+        """Return made and accepted artifacts as `{"type/tool/kernel": {"made": …, "accepted": …}}`."""
         kinds = sorted({*self.accepted, *self.discarded})
         return {
             kind: {"made": self.accepted[kind] + self.discarded[kind], "accepted": self.accepted[kind]}
@@ -119,18 +128,18 @@ class Totals:
 
 
 def marker(out: Path, shard: int) -> Path:
-    """The file that says that a shard is finished."""
+    """Return the path of the file that marks a shard as finished."""
     return out / "shards" / f"{shard:05d}.json"
 
 
 def read_markers(out: Path) -> Iterator[dict[str, Any]]:
-    """The records of all finished shards, in order."""
+    """Yield the markers of all finished shards, in order."""
     for path in sorted((out / "shards").glob("*.json")):
         yield json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_totals(out: Path) -> Totals:
-    """What all finished shards add up to."""
+    """Sum the counts of all finished shards."""
     totals = Totals()
     for record in read_markers(out):
         totals.add(record)
@@ -138,12 +147,13 @@ def read_totals(out: Path) -> Totals:
 
 
 def read_rejected(out: Path) -> Iterator[dict[str, Any]]:
-    """The rejections of all finished shards."""
+    """Yield the rejections of all finished shards."""
     for record in read_markers(out):
         yield from record["rejected"]
 
 
 def json_lines(records: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield each record as a line of JSON."""
     for record in records:
         yield json.dumps(record, ensure_ascii=False) + "\n"
 

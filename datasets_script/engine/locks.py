@@ -1,4 +1,4 @@
-"""Which processes are at work on a run: a lock for each rank, which ends with the process, however it ends."""
+"""Locks that tell which ranks are working on a run; a lock is released when its process ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from filelock import FileLock, Timeout
 from ..utils.errors import UserError
 
 
-# Others hold a lock for a moment when they look whether it is held.
+# A process that checks whether a lock is held holds it itself for a moment.
 _SECONDS_TO_PROBE = 2.0
 
 
 class RunBusyError(UserError, RuntimeError):
-    """Another process is at work on the same shards."""
+    """Error for work that another process is already doing."""
 
 
 def lock_folder(out: Path) -> Path:
+    """Create the folder of a run's lock files, and return it."""
     folder = out / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -28,23 +29,31 @@ def lock_folder(out: Path) -> Path:
 @contextmanager
 def holding_rank(out: Path, rank: int, world_size: int) -> Iterator[None]:
     """
-    Keeps other processes from the same shards, until the end of the block or of the process, however it ends.
+    Keep other processes from the same shards until the block or the process ends.
+
+    Args:
+        out (`Path`): Folder of the run.
+        rank (`int`): Number of this process among all that share the run, from 0.
+        world_size (`int`): Number of processes that share the run.
 
     Raises:
-        RunBusyError: another process has this rank, or works with another world size.
+        RunBusyError: Another process has this rank, or works with another world size.
     """
     name = f"rank-{rank:05d}-of-{world_size:05d}.lock"
     lock = FileLock(lock_folder(out) / name)
     try:
         lock.acquire(timeout=_SECONDS_TO_PROBE)
     except Timeout:
-        raise RunBusyError(f"another process is already at work on '{out}' as rank {rank} of {world_size}") from None
+        raise RunBusyError(
+            f"'{out}' must have one process per rank, but another is already working on it as rank {rank} of "
+            f"{world_size}; wait for it, or stop it"
+        ) from None
     try:
         for other in working_ranks(out):
             if other[1] != world_size:
                 raise RunBusyError(
-                    f"another process is at work on '{out}' as rank {other[0]} of {other[1]}, so this one cannot be "
-                    f"rank {rank} of {world_size}; stop it first, or give the same world size"
+                    f"world size must be {other[1]} while another process works on '{out}' as rank {other[0]} of "
+                    f"{other[1]}, got {world_size}; stop that process first, or give the same world size"
                 )
         yield
     finally:
@@ -52,7 +61,7 @@ def holding_rank(out: Path, rank: int, world_size: int) -> Iterator[None]:
 
 
 def working_ranks(out: Path) -> list[tuple[int, int]]:
-    """`(rank, world_size)` of the processes that are at work on a run."""
+    """Return `(rank, world_size)` of each process that is working on the run in `out`."""
     held: list[tuple[int, int]] = []
     if not (out / ".locks").is_dir():
         return held

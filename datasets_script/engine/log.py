@@ -1,4 +1,4 @@
-"""What a rank does, as JSON lines that other programs can follow, and the line of progress made of them."""
+"""Event log of each rank, as JSON lines that other programs can follow, and the progress bar that reads it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from diffusers_artifact.artifact_types import RECORDS
 
 class RunLog(logging.Handler):
     """
-    The log of one rank, `logs/rank-00000.jsonl`: one object a line with `time` (UTC), `event` and what belongs to it.
-    As a logging handler it also takes warnings of the package, as events of that name.
+    Event log of one rank, `logs/rank-00000.jsonl`. Each line is a JSON object with `time` (UTC), `event` and the
+    event's own fields. It is also a logging handler: warnings of the package become events named `warning`.
+
+    Args:
+        out (`Path`): Folder of the run.
+        rank (`int`): Number of the process.
     """
 
     def __init__(self, out: Path, rank: int) -> None:
@@ -27,9 +31,10 @@ class RunLog(logging.Handler):
         self.path = log_path(out, rank)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("a", encoding="utf-8")
-        self._file.write("\n")  # ends a line that was torn when the rank was killed
+        self._file.write("\n")  # ends a line left incomplete when the rank was killed
 
     def write(self, event: str, **content: Any) -> None:
+        """Append an event with its fields."""
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **content}
         self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self._file.flush()
@@ -43,24 +48,26 @@ class RunLog(logging.Handler):
 
 
 def log_path(out: Path, rank: int) -> Path:
+    """Return the path of a rank's log in the folder of a run."""
     return out / "logs" / f"rank-{rank:05d}.jsonl"
 
 
 def parse_events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The events in a log's lines, but for a line that was torn when its rank was killed."""
+    """Yield the events in the lines of a log, without lines left incomplete when the rank was killed."""
     for line in lines:
         with suppress(ValueError):
             yield json.loads(line)
 
 
 class LogTail:
-    """Reads the events that are appended to a rank's log from now on."""
+    """Reader of the events appended to a log after its creation."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.position = path.stat().st_size if path.exists() else 0
 
     def read(self) -> Iterator[dict[str, Any]]:
+        """Yield the events appended since the last call."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
@@ -74,11 +81,12 @@ class LogTail:
 
 class ProgressLine:
     """
-    One line of progress: photos, pairs a second, and what was kept of what was made by type.
+    Progress bar over photos, with pairs per second and, by type, accepted out of made artifacts.
 
     Args:
-        total, done (`int`): Photos of the run, and those that were finished before.
-        shown (`bool`, *optional*, defaults to `True`): Whether to write it at all.
+        total (`int`): Photos of the run.
+        done (`int`): Photos that were finished before.
+        shown (`bool`, *optional*, defaults to `True`): Whether to show the bar.
     """
 
     def __init__(self, total: int, done: int, shown: bool = True) -> None:
@@ -86,7 +94,7 @@ class ProgressLine:
         self.pairs, self.kept, self.made = 0, Counter[str](), Counter[str]()
 
     def take(self, event: dict[str, Any]) -> None:
-        """Takes one event of a log."""
+        """Advance by one event of a log; events other than `sample` are ignored."""
         if event["event"] != "sample":
             return
         self.pairs += event["pairs"]
@@ -98,9 +106,9 @@ class ProgressLine:
         self.bar.set_postfix_str(f"{self.pairs} pairs, {rate:.2f}/s; kept {' '.join(kinds)}", refresh=False)
         self.bar.update()
 
-    def take_back(self, photographs: int) -> None:
-        """Photos of a shard that was not finished have to be done again."""
-        self.bar.update(-photographs)
+    def take_back(self, photos: int) -> None:
+        """Go back by photos that have to be processed again, as their shard was not finished."""
+        self.bar.update(-photos)
 
     def close(self) -> None:
         self.bar.close()

@@ -1,4 +1,4 @@
-"""What is to be run, on what, and how the work is divided: everything about a run but the loaded models."""
+"""Plan of a run: its photos, settings, backends and division of work, before any model is loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..agents.perception.backends import PerceptionSpec
+from ..schema.run_record import RUN_FILE
 from ..utils.errors import ArgumentError, check_at_least
 from ..utils.photos import list_sources
 from ..vlm.spec import VLMSpec
@@ -19,33 +20,33 @@ if TYPE_CHECKING:
     from .run import Run
 
 
-# Photos that are perceived, and pairs explained, together where there is a vision-language model: enough for an
-# endpoint to work on several at once.
+# Default batch size of perception and explanation with a vision-language model, so that an endpoint gets parallel
+# requests.
 PERCEPTION_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
 class RunPlan:
     """
-    A run before anything is loaded. It can be pickled: the command line, worker processes, the tasks of an executor
-    and a notebook all open their run from one.
+    Plan of a run. The command line, worker processes, executor tasks and notebooks all open their run from a plan,
+    which can be pickled.
 
     Args:
         source (`pathlib.Path`): Folder of photos, searched recursively.
-        out (`pathlib.Path`): Folder to write, outside `source`. A run already there is continued.
-        settings (`RunSettings`, *optional*): What the pairs depend on.
-        perception (`PerceptionSpec`, *optional*): Backend that finds entities and parts, and its annotations.
-        vlm (`VLMSpec`, *optional*): Vision-language model that names, judges and explains. Without one, annotations
-            or detectors name, measures judge and templates explain.
-        names (`tuple[str, ...]`, *optional*): Photos to take, relative to `source` with forward slashes; by default
-            all files of the folder but the annotations.
-        limit (`int`, *optional*): Take only the first photos of the folder.
-        device (`str`, *optional*): Device of all models that have none of their own; by default CUDA where there is
-            one, else the CPU. Workers and tasks take the CUDA devices in turn.
-        batch_size (`int`, *optional*, defaults to 1): Photos injected together. Above 1 pixels may differ by one grey
-            level, as sums are taken in another order.
-        perception_batch_size (`int`, *optional*): Photos perceived, and pairs explained, together; by default 8 with
-            a vision-language model, else 1.
+        out (`pathlib.Path`): Folder to write, outside `source`. An existing run there is resumed.
+        settings (`RunSettings`, *optional*): Settings that the pairs depend on.
+        perception (`PerceptionSpec`, *optional*): Backend that finds entities and parts, with its options.
+        vlm (`VLMSpec`, *optional*): Vision-language model that names entities, and judges and explains artifacts.
+            Without one, names come from annotations or a detector, image metrics judge, and templates explain.
+        names (`tuple[str, ...]`, *optional*): Photos to use, relative to `source` with forward slashes; by default
+            all files of the folder except the annotations.
+        limit (`int`, *optional*): Use only the first `limit` photos of the folder.
+        device (`str`, *optional*): Device of all models without one of their own; by default CUDA if available, else
+            the CPU. Workers and tasks use the CUDA devices in turn.
+        batch_size (`int`, *optional*, defaults to 1): Photos per batch of injection. Above 1, pixels may differ by one
+            grey level, because sums are taken in another order.
+        perception_batch_size (`int`, *optional*): Photos per batch of perception and of explanation; by default 8
+            with a vision-language model, else 1.
         processes (`int`, *optional*, defaults to 1): Worker processes on this machine.
     """
 
@@ -63,24 +64,26 @@ class RunPlan:
 
     def check(self) -> list[str]:
         """
-        Check what can be known before a model is loaded.
+        Check everything that can be checked before a model is loaded.
 
         Returns:
-            `list[str]`: The source ids, in order.
+            `list[str]`: Source ids, in order.
 
         Raises:
-            UserError: a folder, number or name that cannot be used, missing annotations, or no photo at all.
+            UserError: A folder, number or file name is invalid, annotations are missing, or there is no photo.
         """
         if not self.source.is_dir():
             raise ArgumentError(f"`source` must be a folder of photos, got '{self.source}'")
         if self.out.exists() and not self.out.is_dir():
             raise ArgumentError(f"`out` must be a folder, got the file '{self.out}'")
-        # Of a few files by name none is taken for a photo that is not meant.
+        # With `names`, files in `out` cannot be taken for photos.
         if self.names is None and self.source.resolve() in (out := self.out.resolve(), *out.parents):
-            raise ArgumentError(f"`out` must lie outside `source`, whose files are taken for photos, got '{self.out}'")
+            raise ArgumentError(
+                f"`out` must lie outside `source`, whose files all count as photos, got '{self.out}'; choose another "
+                "folder"
+            )
         for name in ("processes", "batch_size", "perception_batch_size", "limit"):
             check_at_least(name, getattr(self, name))
-        self.settings.injection.check()
         self.perception.check(self.source, self.vlm is not None)
         return self._source_ids()
 
@@ -89,15 +92,15 @@ class RunPlan:
         Load the models and open the run.
 
         Args:
-            rank (`int`, *optional*, defaults to 0): Number of this process among all that share the run.
-            world_size (`int`, *optional*, defaults to 1): How many there are.
+            rank (`int`, *optional*, defaults to 0): Number of this process among all that share the run, from 0.
+            world_size (`int`, *optional*, defaults to 1): Number of processes that share the run.
 
         Returns:
-            `Run`: Call `execute()` on it.
+            `Run`: The opened run, ready for `execute()`.
 
         Raises:
-            UserError: as [`check`], a model that cannot be loaded, or a run in `out` with other settings.
-            VLMUnavailable: the vision-language model cannot be loaded.
+            UserError: See [`check`]; or a model cannot be loaded, or `out` holds a run with other settings.
+            VLMUnavailable: The vision-language model cannot be loaded.
         """
         from .injector import Injector
         from .run import Run
@@ -114,37 +117,37 @@ class RunPlan:
         return Run(self.out, self.source, sources, synthesizer, rank, world_size)
 
     def for_rank(self, rank: int) -> RunPlan:
-        """Choose the device of a worker or task: the one that was asked for, else the CUDA devices in turn."""
+        """Return the plan with the device of one worker or task: `device` if set, else the CUDA devices in turn."""
         from torch import cuda
 
         devices = cuda.device_count()
         return replace(self, device=self.device or (f"cuda:{rank % devices}" if devices else "cpu"))
 
     def one_by_one(self) -> RunPlan:
-        """Take one photo at a time, so that a fault has one photo to blame."""
+        """Return the plan with batches of one photo, so that a fault can be traced to a single photo."""
         return replace(self, batch_size=1, perception_batch_size=1)
 
     def absolute(self) -> RunPlan:
-        """Name folders and files so that a process may begin in another folder."""
+        """Return the plan with absolute paths, for a process that starts in another folder."""
         annotations = self.perception.annotations
         perception = replace(self.perception, annotations=annotations and annotations.absolute())
         vlm = self.vlm and replace(self.vlm, cache=self.vlm.cache and self.vlm.cache.absolute())
         return replace(self, source=self.source.absolute(), out=self.out.absolute(), perception=perception, vlm=vlm)
 
     def beside_existing(self) -> RunPlan:
-        """Write to the first of out, out-2, out-3, … that holds no run, for a run that must not continue another."""
+        """Return the plan with the first unused folder of out, out-2, out-3, …, so that it resumes no other run."""
         out = self.out.resolve()
-        if (out / "run.json").exists():
+        if (out / RUN_FILE).exists():
             out = next(path for number in count(2) if not (path := out.with_name(f"{out.name}-{number}")).exists())
         return replace(self, out=out)
 
     def _source_ids(self) -> list[str]:
         sources = self._listed()
-        odd = next((name for name in sources if _has_half_characters(name)), None)
+        odd = next((name for name in sources if _has_surrogates(name)), None)
         if odd is not None:
-            raise ArgumentError(f"names of photos must be UTF-8, rename {odd!r}")
+            raise ArgumentError(f"`source` must hold photos with names in UTF-8, got {odd!r}; rename it")
         if self.limit is not None:
-            if (self.out / "sources.jsonl").exists():  # what the run began with may have vanished since
+            if (self.out / "sources.jsonl").exists():  # photos of the run may have been removed since it began
                 sources = sorted({*sources, *read_sources(self.out)})
             sources = sources[: self.limit]
         if not sources:
@@ -158,6 +161,6 @@ class RunPlan:
         return [name for name in list_sources(self.source) if self.source / name != annotations]
 
 
-def _has_half_characters(name: str) -> bool:
-    """Whether a file's name has bytes that are no UTF-8, which Python keeps as half characters."""
+def _has_surrogates(name: str) -> bool:
+    """Return whether a file name has bytes that are not UTF-8, which Python turns into lone surrogates."""
     return any("\ud800" <= character <= "\udfff" for character in name)

@@ -1,6 +1,6 @@
 """
-Runs the stages over a folder of photos and writes the dataset, shard by shard, so that it can be stopped at any
-moment and continued, by any number of processes.
+A run: all stages over a folder of photos, written shard by shard, so that it can be stopped at any moment and resumed
+by any number of processes.
 """
 
 from __future__ import annotations
@@ -32,37 +32,34 @@ from ..utils.files import replacing, write_json
 from .ledger import Totals, json_lines, marker, read_markers, read_rejected, read_totals
 from .locks import holding_rank, lock_folder
 from .log import ProgressLine, RunLog
-from .shards import RunMismatchError, Shards, _recorded_sources, read_barred
+from .shards import RunMismatchError, Shards, read_barred, recorded_sources
 from .stages import Sample
 from .synthesizer import Synthesizer
 
 
-# So many photos in a row that fail unexpectedly, or whose answers cannot be read, mean that it is not the
-# photos.
+# After this many photos in a row with an unexpected error or an unreadable answer, the cause is not the photos.
 MAX_FAILURES_IN_A_ROW = 20
-
-# Rows that wait in memory until they are written as one row group.
-_ROWS_AT_ONCE = 16
 
 
 class RunAborted(StoppedError):
-    """The run would only fail on; finished shards are kept and it can be continued."""
+    """Error for a run that would keep failing; finished shards are kept and the run can be resumed."""
 
 
 class Run:
     """
-    A run of the synthesis in an output folder; [`datasets_script.engine.ledger`] tells what is in it.
+    Run of the synthesis in an output folder, whose files [`datasets_script.engine.ledger`] lists.
 
     Args:
-        out (`Path`): Output folder. A run already there with the same settings is continued.
-        source_folder (`Path`): Where the photos are.
+        out (`Path`): Output folder. An existing run there with the same settings is resumed.
+        source_folder (`Path`): Folder of the photos.
         sources (`Sequence[str]`): Source ids, in order.
-        synthesizer (`Synthesizer`): Makes the pairs.
-        rank, world_size (`int`): This process and how many there are; it takes every `world_size`-th shard. Any later
-            run may have another world size.
+        synthesizer (`Synthesizer`): Chain of stages that makes the pairs.
+        rank (`int`, *optional*, defaults to 0): Number of this process, from 0. It makes every `world_size`-th shard.
+        world_size (`int`, *optional*, defaults to 1): Number of processes that share the run. It may differ when the
+            run is resumed.
 
     Raises:
-        RunMismatchError: the folder holds a run with other settings, versions or sources.
+        RunMismatchError: The folder holds a run with other settings, versions or sources.
     """
 
     def __init__(
@@ -77,15 +74,16 @@ class Run:
         self.out, self.synthesizer, self.rank, self.world_size = out, synthesizer, rank, world_size
         self.failures_in_a_row = 0
         self.shards_in_doubt: list[int] = []
-        """Finished since the latest streak of failures began."""
+        """Shards finished since the current streak of failures began."""
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(lock_folder(out) / "start.lock"):
-            sources, self.duplicates = _recorded_sources(out, source_folder, sources)
+            sources, self.duplicates = recorded_sources(out, source_folder, sources)
             self.shards = Shards(sources, synthesizer.settings.shard_size)
             self._check_identity()
 
     @cached_property
     def identity(self) -> dict[str, Any]:
+        """Return everything that the pairs depend on, JSON-serialisable; see [`RunRecord.identity`]."""
         names = hashlib.sha256("\n".join(self.shards.sources).encode()).hexdigest()
         return json.loads(
             json.dumps(
@@ -100,33 +98,38 @@ class Run:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the identity, which every shard's marker holds."""
+        """Return the hash of the identity that the marker of every shard holds."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def _check_identity(self) -> None:
         if not (self.out / RUN_FILE).exists():
             if any(record["fingerprint"] != self.fingerprint for record in read_markers(self.out)):
-                raise RunMismatchError(f"'{self.out}' has lost its run.json and holds shards of another run")
+                raise RunMismatchError(
+                    f"'{self.out}' has lost its {RUN_FILE} and holds shards of another run; restore the file, or "
+                    "choose another output folder"
+                )
             RunRecord(**self.identity).write(self.out)
             return
         different = sorted(differences(RunRecord.read(self.out).identity, self.identity))
         if different:
             raise RunMismatchError(
-                f"'{self.out}' holds a run with another {', '.join(different)}; give the same settings to continue "
-                "that run, or choose another output folder (--force-new starts one beside it)"
+                f"'{self.out}' holds a run with another {', '.join(different)}; give the same settings to resume "
+                "that run, or choose another output folder (--force-new starts one next to it)"
             )
 
-    def execute(self, show_progress: bool = True) -> dict[str, Any]:
+    def execute(self, show_progress: bool = True) -> RunRecord:
         """
-        Makes the missing shards of this rank and, if they were the last ones, the files that describe the whole.
+        Make the missing shards of this rank and, if they are the last ones, the files that describe the dataset.
+
+        Args:
+            show_progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
 
         Returns:
-            `dict`: The content of `run.json`, with `status` `"complete"`, or `"running"` while other ranks are at
-            work.
+            `RunRecord`: Record of the run, complete unless other ranks are still working.
 
         Raises:
-            RunBusyError: another process has this rank, or works with another world size.
-            RunAborted: too many photos in a row have failed unexpectedly.
+            RunBusyError: Another process has this rank, or works with another world size.
+            RunAborted: Too many photos in a row have failed unexpectedly.
         """
         with holding_rank(self.out, self.rank, self.world_size), self._logging() as log:
             progress = None
@@ -215,15 +218,15 @@ class Run:
             for shard in self.shards_in_doubt:
                 marker(self.out, shard).unlink()
             raise RunAborted(
-                f"{self.failures_in_a_row} photos in a row failed, the last with '{failures[-1].reason}'; "
-                f"details are in {log.path}. They count as not done yet: the same command tries them again"
+                f"{self.failures_in_a_row} photos in a row failed, the last with '{failures[-1].reason}'; see "
+                f"{log.path} for details. Fix the cause and rerun the command: it tries these photos again"
             )
 
-    def _finish(self) -> dict[str, Any]:
-        """Describes the whole, if all ranks are done."""
+    def _finish(self) -> RunRecord:
+        """Write the files that describe the dataset, if all ranks are done."""
         with FileLock(lock_folder(self.out) / "finish.lock"):
             if self.shards.count_finished(self.out) < len(self.shards.sources):
-                return {**self.identity, "status": "running"}
+                return RunRecord(**self.identity)
             totals = read_totals(self.out)
             run = RunRecord(
                 **self.identity,
@@ -246,14 +249,14 @@ class Run:
                 with replacing(self.out / "contact_sheet.png") as temporary:
                     contact_sheet(read_pairs(self.out)).save(temporary, format="PNG")
             run.write(self.out)
-            return run.as_dict()
+            return run
 
 
 def _check_parent() -> None:
-    """A worker whose parent was killed must not go on: the run may be continued by another that does not know it."""
+    """Stop a worker whose parent was killed, since another process may resume the run without knowing of it."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
-        raise RunAborted("the process that began this worker is gone")
+        raise RunAborted("the process that started this worker is gone; rerun the command to continue")
 
 
 def _sample_event(source_id: str, totals: Totals, seconds: float) -> dict[str, Any]:
@@ -268,7 +271,14 @@ def _sample_event(source_id: str, totals: Totals, seconds: float) -> dict[str, A
 
 
 def differences(recorded: dict[str, Any], current: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted names of the entries of `current` that are other in `recorded`."""
+    """
+    Yield the dotted names of the entries of `current` whose values differ in `recorded`.
+
+    Args:
+        recorded (`dict`): Identity of a recorded run.
+        current (`dict`): Identity of this run.
+        prefix (`str`, *optional*, defaults to `""`): Beginning of the names, used in recursion.
+    """
     for key, value in current.items():
         other = recorded.get(key)
         if isinstance(value, dict) and isinstance(other, dict):

@@ -1,4 +1,4 @@
-"""What a run's result depends on, and the seeds that derive from it."""
+"""Settings that the result of a run depends on."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ from ..utils.errors import check_at_least, check_choice
 @dataclass(frozen=True)
 class InjectionSettings:
     """
-    How artifacts are injected; see [`ArtifactInjectionPipeline.__call__`]. `preset="auto"` is `"embedded"` for the
-    embedded model and `"paper"` for all others; without `num_inference_steps` the preset's are taken.
+    Settings of the injection; see [`ArtifactInjectionPipeline.__call__`].
+
+    Args:
+        num_inference_steps (`int`, *optional*): Steps of the inversion and of the denoising; by default the preset's.
+        solver (`str`, *optional*, defaults to `"fireflow"`): One of `SOLVER_NAMES`.
+        value_source (`str`, *optional*, defaults to `"reconstruction"`): One of `VALUE_SOURCES`.
+        confine (`str`, *optional*, defaults to `"none"`): One of `CONFINEMENTS`.
+        allow_distilled (`bool`, *optional*, defaults to `False`): Allow few-step models, although they invert poorly.
+        preset (`str`, *optional*, defaults to `"auto"`): Name of a preset, or `"auto"`: `"embedded"` for the embedded
+            model and `"paper"` for all others.
 
     Raises:
-        ArgumentError: fewer steps than one, or an unknown preset.
+        ArgumentError: The number of steps is below 1, or a name is unknown.
     """
 
     num_inference_steps: int | None = None
@@ -33,14 +41,6 @@ class InjectionSettings:
     def __post_init__(self) -> None:
         check_at_least("num_inference_steps", self.num_inference_steps)
         check_choice("preset", self.preset, ("auto", *PRESETS))
-
-    def check(self) -> None:
-        """
-        Check the names that only the pipeline knows, before a model is loaded.
-
-        Raises:
-            ArgumentError: an unknown solver, source of values or confinement.
-        """
         check_choice("solver", self.solver, tuple(sorted(SOLVER_NAMES)))
         check_choice("value_source", self.value_source, VALUE_SOURCES)
         check_choice("confine", self.confine, CONFINEMENTS)
@@ -50,37 +50,38 @@ Balance = Literal["sample", "shard"]
 BALANCES: tuple[Balance, ...] = get_args(Balance)
 PERCEPTUAL_METRICS = ("stlpips", "lpips")
 
-# The short side that [`~datasets_script.utils.photos.fit_multiple`] enlarges photos to.
+# [`~datasets_script.utils.photos.fit_multiple`] enlarges photos to a short side of this many pixels.
 _LEAST_LONG_SIDE = 480
 
 
 @dataclass(frozen=True)
 class RunSettings:
     """
-    Everything that a run's result depends on, beside the sources, the models of perception and curation, and the
-    versions of packages.
+    Settings that the result of a run depends on, besides the source photos, the models of perception and curation, and
+    the versions of packages.
 
     Args:
         tools (`tuple[str, ...]`): Tools to choose from.
-        max_artifacts (`int`): Most artifacts in one artifact image; each gets one to that many.
-        max_target_share (`float`): Largest share of the image that one artifact may take; large ones fall apart.
+        max_artifacts (`int`): Maximum number of artifacts in an artifact image, each of which gets at least one.
+        max_target_share (`float`): Largest share of the image, in [0, 1], that one artifact may cover; larger ones
+            fall apart.
         pairs_per_image (`int`): Artifact variants of each photo; they share one inversion and the clean image.
-        max_rerolls (`int`): How many times what curation rejects is tried again, at another place or with another
-            kernel, before it is left out.
-        balance (`str`): How the four types are kept in balance. With `"sample"` a photo's artifacts depend on nothing
-            but the seed and itself: types come in random order, and its variants take turns. With `"shard"` the types
-            that are rare so far in the shard come first, so that a photo's artifacts depend on its shard too.
-        max_long_side (`int`): Photos longer than this are shrunk, in pixels; FLUX.1 and SD3.5 were trained at
-            about 1024. The embedded model takes 256×256 px alone.
-        seed (`int`): Every sample's randomness derives from it and from the sample's id.
-        shard_size (`int`): Source images a shard. Shards are what a resumed run keeps.
+        max_rerolls (`int`): Number of times a rejected artifact is replaced, at another place or with another kernel,
+            before it is left out.
+        balance (`str`): How the four artifact types are balanced. `"sample"`: a photo's types come in random order and
+            its variants take turns, so its artifacts depend only on the photo and the seed. `"shard"`: the types that
+            are rare so far in the shard come first, so they depend on the shard too.
+        max_long_side (`int`): Longer photos are shrunk to this long side, in pixels, at least 480. FLUX.1 and SD3.5
+            were trained at about 1024; the embedded model only takes 256×256.
+        seed (`int`): Seed from which, with the sample's id, all randomness of a sample derives.
+        shard_size (`int`): Source photos per shard. A resumed run keeps whole shards.
         perceptual_metric (`str`): `"lpips"` or `"stlpips"`.
         model, revision (`str`): See [`Injector`].
-        injection (`InjectionSettings`): Solver, steps and so on.
+        injection (`InjectionSettings`): Settings of the injection.
         curation (`CurationSettings`): Thresholds of acceptance.
 
     Raises:
-        ArgumentError: a number that is too small, or an unknown tool, balance or metric.
+        ArgumentError: A number is too small, or a tool, balance or metric is unknown.
     """
 
     tools: tuple[str, ...] = tuple(ARTIFACT_TYPE_OF_TOOL)

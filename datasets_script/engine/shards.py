@@ -1,4 +1,4 @@
-"""Divide the sources of a run into shards."""
+"""Sources of a run, as recorded in its folder, and their division into shards."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .ledger import json_lines, marker
 
 
 class RunMismatchError(UserError, ValueError):
-    """The output folder holds a run with other settings, versions or sources."""
+    """Error for an output folder that holds a run with other settings, versions or sources."""
 
 
 @dataclass(frozen=True)
 class Shards:
-    """Source ids in their order, `size` of them a shard."""
+    """Division of source ids, in order, into shards of `size`."""
 
     sources: Sequence[str]
     size: int
@@ -28,29 +28,40 @@ class Shards:
         return -(-len(self.sources) // self.size)
 
     def of(self, shard: int) -> Sequence[str]:
+        """Return the source ids of a shard."""
         return self.sources[shard * self.size : (shard + 1) * self.size]
 
     def count_finished(self, out: Path) -> int:
-        """Sources in finished shards."""
+        """Count the sources in shards that are finished in the folder `out`."""
         return sum(len(self.of(shard)) for shard in range(len(self)) if marker(out, shard).exists())
 
 
 def read_barred(out: Path) -> dict[str, str]:
-    """Photos that are not to be opened, with the reason: those that killed a worker."""
+    """Return the photos that killed a worker and must not be opened again, with the reason."""
     path = out / "barred.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def read_sources(out: Path) -> dict[str, str]:
-    """The sources of a run in order; where one is the same file as another, the other's name, else an empty string."""
+    """Return the sources of a run in order; the value is the name of an earlier identical file, or an empty string."""
     lines = (out / "sources.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     return {record["source_id"]: record.get("same_as", "") for record in map(json.loads, lines)}
 
 
-def _recorded_sources(out: Path, folder: Path, sources: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def recorded_sources(out: Path, folder: Path, sources: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """
-    The sources that a run in `out` began with, which may have lost files since, and the duplicates among them; those
-    given where there is no run yet.
+    Return the sources that a run began with, and record them if it is new. Files may have been removed since then.
+
+    Args:
+        out (`Path`): Folder of the run.
+        folder (`Path`): Folder of the photos.
+        sources (`Sequence[str]`): Source ids that are there now, in order.
+
+    Returns:
+        `tuple[list[str], dict[str, str]]`: Source ids in order, and for each duplicate the earlier identical file.
+
+    Raises:
+        RunMismatchError: Sources were added or left out since the run began.
     """
     if not (out / "sources.jsonl").exists():
         same = find_duplicates(folder, sources)
@@ -63,6 +74,6 @@ def _recorded_sources(out: Path, folder: Path, sources: Sequence[str]) -> tuple[
         what = f"'{added[0]}' is new" if added else f"'{sorted(left_out)[0]}' is left out"
         raise RunMismatchError(
             f"'{out}' holds a run with other sources, {len(recorded)} and not {len(sources)} ({what}); give the same "
-            "sources to continue that run, or choose another output folder (--force-new starts one beside it)"
+            "sources to resume that run, or choose another output folder (--force-new starts one next to it)"
         )
     return list(recorded), {name: other for name, other in recorded.items() if other}

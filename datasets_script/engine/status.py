@@ -1,4 +1,4 @@
-"""`artiagent status`: what a run has done, whether it is at work, and how long it will take."""
+"""Text of `artiagent status`: state and progress of a run, and the time left."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from .log import log_path, parse_events
 from .summary import acceptance_table
 
 
-# Photos whose time the rate is taken from: the latest, as later stages of a run can be slower than the first.
+# The rate is measured on this many of the latest photos, because the speed of a run can change.
 _LATEST = 200
 
 
 def status_text(out: Path) -> str:
     """
-    The state of a run, for people.
+    Return the state of a run as text.
 
     Args:
-        out (`Path`): A folder with a `run.json`.
+        out (`Path`): Folder of the run.
+
+    Raises:
+        UserError: See [`RunRecord.read`].
     """
     run = RunRecord.read(out)
     totals, count = read_totals(out), run.sources["count"]
     size = run.settings["shard_size"]
     shards, finished = -(-count // size), sum(1 for _ in (out / "shards").glob("*.json"))
     ranks = working_ranks(out)
-    state = "complete" if run.is_complete else "at work" if ranks else "stopped"
+    state = "complete" if run.is_complete else "running" if ranks else "stopped"
     lines = [
         f"{out}: {state}",
         f"shards {finished}/{shards}, photos {totals.sources}/{count} in finished shards, "
@@ -37,7 +40,7 @@ def status_text(out: Path) -> str:
     ]
     samples = [_latest_samples(out, rank) for rank, _ in ranks]
     lines += [_rank_line(*who, done) for who, done in zip(ranks, samples, strict=True)]
-    if state == "at work":
+    if state == "running":
         lines.append(_time_left(count - totals.sources, samples))
     elif state == "stopped":
         lines.append(_last_words(out))
@@ -64,17 +67,17 @@ def _rank_line(rank: int, world_size: int, samples: list[dict[str, Any]]) -> str
     seconds = sum(event["seconds"] for event in samples)
     at = f", last '{samples[-1]['source_id']}'" if samples else ""
     rate = f", {sum(event['pairs'] for event in samples) / seconds:.2f} pairs/s" if seconds else ""
-    return f"rank {rank} of {world_size}: at work{at}{rate}"
+    return f"rank {rank} of {world_size}: running{at}{rate}"
 
 
-def _time_left(photographs: int, samples_of_ranks: list[list[dict[str, Any]]]) -> str:
+def _time_left(photos: int, samples_of_ranks: list[list[dict[str, Any]]]) -> str:
     rate = 0.0
     for samples in samples_of_ranks:
         if seconds := sum(event["seconds"] for event in samples):
             rate += len(samples) / seconds
     if not rate:
-        return "time left: not known before the first photo is done"
-    return f"time left: about {_duration(photographs / rate)} ({rate:.2f} photos/s)"
+        return "time left: unknown until the first photo is done"
+    return f"time left: about {_duration(photos / rate)} ({rate:.2f} photos/s)"
 
 
 def _duration(seconds: float) -> str:
@@ -83,7 +86,7 @@ def _duration(seconds: float) -> str:
 
 
 def _last_words(out: Path) -> str:
-    """Why the ranks of a run that is not at work have stopped, as far as they could say."""
+    """Return why each rank of a stopped run ended, as far as its log tells."""
     stops = []
     for path in sorted((out / "logs").glob("rank-*.jsonl")):
         events = _events(out, int(path.stem.removeprefix("rank-")))
@@ -91,4 +94,4 @@ def _last_words(out: Path) -> str:
             stops.append(f"rank {int(path.stem.removeprefix('rank-'))} stopped: {events[-1]['reason']}")
         elif events and events[-1]["event"] != "finished":
             stops.append(f"rank {int(path.stem.removeprefix('rank-'))} was killed")
-    return "\n".join([*stops, "the command that began the run continues it"])
+    return "\n".join([*stops, "rerun the command that started the run to continue it"])

@@ -1,4 +1,4 @@
-"""Tables of what a run made, kept and rejected."""
+"""Tables of the artifacts that a run made, accepted and rejected."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .ledger import SUMMARY_SCORES, Totals
 
 def summary_table(totals: Totals) -> str:
     """
-    Counts and medians of a dataset by type, as aligned text.
+    Format the counts and median scores of artifacts by type as an aligned table.
 
     Args:
-        totals (`Totals`): What its shards add up to.
+        totals (`Totals`): Counts of the run.
 
     Returns:
-        `str`: Lines for made, accepted and rejected artifacts, then the other rejections by stage.
+        `str`: A line for each type with made, accepted and rejected artifacts, then other rejections by stage.
     """
     accepted, discarded = totals.by_type(totals.accepted), totals.by_type(totals.discarded)
     table = [["type", "made", "accepted", "rejected", "inside", "outside", "in/out", "PSNR outside"]]
@@ -30,7 +30,10 @@ def summary_table(totals: Totals) -> str:
         table.append([kind, *_counts(accepted[kind], discarded[kind]), *_medians(_scores(totals, kind))])
     table.append(["all", *_counts(accepted.total(), discarded.total()), *_medians(everything)])
     lines = [_aligned(table)]
-    lines.append("inside, outside: median change of the accepted, mean absolute difference in [0, 1]; PSNR in dB")
+    lines.append(
+        "inside, outside: mean absolute change in [0, 1] inside and outside the artifact; PSNR in dB; medians of "
+        "accepted artifacts"
+    )
     stages = {stage: count for stage, count in totals.rejected_at.most_common() if stage != "curation"}
     if stages:
         lines.append("also rejected: " + ", ".join(f"{count} at {stage}" for stage, count in stages.items()))
@@ -38,7 +41,7 @@ def summary_table(totals: Totals) -> str:
 
 
 def acceptance_table(totals: Totals) -> str:
-    """What was made and accepted by type, tool and kernel, as aligned text."""
+    """Format made and accepted artifacts by type, tool and kernel as an aligned table."""
     table = [["type", "tool", "kernel", "made", "accepted", "share"]]
     for kind, counts in totals.acceptance.items():
         names = (kind.split("/") + ["-"])[:3]
@@ -49,7 +52,7 @@ def acceptance_table(totals: Totals) -> str:
 
 
 def _aligned(table: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Rows of cells as text, the first `left` columns flush left, the others right."""
+    """Format rows of cells, with the first `left` columns aligned left and the others right."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     cells = ([f"{cell:{'<' if i < left else '>'}{widths[i]}}" for i, cell in enumerate(row)] for row in table)
     return "\n".join("  ".join(row).rstrip() for row in cells)

@@ -1,4 +1,4 @@
-"""Make pairs from photos in one call: in Python what `artiagent synthesize` does."""
+"""The function `synthesize`, the Python form of `artiagent synthesize`."""
 
 from __future__ import annotations
 
@@ -57,83 +57,85 @@ def synthesize(
     show_progress: bool = True,
 ) -> Path:
     """
-    Make a dataset of clean and artifact images from photos. It does what `artiagent synthesize` does: the same
-    arguments give the same pairs. Interrupt it at any time; the same call continues.
+    Make a dataset of pairs of clean and artifact images from photos, as `artiagent synthesize` does: the same
+    arguments give the same pairs. You can interrupt it at any time; the same call continues.
 
     Args:
         photos (`str`, `os.PathLike` or a sequence of them):
             Folder of photos, searched recursively, or the files themselves.
         out (`str` or `os.PathLike`):
-            Folder to write. A run already there with the same settings is continued.
+            Folder to write. An existing run there with the same settings is resumed.
         perception (`str` or `PerceptionSpec`, *optional*, defaults to `"people"`):
-            What finds entities and parts: `"people"` (offline; extra: `people`), `"annotations"` (a COCO-format
-            file), `"grounded-sam"` or `"sam3"` (both name what there is with `vlm`).
+            Backend that finds entities and parts: `"people"` (offline; extra: `people`), `"annotations"` (reads a
+            COCO-format file), `"grounded-sam"` or `"sam3"` (both need `vlm` to name entities).
         annotations (`str` or `os.PathLike`, *optional*):
-            File of `perception="annotations"`; by default `annotations.json` in the folder of photos.
+            File for `perception="annotations"`; by default `annotations.json` in the folder of photos.
         vlm (`str` or `VLMSpec`, *optional*):
-            Vision-language model that names, judges and explains: a Hub id or folder, or a spec with its options, such
-            as an endpoint. Without one, measures judge and templates explain.
+            Vision-language model that names entities, and judges and explains artifacts: a Hub id, a folder, or a
+            `VLMSpec` with further options such as an endpoint. Without one, image metrics judge and templates explain.
         model (`str`, *optional*, defaults to `"embedded"`):
-            Diffusion model: the embedded one, a folder, or a Hub id such as `"black-forest-labs/FLUX.1-dev"`.
+            Diffusion model: `"embedded"` for the small model of this package, a folder, or a Hub id such as
+            `"black-forest-labs/FLUX.1-dev"`.
         revision (`str`, *optional*):
-            Branch, tag or commit of a Hub model.
+            Branch, tag or commit of a model on the Hub.
         tools (`Sequence[str]`, *optional*):
-            Tools to choose from, of `"add"`, `"remove"`, `"distort"` and `"fuse"`; by default all.
+            Tools to choose from: any of `"add"`, `"remove"`, `"distort"` and `"fuse"`; by default all.
         max_artifacts (`int`, *optional*, defaults to 3):
-            Most artifacts in one image.
+            Maximum number of artifacts in an image.
         pairs_per_image (`int`, *optional*, defaults to 1):
-            Artifact images of each photo; they share the clean image.
+            Artifact images made from each photo; they share the clean image.
         max_rerolls (`int`, *optional*, defaults to 1):
-            Times a rejected artifact is tried elsewhere or otherwise before it is left out.
+            Number of times a rejected artifact is replaced by another of the same tool before it is left out.
         balance (`str`, *optional*, defaults to `"sample"`):
-            `"sample"`: a photo's artifacts depend on itself and the seed alone. `"shard"`: types that are rare so far
-            in its shard come first.
+            Balance of artifact types. `"sample"`: a photo's artifacts depend only on the photo and the seed.
+            `"shard"`: types that are rare so far in the photo's shard come first.
         perceptual_metric (`str`, *optional*, defaults to `"stlpips"`):
-            `"stlpips"`, which works offline, or the paper's `"lpips"`.
+            Metric that judges distortions: `"stlpips"`, which works offline, or the paper's `"lpips"`.
         max_long_side (`int`, *optional*, defaults to 1024):
-            Longer photos are shrunk to it, pixels, at least 480; the embedded model takes 256×256.
+            Long side in pixels, at least 480, to which longer photos are shrunk. The embedded model always uses
+            256×256.
         num_inference_steps (`int`, *optional*):
-            Steps of inversion, and of denoising; by default the preset's.
+            Steps of the inversion and of the denoising; by default the preset's.
         solver (`str`, *optional*, defaults to `"fireflow"`):
-            One of `diffusers_artifact.SOLVERS`.
+            ODE solver, one of `diffusers_artifact.SOLVERS`.
         value_source (`str`, *optional*, defaults to `"reconstruction"`):
-            Where injected values come from: `"reconstruction"`, the clean row of the batch, or
-            `"inversion"`, the paper's cache.
+            Source of the injected attention values: `"reconstruction"`, the clean image denoised in the same batch, or
+            `"inversion"`, values cached during the inversion as in the paper.
         confine (`str`, *optional*, defaults to `"none"`):
-            Keeps the clean image outside the target and the patches around it: `"none"`, `"latent"` (its
+            What to keep of the clean image outside the target and the patches around it: `"none"`, `"latent"` (its
             tokens) or `"pixel"`.
         allow_distilled (`bool`, *optional*, defaults to `False`):
-            Runs few-step models all the same, although they do not invert well.
+            Whether to allow few-step models, although they invert poorly.
         preset (`str`, *optional*, defaults to `"auto"`):
-            Strength of the injection; `"auto"` is `"embedded"` for the embedded model and `"paper"` for others.
+            Strength of the injection. `"auto"` is `"embedded"` for the embedded model and `"paper"` for others.
         seed (`int`, *optional*, defaults to 0):
-            Every choice derives from it and from the photo's name.
+            Seed from which, with the photo's name, all random choices derive.
         limit (`int`, *optional*):
-            Take only the first photos.
+            Use only the first `limit` photos.
         shard_size (`int`, *optional*, defaults to 32):
-            Photos a shard; finished shards are what an interrupted run keeps.
+            Photos per shard. An interrupted run keeps its finished shards.
         device (`str`, *optional*):
-            Device of the models; by default CUDA where there is one, else the CPU.
+            Device of the models; by default CUDA if available, else the CPU.
         batch_size (`int`, *optional*, defaults to 1):
-            Photos injected together.
+            Photos per batch of injection.
         perception_batch_size (`int`, *optional*):
-            Photos perceived, and pairs explained, together; by default 8 with a vision-language model, else 1.
+            Photos per batch of perception and of explanation; by default 8 with a vision-language model, else 1.
         processes (`int`, *optional*, defaults to 1):
-            Worker processes on this machine, a device each. A script that asks for several must call this under
-            `if __name__ == "__main__":`.
+            Worker processes on this machine, one per device. With more than one, a script must call this function
+            under `if __name__ == "__main__":`.
         force_new (`bool`, *optional*, defaults to `False`):
-            If `out` holds a run, start another beside it: out-2, out-3, …
+            Whether to start a new run next to an existing one in `out`: out-2, out-3, …
         show_progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a line of progress.
+            Whether to show a progress bar.
 
     Returns:
-        `pathlib.Path`: The folder of the run. `load_dataset(str(path), split="train")` reads its pairs; the reasons
-        of what was rejected are in its `rejected.jsonl`.
+        `pathlib.Path`: Folder of the run. `load_dataset(str(path), split="train")` reads its pairs; `rejected.jsonl`
+        lists what was rejected and why.
 
     Raises:
-        UserError: an argument that cannot be used, or a run in `out` with other settings.
-        StoppedError: the run was stopped by what it depends on, and the same call continues it.
-        ImportError: an extra is not installed; the message names it.
+        UserError: An argument is invalid, or `out` holds a run with other settings.
+        StoppedError: Something external stopped the run; the same call continues it.
+        ImportError: An extra is not installed; the message names it.
     """
     source, names = _located(photos)
     plan = RunPlan(
@@ -176,14 +178,17 @@ def synthesize(
         from .workers import execute_in_processes
 
         if status := execute_in_processes(plan, show_progress):
-            raise StoppedError(f"a worker ended with exit status {status}; its message is on the standard error")
+            raise StoppedError(
+                f"a worker ended with exit status {status}; its message is on the standard error, and the same call "
+                "continues"
+            )
     if not read_totals(plan.out).pairs:
         logger.warning("no pair was made; the reasons are in %s", plan.out / "rejected.jsonl")
     return plan.out
 
 
 def _located(photos: Photos) -> tuple[Path, tuple[str, ...] | None]:
-    """The folder of photos, and their names in it where files were given."""
+    """Return the folder of the photos and, if files were given, their names in it."""
     if isinstance(photos, str | os.PathLike):
         return Path(photos), None
     files = [Path(os.path.abspath(photo)) for photo in photos]
@@ -191,7 +196,7 @@ def _located(photos: Photos) -> tuple[Path, tuple[str, ...] | None]:
         raise ArgumentError("`photos` must be a folder or files, got an empty list")
     missing = next((file for file in files if not file.is_file()), None)
     if missing:
-        raise ArgumentError(f"`photos` must be a folder or files that exist, got '{missing}'")
+        raise ArgumentError(f"`photos` must be a folder or existing files, got '{missing}'")
     folder = Path(os.path.commonpath([file.parent for file in files]))
     return folder, tuple(file.relative_to(folder).as_posix() for file in files)
 
@@ -199,9 +204,11 @@ def _located(photos: Photos) -> tuple[Path, tuple[str, ...] | None]:
 def _perception_spec(perception: str | PerceptionSpec, annotations: str | os.PathLike[str] | None) -> PerceptionSpec:
     if isinstance(perception, PerceptionSpec):
         if annotations is not None:
-            raise ArgumentError("`annotations` must be in the PerceptionSpec that is given as `perception`")
+            raise ArgumentError(
+                f"`annotations` must be an argument of the PerceptionSpec given as `perception`, got '{annotations}'"
+            )
         return perception
     spec = PerceptionSpec(perception, None if annotations is None else Path(annotations))
     if annotations is not None and not spec.backend.needs_annotations:
-        raise ArgumentError(f"`annotations` need `perception` 'annotations', got '{perception}'")
+        raise ArgumentError(f"`perception` must be 'annotations' if `annotations` is given, got '{perception}'")
     return spec

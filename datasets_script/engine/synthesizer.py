@@ -1,4 +1,4 @@
-"""The chain of stages, and what a run records of it."""
+"""Chain of the stages, with what a run records of it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from .stages import Explain, Inject, Perceive, Plan, Read, Sample, Stage
 @dataclass(frozen=True, eq=False)
 class Synthesizer:
     """
-    The chain of stages, and what a run records of it.
+    Chain of stages from source ids to pairs.
 
     Args:
-        stages (`Sequence[Stage]`): From source ids to pairs.
+        stages (`Sequence[Stage]`): Stages, in order.
         settings (`RunSettings`): Settings of the run.
-        identity (`Mapping`): What results depend on beside the settings: models, revisions. JSON-serialisable.
-        counters (`Callable[[], Mapping[str, int]]`): What has been spent so far, by name; a run records differences.
+        identity (`Mapping`, *optional*): What results depend on besides the settings, such as models and revisions;
+            JSON-serialisable.
+        counters (`Callable[[], Mapping[str, int]]`, *optional*): Function that returns running counts of NFE, requests
+            and tokens, by name.
     """
 
     stages: Sequence[Stage]
@@ -49,13 +51,14 @@ class Synthesizer:
 
         Args:
             source_folder (`Path`): Folder that source ids are relative to.
-            perception (`PerceptionAgent`): Names and grounds entities and parts.
-            injector (`Injector`): The loaded model.
+            perception (`PerceptionAgent`): Loaded perception backend.
+            injector (`Injector`): Loaded diffusion model.
             settings (`RunSettings`): Settings of the run.
-            vlm (`VLM`, *optional*): Judges and explains; without it measures and templates do.
-            batch_size (`int`): Photos injected together. Above 1 pixels may differ by one grey level, as sums
-                are taken in another order.
-            perception_batch_size (`int`): Photos perceived, and explained, together.
+            vlm (`VLM`, *optional*): Vision-language model that judges and explains; without one, image metrics judge
+                and templates explain.
+            batch_size (`int`, *optional*, defaults to 1): Photos per batch of injection. Above 1, pixels may differ by
+                one grey level, because sums are taken in another order.
+            perception_batch_size (`int`, *optional*, defaults to 1): Photos per batch of perception and explanation.
         """
         curator = Curator(settings.curation, load_perceptual_metric(settings.perceptual_metric), vlm)
         stages = [
@@ -78,7 +81,7 @@ class Synthesizer:
         return cls(stages, settings, identity, counters)
 
     def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        """Chain all stages, one after the other."""
+        """Run all stages lazily, one after the other."""
         for stage in self.stages:
             samples = stage.run(samples)
         return iter(samples)

@@ -1,4 +1,4 @@
-"""One worker process for each device of this machine, watched: one that was killed for its memory is started again."""
+"""Pool of worker processes on this machine. A worker that was killed, for instance for its memory, is restarted."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from .run import RunAborted
 from .shards import Shards, read_barred, read_sources
 
 
-# Deaths of its worker, working on it alone, after which a photo is taken for the cause: one may be bad luck.
-_DEATHS_PER_PHOTOGRAPH = 2
-# So many deaths with no photo finished in between mean that it is not the photos.
+# A photo is skipped after this many deaths of a worker that was processing it alone; a single one may be chance.
+_DEATHS_PER_PHOTO = 2
+# After this many deaths with no photo finished in between, the cause is not the photos.
 _DEATHS_IN_A_ROW = 6
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_STOP = 10.0
 
 StartWorker = Callable[[int, bool], BaseProcess]
-"""Starts the worker of a rank; where the second argument is true, with batches of one photo."""
+"""Function that starts the worker of a rank; the second argument asks for batches of one photo."""
 
 
 @dataclass(eq=False)
@@ -46,14 +46,14 @@ class _Worker:
 
 class WorkerPool:
     """
-    Runs several processes, each a rank of one run.
+    Pool of processes, each a rank of one run.
 
     Args:
-        out (`Path`): The run's folder.
-        shards (`Shards`): Its sources.
-        start (`Callable`): Starts one of them.
-        world_size (`int`): How many.
-        show_progress (`bool`, *optional*, defaults to `True`): Whether to show one line of progress for all.
+        out (`Path`): Folder of the run.
+        shards (`Shards`): Sources of the run, in shards.
+        start (`Callable[[int, bool], BaseProcess]`): Function that starts a worker, see [`StartWorker`].
+        world_size (`int`): Number of workers.
+        show_progress (`bool`, *optional*, defaults to `True`): Whether to show one progress bar for all workers.
     """
 
     def __init__(
@@ -66,14 +66,13 @@ class WorkerPool:
 
     def execute(self) -> int:
         """
-        Waits for all workers, showing the progress of all in one line.
+        Start all workers and wait for them.
 
         Returns:
-            `int`: 0, or the exit status of the first worker that ended with a fault of its own, after stopping the
-            others.
+            `int`: 0, or the exit status of the first worker that failed, after stopping the others.
 
         Raises:
-            RunAborted: workers keep being killed, whatever the photo.
+            RunAborted: Workers keep being killed without finishing any photo.
         """
         done = self.shards.count_finished(self.out)
         progress = ProgressLine(len(self.shards.sources), done, self.show_progress)
@@ -114,31 +113,32 @@ class WorkerPool:
             progress.take(event)
 
     def _replace(self, worker: _Worker, killed_by: str) -> _Worker:
-        """Starts a worker again that was killed, and bars the photo it was at if that has happened before."""
+        """Restart a worker that was killed, and bar its photo if that photo has killed a worker before."""
         suspect = self._suspect(worker)
         self.deaths_in_a_row[worker.rank] += 1
         if self.deaths_in_a_row[worker.rank] >= _DEATHS_IN_A_ROW:
             raise RunAborted(
                 f"worker {worker.rank} was killed ({killed_by}) {_DEATHS_IN_A_ROW} times with no photo done in "
-                "between; is there too little memory? Finished shards are kept, and the same command continues"
+                "between, possibly for lack of memory. Finished shards are kept; rerun the command to continue, with "
+                "fewer processes if memory is short"
             )
-        print(f"\nworker {worker.rank} was killed ({killed_by}) at {suspect!r}, starting it again", file=sys.stderr)
-        if suspect and worker.one_by_one:  # in a batch it may have been another
+        print(f"\nworker {worker.rank} was killed ({killed_by}) at {suspect!r}, restarting it", file=sys.stderr)
+        if suspect and worker.one_by_one:  # in a batch, another photo may be the cause
             self.deaths[suspect] += 1
-            if self.deaths[suspect] >= _DEATHS_PER_PHOTOGRAPH:
+            if self.deaths[suspect] >= _DEATHS_PER_PHOTO:
                 reason = f"killed its worker {self.deaths[suspect]} times ({killed_by})"
                 write_json(self.out / "barred.json", {**read_barred(self.out), suspect: reason})
-        # One by one, so that the next death has one photo to blame.
+        # With batches of one photo, the next death can be traced to a photo.
         return self._start(worker.rank, one_by_one=True)
 
     def _suspect(self, worker: _Worker) -> str:
-        """The photo that a worker was at; empty where it was at none."""
+        """Return the photo that a worker was processing, or an empty string."""
         waiting = () if worker.shard is None else self.shards.of(worker.shard)
         return next((name for name in waiting if name not in worker.finished), "")
 
 
 def _stop(processes: Sequence[BaseProcess]) -> None:
-    """A worker can be stopped at any moment: what it has not finished is made again."""
+    """Stop workers, which is safe at any moment, because unfinished shards are made again."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + _SECONDS_TO_STOP
@@ -153,16 +153,16 @@ def execute_in_processes(plan: RunPlan, show_progress: bool = True) -> int:
     Run a plan in `plan.processes` worker processes on this machine.
 
     Args:
-        plan (`RunPlan`): What is to be run.
-        show_progress (`bool`, *optional*, defaults to `True`): Whether to show one line of progress for all.
+        plan (`RunPlan`): The run.
+        show_progress (`bool`, *optional*, defaults to `True`): Whether to show one progress bar for all workers.
 
     Returns:
-        `int`: 0, or the exit status of the first worker that ended with a fault of its own, which it has told on the
-        standard error; the others are stopped then.
+        `int`: 0, or the exit status of the first worker that failed, after stopping the others. The worker has printed
+        its error to the standard error.
 
     Raises:
-        UserError: as [`RunPlan.check`].
-        RunAborted: workers keep being killed, whatever the photo.
+        UserError: See [`RunPlan.check`].
+        RunAborted: Workers keep being killed without finishing any photo.
     """
     sources = plan.check()
     recorded = plan.out / "sources.jsonl"
@@ -171,11 +171,19 @@ def execute_in_processes(plan: RunPlan, show_progress: bool = True) -> int:
 
 
 def start_worker(plan: RunPlan, rank: int, one_by_one: bool) -> BaseProcess:
-    """Start one of a plan's workers, with a device and its share of the cores."""
+    """
+    Start one of a plan's workers, with its device and its share of the CPU cores.
+
+    Args:
+        plan (`RunPlan`): The run.
+        rank (`int`): Number of the worker, from 0.
+        one_by_one (`bool`): Whether to process one photo at a time.
+    """
     plan_of_rank = (plan.one_by_one() if one_by_one else plan).for_rank(rank)
-    # What one process would use, which `OMP_NUM_THREADS` bounds, so that a bound of 1 gives the rows of one process.
+    # Divides what one process would use, which `OMP_NUM_THREADS` limits; with a limit of 1, the pixels are those of a
+    # run in one process.
     threads = max(1, torch.get_num_threads() // plan.processes)
-    # A process that was forked cannot use CUDA.
+    # A forked process cannot use CUDA.
     process = multiprocessing.get_context("spawn").Process(
         target=_work, args=(plan_of_rank, rank, threads), daemon=True
     )

@@ -1,1 +1,1 @@
-"""Predictions over a benchmark: made, read, scored and shown."""
+"""Evaluation of models on benchmarks: predictions, scores and reports."""

@@ -1,4 +1,4 @@
-"""A vision-language model is asked about every image of a benchmark; its answers go to a file, as they come."""
+"""Prediction: ask a vision-language model about every image of a benchmark, and record its answers in a file."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ from .prediction_files import append_answers, begin_predictions
 @dataclass(frozen=True)
 class PredictionSettings:
     """
-    What is asked, of what.
+    Questions to ask about a benchmark.
 
     Attributes:
-        benchmark (`str`): Its name.
-        split (`str`, *optional*): Its default split without it.
-        tasks (`tuple[str, ...]`): The questions.
-        form (`BoxFormat`): How boxes are asked for.
-        max_new_tokens (`int`, *optional*): Longest answer; by default a length for each question.
+        benchmark (`str`): Name of the benchmark.
+        split (`str`, *optional*): Split; `None` for the benchmark's default.
+        tasks (`tuple[str, ...]`): Names of the questions.
+        form (`BoxFormat`): Coordinates that boxes are asked for in.
+        max_new_tokens (`int`, *optional*): Maximum length of an answer in tokens; by default it depends on the
+            question.
     """
 
     benchmark: str
@@ -50,23 +51,24 @@ def predict(
     vlm: VLM, images: Iterable[BenchmarkImage], settings: PredictionSettings, out: Path, group_size: int = 4
 ) -> Iterator[Prediction]:
     """
-    Asks about the images that are not in a file yet, and adds the answers to it. A run that was stopped, however, is
-    continued by the same call: an image whose answers are on disk is not asked about again.
+    Ask about the images that are not in a file yet, and append the answers to it. After an interruption, the same call
+    continues without asking again about images whose answers are on disk.
 
     Args:
-        vlm (`VLM`): The model.
-        images (`Iterable[BenchmarkImage]`): Of the benchmark.
-        settings (`PredictionSettings`): What is asked.
-        out (`Path`): The file, see [`~datasets_script.evaluation.prediction_files.read_predictions`].
-        group_size (`int`): Images whose questions are asked together, and written when all are answered.
+        vlm (`VLM`): Vision-language model.
+        images (`Iterable[BenchmarkImage]`): Images of the benchmark.
+        settings (`PredictionSettings`): Questions to ask.
+        out (`Path`): File to write, see [`~datasets_script.evaluation.prediction_files.read_predictions`].
+        group_size (`int`, *optional*, defaults to 4): Images whose questions are asked together; their answers are
+            written once all are there.
 
     Yields:
-        `Prediction`: Of each image that was asked about, once its answers are on disk.
+        `Prediction`: Prediction for each image that was asked about, once its answers are on disk.
 
     Raises:
-        UserError: the file is of other settings, or an image cannot be decoded.
-        RunBusyError: another process writes to the file.
-        VLMUnavailable: the model cannot be had; what is on disk stays.
+        UserError: The file was made with other settings, or an image cannot be decoded.
+        RunBusyError: Another process is writing to the file.
+        VLMUnavailable: The model is unavailable; answers on disk are kept.
     """
     with _only_writer(out):
         done = begin_predictions(out, provenance(vlm, settings))
@@ -78,7 +80,16 @@ def predict(
 
 
 def provenance(vlm: VLM, settings: PredictionSettings) -> dict[str, Any]:
-    """What makes answers what they are: the first line of their file."""
+    """
+    Return everything that the answers depend on, as recorded in the first line of their file.
+
+    Args:
+        vlm (`VLM`): Vision-language model.
+        settings (`PredictionSettings`): Questions to ask.
+
+    Returns:
+        `dict`: Model, benchmark, questions and versions, JSON-serialisable.
+    """
     coordinates = settings.form.coordinates
     return {
         "model": vlm.identity(),
@@ -94,9 +105,9 @@ def provenance(vlm: VLM, settings: PredictionSettings) -> dict[str, Any]:
 def _ask(
     vlm: VLM, images: Sequence[BenchmarkImage], settings: PredictionSettings
 ) -> Iterator[tuple[BenchmarkImage, dict[str, str], dict[str, str]]]:
-    """The answers about each image by task, and why some questions got none."""
+    """Yield each image with its answers by task, and the errors of questions without one."""
     opened = [_open(image) for image in images]
-    # Questions of one kind together, which are answered at about the same length.
+    # Grouped by task, because answers to the same question have similar lengths.
     requests = [
         request(task, settings.form.coordinates, image, settings.max_new_tokens)
         for task in settings.tasks
@@ -112,10 +123,10 @@ def _ask(
 
 def _open(image: BenchmarkImage) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(image.image)) as picture:
-            return picture.convert("RGB")
+        with Image.open(io.BytesIO(image.image)) as opened:
+            return opened.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"image '{image.id}' of the benchmark cannot be decoded: {error}") from error
+        raise UserError(f"--benchmark must have readable images, got '{image.id}', which is not: {error}") from error
 
 
 @contextmanager
@@ -125,7 +136,10 @@ def _only_writer(out: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunBusyError(f"another process is already writing to '{out}'") from None
+        raise RunBusyError(
+            f"--out must not be in use, but another process is already writing to '{out}'; wait for it, or choose "
+            "another file"
+        ) from None
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Files of predictions: JSON lines, one an image, after a line that says where they come from."""
+"""Prediction files: JSON Lines with one line per image, after a header line that records how they were made."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _VALUE_FIELDS = frozenset({"has_artifact", "boxes", "mask", "explanation", "clas
 @dataclass(frozen=True)
 class PredictionFile:
     """
-    What a file holds.
+    Content of a prediction file.
 
     Attributes:
-        predictions (`dict[str, Prediction]`): By id, in the file's order. Images of the benchmark that are missing are
-            not in it: they are failures, not a "no".
-        missing (`tuple[str, ...]`): Ids of those.
-        header (`dict`): What `artiagent predict` recorded; empty for other files.
+        predictions (`dict[str, Prediction]`): Predictions by image id, in the order of the file.
+        missing (`tuple[str, ...]`): Ids of images of the benchmark without a prediction; they count as failures, not
+            as a "no".
+        header (`dict`): Header that `artiagent predict` recorded; empty for other files.
     """
 
     predictions: dict[str, Prediction]
@@ -42,7 +42,7 @@ class PredictionFile:
 
     @property
     def model(self) -> str:
-        """The model's name, empty where it is not recorded."""
+        """Return the name of the model, or an empty string if it is not recorded."""
         return str(self.header.get("model", {}).get("model", ""))
 
 
@@ -50,21 +50,25 @@ def read_predictions(
     path: Path, sizes: Mapping[str, tuple[int, int]], coordinates: str | None = None
 ) -> PredictionFile:
     """
-    Reads a file of predictions for the images of a benchmark.
+    Read the predictions for the images of a benchmark.
 
-    A line is an object with `"id"` and either what a model answered, `"answer"` (one text) or `"answers"` (texts by
-    question: `"detection"`, `"localization"`, `"explanation"`, `"classification"`; with `"errors"` for questions that
-    got none), or what it predicts: `"has_artifact"`, `"boxes"` (`[x_min, y_min, x_max, y_max]`, exclusive maxima, px
-    of the stored image), `"mask"` (an image, relative to the file), `"explanation"` and `"classes"`.
+    Each line is a JSON object with the image's `"id"` and one of:
+
+    - `"answer"`: the model's raw text;
+    - `"answers"`: its raw texts by question (`"detection"`, `"localization"`, `"explanation"`, `"classification"`),
+      and `"errors"` for questions without an answer;
+    - any of the values `"has_artifact"`, `"boxes"` (`[x_min, y_min, x_max, y_max]`, exclusive maxima, in pixels of
+      the stored image), `"mask"` (path of an image, relative to the file), `"explanation"` and `"classes"`.
 
     Args:
-        path (`Path`): The file.
-        sizes (`Mapping[str, tuple[int, int]]`): Width and height of each image of the benchmark, px, by id.
-        coordinates (`str`, *optional*): Convention of boxes in answers; by default what the file records, or
-            `"pixel"`.
+        path (`Path`): JSON Lines file.
+        sizes (`Mapping[str, tuple[int, int]]`): Width and height in pixels of each image of the benchmark, by id.
+        coordinates (`str`, *optional*): Convention of the boxes in answers; by default the one recorded in the file,
+            else `"pixel"`.
 
     Raises:
-        UserError: there is no such file, or a line is not as above, has an id twice or one that the benchmark has not.
+        UserError: The file cannot be read; or a line has another form, a repeated id, or one that is not in the
+            benchmark.
     """
     header: dict[str, Any] = {}
     lines: dict[str, int] = {}
@@ -80,9 +84,9 @@ def read_predictions(
         if not isinstance(image_id, str):
             raise UserError(f'{where}: "id" must be a text, got {image_id!r}')
         if image_id in lines:
-            raise UserError(f"{where}: id '{image_id}' is on line {lines[image_id]} already")
+            raise UserError(f'{where}: "id" must be unique, got {image_id!r}, which is on line {lines[image_id]} too')
         if image_id not in sizes:
-            raise UserError(f"{where}: the benchmark has no image '{image_id}'")
+            raise UserError(f'{where}: "id" must be that of an image of the benchmark, got {image_id!r}')
         lines[image_id] = number
         predictions[image_id] = _read_record(record, where, path.parent, sizes[image_id], form)
     return PredictionFile(predictions, tuple(name for name in sizes if name not in predictions), header)
@@ -90,40 +94,51 @@ def read_predictions(
 
 def begin_predictions(path: Path, header: Mapping[str, Any]) -> set[str]:
     """
-    Makes a file with a header, or prepares one to be continued: half a last line, left by a kill, is dropped.
+    Create a file with a header, or prepare an existing one to be continued. An incomplete last line, left when a
+    process was killed, is removed.
 
     Args:
-        path (`Path`): The file.
-        header (`Mapping[str, Any]`): What makes the answers what they are, JSON-serialisable.
+        path (`Path`): JSON Lines file.
+        header (`Mapping[str, Any]`): Everything that the answers depend on, JSON-serialisable.
 
     Returns:
-        `set[str]`: Ids of the images that are there already.
+        `set[str]`: Ids of the images that are already in the file.
 
     Raises:
-        UserError: it is a file of something else, or of other settings.
+        UserError: The file was not written by `artiagent predict`, or with other settings.
     """
     if not path.exists():
         write_text(path, _line({_HEADER: header}))
         return set()
-    _drop_half_line(path)
+    _drop_incomplete_line(path)
     records = (record for _, record in _read_lines(path))
     recorded = next(records, {}).get(_HEADER)
     if recorded is None:
-        raise UserError(f"'{path}' was not written by `artiagent predict`: give another --out")
+        raise UserError(
+            f"--out must be a new file or one written by `artiagent predict`, got '{path}'; choose another file"
+        )
     settings = json.loads(json.dumps(header))
     changed = [name for name in {**recorded, **settings} if recorded.get(name) != settings.get(name)]
     if changed:
         name = changed[0]
         was, now = (_in_words(made.get(name)) for made in (recorded, settings))
         raise UserError(
-            f"'{path}' was begun with other settings ({', '.join(changed)}): {name} was {was} and is now {now}; "
-            "repeat them, or give another --out"
+            f"'{path}' was written with other settings ({', '.join(changed)}): {name} was {was} and is now {now}; "
+            "use the same settings, or choose another --out"
         )
     return {record["id"] for record in records}
 
 
 def append_answers(path: Path, image_id: str, answers: Mapping[str, str], errors: Mapping[str, str]) -> None:
-    """Adds what was answered for an image, and why some questions got no answer; on disk when this returns."""
+    """
+    Append the answers about an image; they are on disk when this returns.
+
+    Args:
+        path (`Path`): File made by [`begin_predictions`].
+        image_id (`str`): Id of the image.
+        answers (`Mapping[str, str]`): Raw answers by question.
+        errors (`Mapping[str, str]`): Reasons of questions without an answer, by question.
+    """
     record = {"id": image_id, "answers": answers, **({"errors": errors} if errors else {})}
     with path.open("ab") as file:
         file.write(_line(record).encode())
@@ -132,18 +147,18 @@ def append_answers(path: Path, image_id: str, answers: Mapping[str, str], errors
 
 
 def _in_words(value: Any) -> str:
-    """A setting; of the questions only which they are and their versions."""
+    """Format a setting for a message; of questions, only names and versions."""
     if isinstance(value, dict):
         value = {name: part.get("version") if isinstance(part, dict) else part for name, part in value.items()}
     return repr(value)
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    # Half characters, which models may escape and UTF-8 cannot hold, stay escaped.
+    # ASCII only: models may write lone surrogates, which UTF-8 cannot encode.
     return json.dumps(record) + "\n"
 
 
-def _drop_half_line(path: Path) -> None:
+def _drop_incomplete_line(path: Path) -> None:
     content = path.read_bytes()
     if not content.endswith(b"\n"):
         os.truncate(path, content.rfind(b"\n") + 1)
@@ -161,17 +176,17 @@ def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if line.strip():
                     record = json.loads(line)
                     if not isinstance(record, dict):
-                        raise UserError(f"{path}, line {number}: it must be a JSON object, got {line.strip()[:40]!r}")
+                        raise UserError(f"{path}, line {number}: must be a JSON object, got {line.strip()[:40]!r}")
                     yield number, record
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}, after line {number}: it is not UTF-8") from error
+            raise UserError(f"{path}, after line {number}: must be UTF-8, got other bytes") from error
         except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: it is not JSON ({error})") from error
+            raise UserError(f"{path}, line {number}: must be JSON, got something else ({error})") from error
 
 
 def _read_header(header: Any, path: Path) -> dict[str, Any]:
     if not isinstance(header, dict) or not isinstance(header.get("model", {}), dict):
-        raise UserError(f'{path}, line 1: "{_HEADER}" must be what `artiagent predict` records, got {header!r:.80}')
+        raise UserError(f'{path}, line 1: "{_HEADER}" must be as `artiagent predict` records it, got {header!r:.80}')
     for name in ("min_pixels", "max_pixels"):
         if not isinstance(header.get(name, 0), int):
             raise UserError(f'{path}, line 1: "{name}" must be a whole number, got {header[name]!r}')
@@ -197,13 +212,13 @@ def _read_record(
         known = ", ".join(sorted(_ANSWER_FIELDS | _VALUE_FIELDS))
         raise UserError(f"{where}: fields must be among id, {known}, got '{unknown[0]}'")
     if not fields:
-        raise UserError(f'{where}: it must have an "answer", "answers" or what is predicted, such as "has_artifact"')
+        raise UserError(f'{where}: must have "answer", "answers" or a value such as "has_artifact", got only "id"')
     if fields & _VALUE_FIELDS:
         if both := sorted(fields & _ANSWER_FIELDS):
-            raise UserError(f"{where}: '{both[0]}' must stand alone, got '{min(fields & _VALUE_FIELDS)}' beside it")
+            raise UserError(f"{where}: '{both[0]}' must be alone, got '{min(fields & _VALUE_FIELDS)}' next to it")
         return _read_values(record, where, folder, size)
     if "answer" in fields and len(fields) > 1:
-        raise UserError(f'{where}: it must have "answer" or "answers", got {", ".join(sorted(fields))}')
+        raise UserError(f'{where}: must have either "answer" or "answers", got {", ".join(sorted(fields))}')
     return _read_texts(record, where, size, form)
 
 
@@ -217,7 +232,7 @@ def _read_texts(record: Mapping[str, Any], where: str, size: tuple[int, int], fo
         if not isinstance(by_task, dict) or not all(isinstance(text, str) for text in by_task.values()):
             raise UserError(f'{where}: "{name}" must be an object of texts, got {by_task!r}')
         if odd := sorted(by_task.keys() - set(TASKS)):
-            raise UserError(f"{where}: \"{name}\" must be to {', '.join(TASKS)}, got '{odd[0]}'")
+            raise UserError(f"{where}: the keys of \"{name}\" must be among {', '.join(TASKS)}, got '{odd[0]}'")
     return prediction_of(record["id"], texts["answers"], texts["errors"], size, form)
 
 
@@ -247,7 +262,7 @@ def _read_values(record: Mapping[str, Any], where: str, folder: Path, size: tupl
 
 
 def _read_boxes(boxes: Iterable[Any], where: str, size: tuple[int, int]) -> tuple[tuple[Box, ...], tuple[str, ...]]:
-    """Those that can be meant, and why others cannot."""
+    """Return the boxes that can be read, and the reasons why others cannot."""
     meant, failures = [], []
     for box in boxes:
         numbers = isinstance(box, list) and len(box) == 4 and all(type(value) in (int, float) for value in box)
@@ -264,7 +279,7 @@ def _read_mask(record: Mapping[str, Any], where: str, folder: Path) -> Path | No
     if record.get("mask") is None:
         return None
     if record.get("boxes") is not None:
-        raise UserError(f'{where}: "mask" stands in place of "boxes", got both')
+        raise UserError(f'{where}: must have either "mask" or "boxes", got both')
     if not (path := folder / record["mask"]).is_file():
-        raise UserError(f"{where}: \"mask\" must be an image beside the file, found no '{path}'")
+        raise UserError(f"{where}: \"mask\" must be an image file, relative to the predictions, found no '{path}'")
     return path

@@ -1,4 +1,4 @@
-"""What others published on a benchmark, kept as data with its source in `published.json`."""
+"""Published scores on the benchmarks, read from `published.json`, which names their sources."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 @dataclass(frozen=True)
 class PublishedTable:
     """
-    A table of a paper.
+    Table of scores from a paper.
 
     Attributes:
         benchmark (`str`): Name of the benchmark.
-        title (`str`): As it heads the first column.
-        source (`str`): Where it was published.
-        protocol (`str`): What its mIoU, or its accuracy, means.
-        columns (`Mapping[str, str]`): From our scores, `"section.score"`, to the paper's headings.
-        note (`str`): What else tells its numbers from ours.
-        rows (`Mapping[str, Sequence[float | None]]`): By model, a value in [0, 1] or `None` for each column.
+        title (`str`): Heading of the first column.
+        source (`str`): Paper that published it.
+        protocol (`str`): Protocol of its mIoU or accuracy.
+        columns (`Mapping[str, str]`): The paper's headings, by the matching score here, `"section.score"`.
+        rows (`Mapping[str, Sequence[float | None]]`): Values in [0, 1] by model, `None` where not reported.
+        note (`str`): Other differences between its numbers and those computed here.
     """
 
     benchmark: str
@@ -35,6 +35,6 @@ class PublishedTable:
 
 @cache
 def published_tables() -> dict[str, PublishedTable]:
-    """The tables by benchmark."""
+    """Load the published tables, by benchmark."""
     entries = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
     return {entry["benchmark"]: PublishedTable(**entry) for entry in entries}

@@ -1,4 +1,4 @@
-"""The files of a report of `artiagent evaluate`: the tables, the numbers as JSON, and images."""
+"""Report of `artiagent evaluate`: the tables as Markdown, the numbers as JSON, and images."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .scores import Evaluation, ScoredImage, ScoringSettings, predicted_region, 
 
 
 CASES = 6
+"""Worst, and best, images that a report shows."""
 
 
 def write_evaluation(
@@ -28,19 +29,19 @@ def write_evaluation(
     settings: ScoringSettings,
 ) -> None:
     """
-    Write `report.md`, and beside it `report.json` and `report_*.png`.
+    Write `report.md`, and next to it `report.json` and `report_*.png`.
 
     Args:
-        path (`Path`): Of the Markdown file, which is written last.
-        text (`str`): Its text but for the images.
-        evaluation (`Evaluation`): The scores, with the cases to draw.
-        recorded (`Mapping[str, Any]`): What was scored and how, JSON-serialisable.
-        settings (`ScoringSettings`): What the numbers mean.
+        path (`Path`): Markdown file, written last.
+        text (`str`): Text of the Markdown file, without the images.
+        evaluation (`Evaluation`): Scores, with the worst and best images.
+        recorded (`Mapping[str, Any]`): Predictions and settings that were scored, JSON-serialisable.
+        settings (`ScoringSettings`): Settings of the scoring.
     """
-    pictures = {**_charts(evaluation), **_case_sheets(evaluation, settings)}
-    for name, picture in pictures.items():
+    images = {**_charts(evaluation), **_case_sheets(evaluation, settings)}
+    for name, image in images.items():
         with replacing(path.with_name(f"{path.stem}_{name}.png")) as temporary:
-            picture.save(temporary, format="PNG")
+            image.save(temporary, format="PNG")
     write_json(
         path.with_suffix(".json"),
         {
@@ -51,7 +52,7 @@ def write_evaluation(
             "failures": evaluation.failures,
         },
     )
-    links = [f"![{name}]({path.stem}_{name}.png)" for name in pictures]
+    links = [f"![{name}]({path.stem}_{name}.png)" for name in images]
     write_text(path, "\n\n".join([text, *links]) + "\n")
 
 
@@ -61,7 +62,7 @@ def _charts(evaluation: Evaluation) -> dict[str, Image.Image]:
     if recalls := detection.get("recall_by_type"):
         ious = evaluation.ious_by_class() if located else {}
         charts["classes"] = type_bars(recalls, detection["recall_by_type_interval"], ious)
-    # Always of single images: protocols over the whole dataset have no number for one.
+    # IoU of single images, since some protocols only define it for the whole dataset.
     if located:
         charts["reliability"] = reliability_of_boxes(
             [entry.iou for entry in evaluation.located],
@@ -85,8 +86,8 @@ def _case_sheets(evaluation: Evaluation, settings: ScoringSettings) -> dict[str,
 
 def _case(scored: ScoredImage, settings: ScoringSettings) -> Case:
     image, prediction = scored.image, scored.prediction
-    with Image.open(io.BytesIO(image.image)) as picture:
-        pixels = picture.convert("RGB")
+    with Image.open(io.BytesIO(image.image)) as opened:
+        pixels = opened.convert("RGB")
     return Case(
         id=image.id,
         image=pixels,

@@ -1,4 +1,4 @@
-"""Predictions against a benchmark: one pass over its images, then the scores."""
+"""Scoring of predictions on a benchmark: one pass over its images, then the scores."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ MISSING = "there is no prediction for it"
 @dataclass(frozen=True)
 class ScoringSettings:
     """
-    What the numbers mean.
+    Settings of the scoring.
 
     Attributes:
-        protocol (`str`): Which "mIoU": see [`evaluate_metrics.functional.miou.miou`].
-        empty (`str`): What IoU and F1 are where neither truth nor prediction has a pixel; see there.
-        threshold (`float`): Above which value a predicted heat map says "artifact".
-        truth_threshold (`float`): The same for a heat map of the benchmark (RichHF-18k: 0.3).
-        resize (`str`): What happens to a predicted mask of another size than its image; see there.
-        css_model (`str`, *optional*): Model of the sentence embeddings; `None` leaves CSS out.
-        bootstrap (`Bootstrap`): How intervals are made.
+        protocol (`str`): Definition of mIoU, see [`evaluate_metrics.functional.miou.miou`].
+        empty (`str`): IoU and F1 of an image where neither truth nor prediction has a pixel, see the same function.
+        threshold (`float`): Value in [0, 1] above which a pixel of a predicted heat map counts as artifact.
+        truth_threshold (`float`): Same for heat maps of the benchmark.
+        resize (`str`): What to do with a predicted mask whose size differs from its image, see
+            [`evaluate_metrics.functional.regions.pixel_counts`].
+        css_model (`str`, *optional*): Sentence-embedding model for CSS; `None` skips CSS.
+        bootstrap (`Bootstrap`): Settings of the confidence intervals.
     """
 
     protocol: str = "artiagent"
@@ -51,8 +52,14 @@ class ScoringSettings:
 @dataclass(frozen=True)
 class Located:
     """
-    How well the artifacts of one image were found: its IoU, the share of it that they cover, whether any pixel was
-    predicted, and their classes.
+    Localization result of one image with artifacts.
+
+    Attributes:
+        id (`str`): Id of the image.
+        iou (`float`): IoU of predicted and true pixels.
+        area (`float`): Share of the image that the true artifacts cover, in [0, 1].
+        is_predicted (`bool`): Whether any pixel was predicted.
+        classes (`tuple[str, ...]`): Classes of the true artifacts.
     """
 
     id: str
@@ -63,13 +70,13 @@ class Located:
 
     @property
     def rank(self) -> tuple[float, bool, str]:
-        """Order from worst to best; a wrong place shows more than none at all."""
+        """Return the sort key from worst to best; of two IoUs of 0, a wrong place comes before no place."""
         return self.iou, not self.is_predicted, self.id
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredImage:
-    """An image of the benchmark, what was predicted of it, and how well its artifacts were found."""
+    """Image of the benchmark with its prediction and localization result."""
 
     image: BenchmarkImage
     prediction: Prediction
@@ -79,18 +86,18 @@ class ScoredImage:
 @dataclass(frozen=True)
 class Evaluation:
     """
-    Scores and where they come from.
+    Scores of predictions, and what they were computed from.
 
     Attributes:
-        n (`int`): Images of the benchmark.
-        sections (`dict[str, dict]`): What each metric gave: `"detection"`, `"localization"`, `"rouge"`, `"css"`,
-            `"classification"`; only those that the predictions speak of.
-        located (`tuple[Located, ...]`): One for each image that truly has artifacts and says where.
-        failures (`tuple[tuple[str, str], ...]`): Image and reason, for every answer that could not be used.
-        unscored_classes (`tuple[str, ...]`): The benchmark's classes that are none of SynArtifact's, where the
-            predictions name classes: there is no `"classification"` then.
-        worst, best (`tuple[ScoredImage, ...]`): The images of `located` that were found worst and best, in this
-            order; as many as [`evaluate_predictions`] was told to keep.
+        n (`int`): Number of images.
+        sections (`dict[str, dict]`): Results of the metrics `"detection"`, `"localization"`, `"rouge"`, `"css"` and
+            `"classification"`, without those that neither predictions nor failures concern.
+        located (`tuple[Located, ...]`): Localization result of each image with artifacts in known places.
+        failures (`tuple[tuple[str, str], ...]`): Image id and reason, for every answer that could not be used.
+        unscored_classes (`tuple[str, ...]`): Classes of the benchmark that SynArtifact does not have, if predictions
+            name classes; there is then no `"classification"`.
+        worst, best (`tuple[ScoredImage, ...]`): Images of `located` with the lowest and with the highest IoU, worst or
+            best first; as many as [`evaluate_predictions`] was asked to keep.
     """
 
     n: int
@@ -102,12 +109,12 @@ class Evaluation:
     best: tuple[ScoredImage, ...] = ()
 
     def score(self, name: str) -> Any:
-        """What is called `section.score`, a number in most cases, or `None` where it was not computed."""
+        """Return the score named `"section.score"`, usually a number, or `None` if it was not computed."""
         section, _, key = name.partition(".")
         return self.sections.get(section, {}).get(key)
 
     def ious_by_class(self) -> dict[str, list[float]]:
-        """IoU of every image with a class of artifact, by class."""
+        """Return the IoU of all located images, grouped by class of artifact."""
         by_class = defaultdict(list)
         for located in self.located:
             for name in located.classes:
@@ -122,18 +129,21 @@ def evaluate_predictions(
     cases: int = 0,
 ) -> Evaluation:
     """
-    Score predictions. An image without a prediction counts as an answer that could not be parsed, not as "no". Images
-    are looked at one by one, in one pass, so that memory does not grow with their pixels.
+    Score predictions on a benchmark. An image without a prediction counts as an unparsable answer, not as a "no".
+    Images are read one by one in a single pass, so that memory does not grow with their number.
 
     Args:
-        images (`Iterable[BenchmarkImage]`): Of the benchmark, each once.
-        predictions (`Mapping[str, Prediction]`): By id of the image.
-        settings (`ScoringSettings`): What the numbers mean.
-        cases (`int`, *optional*, defaults to 0): How many of the worst and of the best located images to keep.
+        images (`Iterable[BenchmarkImage]`): Images of the benchmark, each once.
+        predictions (`Mapping[str, Prediction]`): Predictions by image id.
+        settings (`ScoringSettings`): Settings of the scoring.
+        cases (`int`, *optional*, defaults to 0): Number of worst and of best located images to keep.
+
+    Returns:
+        `Evaluation`: The scores.
 
     Raises:
-        ValueError: no image, or a mask that does not fit its image.
-        ImportError, OSError: a metric lacks its package or its model.
+        ValueError: There is no image, or the size of a mask differs from its image.
+        ImportError, OSError: The package or the model of a metric is missing.
     """
     tables = _Tables(cases)
     for image in images:
@@ -144,8 +154,12 @@ def evaluate_predictions(
 
 def truth_region(image: BenchmarkImage, threshold: float) -> list[Any]:
     """
-    All regions of an image as the parts of one, as [`region_mask`] takes them. Its heat maps are cut at `threshold`
-    here, since those of a prediction may have another.
+    Merge the regions of an image into one, in a form that [`region_mask`] takes.
+
+    Args:
+        image (`BenchmarkImage`): Image with its true regions.
+        threshold (`float`): Value in [0, 1] above which a pixel of a heat map belongs to the region. It is applied
+            here, because predictions may have another threshold.
     """
     parts: list[Any] = []
     for region in image.regions:
@@ -159,13 +173,13 @@ def truth_region(image: BenchmarkImage, threshold: float) -> list[Any]:
 
 
 def predicted_region(prediction: Prediction) -> Any:
-    """Boxes or an image file as [`region_mask`] takes them; no box where there is no prediction."""
+    """Return predicted boxes or mask in a form that [`region_mask`] takes; without a prediction, no boxes."""
     return list(prediction.boxes or ()) if prediction.mask is None else prediction.mask.read_bytes()
 
 
 @dataclass
 class _Tables:
-    """A row for each image, collected in one pass, and the images of the worst and best cases so far."""
+    """Rows of all images, collected in one pass, and the worst and best images so far."""
 
     cases: int
     predictions: list[Prediction] = field(default_factory=list)
@@ -183,7 +197,7 @@ class _Tables:
         self.classes.append(tuple(sorted({region.name for region in image.regions if region.name})))
         if image.explanation and image.has_artifact is not False:
             self.texts.append((prediction.explanation, image.explanation))
-        # An image that has artifacts but no region says nothing of places.
+        # An image with artifacts but without regions cannot be scored by place.
         if image.regions or image.has_artifact is False:
             self._locate(image, prediction, settings)
 
@@ -233,7 +247,7 @@ class _Tables:
         )
 
     def _failed(self, *questions: str) -> bool:
-        """Whether any answer to these questions could not be used: what was asked is scored, even if all fail."""
+        """Return whether any answer to these questions failed; what was asked is scored even if all answers fail."""
         return any(not given.failed_questions.isdisjoint(questions) for given in self.predictions)
 
     def _detection(self, settings: ScoringSettings) -> dict[str, Any] | None:
@@ -269,7 +283,7 @@ class _Tables:
     def _classification(self, settings: ScoringSettings) -> dict[str, Any] | None:
         if not self._names_classes() or self._foreign_classes():
             return None
-        # Without a class an image with artifacts is no case; a clean one is of the class "no artifacts".
+        # Images with artifacts but without a class are not scored; clean ones have the class "no artifacts".
         known = [index for index, label in enumerate(self.labels) if self.classes[index] or label is False]
         if not known:
             return None

@@ -1,4 +1,4 @@
-"""Scores as tables in Markdown, in the layout of the papers."""
+"""Markdown tables of scores, in the layout of the papers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .scores import Evaluation, ScoringSettings
 
 _LISTED_FAILURES = 20
 
-# How the scores of a section are called, in the order they are shown.
+# Readable names of the scores, in the order they are shown.
 SCORE_NAMES = {
     "detection.accuracy": "detection accuracy",
     "detection.macro_f1": "detection macro F1",
@@ -31,7 +31,7 @@ SCORE_NAMES = {
     "classification.recall": "class recall",
     "classification.f1": "class F1",
 }
-# The columns of ArtiAgent's table, for a benchmark of which nothing is published here.
+# Columns of ArtiAgent's table, for benchmarks without published rows.
 PAPER_COLUMNS = {
     "detection.accuracy": "Acc",
     "detection.macro_f1": "F1",
@@ -45,7 +45,16 @@ PAPER_COLUMNS = {
 def evaluation_text(
     evaluation: Evaluation, model: str, benchmark: str, published: PublishedTable | None, settings: ScoringSettings
 ) -> str:
-    """The paper's table, every score with its interval, the classes, and what could not be used; Markdown."""
+    """
+    Write an evaluation as Markdown: the paper's table, all scores with intervals, scores by class, and failures.
+
+    Args:
+        evaluation (`Evaluation`): Scores.
+        model (`str`): Name of the model, for its row.
+        benchmark (`str`): Name of the benchmark.
+        published (`PublishedTable`, *optional*): Published scores on the benchmark.
+        settings (`ScoringSettings`): Settings of the scoring.
+    """
     parts = [
         f"# {model} on {published.title if published else benchmark}",
         paper_table(evaluation, model, benchmark, published),
@@ -53,11 +62,11 @@ def evaluation_text(
     if published:
         parts.append(f"Published rows: {published.source}; protocol `{published.protocol}`. {published.note}".strip())
     if published and "localization.miou" in published.columns and published.protocol != settings.protocol:
-        parts.append(f"**Not comparable**: mIoU and pixel F1 of the last row are of protocol `{settings.protocol}`.")
+        parts.append(f"**Not comparable**: mIoU and pixel F1 of the last row use protocol `{settings.protocol}`.")
     parts += ["## Scores", score_table(evaluation)]
     if foreign := evaluation.unscored_classes:
         parts.append(
-            f"Classes are not scored: the benchmark's own are others than SynArtifact's ({', '.join(foreign)})."
+            f"Classes are not scored, because the benchmark has some that SynArtifact has not ({', '.join(foreign)})."
         )
     if table := class_table(evaluation):
         parts += ["## By class of artifact", table]
@@ -70,7 +79,15 @@ def evaluation_text(
 
 
 def paper_table(evaluation: Evaluation, model: str, benchmark: str, published: PublishedTable | None) -> str:
-    """The predictions as the last row of the paper's own table, its published rows above."""
+    """
+    Write the paper's table with the published rows, and the model as the last row.
+
+    Args:
+        evaluation (`Evaluation`): Scores.
+        model (`str`): Name of the model, for its row.
+        benchmark (`str`): Name of the benchmark.
+        published (`PublishedTable`, *optional*): Published scores on the benchmark.
+    """
     columns = published.columns if published else PAPER_COLUMNS
     rows = [[name, *map(_number, values)] for name, values in (published.rows if published else {}).items()]
     rows.append([f"**{model}**", *(_number(evaluation.score(name)) for name in columns)])
@@ -78,7 +95,7 @@ def paper_table(evaluation: Evaluation, model: str, benchmark: str, published: P
 
 
 def score_table(evaluation: Evaluation) -> str:
-    """Every score with its interval, the number of samples it is of, and its protocol."""
+    """Write a table of all scores, with interval, number of samples and protocol."""
     rows = []
     for name, words in SCORE_NAMES.items():
         value = evaluation.score(name)
@@ -92,7 +109,7 @@ def score_table(evaluation: Evaluation) -> str:
 
 
 def class_table(evaluation: Evaluation) -> str:
-    """Recall and mean IoU by class of artifact; empty where the benchmark names none."""
+    """Write a table of recall and mean IoU by class of artifact; empty if the benchmark has no classes."""
     recalls: dict[str, float] = evaluation.score("detection.recall_by_type") or {}
     ious = evaluation.ious_by_class() if "localization" in evaluation.sections else {}
     rows = [

@@ -1,1 +1,1 @@
-"""Draw sheets, charts and detections in one style."""
+"""Sheets, charts and drawings of detections in one style."""

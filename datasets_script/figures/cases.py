@@ -1,4 +1,4 @@
-"""Images of an evaluation: worst and best cases, how good boxes are, and scores by type."""
+"""Figures of an evaluation: sheets of single cases, IoU curves and scores by artifact type."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ _CARD = 2 * _TILE + _GAP
 _INDENT = 22
 _LINES_OF_A_TEXT = 7
 
-# Sizes of true regions, in shares of the image, that IoU is told for.
+# Bin edges for the size of the true region, as a share of the image.
 _SIZE_EDGES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
     """
-    One image with what is true of it and what was predicted.
+    An image with its true and its predicted regions.
 
     Attributes:
-        id (`str`): Of the image.
-        image (`PIL.Image.Image`): As the benchmark has it.
-        truth, prediction (`np.ndarray` of shape `(height, width)`, `bool`): Unions of regions, in the image's pixels.
-        iou (`float`): Of the two.
-        truth_text, predicted_text (`str`): Explanations; empty where there is none.
+        id (`str`): Id of the image.
+        image (`PIL.Image.Image`): The image as stored in the benchmark.
+        truth (`np.ndarray` of shape `(height, width)`, `bool`): Union of the true regions.
+        prediction (`np.ndarray` of shape `(height, width)`, `bool`): Union of the predicted regions.
+        iou (`float`): IoU of `truth` and `prediction`, in [0, 1].
+        truth_text (`str`, *optional*, defaults to `""`): True explanation; empty if there is none.
+        predicted_text (`str`, *optional*, defaults to `""`): Predicted explanation; empty if there is none.
     """
 
     id: str
@@ -53,19 +55,19 @@ class Case:
 
 def case_sheet(cases: Sequence[Case], title: str, columns: int = 2) -> Image.Image:
     """
-    Cases to look at: each image as it is and with both regions, the true and the predicted one
-    tinted and outlined in two colours, over its IoU and both explanations.
+    Draw a sheet of cases. Each shows the plain image, the image with the true and the predicted region in two
+    colours, the IoU and both explanations.
 
     Args:
-        cases (`Sequence[Case]`): At least one, in the order to show.
-        title (`str`): Says what they are and of how many, e.g. `"worst 6 of 500 images, protocol artiagent"`.
-        columns (`int`, *optional*, defaults to 2): Cases beside each other.
+        cases (`Sequence[Case]`): At least one case, in the order to show.
+        title (`str`): Title of the sheet, e.g. `"worst 6 of 500 images, protocol artiagent"`.
+        columns (`int`, *optional*, defaults to 2): Number of cases per row.
 
     Returns:
         `PIL.Image.Image`: RGB; 1628 px wide for two columns.
 
     Raises:
-        ValueError: no case, or a mask that is not of its image's size.
+        ValueError: `cases` is empty, or a mask does not have the size of its image.
     """
     if not cases:
         raise ValueError("`cases` must hold at least one case, got none")
@@ -83,11 +85,14 @@ def case_sheet(cases: Sequence[Case], title: str, columns: int = 2) -> Image.Ima
 
 def success_curve(ious: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    The share of images whose IoU is at least t, as a function of t.
+    Compute the share of images whose IoU is at least t, as a step function of t.
+
+    Args:
+        ious (`Sequence[float]` or `np.ndarray`): One IoU per image, in [0, 1].
 
     Returns:
-        `tuple[np.ndarray, np.ndarray]`: Where it falls, from 0 to 1, and the share from there to the next place
-        (without that place itself, where an image that has just this IoU still counts).
+        `tuple[np.ndarray, np.ndarray]`: The thresholds at which the share falls, ascending from 0 to 1, and the share
+        just above each threshold. At a threshold itself, images with exactly that IoU still count.
 
     Example:
 
@@ -108,22 +113,25 @@ def reliability_of_boxes(
     ious: Sequence[float], true_shares: Sequence[float] | None = None, protocol: str = "artiagent"
 ) -> Image.Image:
     """
-    How often boxes are how good: the share of images whose IoU is at least t, over t; and with `true_shares` the mean
-    IoU by the size of what was to be found. The area under the curve is the mean.
+    Draw the share of images whose IoU is at least t over the threshold t. The area under the curve is the mean IoU.
+    With `true_shares` a second panel shows the mean IoU by size of the true region.
 
     Args:
-        ious (`Sequence[float]`): One of each image that has artifacts, in [0, 1]; 0 where nothing was predicted.
-        true_shares (`Sequence[float]`, *optional*): Share of each image that its true region covers.
-        protocol (`str`, *optional*, defaults to `"artiagent"`): For the title.
+        ious (`Sequence[float]`): One IoU per image with artifacts, in [0, 1]; 0 where nothing was predicted.
+        true_shares (`Sequence[float]`, *optional*): Share of each image that its true region covers, in [0, 1].
+        protocol (`str`, *optional*, defaults to `"artiagent"`): Name of the scoring protocol, for the titles.
+
+    Returns:
+        `PIL.Image.Image`: The chart, RGB.
 
     Raises:
-        ValueError: no IoU, or as many shares as there are not IoUs.
+        ValueError: `ious` is empty, or `true_shares` has another length.
     """
     values = np.asarray(ious, dtype=np.float64)
     if not values.size:
         raise ValueError("`ious` must hold at least one IoU, got none")
     if true_shares is not None and len(true_shares) != len(values):
-        raise ValueError(f"`true_shares` must be as many as `ious`, {len(values)}, got {len(true_shares)}")
+        raise ValueError(f"`true_shares` must have the length of `ious`, {len(values)}, got {len(true_shares)}")
     figure = new_figure(560 if true_shares is None else 1064, 400)
     panels = figure.subplots(1, 1 if true_shares is None else 2, squeeze=False)[0]
     _success_curve(panels[0], values, protocol)
@@ -141,18 +149,23 @@ def type_bars(
     protocol: str = "artiagent",
 ) -> Image.Image:
     """
-    Recall of detection and IoU of localization by type of artifact, each with its 95 % interval.
+    Draw the recall of image-level detection and the IoU of localization by artifact type, with 95 % intervals.
 
     Args:
-        recall_by_type (`Mapping[str, float]`): As `artifact_detection` gives it. Its order is the order of the rows.
-        intervals (`Mapping[str, Sequence[float] | None]`): `recall_by_type_interval`; `None` where there is none.
-        iou_by_type (`Mapping[str, Sequence[float]]`): IoU of each image that has the type; none for types, or
-            benchmarks, without places.
-        counts (`Mapping[str, int]`, *optional*): Images that have the type; by default as many as have an IoU.
-        protocol (`str`, *optional*, defaults to `"artiagent"`): Of the IoU, for the title.
+        recall_by_type (`Mapping[str, float]`): Recall by type, as returned by the metric `artifact_detection`. Rows
+            keep its order.
+        intervals (`Mapping[str, Sequence[float] | None]`): Interval of each recall, `recall_by_type_interval` of the
+            same metric; `None` where there is none.
+        iou_by_type (`Mapping[str, Sequence[float]]`): IoUs of the images that have the type. Types without regions may
+            be missing.
+        counts (`Mapping[str, int]`, *optional*): Number of images that have the type; by default the number of IoUs.
+        protocol (`str`, *optional*, defaults to `"artiagent"`): Scoring protocol of the IoU, for the title.
+
+    Returns:
+        `PIL.Image.Image`: The chart, RGB.
 
     Raises:
-        ValueError: no type.
+        ValueError: `recall_by_type` is empty.
     """
     if not recall_by_type:
         raise ValueError("`recall_by_type` must hold at least one type, got none")
@@ -166,12 +179,12 @@ def type_bars(
             mean, interval = _mean_with_interval(ious)
             _bar_with_interval(iou, place, mean, interval, ORANGE)
         else:
-            iou.annotate("no places", (0, place), (5, 0), textcoords="offset points", va="center", color=FAINT)
+            iou.annotate("no regions", (0, place), (5, 0), textcoords="offset points", va="center", color=FAINT)
     names = [shortened(kind) + (f"  (n = {counts[kind]:,})" if counts.get(kind) else "") for kind in recall_by_type]
     recall.set_yticks(range(len(names)), names)
     recall.invert_yaxis()
     for axes, title, label in (
-        (recall, "Recall by type", "images with the type that were called flawed"),
+        (recall, "Recall by type", "share detected, of the images with the type"),
         (iou, f"IoU by type, protocol {protocol}", "mean IoU of the images with the type"),
     ):
         axes.set(title=title, xlabel=f"{label}, 95 % interval", xlim=(0, 1.08), xticks=(0, 0.25, 0.5, 0.75, 1))
@@ -243,7 +256,7 @@ def _iou_by_size(axes: Axes, values: np.ndarray, shares: np.ndarray, protocol: s
         axes.annotate(f"{mean:.2f}", (place, interval[1]), (0, 4), textcoords="offset points", ha="center")
     axes.set_xticks(range(len(names)), names)
     axes.set_title(f"IoU by size of the true region, protocol {protocol}")
-    axes.set(xlabel="share of the image that is flawed", ylabel="mean IoU, 95 % interval", ylim=(0, 1.12))
+    axes.set(xlabel="share of the image that the true region covers", ylabel="mean IoU, 95 % interval", ylim=(0, 1.12))
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.grid(axis="y")
 

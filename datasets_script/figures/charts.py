@@ -1,4 +1,4 @@
-"""The one look of all charts: no frames, titles that say what is counted, colours of [`style`]."""
+"""Style and helpers of all charts: no frames, left-aligned titles and the colours of [`style`]."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INK, FAINT, RULE = map(as_hex, (style.INK, style.FAINT, style.RULE))
 BLUE, ORANGE, GREEN = map(as_hex, (style.BLUE, style.ORANGE, style.GREEN))
 COLOR_OF_TYPE: Mapping[str, str] = {kind: as_hex(color) for kind, color in TYPE_COLORS.items()}
 
-# Pixels of an image for each hundredth of an inch of its figure; pages show it at half its size.
+# Charts are rendered at this multiple of their size on a page, so that they stay sharp on dense screens.
 SHARPNESS = 2
 
 _SETTINGS: dict[Any, Any] = {
@@ -51,23 +51,23 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 styled = rc_context(_SETTINGS)
-"""Decorator of the functions that draw."""
+"""Decorator that applies the shared style to a function that draws a chart."""
 
 
 def new_figure(width: int, height: int) -> Figure:
-    """A white figure of so many px at 100 %."""
+    """Create a white figure that is `width` × `height` px on a page."""
     return Figure(figsize=(width / 100, height / 100), dpi=100 * SHARPNESS, facecolor="white")
 
 
 def only_x(axes: Axes) -> None:
-    """Leaves of the frame what horizontal bars need."""
+    """Keep only the x-axis and vertical grid lines, for charts of horizontal bars."""
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
 
 
 def legend_below(axes: Axes) -> None:
-    """Within the axes it would cover the data of some set."""
+    """Draw the legend below the axes, where it cannot cover data."""
     axes.figure.legend(
         *axes.get_legend_handles_labels(),
         loc="outside lower left",
@@ -79,12 +79,12 @@ def legend_below(axes: Axes) -> None:
 
 
 def to_image(figure: Figure) -> Image.Image:
-    """The figure as an RGB image, `SHARPNESS` times its size in px."""
+    """Render a figure as an RGB image, `SHARPNESS` times its size in px."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return Image.open(buffer).convert("RGB")
 
 
 def shortened(text: str, length: int = 28) -> str:
-    """A name that fits beside an axis."""
+    """Shorten a name to `length` characters, so that it fits beside an axis."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -1,4 +1,4 @@
-"""What all images are drawn with: boxes, tags, masks, wrapped text, legends, and blocks in rows."""
+"""Drawing primitives: boxes, tags, masks, wrapped text, legends, and blocks in rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SWATCH = 16
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
-    """Resize an image, as RGB, so that its long side is `side` px."""
+    """Convert an image to RGB and resize it so that its long side is `side` px."""
     factor = side / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
@@ -26,23 +26,23 @@ def with_mask(
     image: Image.Image, mask: np.ndarray, color: Color, opacity: float, outline: int = 1, halo: bool = False
 ) -> Image.Image:
     """
-    Lay a mask over an image.
+    Tint and outline a mask on an image.
 
     Args:
-        image (`PIL.Image.Image`): RGB.
-        mask (`np.ndarray` of shape `(height, width)`, `bool`): Of any size; it is resized to that of the image.
-        color (`tuple[int, int, int]`): Of the tint and of the outline.
-        opacity (`float`): Of the tint, in [0, 1].
-        outline (`int`, *optional*, defaults to 1): Width of the line within the mask's edge, px. A mask that fills the
-            image has one too.
-        halo (`bool`, *optional*, defaults to `False`): Whether a white line of 1 px goes around the mask.
+        image (`PIL.Image.Image`): The RGB image.
+        mask (`np.ndarray` of shape `(height, width)`, `bool`): The mask; resized to the image if it has another size.
+        color (`tuple[int, int, int]`): RGB colour of the tint and of the outline, 0 to 255.
+        opacity (`float`): Opacity of the tint, in [0, 1].
+        outline (`int`, *optional*, defaults to 1): Width of the outline, px. It lies inside the mask, also along the
+            border of the image.
+        halo (`bool`, *optional*, defaults to `False`): Whether to draw a white line of 1 px around the mask.
 
     Returns:
         `PIL.Image.Image`: A new RGB image.
     """
     region = Image.fromarray(mask.astype(np.uint8) * 255).resize(image.size, Image.Resampling.BILINEAR)
     inside = region.point(lambda value: 255 * (value > 127))
-    # The border is outside, so that the image's edge is an edge of the mask.
+    # Padding with zeros makes the border of the image an edge of the mask.
     framed = Image.new("L", (image.width + 2 * outline, image.height + 2 * outline))
     framed.paste(inside, (outline, outline))
 
@@ -61,7 +61,15 @@ def with_mask(
 def draw_box(
     image: Image.Image, bbox: tuple[float, float, float, float], scale: tuple[float, float], color: Color
 ) -> None:
-    """Draw a frame about the pixels of a box that `scale` (horizontal, vertical) brings to those of the image."""
+    """
+    Draw a box onto an image.
+
+    Args:
+        image (`PIL.Image.Image`): The RGB image to draw on.
+        bbox (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)`, exclusive maxima, px.
+        scale (`tuple[float, float]`): Horizontal and vertical factor from the pixels of `bbox` to those of `image`.
+        color (`tuple[int, int, int]`): RGB colour of the frame, 0 to 255.
+    """
     draw = ImageDraw.Draw(image)
     x_min, x_max = math.floor(bbox[0] * scale[0]), math.ceil(bbox[2] * scale[0]) - 1
     y_min, y_max = math.floor(bbox[1] * scale[1]), math.ceil(bbox[3] * scale[1]) - 1
@@ -71,7 +79,16 @@ def draw_box(
 
 
 def draw_tag(image: Image.Image, text: str, corner: tuple[float, float], color: Color) -> None:
-    """Draw a line of text on a ground of `color`, above `corner` where the image has room."""
+    """
+    Draw a line of text in a coloured rectangle.
+
+    Args:
+        image (`PIL.Image.Image`): The RGB image to draw on.
+        text (`str`): The text, in white.
+        corner (`tuple[float, float]`): Where the lower left corner of the rectangle goes, px; it is moved where the
+            image has no room there.
+        color (`tuple[int, int, int]`): RGB colour of the rectangle, 0 to 255.
+    """
     draw = ImageDraw.Draw(image)
     width, height = draw.textlength(text, font=TEXT_FONT) + 8, 21
     left = min(max(0.0, corner[0]), image.width - width)
@@ -81,13 +98,28 @@ def draw_tag(image: Image.Image, text: str, corner: tuple[float, float], color: 
 
 
 def draw_swatch(draw: ImageDraw.ImageDraw, corner: tuple[float, float], color: Color, side: int = 14) -> None:
-    """Draw the small square that stands for a colour beside a text."""
+    """
+    Draw a small square of a colour, the key of a legend.
+
+    Args:
+        draw (`PIL.ImageDraw.ImageDraw`): Drawing context.
+        corner (`tuple[float, float]`): Upper left corner, px.
+        color (`tuple[int, int, int]`): RGB colour, 0 to 255.
+        side (`int`, *optional*, defaults to 14): Side of the square, px.
+    """
     left, top = corner
     draw.rounded_rectangle((left, top, left + side, top + side), radius=3, fill=color)
 
 
 def draw_legend(draw: ImageDraw.ImageDraw, entries: Iterable[tuple[Color, str]], top: int) -> None:
-    """Draw what each colour means, in one line from the sheet's left margin."""
+    """
+    Draw a legend in one line from the left margin of a sheet.
+
+    Args:
+        draw (`PIL.ImageDraw.ImageDraw`): Drawing context of the sheet.
+        entries (`Iterable[tuple[Color, str]]`): Colours and their meanings.
+        top (`int`): Upper edge of the line, px.
+    """
     left = float(MARGIN)
     for color, text in entries:
         draw_swatch(draw, (left, top + 3), color, _SWATCH)
@@ -96,14 +128,24 @@ def draw_legend(draw: ImageDraw.ImageDraw, entries: Iterable[tuple[Color, str]],
 
 
 def draw_title(draw: ImageDraw.ImageDraw, lines: Sequence[str]) -> int:
-    """Draw the title of a sheet and return where what follows it begins."""
+    """Draw the lines of a sheet's title and return the y-coordinate below them, px."""
     for number, line in enumerate(lines):
         draw.text((MARGIN, MARGIN - 6 + _TITLE_LINE * number), line, fill=INK, font=TITLE_FONT)
     return MARGIN + _TITLE_LINE * len(lines)
 
 
 def wrapped(text: str, width: int, font: Font = TEXT_FONT) -> list[str]:
-    """Split a text into lines that fit; what is wider than a line on its own, such as Chinese, is broken anywhere."""
+    """
+    Split a text into lines. A word that is wider than a line, such as text without spaces, is broken anywhere.
+
+    Args:
+        text (`str`): The text; any white space separates words.
+        width (`int`): Width of a line, px.
+        font (`PIL.ImageFont`, *optional*): Font to measure with; by default `TEXT_FONT`.
+
+    Returns:
+        `list[str]`: At least one line.
+    """
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -121,17 +163,17 @@ def wrapped(text: str, width: int, font: Font = TEXT_FONT) -> list[str]:
 
 def in_rows(blocks: Sequence[Image.Image], columns: int, top: int, gap: int, least_width: int = 0) -> Image.Image:
     """
-    Arrange blocks of one width on a white sheet with margins.
+    Arrange blocks of equal width in rows on a white sheet with margins.
 
     Args:
-        blocks (`Sequence[PIL.Image.Image]`): At least one.
-        columns (`int`): Blocks beside each other.
-        top (`int`): Where the first row begins, px; a title and a legend go above.
-        gap (`int`): Between blocks, px.
-        least_width (`int`, *optional*, defaults to 0): Of the sheet without its margins, px.
+        blocks (`Sequence[PIL.Image.Image]`): At least one block.
+        columns (`int`): Number of blocks per row.
+        top (`int`): Upper edge of the first row, px; the space above is for a title and a legend.
+        gap (`int`): Space between blocks, px.
+        least_width (`int`, *optional*, defaults to 0): Smallest width of the sheet without its margins, px.
 
     Returns:
-        `PIL.Image.Image`: RGB.
+        `PIL.Image.Image`: The sheet, RGB.
     """
     rows = [blocks[start : start + columns] for start in range(0, len(blocks), columns)]
     heights = [max(block.height for block in row) for row in rows]

@@ -1,4 +1,4 @@
-"""HTML pages of one file: the look they share, and images within them."""
+"""Self-contained HTML pages: shared style and embedded images."""
 
 from __future__ import annotations
 
@@ -30,13 +30,16 @@ summary {{ cursor: pointer; }}
 
 def html_page(title: str, body: str, style: str = "") -> str:
     """
-    Write a page of one file.
+    Compose a self-contained HTML page.
 
     Args:
-        title (`str`): Plain text.
-        body (`str`): HTML.
-        style (`str`, *optional*, defaults to `""`): CSS of this page alone, after the shared one, which has the
-            classes `faint`, `blue`, `orange`, `note`, `warning` and `section`.
+        title (`str`): Title of the page, plain text.
+        body (`str`): Content of the page, HTML.
+        style (`str`, *optional*, defaults to `""`): CSS of this page alone. It follows the shared CSS, which defines
+            the classes `faint`, `blue`, `orange`, `note`, `warning` and `section`.
+
+    Returns:
+        `str`: The HTML document.
     """
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -47,17 +50,21 @@ def html_page(title: str, body: str, style: str = "") -> str:
 
 def embedded_image(image: Image.Image, description: str, kind: str, width: int, height: int) -> str:
     """
-    Write an image as an element that holds its file.
+    Compose an `<img>` element that embeds an image as a data URL.
 
     Args:
-        image (`PIL.Image.Image`): As it is, but for `"JPEG"` as RGB.
-        description (`str`): For those who cannot see it, plain text.
-        kind (`str`): `"PNG"` or `"JPEG"`.
-        width, height (`int`): Shown size, px.
+        image (`PIL.Image.Image`): The image; converted to RGB for `"JPEG"`.
+        description (`str`): Alternative text, plain text.
+        kind (`str`): Format, `"PNG"` or `"JPEG"`.
+        width (`int`): Width on the page, px.
+        height (`int`): Height on the page, px.
+
+    Returns:
+        `str`: The HTML element.
     """
     buffer = io.BytesIO()
-    picture = image if kind == "PNG" else image.convert("RGB")
-    picture.save(buffer, format=kind, quality=88, optimize=True)
+    stored = image if kind == "PNG" else image.convert("RGB")
+    stored.save(buffer, format=kind, quality=88, optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
     return (
         f'<img src="data:image/{kind.lower()};base64,{data}" alt="{escape(description)}" width="{width}" '

@@ -1,4 +1,4 @@
-"""Sheets of images for people: pairs, and what was perceived of source photos."""
+"""Contact sheets: of pairs, and of source photos with their perceived entities and parts."""
 
 from __future__ import annotations
 
@@ -42,31 +42,31 @@ _TILE_GAP = 6
 _BLOCK_WIDTH = 4 * TILE + 3 * _TILE_GAP
 _BLOCK_GAP = 36
 _INDENT = 22
-_TILE_TITLES = ("photograph", "clean: reconstructed", "flawed: injected", "where")
+_TILE_TITLES = ("source photo", "clean image", "artifact image", "artifacts")
 
 
 def contact_sheet(pairs: Iterable[Pair], columns: int = 2, max_pairs: int = 64) -> Image.Image:
     """
-    An image of pairs: photo, clean, flawed, and the artifact image with mask and box of each artifact, over their
-    labels and explanations; one colour for each type of artifact.
+    Draw a sheet of pairs. Each shows the source photo, the clean image, the artifact image, and the artifact image
+    with the mask and box of each artifact in the colour of its type, above labels and explanations.
 
     Args:
-        pairs (`Iterable[Pair]`): At least one.
-        columns (`int`, *optional*, defaults to 2): Pairs beside each other.
-        max_pairs (`int`, *optional*, defaults to 64): How many to show, from the first.
+        pairs (`Iterable[Pair]`): At least one pair.
+        columns (`int`, *optional*, defaults to 2): Number of pairs per row.
+        max_pairs (`int`, *optional*, defaults to 64): Number of pairs to show, from the first; no more are taken.
 
     Returns:
         `PIL.Image.Image`: RGB; 1792 px wide for two columns.
 
     Raises:
-        ValueError: no pair.
+        ValueError: `pairs` is empty.
     """
     blocks = [_pair_block(pair) for pair in islice(pairs, max_pairs)]
     if not blocks:
         raise ValueError("`pairs` must hold at least one pair, got none")
     sheet = in_rows(blocks, columns, MARGIN + 96, _BLOCK_GAP)
     draw = ImageDraw.Draw(sheet)
-    draw_title(draw, ["Photos and their artifact twins"])
+    draw_title(draw, ["Source photos with their clean and artifact images"])
     draw_legend(draw, [(color, kind) for kind, color in TYPE_COLORS.items()], MARGIN + 36)
     for column in range(min(columns, len(blocks))):
         left = MARGIN + column * (_BLOCK_WIDTH + _BLOCK_GAP)
@@ -78,8 +78,15 @@ def contact_sheet(pairs: Iterable[Pair], columns: int = 2, max_pairs: int = 64) 
 
 def draw_artifacts(image: Image.Image, artifacts: Sequence[Artifact], size: tuple[int, int]) -> Image.Image:
     """
-    An image resized to `size` `(width, height)` with the mask (translucent) and box of each artifact in the colour of
-    its type. The lines are drawn at the new size.
+    Resize an image and draw the mask (translucent) and box of each artifact in the colour of its type.
+
+    Args:
+        image (`PIL.Image.Image`): The artifact image.
+        artifacts (`Sequence[Artifact]`): Its artifacts.
+        size (`tuple[int, int]`): Width and height to resize to, px. Lines keep their width.
+
+    Returns:
+        `PIL.Image.Image`: A new RGB image.
     """
     drawn = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     for artifact in artifacts:
@@ -94,28 +101,28 @@ def perception_sheet(
     items: Iterable[tuple[str, Image.Image, Perception | PerceptionError]], columns: int = 3, max_images: int = 24
 ) -> Image.Image:
     """
-    An image of what was perceived, to look at before anything is made of it: each photo with its entities, the
-    parts on them in one colour for each level, and their names; faded with the reason where nothing was.
+    Draw a sheet of source photos with their entities, the parts in one colour per level, and the names of both. A
+    photo that could not be perceived is faded and shows the reason.
 
     Args:
-        items (`Iterable[tuple[str, PIL.Image.Image, Perception | PerceptionError]]`): Name, photo, and what came
-            of it, as [`PerceptionAgent.perceive_batch`] gives it. At least one.
-        columns (`int`, *optional*, defaults to 3): Photos beside each other.
-        max_images (`int`, *optional*, defaults to 24): How many to show, from the first; no more are taken.
+        items (`Iterable[tuple[str, PIL.Image.Image, Perception | PerceptionError]]`): Name, photo and outcome of
+            [`PerceptionAgent.perceive_batch`] for at least one photo.
+        columns (`int`, *optional*, defaults to 3): Number of photos per row.
+        max_images (`int`, *optional*, defaults to 24): Number of photos to show, from the first; no more are taken.
 
     Returns:
         `PIL.Image.Image`: RGB; 1372 px wide for three columns.
 
     Raises:
-        ValueError: no item.
+        ValueError: `items` is empty.
     """
     tiles = [_perception_tile(*item) for item in islice(items, max_images)]
     if not tiles:
         raise ValueError("`items` must hold at least one photo, got none")
-    # One narrow column would cut the header.
+    # A single narrow column would cut off the legend.
     sheet = in_rows(tiles, columns, MARGIN + 72, MARGIN, least_width=2 * _PERCEPTION_TILE + MARGIN)
     draw = ImageDraw.Draw(sheet)
-    draw_title(draw, ["What was perceived"])
+    draw_title(draw, ["Perceived entities and parts"])
     legend = [(color, f"{level} parts: {_LEVEL_USES[level]}") for level, color in _LEVEL_COLORS.items()]
     draw_legend(draw, legend, MARGIN + 36)
     return sheet
@@ -144,17 +151,17 @@ def _pair_block(pair: Pair) -> Image.Image:
 
 
 def _perception_tile(name: str, image: Image.Image, outcome: Perception | PerceptionError) -> Image.Image:
-    picture = fitted(image, _PERCEPTION_TILE)
+    shown = fitted(image, _PERCEPTION_TILE)
     if isinstance(outcome, PerceptionError):
-        picture = Image.blend(picture, Image.new("RGB", picture.size, "white"), 0.6)
+        shown = Image.blend(shown, Image.new("RGB", shown.size, "white"), 0.6)
         texts = [(ERROR, f"not used: {outcome}")]
     else:
-        picture = _with_levels(picture, outcome)
+        shown = _with_levels(shown, outcome)
         texts = _perceived_names(outcome)
     lines = [(color, line) for color, text in texts for line in wrapped(text, _PERCEPTION_TILE)]
-    tile = Image.new("RGB", (_PERCEPTION_TILE, picture.height + 8 + LINE * (1 + len(lines))), "white")
-    tile.paste(picture)
-    draw, top = ImageDraw.Draw(tile), picture.height + 6
+    tile = Image.new("RGB", (_PERCEPTION_TILE, shown.height + 8 + LINE * (1 + len(lines))), "white")
+    tile.paste(shown)
+    draw, top = ImageDraw.Draw(tile), shown.height + 6
     draw.text((0, top + 1), name, fill=FAINT, font=SMALL_FONT)
     for color, line in lines:
         top += LINE
@@ -162,21 +169,21 @@ def _perception_tile(name: str, image: Image.Image, outcome: Perception | Percep
     return tile
 
 
-def _with_levels(picture: Image.Image, perception: Perception) -> Image.Image:
-    """`picture` with the masks of a perception: entities tinted, parts in the colour of their level."""
+def _with_levels(image: Image.Image, perception: Perception) -> Image.Image:
+    """Tint the entities of a perception, and its parts in the colour of their level."""
     for index, entity in enumerate(perception.entities):
-        picture = with_mask(picture, entity.mask, _ENTITY_COLORS[index % len(_ENTITY_COLORS)], 0.18)
+        image = with_mask(image, entity.mask, _ENTITY_COLORS[index % len(_ENTITY_COLORS)], 0.18)
     parts = [part for entity in perception.entities for part in entity.parts]
-    # An eye lies on a face, and two colours over each other are a third.
+    # An eye lies on a face: tinting both there would mix the two colours into a third.
     covered = np.logical_or.reduce([part.mask for part in parts if part.level == "peripheral"])
     for part in parts:
         mask = part.mask if part.level == "peripheral" else part.mask & ~covered
-        picture = with_mask(picture, mask, _LEVEL_COLORS[part.level], 0.35)
-    return picture
+        image = with_mask(image, mask, _LEVEL_COLORS[part.level], 0.35)
+    return image
 
 
 def _perceived_names(perception: Perception) -> list[tuple[Color, str]]:
-    """The entities, then the parts of each level, in the level's colour; each name once, with how many there are."""
+    """List the names of entities, then of the parts of each level, each once with its number, and their colours."""
     texts = [(INK, _counted(entity.name for entity in perception.entities))]
     for level, color in _LEVEL_COLORS.items():
         parts = [part.name for entity in perception.entities for part in entity.parts if part.level == level]

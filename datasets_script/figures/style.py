@@ -1,4 +1,4 @@
-"""The one look of all figures: Okabe and Ito's colours, which stay apart for the colour-blind, and the fonts."""
+"""Colours, based on Okabe and Ito's colour-blind-safe palette, and fonts of all figures."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ LINE = 22
 """Height of a line of `TEXT_FONT`, px."""
 
 MARGIN = 28
-"""Around a sheet, px."""
+"""Margin around a sheet, px."""
 
 
 def as_hex(color: Color) -> str:
-    """Write a colour as HTML and matplotlib take it."""
+    """Format a colour as `"#rrggbb"`, as HTML and matplotlib take it."""
     return "#{:02x}{:02x}{:02x}".format(*color)

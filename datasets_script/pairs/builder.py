@@ -1,5 +1,5 @@
 """
-The dataset of pairs as a builder of `datasets`: what `artiagent synthesize` has written, in the forms of
+Builder of `datasets` for pairs: reads what `artiagent synthesize` has written, in each of the configurations of
 [`~datasets_script.pairs.configurations.CONFIGURATIONS`].
 
 ```python
@@ -10,8 +10,8 @@ builder.download_and_prepare()
 train = builder.as_dataset("train")
 ```
 
-The cache holds each image once, as a file of its own ([`~datasets_script.pairs.image_files.ImageFiles`]): rows of all
-configurations name these files, and the image is decoded when a row is read.
+The cache stores each image once, as a separate file ([`~datasets_script.pairs.image_files.ImageFiles`]). The rows of
+all configurations refer to these files, and images are decoded when a row is read.
 """
 
 from __future__ import annotations
@@ -36,27 +36,30 @@ from .views.comparisons import comparison_row
 from .views.instructions import instruction_rows
 
 
-# Folder of the cache that holds the images of all sets of pairs.
+# Folder in the cache that holds the images of all datasets of pairs.
 _IMAGES = "artiagent-images"
-# Columns of a row of pairs that the other configurations show.
+# Image columns of a pair that other configurations show.
 _IMAGE_COLUMNS = ("source", "clean", "flawed")
 
 
 @dataclass
 class PairsConfig(datasets.BuilderConfig):
     """
+    Configuration of [`ArtiAgentPairs`].
+
     Args:
-        source (`str` or sequence of `str`): Folder that `artiagent synthesize` has completed, Parquet files of one or
-            a pattern for them, `pairs-SPLIT.parquet` of a folder that `artiagent prepare artiagent --out` has written;
-            or several.
-        coordinates (`str`, *optional*, defaults to `"pixel"`): How `vqa` and `instructions` write boxes,
-            one of [`datasets_script.vlm.conventions.CONVENTIONS`].
-        min_pixels, max_pixels (`int`): As the processor is set that conversations with `coordinates="qwen2.5"` are
-            for; the defaults are those of the published models.
-        seed (`int`, *optional*, defaults to 0): Chooses the questions of `vqa`, the order of images in
-            `comparisons` and the photos of the test split.
-        test_share (`float`, *optional*, defaults to 0): About which share of the photos goes to a split `test`,
-            with all their pairs; no photo is in both splits. None by default, as a train split is all there is.
+        source (`str` or sequence of `str`): One or several of: a folder that `artiagent synthesize` has completed,
+            Parquet files of such a folder or a pattern for them, or `pairs-SPLIT.parquet` of a folder that `artiagent
+            prepare artiagent --out` has written.
+        coordinates (`str`, *optional*, defaults to `"pixel"`): Convention by which `vqa` and `instructions` write
+            boxes, one of [`datasets_script.vlm.conventions.CONVENTIONS`].
+        min_pixels (`int`, *optional*): `min_pixels` of the processor that conversations with `coordinates="qwen2.5"`
+            are for; by default that of the published models.
+        max_pixels (`int`, *optional*): `max_pixels` of the same processor.
+        seed (`int`, *optional*, defaults to 0): Seed for the wording of the questions in `vqa`, the order of images in
+            `comparisons` and the choice of the photos in the test split.
+        test_share (`float`, *optional*, defaults to 0): Approximate share of the photos that go to the split `test`
+            with all their pairs, in [0, 1). No photo is in both splits. With 0 there is only a train split.
     """
 
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = ()
@@ -67,26 +70,26 @@ class PairsConfig(datasets.BuilderConfig):
     test_share: float = 0.0
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Features | None = None) -> str:
-        """Names the folder of the cache, which must be another one once the source has changed."""
+        """Name the cache folder after the options and the source files' state: a changed source gets a new one."""
         files = find_shards(self.source)
         stamps = [f"{path} {os.stat(path).st_size} {os.stat(path).st_mtime_ns}" for path in files]
         return super().create_config_id({**config_kwargs, "source": stamps}, custom_features)
 
     @property
     def features(self) -> Features:
-        """The columns of a row."""
+        """Columns of a row."""
         others = {"pairs": PAIR_FEATURES, "images": images.FEATURES, "masks": masks.FEATURES}
         return others.get(self.name, vqa.FEATURES)
 
     def rows(self, pair: dict[str, Any]) -> Iterable[dict[str, Any]]:
         """
-        Make the rows about a pair.
+        Make the rows of this configuration from a pair.
 
         Args:
-            pair (`dict`): A row of `PAIR_FEATURES` as it is stored.
+            pair (`dict`): A row of `PAIR_FEATURES` as stored.
 
         Returns:
-            `Iterable[dict]`: Rows of `features`, images as they are stored.
+            `Iterable[dict]`: Rows of `features`, with images as stored.
         """
         if self.name == "images":
             return images.image_rows(pair)
@@ -103,9 +106,9 @@ class PairsConfig(datasets.BuilderConfig):
 
 
 class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
-    """See the module. Images keep their bytes; rows have the order of the source, however many processes read."""
+    """Builder of the dataset of pairs. Images keep their bytes, and rows keep the order of the source."""
 
-    # Before 2.0.0 the cache held a copy of an image for each row that shows it.
+    # Caches of 1.x hold a copy of the image in every row.
     VERSION = datasets.Version("2.0.0")
     BUILDER_CONFIG_CLASS = PairsConfig
     BUILDER_CONFIGS = [PairsConfig(name=item.name, description=f"One row is {item.row}.") for item in CONFIGURATIONS]
@@ -122,7 +125,7 @@ class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
         files = find_shards(self.config.source)
         check_shards(files)
         splits = ["train", "test"] if self.config.test_share else ["train"]
-        # A stream has no cache: its rows hold the bytes.
+        # A stream has no cache, so its rows hold the image bytes.
         folder = None if dl_manager.is_streaming else image_cache(self._cache_dir_root)
         return [
             datasets.SplitGenerator(name=split, gen_kwargs={"files": files, "split": split, "folder": folder})
@@ -141,25 +144,27 @@ class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
 
 def image_cache(cache: str | os.PathLike[str] | None = None) -> Path:
     """
-    Return the folder that images are stored in.
+    Return the folder in which the builder stores images.
 
     Args:
-        cache (`str`, *optional*): A cache of datasets; by default that of `datasets`.
+        cache (`str`, *optional*): Cache directory; by default that of `datasets`.
     """
     return Path(datasets.config.HF_DATASETS_CACHE if cache is None else cache, _IMAGES).absolute()
 
 
 def _with_files(pair: dict[str, Any], stored: ImageFiles) -> dict[str, Any]:
-    """A pair whose images have files. Of such an image `datasets` writes the path and leaves out the bytes."""
+    """Store the images of a pair and add their paths; `datasets` then writes the paths and leaves out the bytes."""
     images = {name: pair[name]["bytes"] for name in _IMAGE_COLUMNS}
     return pair | {name: {"bytes": content, "path": stored.add(content)} for name, content in images.items()}
 
 
 def check_config(config: PairsConfig) -> None:
     """
+    Check the options of a configuration.
+
     Raises:
-        UserError: the coordinates, the limits of pixels or the share is none there is.
+        UserError: `coordinates`, the pixel limits or `test_share` are invalid.
     """
     BoxFormat(config.coordinates, config.min_pixels, config.max_pixels)
     if not 0 <= config.test_share < 1:
-        raise UserError(f"test_share must be at least 0 and below 1, got {config.test_share}")
+        raise UserError(f"`test_share` must be at least 0 and below 1, got {config.test_share}")

@@ -1,4 +1,4 @@
-"""The card of a dataset of pairs: a README.md that the Hub and `load_dataset` read."""
+"""Card of a dataset of pairs: the README.md that the Hub and `load_dataset` read."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from ..utils.markdown import markdown_table
 COLUMNS = {
     "pair_id": "name of the pair, unique in the dataset",
     "source_id": "file name of the photo, relative to the source folder",
-    "variant": "which of the pairs of its photo this is, from 0",
-    "source": "the photo as the model saw it, cropped and resized by `transform`",
-    "clean": "its reconstruction by the model, without artifacts: the clean image of the pair",
-    "flawed": "the same reconstruction with the artifacts of `artifacts`",
-    "caption": "what the image shows; the prompt of the model",
+    "variant": "number of the pair among those of its photo, from 0",
+    "source": "the source photo as the model saw it, cropped and resized according to `transform`",
+    "clean": "the clean image: the photo inverted and denoised again without an artifact",
+    "flawed": "the artifact image: the same with the artifacts listed in `artifacts` injected",
+    "caption": "what the image shows; the prompt of the diffusion model",
     "clean_description": "what the clean image shows, as an answer that finds nothing wrong",
     "explanation": "what is wrong with the artifact image as a whole",
-    "explanation_source": "what wrote the texts but the caption: `template`, or the id of a vision-language model",
+    "explanation_source": "author of all texts except the caption: `template`, or the id of a vision-language model",
     "grid": "rows and columns of patches",
     "seed": "seed of the source's random choices",
-    "solver": "ODE solver that inverted and denoised",
-    "num_inference_steps": "its steps",
-    "model": "the diffusion model",
+    "solver": "ODE solver of the inversion and the denoising loop",
+    "num_inference_steps": "number of solver steps",
+    "model": "id of the diffusion model",
     "model_revision": "commit of the model, or a fingerprint of its files",
     "transform": "JSON: size of the photo, crop and output size",
-    "artifacts": "the artifacts, a list of the fields below",
+    "artifacts": "list of artifacts with the fields below",
 }
 ARTIFACT_FIELDS = {
     "type": "`duplication`, `omission`, `distortion` or `fusion`",
-    "tool": "what made it: `add`, `remove`, `distort` or `fuse`",
+    "tool": "tool that made it: `add`, `remove`, `distort` or `fuse`",
     "kernel": "how a distortion permutes its patches; empty for other tools",
-    "entity": "the person, animal or thing it sits on",
-    "part": "the part of it; empty for a fusion",
-    "fused_entity": "the second entity of a fusion, else empty",
-    "instance_id": "number of the part, or of the entity of a fusion, among those perceived in the photo",
+    "entity": "the person, animal or thing that has the artifact",
+    "part": "the part of the entity; empty for a fusion",
+    "fused_entity": "the second entity of a fusion; empty for other types",
+    "instance_id": "number of the part (for a fusion, of the entity) among those perceived in the photo",
     "bbox": "box in pixels of `flawed`: x_min, y_min, x_max, y_max, maxima exclusive",
-    "mask": "its pixels in `flawed`, 255 inside and 0 outside",
-    "target_patches": "row-major indices of the patches where it was injected",
-    "reference_patches": "for each of them, the patch its content and position come from",
-    "label": "a few words",
-    "explanation": "one sentence",
-    "scores": "JSON: what curation measured (changes as mean absolute difference in [0, 1], PSNR in dB); "
-    "`vlm_has_artifact` is a vision-language model's verdict",
+    "mask": "pixels of the artifact in `flawed`: 255 inside, 0 outside",
+    "target_patches": "row-major indices of the patches where the artifact appears",
+    "reference_patches": "for each target patch, the patch it borrows content and position from",
+    "label": "short description",
+    "explanation": "description in one sentence",
+    "scores": "JSON: measurements of curation (changes as mean absolute difference in [0, 1], PSNR in dB); "
+    "`vlm_has_artifact` is the answer of a vision-language model",
     "parameters": "JSON: further settings of the tool",
 }
 
 _BODY = """\
 # Pairs of clean and artifact images
 
-{pairs} pairs made from {sources} photos with [ArtiAgent](https://arxiv.org/abs/2602.20951)'s method: each
-photo is inverted and re-denoised by a diffusion transformer, once as it is (`clean`) and once with artifacts injected
-at attention (`flawed`). Both halves share the model's fingerprint and differ in the artifacts.
+{pairs} pairs made from {sources} photos with the method of [ArtiAgent](https://arxiv.org/abs/2602.20951): each photo
+is inverted and denoised again by a diffusion transformer, once unchanged (`clean`) and once with artifacts injected at
+attention (`flawed`). Both images carry the fingerprint of the model and differ only in the artifacts.
 
 ![Pairs of this dataset](contact_sheet.png)
 
@@ -66,17 +66,17 @@ from datasets import load_dataset
 pairs = load_dataset("path/to/this/folder", split="train")
 ```
 
-`artiagent prepare artiagent --source path/to/this/folder --out other/folder` gives the same pairs as single images
-with their regions, as conversations, and as masks, each a configuration of its own.
+`artiagent prepare artiagent --source path/to/this/folder --out other/folder` converts the pairs to further
+configurations: single images with regions, conversations, and masks.
 
-`contact_sheet.png` shows the first pairs, `rejected.jsonl` everything that was not kept and why, `run.json` the
-settings.
+`contact_sheet.png` shows the first pairs, `rejected.jsonl` lists every rejection with its reason, and `run.json` holds
+the settings.
 
 ## Columns
 
 {columns}
 
-Each of `artifacts`:
+Fields of `artifacts`:
 
 {fields}
 
@@ -84,11 +84,11 @@ Each of `artifacts`:
 
 {counts}
 
-{rejected} rejections on record, those of photos and of tools without a fitting place included.
+{rejected} rejections on record, including photos that could not be used and tools that found no place.
 
 ## Licence
 
-The images derive from the source photos and from the output of the model `{model}`: the licences of both apply.
+The images are derived from the source photos and from the output of the model `{model}`; the licences of both apply.
 Set `license` at the top of this file accordingly before publishing.
 
 ## Settings and versions
@@ -101,11 +101,11 @@ Set `license` at the top of this file accordingly before publishing.
 
 def write_pair_card(folder: Path, run: RunRecord) -> None:
     """
-    Write `README.md`, whole or not at all.
+    Write the card of a dataset of pairs atomically.
 
     Args:
-        folder (`Path`): The dataset's folder, with its shards in `data/*.parquet`.
-        run (`RunRecord`): Complete.
+        folder (`Path`): Folder of the dataset, with its shards in `data/*.parquet`.
+        run (`RunRecord`): Record of the completed run.
     """
     write_text(folder / "README.md", f"---\n{_front_matter(run)}\n---\n\n{_body(run)}")
 

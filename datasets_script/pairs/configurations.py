@@ -1,4 +1,4 @@
-"""The configurations of a dataset of pairs: their names, and what a row of each is. Imports nothing heavy."""
+"""Configurations of a dataset of pairs: their names and what a row of each holds. Imports no heavy library."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
-# Folders that a prepared folder has its images in: the halves of pairs, which all configurations show, and what only
-# some do.
+# Image folders of a prepared dataset: all configurations show the two images of a pair, only some the others.
 HALVES, SOURCES, MASKS = "images", "sources", "masks"
 IMAGE_FOLDERS = (HALVES, SOURCES, MASKS)
 
@@ -15,14 +14,15 @@ IMAGE_FOLDERS = (HALVES, SOURCES, MASKS)
 @dataclass(frozen=True)
 class Configuration:
     """
-    A form that pairs are read in.
+    Form in which pairs are read.
 
     Args:
-        name (`str`): What `load_dataset` is given.
+        name (`str`): Name to give to `load_dataset`.
         row (`str`): What a row is, with its columns; Markdown.
-        has_boxes (`bool`, *optional*, defaults to `False`): Whether its texts write boxes, in a convention that
-            depends on the model.
-        shows (`tuple[str, ...]`, *optional*, defaults to `("images",)`): Where its images are, among `IMAGE_FOLDERS`.
+        has_boxes (`bool`, *optional*, defaults to `False`): Whether its texts contain boxes, whose convention depends
+            on the model.
+        shows (`tuple[str, ...]`, *optional*, defaults to `("images",)`): The folders among `IMAGE_FOLDERS` that hold
+            its images.
     """
 
     name: str
@@ -32,20 +32,22 @@ class Configuration:
 
 
 CONFIGURATIONS = (
-    Configuration("pairs", "a pair, as `artiagent synthesize` writes it", shows=IMAGE_FOLDERS),
+    Configuration("pairs", "a pair as written by `artiagent synthesize`", shows=IMAGE_FOLDERS),
     Configuration(
         "images",
-        "an image, clean or with artifacts: `image`, `has_artifact`, `regions`, as benchmarks have them",
+        "a clean image or an artifact image, in the columns of benchmarks: `image`, `has_artifact`, `regions`",
         shows=(HALVES, MASKS),
     ),
     Configuration("vqa", "a conversation about an image: `id`, `images`, `messages`", has_boxes=True),
-    Configuration("masks", "an image: `image`, `mask` of all artifacts, `mask_<type>`", shows=(HALVES, MASKS)),
+    Configuration(
+        "masks", "an image and masks: `image`, `mask` of all artifacts, `mask_<type>`", shows=(HALVES, MASKS)
+    ),
     Configuration(
         "instructions",
-        "an image and a question of `artiagent predict` with the right answer: columns as of `vqa`",
+        "an image and a question of `artiagent predict` with the right answer; columns of `vqa`",
         has_boxes=True,
     ),
-    Configuration("comparisons", "a pair, which of its images has artifacts and why: columns as of `vqa`, two images"),
+    Configuration("comparisons", "a question on which image of a pair has artifacts; columns of `vqa`, two images"),
 )
 NAMES = tuple(configuration.name for configuration in CONFIGURATIONS)
 

@@ -1,4 +1,4 @@
-"""Fill the folder of a prepared dataset, of pairs or of a benchmark. Imports nothing heavy."""
+"""Atomic writing of the folder of a prepared dataset. Imports no heavy library."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from ..utils.files import replacing_folder, write_json
 @contextmanager
 def whole_folder(out: Path, options: Mapping[str, Any]) -> Iterator[Path]:
     """
-    Give a folder to fill, which becomes `out` once the block has succeeded, with a record of how it was made; a
-    builder's `cache` and locks are left out.
+    Provide a temporary folder to fill, and rename it to `out` once the block has succeeded. A builder's `cache` and
+    lock files are removed, and `prepared.json` records options and versions.
+
+    Args:
+        out (`Path`): The folder to write; must not exist.
+        options (`Mapping[str, Any]`): The options to record, JSON-serialisable.
 
     Raises:
         FileExistsError: `out` exists.
     """
     if out.exists():
-        raise FileExistsError(f"{out} exists already")
+        raise FileExistsError(f"`out` must not exist, got '{out}'; remove it or choose another folder")
     with replacing_folder(out) as folder:
         yield folder
         shutil.rmtree(folder / "cache", ignore_errors=True)

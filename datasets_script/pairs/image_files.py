@@ -1,4 +1,4 @@
-"""The images of pairs as files of the cache, each stored once, however many rows of however many sets show it."""
+"""Image files of the cache, each stored once however many rows refer to it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 class ImageFiles:
     """
-    A folder of images under the hash of their bytes. Rows of `datasets` name a file instead of holding its bytes, and
-    the `Image` feature opens it when the row is read, in any program that has `datasets` alone.
+    Content-addressed folder of images, named by the hash of their bytes. Rows of `datasets` hold the path of a file
+    instead of its bytes, and the `Image` feature opens it when a row is read; this package is not needed for that.
 
     Args:
-        folder (`Path`): Made where it is missing. Any number of processes may add to it at once.
+        folder (`Path`): The folder; created when the first image is added. Any number of processes may add images at
+            once.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -21,20 +22,20 @@ class ImageFiles:
 
     def add(self, content: bytes) -> str:
         """
-        Store an image that is not stored yet.
+        Store an image, unless it is stored already.
 
         Args:
-            content (`bytes`): Of an image file.
+            content (`bytes`): Content of an image file.
 
         Returns:
-            `str`: Absolute path.
+            `str`: Absolute path of the stored file.
         """
         digest = hashlib.sha256(content).hexdigest()
         path = self.folder.absolute() / digest[:2] / digest[2:]
         if not _is_whole(path, len(content)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Not synced to the disk one by one, which would take longer than all else: a file that a power cut has
-            # emptied is known by its size.
+            # Syncing each file to the disk would dominate the running time. A file that a power cut has emptied is
+            # recognised by its size instead.
             temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
             temporary.write_bytes(content)
             temporary.replace(path)

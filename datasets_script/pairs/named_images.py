@@ -1,10 +1,10 @@
 """
-Rows that name the files of their images, as a prepared folder holds them.
+Rows that refer to image files by name, as in a prepared folder.
 
-`datasets` reads such rows as an image folder, without this package: a column `clean_file_name` becomes the column
-`clean`, and `images_file_names` the column `images`. The card says for each configuration which Parquet files its rows
-are in (`metadata_filenames`), and their columns (`features`). Files are named from the folder of the Parquet file,
-which therefore lies above all images. One Parquet file a split: `datasets` reads several in no order.
+`datasets` reads such rows as an image folder, without this package: the column `clean_file_name` becomes the column
+`clean`, and `images_file_names` becomes `images`. The card gives the Parquet files (`metadata_filenames`) and columns
+(`features`) of each configuration. File names are relative to the folder of the Parquet file, which therefore lies
+above all images. Each split is one Parquet file, because `datasets` reads several in no fixed order.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ _SUFFIXES = ("_file_names", "_file_name")
 
 def image_name(content: bytes, folder: str) -> str:
     """
-    Return the name of an image, which depends on its bytes: equal images are one file, and who has the rows can tell
-    whether the images are theirs.
+    Compose the file name of an image from the hash of its bytes. Equal images share a file, and rows can be checked
+    against their images.
 
     Args:
-        content (`bytes`): Of a PNG file.
-        folder (`str`): In which it is to lie.
+        content (`bytes`): Content of a PNG file.
+        folder (`str`): Folder of the file, relative to the prepared folder.
+
+    Returns:
+        `str`: Path relative to the prepared folder.
     """
     return f"{folder}/{hashlib.sha256(content).hexdigest()[:32]}.png"
 
@@ -39,16 +42,19 @@ def card_config(
     name: str, features: Features, splits: Iterable[str], folders: Sequence[str], is_default: bool = False
 ) -> dict[str, Any]:
     """
-    Return the entry of a card's `configs` by which `load_dataset` reads a configuration.
+    Compose the entry in `configs` of a card by which `load_dataset` reads a configuration.
 
     Args:
-        name (`str`): The configuration.
-        features (`Features`): Its columns.
-        splits (`Iterable[str]`): Those there are, with their rows in `NAME-SPLIT.parquet`.
-        folders (`Sequence[str]`): Those of [`~datasets_script.pairs.configurations.IMAGE_FOLDERS`] that its images lie
-            in.
-        is_default (`bool`, *optional*, defaults to `False`): Whether `load_dataset` takes it where it is given no
-            name.
+        name (`str`): Name of the configuration.
+        features (`Features`): Columns of its rows.
+        splits (`Iterable[str]`): Names of its splits, whose rows are in `NAME-SPLIT.parquet`.
+        folders (`Sequence[str]`): Folders of its images, among
+            [`~datasets_script.pairs.configurations.IMAGE_FOLDERS`].
+        is_default (`bool`, *optional*, defaults to `False`): Whether `load_dataset` reads this configuration if none
+            is named.
+
+    Returns:
+        `dict`: The entry, for `DatasetCardData(configs=[…])`.
     """
     splits = list(splits)
     return {
@@ -67,43 +73,46 @@ def card_config(
 
 
 def stored_columns(features: Features) -> Features:
-    """Return the columns of rows that name files."""
+    """Return the columns of rows that refer to image files, for rows with the columns `features`."""
     return Features(_stored_feature(features))
 
 
 def name_images(row: dict[str, Any], features: Features, name: Callable[[bytes], str]) -> dict[str, Any]:
     """
-    Put names in place of images.
+    Replace the images of a row by file names.
 
     Args:
-        row (`dict`): With `features`, images as `{"bytes", "path"}`.
-        features (`Features`): Its columns.
-        name (`Callable[[bytes], str]`): Gives an image its name.
+        row (`dict`): A row with the columns `features`, images as `{"bytes", "path"}`.
+        features (`Features`): Columns of the row.
+        name (`Callable[[bytes], str]`): Returns the file name of an image, given its bytes.
+
+    Returns:
+        `dict`: A row with the columns [`stored_columns`]`(features)`.
     """
     named: dict[str, Any] = _stored(row, features, name)
     return named
 
 
 def columns_of(names: Sequence[str]) -> list[str]:
-    """Return the columns that `datasets` makes of those of a Parquet file."""
+    """Return the column names that `datasets` derives from those of a Parquet file."""
     return [name.removesuffix("_file_names").removesuffix("_file_name") for name in names]
 
 
 def names_images(schema: pa.Schema) -> bool:
-    """Tell whether rows with these columns name the files of their images."""
+    """Return whether rows with these columns refer to image files by name."""
     return any(name.endswith(_SUFFIXES) for name in schema.names)
 
 
 def read_named_rows(path: str, features: Features) -> Iterator[dict[str, Any]]:
     """
-    Read rows with the bytes of their images.
+    Read rows that refer to image files, and load the bytes of the images.
 
     Args:
         path (`str`): The Parquet file.
-        features (`Features`): The columns of the rows.
+        features (`Features`): Columns of the rows to return.
 
     Returns:
-        `Iterator[dict]`: Images as `{"bytes", "path"}`.
+        `Iterator[dict]`: Rows with images as `{"bytes", "path"}`.
     """
     folder = Path(path).parent
 
@@ -117,7 +126,7 @@ def read_named_rows(path: str, features: Features) -> Iterator[dict[str, Any]]:
 
 
 def named_files(path: Path) -> set[str]:
-    """Return all files that the rows of a Parquet file name, none for one that holds its images."""
+    """Return the image files that the rows of a Parquet file refer to; empty if the rows hold the images."""
     with pq.ParquetFile(path) as file:
         if not names_images(file.schema_arrow):
             return set()
@@ -136,7 +145,7 @@ def _names_in(row: dict[str, Any]) -> Iterator[str]:
 
 
 def _stored_name(key: str, feature: Any) -> str:
-    """The column that `datasets` makes the column `key` of."""
+    """Return the stored column from which `datasets` derives the column `key`."""
     if isinstance(feature, datasets.Image):
         return f"{key}_file_name"
     return f"{key}_file_names" if isinstance(feature, List) and isinstance(feature.feature, datasets.Image) else key
@@ -163,7 +172,7 @@ def _stored(value: Any, feature: Any, name: Callable[[bytes], str]) -> Any:
 
 
 def _restored(value: Any, feature: Any, read: Callable[[str], dict[str, Any]]) -> Any:
-    """The inverse of [`_stored`]."""
+    """Invert [`_stored`]."""
     if value is None or isinstance(feature, Value):
         return value
     if isinstance(feature, datasets.Image):

@@ -1,4 +1,4 @@
-"""Bring the shards of a run that was begun before a column was added, and continued since, to one layout."""
+"""Migration of shards that lack columns of the current layout."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from .storage import ROWS_AT_ONCE, read_rows
 
 def upgrade_shards(out: Path) -> None:
     """
-    Rewrite the shards that lack columns which others have, because `load_dataset` reads no folder of both. Images keep
-    their bytes. A run whose shards are all alike is left as it is.
+    Rewrite shards that lack columns which others of the run have: `load_dataset` cannot read a folder of both. Runs
+    end up so when they are begun with one version and continued with a newer one. Images keep their bytes, and a run
+    whose shards all have the same columns is left unchanged.
 
     Args:
-        out (`Path`): Folder of a run that no process writes pairs to.
+        out (`Path`): Folder of a run that no process is writing to.
     """
     paths = sorted((out / "data").glob("*.parquet"))
     old = [path for path in paths if not set(DERIVED_COLUMNS) <= set(pq.read_schema(path).names)]

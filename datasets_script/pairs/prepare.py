@@ -1,4 +1,4 @@
-"""Write a dataset of pairs as a folder of images and of rows about them, in every form that a trainer takes."""
+"""Conversion of a dataset of pairs to a folder of images and rows, in the configurations that trainers read."""
 
 from __future__ import annotations
 
@@ -31,30 +31,29 @@ def prepare_pairs_folder(
     source: Path, out: Path, configs: Sequence[str], num_proc: int | None = None, **options: Any
 ) -> dict[str, dict[str, int]]:
     """
-    Write configurations of a dataset of pairs as a folder under the card of the dataset; whole or not at all. The
-    folder holds each image once, as a file, and for each configuration and split a Parquet file of rows that name the
-    images.
+    Write configurations of a dataset of pairs to a folder, atomically. The folder holds each image once, as a file, a
+    Parquet file of rows that refer to the images for each configuration and split, and the card of the dataset.
 
     Args:
         source (`Path`): A folder written by `artiagent synthesize`.
-        out (`Path`): The folder; must not exist.
-        configs (`Sequence[str]`): Those of `ArtiAgentPairs`; `load_dataset(out)` gives the first.
-        num_proc (`int`, *optional*): Processes that write.
+        out (`Path`): The folder to write; must not exist.
+        configs (`Sequence[str]`): Names of configurations of `ArtiAgentPairs`; `load_dataset(out)` reads the first.
+        num_proc (`int`, *optional*): Number of processes that write; 1 by default.
         options: Further fields of [`PairsConfig`].
 
     Returns:
-        `dict[str, dict[str, int]]`: The rows of each split of each configuration.
+        `dict[str, dict[str, int]]`: Number of rows by configuration and split.
 
     Raises:
-        UserError: the source is no folder of a completed run, holds no pair, or has lost its card.
+        UserError: `source` does not hold a completed run, holds no pair, or has no card.
         FileExistsError: `out` exists.
     """
     if not source.is_dir():
-        raise UserError(f"source must be a folder written by `artiagent synthesize`, got '{source}'")
+        raise UserError(f"`source` must be a folder written by `artiagent synthesize`, got '{source}'")
     if (source / "run.json").exists() and not (source / "README.md").exists():
         raise UserError(
-            f"source '{source}' has no README.md, the card that the prepared set carries on, with the licence of its "
-            "photos: the command that made the run writes it again"
+            f"`source` must hold README.md, the card with the licence of its photos, got '{source}' without it; run "
+            "the command that made the dataset to write it again"
         )
     chosen = [PairsConfig(name=name, source=str(source), **options) for name in configs]
     for config in chosen:
@@ -64,7 +63,7 @@ def prepare_pairs_folder(
     with whole_folder(out, options) as folder:
         rows = _write_rows(files, folder, chosen, num_proc)
         if not rows:
-            raise UserError(f"source '{source}' holds no pair")
+            raise UserError(f"`source` must hold at least one pair, got none in '{source}'")
         card = DatasetCard.load(source / "README.md")
         shown = {item.name: item.shows for item in CONFIGURATIONS}
         card.data.configs = [
@@ -81,7 +80,7 @@ def prepare_pairs_folder(
 
 @dataclass(frozen=True)
 class _Part:
-    """The rows of one file of the source that belong to a split, by configuration."""
+    """Rows by configuration: those of one source file that belong to one split."""
 
     split: str
     tables: dict[str, pa.Table]
@@ -90,7 +89,7 @@ class _Part:
 def _write_rows(
     files: Sequence[str], folder: Path, configs: Sequence[PairsConfig], num_proc: int | None
 ) -> dict[str, dict[str, int]]:
-    """Writes images, and rows in the order of the files; returns the number of rows by configuration and split."""
+    """Write images, and rows in the order of the files; return the number of rows by configuration and split."""
     schemas = {config.name: _schema(config) for config in configs}
     writers: dict[tuple[str, str], pq.ParquetWriter] = {}
     counts: Counter[tuple[str, str]] = Counter()
@@ -103,7 +102,7 @@ def _write_rows(
                     writers[key] = stack.enter_context(pq.ParquetWriter(path, schemas[name]))
                 writers[key].write_table(table)
                 counts[key] += table.num_rows
-    # The train split first.
+    # In reverse order the train split comes first.
     splits = sorted({split for _, split in counts}, reverse=True)
     return {name: {split: counts[name, split] for split in splits} for name in schemas} if splits else {}
 
@@ -138,12 +137,12 @@ def _write_part(file: str, index: int, folder: Path, configs: Sequence[PairsConf
 
 class _PairImages:
     """
-    Writes the images that rows about a pair show, each where it belongs: halves, source or masks.
+    Writer of the images of a pair into the folders `IMAGE_FOLDERS`.
 
     Args:
         folder (`Path`): The prepared folder.
-        place (`str`): Folder inside those of `IMAGE_FOLDERS`. One for each file of the source keeps folders small.
-        pair (`dict`): A row of `PAIR_FEATURES` as it is stored.
+        place (`str`): Subfolder of `IMAGE_FOLDERS`; one per source file keeps folders small.
+        pair (`dict`): A row of `PAIR_FEATURES` as stored.
     """
 
     def __init__(self, folder: Path, place: str, pair: Mapping[str, Any]) -> None:
@@ -156,7 +155,7 @@ class _PairImages:
         self._names: dict[bytes, str] = {}
 
     def add(self, content: bytes) -> str:
-        """Writes an image that is not there yet, and returns its name."""
+        """Write an image, unless it exists already, and return its name."""
         if content in self._names:
             return self._names[content]
         name = self._names[content] = image_name(content, f"{self._kinds.get(content, MASKS)}/{self._place}")
@@ -168,12 +167,12 @@ class _PairImages:
 
 
 def _schema(config: PairsConfig) -> pa.Schema:
-    # Without the metadata in which `datasets` would look for features: the card has them.
+    # `datasets` reads the features from the card, not from Parquet metadata.
     return stored_columns(config.features).arrow_schema.remove_metadata()
 
 
 def _configs_text(configs: Sequence[str], settings: PairsConfig) -> str:
-    """What the card of a run does not tell: the configurations, and how boxes are written."""
+    """Describe the configurations and the convention of their boxes, for the card."""
     with_boxes = [f"`{item.name}`" for item in CONFIGURATIONS if item.has_boxes and item.name in configs]
     limits = f", `min_pixels` {settings.min_pixels} and `max_pixels` {settings.max_pixels}"
     boxes = (
@@ -182,7 +181,7 @@ def _configs_text(configs: Sequence[str], settings: PairsConfig) -> str:
         f"{limits if settings.coordinates == 'qwen2.5' else ''}.\n"
     )
     return (
-        f"\n## Configurations\n\n{configurations_table(configs)}\nEach image is stored once, as a file under the hash "
-        "of its bytes; the rows of each configuration are in Parquet files that name the images. `load_dataset` of "
-        f"datasets 4.0 or later joins both.\n{boxes if with_boxes else ''}"
+        f"\n## Configurations\n\n{configurations_table(configs)}\nEach image is stored once, as a file named by the "
+        "hash of its bytes; the rows of each configuration are in Parquet files that refer to the images. "
+        f"`load_dataset` of datasets 4.0 or later joins both.\n{boxes if with_boxes else ''}"
     )

@@ -1,4 +1,4 @@
-"""Find, check and read the Parquet files of a dataset of pairs."""
+"""Parquet files of a dataset of pairs: find, check, read and write them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,26 @@ from ..utils.seeds import derive_seed
 from .named_images import columns_of, names_images, read_named_rows
 
 
-# Rows hold three images each; they are read as they are grouped in the file.
+# Each row holds three images, so only few are in memory at once. Also the size of the row groups that are written.
 ROWS_AT_ONCE = 16
 
 
 def find_shards(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
     """
-    Find the files of a source, in order, as absolute paths.
+    Find the Parquet files of a source.
 
     Args:
-        source (`str` or sequence of `str`): See [`PairsConfig`].
+        source (`str` or sequence of `str`): As in [`PairsConfig`].
+
+    Returns:
+        `list[str]`: Absolute paths, in order.
 
     Raises:
-        UserError: there is none, or a folder holds no completed run.
+        UserError: there are no files, or a folder does not hold a completed run.
     """
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
     if not sources:
-        raise UserError("source must name a folder written by `artiagent synthesize`, got none")
+        raise UserError("`source` must be a folder written by `artiagent synthesize`, got none")
     return [os.path.abspath(path) for item in sources for path in _shards_of(os.fspath(item))]
 
 
@@ -46,35 +49,46 @@ def _shards_of(source: str) -> list[str]:
     if not os.path.isdir(source):
         files = sorted(glob.glob(source))
         if not files:
-            raise UserError(f"source '{source}' is neither a folder nor a pattern that any file fits")
+            raise UserError(
+                f"`source` must be a folder or a pattern of files, got '{source}', which is neither a folder nor "
+                "matches any file"
+            )
         return files
     if not (Path(source) / RUN_FILE).exists():
-        raise UserError(f"source '{source}' holds no run.json: it is no folder written by `artiagent synthesize`")
+        raise UserError(
+            f"`source` must be a folder written by `artiagent synthesize`, got '{source}', which holds no {RUN_FILE}"
+        )
     if not RunRecord.read(Path(source)).is_complete:
         raise UserError(
-            f"source '{source}' holds a run that is not complete: the command that began it continues it. To read "
-            f"what there is so far, give '{os.path.join(source, 'data', '*.parquet')}'"
+            f"`source` must hold a completed run, got '{source}', whose run is not complete; continue it with the "
+            f"command that began it, or give '{os.path.join(source, 'data', '*.parquet')}' to read what it has written"
         )
     files = sorted(glob.glob(os.path.join(glob.escape(source), "data", "*.parquet")))
     if not files:
-        # What `artiagent prepare --out` has written holds the record of the run too.
+        # Folders written by `artiagent prepare --out` hold the record of the run too.
         raise UserError(
-            f"source '{source}' holds no data/*.parquet: it is no folder written by `artiagent synthesize`"
+            f"`source` must be a folder written by `artiagent synthesize`, got '{source}', which holds no "
+            "data/*.parquet"
         )
     return files
 
 
 def check_shards(files: Sequence[str]) -> None:
     """
+    Check that files hold pairs with unique ids.
+
+    Args:
+        files (`Sequence[str]`): Paths of Parquet files.
+
     Raises:
-        UserError: a file is damaged or holds no pairs, or two pairs have one id.
+        UserError: a file is damaged, lacks columns of pairs, or repeats the id of a pair.
     """
     first: dict[str, str] = {}
     for path in files:
         names = _read_names(path)
         missing = [name for name in PAIR_FEATURES if name not in (*names, *DERIVED_COLUMNS)]
         if missing:
-            raise UserError(f"'{path}' holds no pairs: it has no column {', '.join(missing)}")
+            raise UserError(f"files must hold pairs, got '{path}' with no pairs: it lacks {', '.join(missing)}")
         for pair_id in pq.read_table(path, columns=["pair_id"])["pair_id"].to_pylist():
             if pair_id in first:
                 raise UserError(f"pair ids must be unique, but '{pair_id}' is in '{first[pair_id]}' and in '{path}'")
@@ -85,11 +99,16 @@ def _read_names(path: str) -> list[str]:
     try:
         return columns_of(pq.read_schema(path).names)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"'{path}' is no whole Parquet file: {error}") from error
+        raise UserError(f"'{path}' is not a complete Parquet file: {error}") from error
 
 
 def read_rows(files: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Read rows of `PAIR_FEATURES` as stored, images as `{"bytes", "path"}`; see [`current_row`] for old files."""
+    """
+    Read rows of `PAIR_FEATURES` as stored, with images as `{"bytes", "path"}`.
+
+    Args:
+        files (`Sequence[str]`): Paths of Parquet files; rows of older versions are completed by [`current_row`].
+    """
     for path in files:
         with pq.ParquetFile(path) as file:
             if names_images(file.schema_arrow):
@@ -100,16 +119,27 @@ def read_rows(files: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def split_of(source_id: str, test_share: float, seed: int = 0) -> str:
-    """`"test"` for about `test_share` of the photos and `"train"` for the others, by a hash of name and seed."""
+    """
+    Choose the split of a photo by a hash of its name and the seed.
+
+    Args:
+        source_id (`str`): Id of the photo.
+        test_share (`float`): Approximate share of the photos that go to the test split, in [0, 1).
+        seed (`int`, *optional*, defaults to 0): Seed of the choice.
+
+    Returns:
+        `str`: `"test"` or `"train"`.
+    """
     return "test" if derive_seed(seed, f"split:{source_id}") < test_share * 2**63 else "train"
 
 
 class PairWriter:
     """
-    Writes a Parquet file of pairs. Images are encoded in another thread, while the next photo is worked on.
+    Writer of a Parquet file of pairs, a context manager. Images are encoded in another thread, so that the caller can
+    work on the next photo meanwhile.
 
     Args:
-        path (`Path`): The file.
+        path (`Path`): The file to write.
     """
 
     def __init__(self, path: Path) -> None:
@@ -118,6 +148,7 @@ class PairWriter:
         self._rows: deque[Future[dict[str, Any]]] = deque()
 
     def write(self, pair: Pair) -> None:
+        """Add a pair to the file."""
         self._rows.append(self._encoder.submit(pair_to_row, pair))
         self._flush(ROWS_AT_ONCE)
 
@@ -125,7 +156,7 @@ class PairWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        """Completes the file, unless the block has failed."""
+        """Complete the file, unless the block has failed."""
         try:
             if kind is None:
                 self._flush(0)
@@ -139,6 +170,6 @@ class PairWriter:
 
 
 def read_pairs(out: Path) -> Iterator[Pair]:
-    """The pairs of a dataset written by a run."""
+    """Read the pairs that a run has written to the folder `out`."""
     for row in read_rows([str(path) for path in sorted((out / "data").glob("*.parquet"))]):
         yield row_to_pair(PAIR_FEATURES.decode_example(row))

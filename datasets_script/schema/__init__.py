@@ -1,1 +1,1 @@
-"""What travels between the folders: perceptions, pairs, images, predictions, and their columns."""
+"""Types that travel between folders: perceptions, pairs, images, predictions, and their columns."""

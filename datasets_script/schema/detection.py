@@ -1,4 +1,4 @@
-"""What a detector says of one image."""
+"""The answer of a detector about one image."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ class DetectedRegion:
     A region with an artifact.
 
     Attributes:
-        box (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)`, exclusive maxima, px of the image.
-        label (`str`): What is wrong there, in the detector's words; empty where it says nothing.
+        box (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)`, exclusive maxima, pixels of the
+            image.
+        label (`str`): What is wrong there, in the detector's words; empty if it does not say.
     """
 
     box: Box
@@ -25,17 +26,17 @@ class DetectedRegion:
 @dataclass(frozen=True)
 class Detection:
     """
-    What a detector says of one image.
+    Answer of a detector about one image: whether it has artifacts, where, and why.
 
     Attributes:
-        size (`tuple[int, int]`): Width and height of the image, upright, px.
-        has_artifact (`bool`, *optional*): `None` where the answer could not be read: that is no "no".
-        regions (`tuple[DetectedRegion, ...]`, *optional*): In the pixels of the upright image. Empty where the
-            detector names none or says that there are no artifacts; `None` where it was not asked or its answer could
-            not be read.
-        explanation (`str`, *optional*): What is wrong; `None` as for regions, and where there is nothing.
-        answers (`dict[str, str]`): What the detector said, by question, as it came.
-        failures (`tuple[str, ...]`): Which answers could not be read, or did not come, and why.
+        size (`tuple[int, int]`): Width and height of the upright image in pixels.
+        has_artifact (`bool`, *optional*): `None` if the answer could not be read, which is not a "no".
+        regions (`tuple[DetectedRegion, ...]`, *optional*): In pixels of the upright image. Empty if the detector names
+            none or says that there are no artifacts; `None` if it was not asked or its answer could not be read.
+        explanation (`str`, *optional*): What is wrong; `None` if nothing is, if the detector was not asked, or if its
+            answer could not be read.
+        answers (`dict[str, str]`): The raw answers, by question.
+        failures (`tuple[str, ...]`): Which answers are missing or could not be read, and why.
     """
 
     size: tuple[int, int]
@@ -46,7 +47,7 @@ class Detection:
     failures: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as `artiagent detect` writes it, JSON-serialisable."""
+        """Return the detection as `artiagent detect` writes it, JSON-serialisable."""
         regions = self.regions
         return {
             "width": self.size[0],

@@ -1,4 +1,4 @@
-"""The columns of a dataset of pairs, and the way there and back."""
+"""Columns of a dataset of pairs, and the conversion of pairs to rows and back."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from .pair import UNKNOWN_INSTANCE, Artifact, Pair
 from .pair_id import PairId
 
 
-# `type` is a string rather than a class label: rows from several datasets can be mixed, filters and SQL read as they
-# mean, and a nested class label shows up as a bare number. `scores`, `parameters` and `transform` are JSON in strings:
-# their keys differ from row to row, and the `Json` feature decodes with a parser that changes the last digits of
-# floats (and needs datasets 4.7).
+# `type` is a string, not a class label: rows of several datasets can be mixed, filters and SQL stay readable, and a
+# nested class label would show up as a bare number. `scores`, `parameters` and `transform` are JSON in strings: their
+# keys differ from row to row, and the `Json` feature (datasets 4.7) parses floats with changed last digits.
 PAIR_FEATURES = Features(
     {
         "pair_id": Value("string"),
@@ -62,7 +61,7 @@ PAIR_FEATURES = Features(
     }
 )
 
-# Columns that files of before lack; [`current_row`] derives them. `kernel` and `instance_id` of `artifacts` too.
+# Columns that older files lack, as they lack `kernel` and `instance_id` of `artifacts`. [`current_row`] derives them.
 DERIVED_COLUMNS = ("variant",)
 
 _PLAIN_COLUMNS = (
@@ -94,14 +93,14 @@ _PLAIN_ARTIFACT_COLUMNS = (
 
 def pair_to_row(pair: Pair) -> dict[str, Any]:
     """
-    A row of `PAIR_FEATURES`. Images become PNG without metadata, so that pixels are kept and equal pairs give equal
-    bytes.
+    Convert a pair to a row of `PAIR_FEATURES`. Images become PNG without metadata: lossless, and equal pairs give
+    equal bytes.
 
     Args:
         pair (`Pair`): The pair.
 
     Returns:
-        `dict`: Fit for [`datasets.arrow_writer.ParquetWriter.write`].
+        `dict`: A row for [`datasets.arrow_writer.ParquetWriter.write`].
     """
     return {
         **{name: getattr(pair, name) for name in _PLAIN_COLUMNS},
@@ -119,7 +118,8 @@ def row_to_pair(row: dict[str, Any]) -> Pair:
     Return the pair of a row read by `load_dataset`, streaming or not; the inverse of [`pair_to_row`].
 
     Args:
-        row (`dict`): A row with `PAIR_FEATURES`, its images decoded. See [`current_row`] for rows of before.
+        row (`dict`): A row with `PAIR_FEATURES`, its images decoded, in the current or the older layout (see
+            [`current_row`]).
     """
     row = current_row(row)
     grid = (row["grid"][0], row["grid"][1])
@@ -151,8 +151,9 @@ def row_to_artifact(row: dict[str, Any], grid: tuple[int, int]) -> Artifact:
     Return an artifact of a row.
 
     Args:
-        row (`dict`): One of a row's `artifacts`, its mask decoded. See [`current_artifact`] for rows of before.
-        grid (`tuple[int, int]`): The row's.
+        row (`dict`): One of a row's `artifacts`, its mask decoded, in the current or the older layout (see
+            [`current_artifact`]).
+        grid (`tuple[int, int]`): Rows and columns of patches: the row's `grid`.
     """
     row = current_artifact(row)
     x_min, y_min, x_max, y_max = row["bbox"]
@@ -173,12 +174,12 @@ def current_row(row: dict[str, Any]) -> dict[str, Any]:
     columns hold them in `pair_id` and in the artifacts' `parameters`.
 
     Args:
-        row (`dict`): A row of either layout. Images may be decoded or not.
+        row (`dict`): A row of either layout, its images decoded or not.
 
     Returns:
-        `dict`: The row itself, if it has all columns.
+        `dict`: The row itself if it has all columns, else a copy with them.
     """
-    # Absent in such a file, null where it was loaded together with newer ones.
+    # Absent in an older file, null if it was loaded together with newer ones.
     if row.get("variant") is not None:
         return row
     artifacts = [current_artifact(artifact) for artifact in row["artifacts"]]
@@ -195,5 +196,5 @@ def current_artifact(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _to_json(content: Mapping[str, Any]) -> str:
-    # JSON has no NaN and no infinity; other readers than Python's refuse them.
+    # JSON has no NaN and no infinity; readers other than Python's refuse them.
     return json.dumps(content, ensure_ascii=False, allow_nan=False, sort_keys=True)

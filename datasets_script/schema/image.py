@@ -1,4 +1,4 @@
-"""One image of a benchmark: its schema, and the way to rows and back."""
+"""Images of a benchmark, their columns, and the conversion to rows and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..utils.stored_images import stored_mask, stored_png
 RegionShape = Literal["box", "polygon", "mask", "heat_map"]
 
 
-# `metadata` is JSON in a string, as in `PAIR_FEATURES`. `has_artifact` is null where a benchmark does not say.
+# `metadata` is JSON in a string, as in `PAIR_FEATURES`. `has_artifact` is null if the benchmark does not say.
 BENCHMARK_FEATURES = Features(
     {
         "id": Value("string"),
@@ -46,16 +46,17 @@ BENCHMARK_FEATURES = Features(
 @dataclass(frozen=True, eq=False)
 class Region:
     """
-    Where an artifact is, in the pixels of its image.
+    A region of an image where an artifact is.
 
     Attributes:
-        shape (`str`): `"box"`, `"polygon"`, `"mask"` or `"heat_map"`: what the benchmark publishes.
-        bbox (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)`, exclusive maxima; around the
-            polygons, the mask, or what of a heat map is above 0. `None` where that is empty.
+        shape (`str`): `"box"`, `"polygon"`, `"mask"` or `"heat_map"`, as the benchmark publishes it.
+        bbox (`tuple[float, float, float, float]`, *optional*): `(x_min, y_min, x_max, y_max)`, exclusive maxima, in
+            pixels of the image: the bounds of the polygons, the mask, or the part of the heat map above 0. `None` if
+            that is empty.
         polygons (`tuple[tuple[float, ...], ...]`): `(x, y, x, y, ...)` each, for `"polygon"`.
-        mask (`np.ndarray` of shape `(height, width)`): `bool` for `"mask"`, `float32` in [0, 1] for `"heat_map"` (kept
-            to 1/65535), else `None`.
-        name (`str`): The class of the artifact, in the benchmark's words; the column is called `class`.
+        mask (`np.ndarray` of shape `(height, width)`, *optional*): `bool` for `"mask"`, `float32` in [0, 1] for
+            `"heat_map"` (stored in steps of 1/65535), else `None`.
+        name (`str`): Class of the artifact in the benchmark's words; stored in the column `class`.
         caption (`str`): What is wrong there.
     """
 
@@ -70,17 +71,17 @@ class Region:
 @dataclass(frozen=True, eq=False)
 class BenchmarkImage:
     """
-    One image of a benchmark.
+    An image of a benchmark with its annotation.
 
     Attributes:
         id (`str`): Unique in its split; predictions refer to it.
         image (`bytes`): The image file as published (PNG, JPEG or WebP).
-        size (`tuple[int, int]`): Width and height, px.
-        has_artifact (`bool`): `None` where the benchmark does not say.
-        regions (`tuple[Region, ...]`): Empty for a clean image, or where the benchmark gives no places.
-        caption (`str`): The prompt or caption of the image.
+        size (`tuple[int, int]`): Width and height in pixels.
+        has_artifact (`bool`, *optional*): `None` if the benchmark does not say.
+        regions (`tuple[Region, ...]`): Empty for a clean image, or if the benchmark gives no regions.
+        caption (`str`): Prompt or caption of the image.
         explanation (`str`): What is wrong with the image as a whole.
-        metadata (`dict`): What else is published of it, JSON-serialisable.
+        metadata (`dict`): Everything else that is published with it, JSON-serialisable.
     """
 
     id: str
@@ -95,23 +96,23 @@ class BenchmarkImage:
 
 def image_size(content: bytes) -> tuple[int, int]:
     """
-    Width and height of an image file whose pixels can all be decoded.
+    Return width and height of an image file, after decoding all of its pixels.
 
     Raises:
-        ValueError: they cannot; a file that was cut short still tells its size.
+        ValueError: The pixels cannot be decoded, even if the file's header gives a size.
     """
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            picture.load()
-            return picture.size
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            return image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"the image cannot be decoded: {error}") from error
 
 
 def image_to_row(image: BenchmarkImage) -> dict[str, Any]:
     """
-    A row of `BENCHMARK_FEATURES`. The image stays the file it was published as; masks become 8-bit PNG of 0 and 255,
-    heat maps 16-bit PNG.
+    Convert an image to a row of `BENCHMARK_FEATURES`. The image file stays as published; masks become 8-bit PNG of 0
+    and 255, heat maps 16-bit PNG.
     """
     return {
         "id": image.id,
@@ -128,10 +129,10 @@ def image_to_row(image: BenchmarkImage) -> dict[str, Any]:
 
 def row_to_image(row: dict[str, Any]) -> BenchmarkImage:
     """
-    The inverse of [`image_to_row`].
+    Return the image of a row; the inverse of [`image_to_row`].
 
     Args:
-        row (`dict`): With images as `{"bytes", "path"}`, as they are stored; `load_benchmark` reads them so.
+        row (`dict`): A row of `BENCHMARK_FEATURES`, its images undecoded, as `{"bytes", "path"}`.
     """
     return BenchmarkImage(
         id=row["id"],
@@ -174,6 +175,6 @@ def _stored(mask: np.ndarray) -> dict[str, Any]:
 
 
 def _decode_mask(content: bytes, shape: str) -> np.ndarray:
-    with Image.open(io.BytesIO(content)) as picture:
-        pixels = np.asarray(picture)
+    with Image.open(io.BytesIO(content)) as image:
+        pixels = np.asarray(image)
     return pixels > 127 if shape == "mask" else (pixels / np.float64(65535)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The records that leave the engine: an injected artifact, a pair of images, and what was rejected."""
+"""Records that leave the engine: an injected artifact, a pair of images, and a rejection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNKNOWN_INSTANCE = -1
 
 class ArtifactScores(TypedDict, total=False):
     """
-    What curation measures of an artifact. Changes are mean absolute differences in [0, 1].
+    Measures that curation takes of an artifact. Changes are mean absolute differences in [0, 1].
 
     Attributes:
         change_inside (`float`): Change within the artifact's target patches.
@@ -29,7 +29,7 @@ class ArtifactScores(TypedDict, total=False):
         lpips, stlpips (`float`): Perceptual distance between the box crops of the clean and the artifact image, under
             the name of the metric that measured it.
         reference_distance_before, reference_distance_after (`float`): Perceptual distance between target and reference
-            patches, of a duplication.
+            patches of a duplication, in the clean and in the artifact image.
         closer_to_reference (`float`): 1 if that distance has decreased, else 0.
         vlm_has_artifact (`float`): 1 if a vision-language model saw the artifact, 0 if not; absent if none was asked.
     """
@@ -53,8 +53,8 @@ class Artifact:
     Attributes:
         type (`str`): `"duplication"`, `"omission"`, `"distortion"` or `"fusion"`.
         tool (`str`): `"add"`, `"remove"`, `"distort"` or `"fuse"`.
-        kernel (`str`): How a distortion permutes its patches; empty for tools without a kernel.
-        entity (`str`): Name of the entity it sits on.
+        kernel (`str`): How a distortion permutes its patches; empty for tools without kernels.
+        entity (`str`): Name of the entity that has the artifact.
         part (`str`): Name of the part; empty for a fusion, which concerns whole entities.
         fused_entity (`str`): Name of the second entity of a fusion, else empty.
         instance_id (`int`): Number of the part, or of the entity of a fusion, in the photo's `Perception`;
@@ -64,7 +64,7 @@ class Artifact:
         bbox (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)` of `mask`, exclusive maxima, pixels.
         label (`str`): A few words, e.g. `"duplicated ear"`.
         explanation (`str`): One sentence on what is wrong and where.
-        scores (`ArtifactScores`): What curation found.
+        scores (`ArtifactScores`): Measures of curation.
         parameters (`dict`): Further settings of the tool, JSON-serialisable.
     """
 
@@ -87,11 +87,27 @@ class Artifact:
 @dataclass(frozen=True, eq=False)
 class Pair:
     """
-    A clean and an artifact image of one source photo, with all that is known of them. The three images are RGB and of
-    one size: `source` is the photo as the model saw it, `clean` its reconstruction, `flawed` the same with artifacts.
-    `variant` numbers the pairs of a photo, and `pair_id` names both, see [`~datasets_script.schema.pair_id.PairId`].
-    `caption` is the model's prompt, `clean_description` what the clean image shows, `explanation` what is wrong with
-    the artifact image.
+    A clean image and an artifact image of one source photo, with everything known about them. The three images are RGB
+    and of one size.
+
+    Attributes:
+        pair_id (`str`): Id of the photo and number of the variant, see [`~datasets_script.schema.pair_id.PairId`].
+        source_id (`str`): File name of the source photo, relative to the source folder.
+        variant (`int`): Number of the pair among those of the photo, from 0.
+        source, clean, flawed (`PIL.Image.Image`): The source photo as the model saw it, the clean image and the
+            artifact image.
+        caption (`str`): Prompt of inversion and denoising.
+        clean_description (`str`): What the clean image shows.
+        explanation (`str`): What is wrong with the artifact image.
+        explanation_source (`str`): Author of the texts: `"template"`, or the id of a vision-language model.
+        grid (`tuple[int, int]`): Rows and columns of patches.
+        seed (`int`): Seed of the sample.
+        solver (`str`): Name of the solver.
+        num_inference_steps (`int`): Steps of the solver in each direction.
+        model, model_revision (`str`): The diffusion model, and its commit or fingerprint.
+        transform (`dict`): Crop and resize of the photo, see
+            [`~datasets_script.utils.photos.SourceTransform.as_dict`].
+        artifacts (`tuple[Artifact, ...]`): All artifacts of `flawed`.
     """
 
     pair_id: str
@@ -117,17 +133,18 @@ class Pair:
 @dataclass(frozen=True)
 class Rejection:
     """
-    Something that did not become part of the dataset, and why.
+    A photo, pair or artifact that was left out of the dataset, and why.
 
     Attributes:
-        source_id (`str`): The photo.
-        stage (`str`): What rejected it: `"read"`, `"perceive"`, `"plan"`, `"inject"`, `"curation"` or `"explain"`.
-        reason (`str`): In words, with the measured value and the threshold where there are such.
-        pair_id (`str`): The pair, where it is one artifact that was rejected; empty otherwise.
-        type, tool, kernel, entity, part (`str`): Of the artifact; empty otherwise.
-        scores (`ArtifactScores`): What curation measured of the artifact.
-        raw (`str`): What a vision-language model answered, where that was the reason.
-        traceback (`str`): Where an unexpected error came from.
+        source_id (`str`): Id of the source photo.
+        stage (`str`): Stage that rejected it: `"read"`, `"perceive"`, `"plan"`, `"inject"`, `"curation"` or
+            `"explain"`.
+        reason (`str`): In words, with the measured value and the threshold if there are any.
+        pair_id (`str`): The pair, if a single artifact was rejected; else empty.
+        type, tool, kernel, entity, part (`str`): Fields of the artifact; else empty.
+        scores (`ArtifactScores`): Measures of the artifact.
+        raw (`str`): Answer of a vision-language model, if that was the reason.
+        traceback (`str`): Traceback of an unexpected error.
     """
 
     source_id: str

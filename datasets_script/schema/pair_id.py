@@ -1,4 +1,4 @@
-"""The ids of pairs and of their images: how they are composed, and taken apart again."""
+"""Ids of pairs and of their images: composing and parsing them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class PairId:
     """
-    The id of a pair, written `"<source_id>:<variant>"`.
+    Id of a pair, written `"<source_id>:<variant>"`.
 
     Args:
-        source_id (`str`): File name of the source photo, relative to the source folder; it may hold a colon itself.
-        variant (`int`): Which of the photo's pairs it is, from 0.
+        source_id (`str`): File name of the source photo, relative to the source folder; it may contain a colon.
+        variant (`int`): Number of the pair among those of the photo, from 0.
     """
 
     source_id: str
@@ -24,7 +24,7 @@ class PairId:
     @classmethod
     def parse(cls, text: str) -> PairId:
         """
-        Read an id from its written form.
+        Parse an id from its written form.
 
         Raises:
             ValueError: `text` does not end in a colon and a number.
@@ -36,10 +36,10 @@ class PairId:
 
 
 def image_id(pair_id: str, name: str) -> str:
-    """Compose the id of what is made of a pair: `"<pair_id>#<name>"`, e.g. of its half `"clean"`."""
+    """Compose the id of something derived from a pair: `"<pair_id>#<name>"`, e.g. of its image `"clean"`."""
     return f"{pair_id}#{name}"
 
 
 def pair_id_of(image_id: str) -> str:
-    """Return the pair's part of what [`image_id`] composed."""
+    """Return the pair id within an id composed by [`image_id`]."""
     return image_id.rpartition("#")[0]

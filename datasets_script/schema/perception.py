@@ -1,4 +1,4 @@
-"""What perception finds in a photo: entities and their parts."""
+"""Result of perception: the entities of a photo and their parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PartLevel = Literal["peripheral", "intermediate"]
 @dataclass(frozen=True, eq=False)
 class Part:
     """
-    A named region of an image (ArtiAgent §3).
+    A named part of an entity (ArtiAgent §3).
 
     Attributes:
         name (`str`): Lower-case noun, e.g. `"left ear"`.
@@ -23,8 +23,8 @@ class Part:
         mask (`np.ndarray` of shape `(height, width)`, `bool`): Its pixels.
         score (`float`): Confidence in [0, 1]; 1 for annotations.
         parent (`int`): `instance_id` of the entity it belongs to.
-        level (`str`): `"peripheral"` (distal, clear contour: can be added or removed) or `"intermediate"` (can be
-            distorted).
+        level (`str`): `"peripheral"` (distal, with a clear contour: can be added or removed) or `"intermediate"` (can
+            be distorted).
     """
 
     name: str
@@ -50,9 +50,9 @@ class Entity:
 
 @dataclass(frozen=True, eq=False)
 class Perception:
-    """Everything perceived in one image, in the pixels of the image it was given."""
+    """Everything perceived in one image, in pixels of that image."""
 
     entities: tuple[Entity, ...]
     caption: str = ""
     notes: tuple[str, ...] = ()
-    """What was seen and could not be used, with the reason."""
+    """What was found but could not be used, with the reason."""

@@ -1,4 +1,4 @@
-"""A prediction for one image, and files of them."""
+"""Prediction of a model for one image of a benchmark."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from .boxes import Box
 @dataclass(frozen=True)
 class Prediction:
     """
-    What a model says of one image of a benchmark.
+    Prediction of a model for one image of a benchmark.
 
     Attributes:
-        id (`str`): Of the image.
-        has_artifact (`bool`): `None` where the answer could not be parsed or was not asked for.
-        boxes (`tuple[Box, ...]`): `(x_min, y_min, x_max, y_max)`, exclusive maxima, pixels of the image as stored.
-            `None` where the model was not asked for places or its answer could not be parsed, empty where it names
-            none.
-        mask (`Path`): An image of the image's size in place of boxes: a mask or a heat map, as
+        id (`str`): Id of the image.
+        has_artifact (`bool`, *optional*): `None` if the answer could not be parsed or was not asked for.
+        boxes (`tuple[Box, ...]`, *optional*): `(x_min, y_min, x_max, y_max)`, exclusive maxima, pixels of the image as
+            stored. Empty if the model names none; `None` if it was not asked for boxes or its answer could not be
+            parsed.
+        mask (`Path`, *optional*): In place of boxes, a mask or heat map as an image file of the image's size, as
             [`evaluate_metrics.functional.regions.heat_map`] reads it.
-        explanation (`str`): What is wrong with the image; `None` where it was not asked for.
-        classes (`tuple[str, ...]`): Classes of the artifacts (SynArtifact); `None` where they were not asked for.
-        failures (`tuple[str, ...]`): Why an answer could not be parsed, one for each that could not:
-            `"question: reason"`, with a question that was asked, `"answer"` for a single text, or `"boxes"`.
+        explanation (`str`, *optional*): What is wrong with the image; `None` if it was not asked for.
+        classes (`tuple[str, ...]`, *optional*): Classes of the artifacts (SynArtifact); `None` if they were not asked
+            for.
+        failures (`tuple[str, ...]`): For each answer that could not be parsed `"question: reason"`. The question is
+            the task that was asked, `"answer"` for a single text, or `"boxes"`.
     """
 
     id: str
@@ -37,5 +38,5 @@ class Prediction:
 
     @property
     def failed_questions(self) -> frozenset[str]:
-        """What `failures` are of."""
+        """Return the questions that `failures` are about."""
         return frozenset(failure.partition(": ")[0] for failure in self.failures)

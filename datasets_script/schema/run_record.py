@@ -1,4 +1,4 @@
-"""The record of a run, `run.json` in its folder: what identifies the run, and what came of it."""
+"""Record of a run, `run.json` in its folder: what identifies the run, and its results."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..utils.files import write_json
 
 RUN_FILE = "run.json"
 
-# What the pairs of a run depend on. A run is continued by one with the same, and all that is made of its pairs (cards,
-# reports, exports, trained models) records it.
+# Everything the pairs of a run depend on. A run can only be continued with the same values, and everything made from
+# its pairs (cards, reports, exports, trained models) records them.
 _IDENTITY: dict[str, type] = {
     "settings": dict,
     "model_revision": str,
@@ -33,32 +33,32 @@ _RESULTS: dict[str, type] = {
     "acceptance": dict,
     "rejected_at": dict,
 }
-# Results that a complete record cannot do without.
+# Results that a complete record must hold.
 _NEEDED = ("fingerprint", "pairs")
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """
-    The content of `run.json`. Of a run that is not complete the results are empty.
+    Content of `run.json`. The results are empty until the run is complete.
 
     Attributes:
         settings (`Mapping`): `RunSettings` as a dictionary.
         model_revision (`str`): Commit of the diffusion model, or a fingerprint of its files.
-        perception, curation (`Mapping`): What the agents depend on beside the settings.
-        versions (`Mapping[str, str]`): Of packages, see
+        perception, curation (`Mapping`): What the agents depend on besides the settings.
+        versions (`Mapping[str, str]`): Versions of packages, see
             [`~evaluate_metrics.functional.versions.recorded_versions`].
-        sources (`Mapping`): `count`, and `sha256` of the names of the source photos.
+        sources (`Mapping`): `count` of the source photos, and `sha256` of their names.
         status (`str`): `"running"` or `"complete"`.
-        fingerprint (`str`): Hash of the identity, which the marker of every shard holds.
-        pairs, rejected (`int`): Pairs, and rejections on record.
+        fingerprint (`str`): Hash of the identity, repeated in the marker of every shard.
+        pairs, rejected (`int`): Number of pairs, and of rejections.
         made, accepted (`Mapping[str, int]`): Artifacts by type.
         acceptance (`Mapping`): `{"type/tool/kernel": {"made": …, "accepted": …}}`.
         rejected_at (`Mapping[str, int]`): Rejections by stage.
-        counters (`Mapping[str, int]`): Evaluations of the transformer, requests and tokens of the VLM; each is an
-            entry of its own in the file.
+        counters (`Mapping[str, int]`): Transformer evaluations, and requests and tokens of the VLM. Each is an entry
+            of its own in the file.
         seconds (`float`): Time spent.
-        license (`str`): Identifier of the Hub for the licence of the pairs; empty if nobody has added one.
+        license (`str`): Hub identifier of the pairs' licence; empty if none was set.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class RunRecord:
             folder (`Path`): Folder written by `artiagent synthesize`.
 
         Raises:
-            UserError: There is no record, or it is none that a run has written.
+            UserError: There is no record, or its content is not that of one.
         """
         path = folder / RUN_FILE
         if not path.is_file():
@@ -97,17 +97,17 @@ class RunRecord:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise UserError(
-                f"'{path}' must be the record of a run, but {error}; put a copy in its place, or delete the file and "
-                "give the command that began the run, which writes it again"
+                f"'{path}' must be the record of a run, but {error}; restore a copy of it, or delete it and repeat "
+                "the command that began the run, which writes it again"
             ) from error
 
     @classmethod
     def from_dict(cls, content: Any) -> RunRecord:
         """
-        Check and take the content of a `run.json`.
+        Create a record from the content of a `run.json`, after checking it.
 
         Raises:
-            ValueError: An entry is missing or of another type; the message names it.
+            ValueError: An entry is missing or of the wrong type; the message names it.
         """
         if not isinstance(content, dict):
             raise ValueError(f"it must hold an object, got {type(content).__name__}")
@@ -134,7 +134,7 @@ class RunRecord:
         )
 
     def write(self, folder: Path) -> None:
-        """Write the record into the folder of a run, whole or not at all."""
+        """Write the record into the folder of a run, atomically."""
         write_json(folder / RUN_FILE, self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
@@ -147,14 +147,17 @@ class RunRecord:
 
     @property
     def is_complete(self) -> bool:
+        """Return whether the run has finished, so that its results are known."""
         return self.status == "complete"
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the pairs depend on, by the name of the entry."""
+        """Return what the pairs depend on, by entry."""
         return {name: getattr(self, name) for name in _IDENTITY}
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What anything made of the pairs records of where they are from: the identity, and its hash once known."""
+        """
+        Return what anything made from the pairs records of the run: its identity, and the fingerprint once known.
+        """
         return self.identity | ({"fingerprint": self.fingerprint} if self.fingerprint else {})

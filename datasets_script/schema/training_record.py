@@ -1,4 +1,4 @@
-"""The record of a training, `training.json`, which lies beside every model that a script of `training/` has made."""
+"""Record of a training, `training.json`, which the scripts of `training/` write beside each model."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class BaseModel:
     A model that another was trained from.
 
     Attributes:
-        id (`str`): On the Hub, or the name of its folder.
+        id (`str`): Id on the Hub, or the name of its folder.
         revision (`str`, *optional*): Its commit, or the fingerprint of its folder.
-        base (`BaseModel`, *optional*): What it was trained from itself, where that is on record.
+        base (`BaseModel`, *optional*): The model that it was itself trained from, if recorded.
     """
 
     id: str
@@ -39,12 +39,12 @@ class BaseModel:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> BaseModel:
-        """Read what [`to_dict`] returns; of an id that is a path, the last name is kept."""
+        """Read the output of [`to_dict`]; an id that is a path is reduced to its last name."""
         before = content.get("base_model")
         return cls(last_name(content["id"]), content["revision"], None if before is None else cls.from_dict(before))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `id`, `revision` and, where there is one, `base_model`."""
+        """Return `id`, `revision` and, if known, `base_model`."""
         content: dict[str, Any] = {"id": self.id, "revision": self.revision}
         if self.base is not None:
             content["base_model"] = self.base.to_dict()
@@ -52,12 +52,12 @@ class BaseModel:
 
     @property
     def on_hub(self) -> BaseModel | None:
-        """It, or the first of its ancestors, that is on the Hub."""
+        """Return this model, or its nearest ancestor on the Hub; `None` if there is none."""
         return self if self.is_on_hub else self.base and self.base.on_hub
 
     @property
     def is_on_hub(self) -> bool:
-        """Whether it was loaded from the Hub."""
+        """Return whether it was loaded from the Hub."""
         fingerprint = (self.revision or "").startswith("sha256:")
         return is_hub_id(self.id) and not fingerprint
 
@@ -65,12 +65,13 @@ class BaseModel:
 @dataclass(frozen=True)
 class TrainingMethod:
     """
-    What of a model was trained.
+    Which parameters of a model were trained.
 
     Attributes:
-        peft (`bool`): Whether adapters were, in place of the model's own weights.
-        frozen (`tuple[str, ...]`): Parts that stayed as they were.
-        trainable_parameters (`int`), parameters (`int`): How many were trained, of how many.
+        peft (`bool`): Whether adapters were trained instead of the model's own weights.
+        frozen (`tuple[str, ...]`): Parts that were not trained.
+        trainable_parameters (`int`): Number of trained parameters.
+        parameters (`int`): Number of all parameters.
     """
 
     peft: bool
@@ -82,22 +83,23 @@ class TrainingMethod:
 @dataclass(frozen=True)
 class TrainingRecord:
     """
-    The content of `training.json`.
+    Content of `training.json`.
 
     Attributes:
-        script (`str`): What trained the model.
-        recipe (`Mapping`): The arguments that were given.
-        base (`BaseModel`): What was trained.
-        method (`TrainingMethod`): What of it was trained.
-        data (`Mapping`): Facts of the data, as `training.vlm.data.Conversations.record` gives them.
-        seed (`int`): Of the training.
-        versions (`Mapping[str, str]`): Of packages.
-        device (`str`), devices (`int`): What it ran on, and on how many of them.
-        seconds (`float`): How long it ran since it was last continued.
-        resumed_from_step (`int`, *optional*): Where it was last continued.
-        steps (`int`): How many optimizer steps there were.
-        loss (`tuple[tuple[int, float], ...]`): Steps and losses.
-        eval_loss (`tuple[tuple[int, float], ...]`): The same on the test split, where there was one.
+        script (`str`): Script that trained the model.
+        recipe (`Mapping`): Arguments of the script.
+        base (`BaseModel`): Model that training started from.
+        method (`TrainingMethod`): Which of its parameters were trained.
+        data (`Mapping`): Facts about the data, see `training.vlm.data.Conversations.record`.
+        seed (`int`): Seed of the training.
+        versions (`Mapping[str, str]`): Versions of packages.
+        device (`str`): Name of the device.
+        devices (`int`): Number of devices.
+        seconds (`float`): Duration since the training was last continued.
+        resumed_from_step (`int`, *optional*): Step at which it was last continued.
+        steps (`int`): Number of optimizer steps.
+        loss (`tuple[tuple[int, float], ...]`): Steps and their losses.
+        eval_loss (`tuple[tuple[int, float], ...]`): The same on the test split; empty without one.
     """
 
     script: str
@@ -121,15 +123,15 @@ class TrainingRecord:
         Read the record of a model.
 
         Args:
-            folder (`Path`): The model's.
+            folder (`Path`): Folder of the model.
 
         Raises:
-            UserError: the folder has no record, or it cannot be read or lacks something.
+            UserError: The folder has no record, or the record cannot be read or is incomplete.
         """
         path = folder / TRAINING_FILE
         if not path.is_file():
             raise UserError(
-                f"PATH must be a model with its {TRAINING_FILE}, as the scripts of training/ leave it, found none in "
+                f"PATH must be a model with its {TRAINING_FILE}, as the scripts of training/ write it, found none in "
                 f"'{folder}'"
             )
         try:
@@ -164,7 +166,7 @@ class TrainingRecord:
         )
 
     def write(self, folder: Path) -> None:
-        """Write the record into the model's folder: whole, or not at all."""
+        """Write the record into the model's folder, atomically."""
         write_json(
             folder / TRAINING_FILE,
             {
@@ -188,12 +190,14 @@ class TrainingRecord:
 
     @property
     def is_of_pairs(self) -> bool:
-        """Whether the data were pairs of clean and artifact images, and not SynArtifact's single ones."""
+        """Return whether the data were pairs of clean and artifact images, not SynArtifact's single images."""
         return "pairs" in self.data
 
     @property
     def dataset_ids(self) -> tuple[str, ...]:
-        """Ids on the Hub among what it was trained on; a folder's record has its name alone, without a slash."""
+        """
+        Return the Hub ids among the data's sources. A local folder is recorded by name alone, so it is never one.
+        """
         source = self.data.get("source", "")
         return (source,) if is_hub_id(source) else ()
 
@@ -201,11 +205,11 @@ class TrainingRecord:
 @dataclass(frozen=True)
 class TrainingFacts:
     """
-    What whoever loads a model needs of its record, as far as there is one.
+    The facts of a training record that loading a model needs; `None` if unknown.
 
     Attributes:
-        base (`BaseModel`, *optional*): What the model was trained from.
-        coordinates (`str`, *optional*): How it was trained to write boxes.
+        base (`BaseModel`, *optional*): Model that training started from.
+        coordinates (`str`, *optional*): Box convention that the model was trained on.
     """
 
     base: BaseModel | None = None
@@ -213,7 +217,7 @@ class TrainingFacts:
 
     @classmethod
     def from_content(cls, content: Any) -> TrainingFacts:
-        """Read the facts from a parsed `training.json`; from one that another program left, none."""
+        """Read the facts from a parsed `training.json`; a file of another program yields none."""
         if not isinstance(content, dict):
             return cls()
         base, data = content.get("base_model"), content.get("data")

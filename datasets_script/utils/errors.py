@@ -1,29 +1,34 @@
-"""What may go wrong: mistakes of the user's, and work that was stopped and can be continued."""
+"""Errors that end a command with one line: a user's mistake, or work that was stopped and can be continued."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake of the user's. Its message is all they see."""
+    """A mistake made by the user. The command line shows its message and no traceback."""
 
 
 class ArgumentError(UserError, ValueError):
     """
-    An argument that has no legal value. The message names arguments in backticks, as in "`limit` must be at least 1,
-    got 0"; the command line puts the names of its options in their place.
+    An argument with an illegal value. The message names arguments in backticks, as in "`limit` must be at least 1, got
+    0"; the command line replaces them with its option names.
     """
 
 
 class StoppedError(RuntimeError):
-    """The work was stopped by what it depends on; what is finished is kept, and it can be continued."""
+    """Work stopped by something it depends on. Finished work is kept, and the same command continues."""
 
 
 def check_at_least(name: str, number: int | float | None, least: int = 1) -> None:
     """
-    Refuse a number that is too small; `None` passes.
+    Refuse a number below a bound.
+
+    Args:
+        name (`str`): Name of the argument, for the message.
+        number (`int` or `float`, *optional*): Its value; `None` passes.
+        least (`int`, *optional*, defaults to 1): Smallest legal value.
 
     Raises:
-        ArgumentError: `number`, of the argument `name`, is below `least`.
+        ArgumentError: `number` is below `least`.
     """
     if number is not None and number < least:
         raise ArgumentError(f"`{name}` must be at least {least}, got {number}")
@@ -31,10 +36,15 @@ def check_at_least(name: str, number: int | float | None, least: int = 1) -> Non
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """
-    Refuse a value that is not offered.
+    Refuse a value that is not one of the choices.
+
+    Args:
+        name (`str`): Name of the argument, for the message.
+        value (`str`): Its value.
+        choices (`tuple[str, ...]`): Legal values.
 
     Raises:
-        ArgumentError: `value`, of the argument `name`, is not among `choices`.
+        ArgumentError: `value` is not among `choices`.
     """
     if value not in choices:
         raise ArgumentError(f"`{name}` must be among {', '.join(choices)}, got '{value}'")

@@ -1,4 +1,4 @@
-"""Turn what goes wrong into one line and an exit status, in the command line and in worker processes alike."""
+"""Turn mistakes and faults into one line and an exit status, in the command line and in worker processes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ DONE, NOTHING_MADE, MISTAKE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
 def guarded(work: Callable[[], int], interrupted: str = "") -> int:
     """
-    Call a function and turn mistakes and faults into one line on the standard error and an exit status. Everything
-    else is a bug and keeps its traceback.
+    Call a function and turn mistakes and faults into one line on standard error and an exit status. Every other
+    exception is a bug and keeps its traceback.
 
     Args:
         work (`Callable[[], int]`): Returns its own exit status.
-        interrupted (`str`, *optional*): What is said after Ctrl-C; nothing if empty.
+        interrupted (`str`, *optional*, defaults to `""`): Message after Ctrl-C; nothing is printed if empty.
 
     Returns:
-        `int`: What `work` returned, or `MISTAKE` (a mistake of the user's), `STOPPED` (stopped by what it depends on,
-        can be continued) or `INTERRUPTED` (Ctrl-C).
+        `int`: What `work` returned, or `MISTAKE` (user error), `STOPPED` (can be continued) or `INTERRUPTED` (Ctrl-C).
     """
     try:
         return work()
@@ -33,7 +32,7 @@ def guarded(work: Callable[[], int], interrupted: str = "") -> int:
         if interrupted:
             print(f"\nInterrupted: {interrupted}", file=sys.stderr)
         return INTERRUPTED
-    except (UserError, ImportError) as error:  # a package that is not installed, which the message names
+    except (UserError, ImportError) as error:  # an ImportError names the extra to install
         print(f"artiagent: {error}", file=sys.stderr)
         return MISTAKE
     except StoppedError as error:
@@ -46,8 +45,8 @@ def guarded(work: Callable[[], int], interrupted: str = "") -> int:
         if error.errno not in DISK_FULL:
             raise
         print(
-            f"artiagent: writing failed, {error}. Finished shards are whole; free some space, and the same command "
-            "continues.",
+            f"artiagent: writing failed, {error}. Finished shards are complete; free some space and run the same "
+            "command again to continue.",
             file=sys.stderr,
         )
         return STOPPED

@@ -1,4 +1,4 @@
-"""Writing files so that they are either whole or absent, and telling folders of models apart."""
+"""Atomic writing of files and folders, and revisions of models."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import Any
 
 
-# Numbers of an `OSError` that says that nothing more can be written: no space, no quota, a limit on file sizes.
+# `errno` values for which nothing more can be written: no space, no quota, file size limit.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Of a file of weights, so many blocks of so many bytes tell whether it is another.
+# A fingerprint samples at most about this many blocks of this many bytes of a weights file.
 _BLOCKS, _BLOCK = 1024, 4096
 
 
 @contextmanager
 def replacing(path: Path, shared: bool = False) -> Iterator[Path]:
     """
-    Gives a temporary name beside `path` to write to, and moves it into place once the block has succeeded. Where
-    several processes may write it at once (`shared`), each has a temporary name of its own.
+    Yield a temporary path beside `path` to write to, and move it into place once the block has succeeded.
+
+    Args:
+        path (`Path`): The file to write. Missing parent folders are created.
+        shared (`bool`, *optional*, defaults to `False`): Whether several processes may write the file at once; each
+            then gets its own temporary name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete" if shared else f"{path.name}.incomplete")
@@ -40,12 +44,12 @@ def replacing(path: Path, shared: bool = False) -> Iterator[Path]:
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """
-    Gives an empty temporary folder beside `folder` to write to, and moves it into place once the block has succeeded.
-    `folder` must be missing or empty then.
+    Yield an empty temporary folder beside `folder` to write to, and move it into place once the block has succeeded.
+    By then `folder` must be missing or empty.
     """
     folder = folder.absolute()
     temporary = folder.with_name(f"{folder.name}.incomplete")
-    # What a killed process has left.
+    # A killed process may have left one.
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -58,28 +62,44 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, shared: bool = False) -> None:
+    """
+    Write a UTF-8 text file atomically.
+
+    Args:
+        path (`Path`): The file.
+        text (`str`): Its content.
+        shared (`bool`, *optional*, defaults to `False`): See [`replacing`].
+    """
     with replacing(path, shared) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any, shared: bool = False) -> None:
+    """
+    Write a JSON file atomically, as UTF-8 with a line break at the end.
+
+    Args:
+        path (`Path`): The file.
+        content (`Any`): JSON-serialisable.
+        shared (`bool`, *optional*, defaults to `False`): See [`replacing`].
+    """
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", shared)
 
 
 def resolve_revision(model: str, revision: str | None) -> tuple[str | None, str]:
     """
-    What to load of a model, and what to record of it.
+    Pin the revision of a model: return which revision to load, and which to record.
 
     Args:
         model (`str`): A folder, or the id of a repository on the Hub.
         revision (`str`, *optional*): Branch, tag or commit of a repository.
 
     Returns:
-        `tuple[str | None, str]`: For a repository its commit, twice: what a branch points to may change between the
-        files of a model. For a folder `revision` as it is, and a fingerprint.
+        `tuple[str | None, str]`: For a repository its commit, twice, since a branch may move while the model's files
+        are loaded. For a folder, `revision` unchanged and the folder's [`fingerprint`].
 
     Raises:
-        OSError: there is no such repository, or it cannot be had.
+        OSError: The repository does not exist or cannot be reached.
     """
     folder = Path(model)
     if folder.is_dir():
@@ -92,8 +112,8 @@ def resolve_revision(model: str, revision: str | None) -> tuple[str | None, str]
 
 def fingerprint(folder: Path) -> str:
     """
-    Revision of a local model: a hash of its configurations, and of its weights the names, the sizes, and a sample of
-    the bytes, so that a model trained anew in its folder is another.
+    Compute the revision of a local model: a hash of its configuration files, and of the names, sizes and sampled bytes
+    of its weights. It changes when the model in the folder is retrained.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
@@ -107,7 +127,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def _update_with_sample(digest: hashlib._Hash, path: Path) -> None:
-    """All of a small file, and of others blocks at regular places: to read 16 GB would take longer than to load it."""
+    """
+    Hash a small file as a whole and evenly spaced blocks of a large one: reading 16 GB takes longer than loading it.
+    """
     stride = max(_BLOCK, path.stat().st_size // _BLOCKS)
     with path.open("rb") as file:
         while block := file.read(_BLOCK):

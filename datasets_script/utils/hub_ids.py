@@ -1,4 +1,4 @@
-"""Ids of repositories on the Hub, and what may be told of a path."""
+"""Ids of repositories on the Hub, and the part of a path that may be published."""
 
 from __future__ import annotations
 

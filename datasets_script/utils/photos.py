@@ -1,4 +1,4 @@
-"""Source photos: listing and opening them, and the crop and resize that fits them to a model."""
+"""Source photos: listing and opening them, and cropping and resizing them for a model."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from .errors import UserError
 _Box = tuple[float, float, float, float]
 Size = tuple[int, int]
 
-# A photo of an iPhone, or one with an HDR gain map, is a "multi-image" JPEG whose first image is the photo.
+# iPhone photos and photos with an HDR gain map are "multi-image" JPEGs; the first image is the photo.
 _STILL_FORMATS_OF_SEVERAL_FRAMES = ("MPO",)
 
 
 class SourceError(UserError, ValueError):
-    """A file that cannot be used as a source; the message is the reason, in words for its owner."""
+    """A file that cannot be used as a source photo. The message gives the reason to the user."""
 
 
 def list_sources(folder: str | os.PathLike[str]) -> list[str]:
     """
-    All files below a folder, images or not: what a file is turns out on opening, so that none is passed over in
-    silence. Hidden files and folders (a leading dot) are left out.
+    List all files below a folder except hidden ones (with a leading dot). Files that are no images are listed too and
+    rejected when opened, so that none is skipped silently.
 
     Args:
         folder (`str` or `os.PathLike`): The folder.
@@ -44,12 +44,12 @@ def list_sources(folder: str | os.PathLike[str]) -> list[str]:
         `list[str]`: Paths relative to `folder`, with forward slashes, sorted.
 
     Raises:
-        NotADirectoryError: `folder` is no folder.
+        NotADirectoryError: `folder` is not a folder.
     """
     root = Path(folder)
     if not root.is_dir():
         raise NotADirectoryError(f"`folder` must be an existing folder, got {str(folder)!r}")
-    # A link to nothing is listed, to be rejected by name; pipes and sockets, which would be waited for, are not.
+    # Broken links are listed, to be rejected by name. Pipes and sockets are not: reading them would block.
     found = (path for path in root.rglob("*") if path.is_file() or (path.is_symlink() and not path.exists()))
     paths = (path.relative_to(root) for path in found)
     return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
@@ -57,18 +57,18 @@ def list_sources(folder: str | os.PathLike[str]) -> list[str]:
 
 def find_duplicates(folder: str | os.PathLike[str], sources: Sequence[str]) -> dict[str, str]:
     """
-    Files that are byte for byte the same as one before them. Only files of equal size are read, and no empty ones.
+    Find files that are byte-identical to an earlier one. Only files of equal size are read; empty files are ignored.
 
     Args:
         folder (`str` or `os.PathLike`): The folder.
-        sources (`Sequence[str]`): Paths relative to it. Those that cannot be read are left out here.
+        sources (`Sequence[str]`): Paths relative to it. Unreadable files are skipped here and rejected when opened.
 
     Returns:
-        `dict[str, str]`: For each duplicate, the first of the files that are the same.
+        `dict[str, str]`: For each duplicate, the first file with the same content.
     """
     by_size: dict[int, list[str]] = defaultdict(list)
     for name in sources:
-        with suppress(OSError):  # what is wrong with it turns out on opening
+        with suppress(OSError):  # reported when the file is opened
             by_size[(Path(folder) / name).stat().st_size].append(name)
     duplicates, first = {}, dict[bytes, str]()
     for size, names in by_size.items():
@@ -82,19 +82,19 @@ def find_duplicates(folder: str | os.PathLike[str], sources: Sequence[str]) -> d
 
 def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image:
     """
-    A photo, upright and in 8-bit RGB: turned as its EXIF orientation says, 16-bit grey scaled (not clipped) to
-    8 bits, CMYK and palettes converted, transparency laid on white.
+    Open a photo, upright and in 8-bit RGB: the EXIF orientation is applied, 16-bit grey is scaled (not clipped) to 8
+    bits, CMYK and palettes are converted, and transparency is composited on white.
 
     Args:
         path (`str` or `os.PathLike`): The file.
-        min_side (`int`, defaults to 64): Least width and height in pixels.
+        min_side (`int`, *optional*, defaults to 64): Least width and height in pixels.
 
     Returns:
         `PIL.Image.Image`: RGB, fully read, without metadata.
 
     Raises:
-        SourceError: not there or not readable, not an image, broken or truncated, animated or of several pages,
-            smaller than `min_side`, larger than `PIL.Image.MAX_IMAGE_PIXELS`, or of a pixel format that has no defined
+        SourceError: The file is missing, unreadable, not an image, broken or truncated, animated or multi-page,
+            smaller than `min_side`, larger than `PIL.Image.MAX_IMAGE_PIXELS`, or in a pixel format without a defined
             8-bit range.
     """
     with warnings.catch_warnings():
@@ -119,16 +119,16 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
 @dataclass(frozen=True)
 class SourceTransform:
     """
-    A crop, then a Lanczos resize: how the image a model sees came from its source. A point `(x, y)` of the source is
+    A crop and a Lanczos resize that turn a source photo into the image a model sees. A point `(x, y)` of the source is
     at `((x - crop[0]) * output_width / crop_width, (y - crop[1]) * output_height / crop_height)` of the output.
 
     Args:
-        source_size (`tuple[int, int]`): `(width, height)` of the source, upright, pixels.
+        source_size (`tuple[int, int]`): `(width, height)` of the upright source in pixels.
         crop (`tuple[int, int, int, int]`): `(x_min, y_min, x_max, y_max)` in the source, exclusive maxima.
         output_size (`tuple[int, int]`): `(width, height)` after resizing.
 
     Raises:
-        ValueError: a crop that is empty or leaves the source, an output without pixels.
+        ValueError: The crop is empty or leaves the source, or the output has no pixels.
     """
 
     source_size: Size
@@ -140,27 +140,29 @@ class SourceTransform:
         if not (0 <= x_min < x_max <= self.source_size[0] and 0 <= y_min < y_max <= self.source_size[1]):
             raise ValueError(f"`crop` must be a box within the source of size {self.source_size}, got {self.crop}")
         if min(self.output_size) < 1:
-            raise ValueError(f"`output_size` must be positive, got {self.output_size}")
+            raise ValueError(f"`output_size` must have sides of at least 1 px, got {self.output_size}")
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Output pixels per source pixel, horizontally and vertically; equal but for the rounding of the crop."""
+        """
+        Return the output pixels per source pixel, horizontally and vertically; equal but for the rounding of the crop.
+        """
         x_min, y_min, x_max, y_max = self.crop
         return self.output_size[0] / (x_max - x_min), self.output_size[1] / (y_max - y_min)
 
     def apply(self, image: Image.Image) -> Image.Image:
         """
-        The image a model sees.
+        Crop and resize a source photo to the image that the model sees.
 
         Raises:
-            ValueError: `image` has another size than the source.
+            ValueError: The size of `image` is not that of the source.
         """
         self._check_source(image.size)
         return image.crop(self.crop).resize(self.output_size, Image.Resampling.LANCZOS)
 
     def apply_mask(self, mask: np.ndarray) -> np.ndarray:
         """
-        A mask of the source in the pixels of the output: a pixel is in where at least half of its area is.
+        Map a mask of the source to the output. An output pixel is in the mask if at least half of its area is.
 
         Args:
             mask (`np.ndarray` of shape `(height, width)`, `bool`): Mask of the source.
@@ -169,7 +171,7 @@ class SourceTransform:
             `np.ndarray` of shape `(output_height, output_width)`, `bool`.
 
         Raises:
-            ValueError: `mask` has another size than the source.
+            ValueError: The size of `mask` is not that of the source.
         """
         self._check_source((mask.shape[1], mask.shape[0]))
         x_min, y_min, x_max, y_max = self.crop
@@ -177,14 +179,14 @@ class SourceTransform:
         return np.asarray(cropped.resize(self.output_size, Image.Resampling.BOX)) >= 0.5
 
     def apply_box(self, box: _Box) -> _Box | None:
-        """A box `(x_min, y_min, x_max, y_max)` of the source in the output, clipped; `None` if nothing is left."""
+        """Map a box of the source to the output, clipped to it; return `None` if nothing is left."""
         (width, height), (x_scale, y_scale) = self.output_size, self.scale
         x_min, x_max = (min(max((x - self.crop[0]) * x_scale, 0.0), float(width)) for x in (box[0], box[2]))
         y_min, y_max = (min(max((y - self.crop[1]) * y_scale, 0.0), float(height)) for y in (box[1], box[3]))
         return (x_min, y_min, x_max, y_max) if x_min < x_max and y_min < y_max else None
 
     def as_dict(self) -> dict[str, Any]:
-        """The transform as it is recorded with a pair, JSON-serialisable."""
+        """Return the transform as it is recorded with a pair, JSON-serialisable."""
         return {
             "source_size": list(self.source_size),
             "crop": list(self.crop),
@@ -193,21 +195,21 @@ class SourceTransform:
 
     def _check_source(self, size: Size) -> None:
         if size != self.source_size:
-            raise ValueError(f"expected an image or mask of the source's size {self.source_size}, got {size}")
+            raise ValueError(f"the image or mask must have the source's size {self.source_size}, got {size}")
 
 
 def fit(size: Size, output_size: Size, focus: _Box | None = None) -> SourceTransform:
     """
-    The largest crop of the output's shape, for a model of one size.
+    Compute the largest crop with the output's aspect ratio, for a model with a fixed input size.
 
     Args:
         size (`tuple[int, int]`): `(width, height)` of the source.
         output_size (`tuple[int, int]`): `(width, height)` the model takes, e.g. `(256, 256)`.
-        focus (`tuple[float, float, float, float]`, *optional*): Box the crop is centred on as far as the source
-            reaches; by default its centre.
+        focus (`tuple[float, float, float, float]`, *optional*): Box to centre the crop on, as far as the source
+            allows; by default the whole source.
 
     Returns:
-        `SourceTransform`: Never stretches by more than the rounding of the crop to whole pixels.
+        `SourceTransform`: Stretches by no more than the rounding of the crop to whole pixels.
     """
     (width, height), (output_width, output_height) = size, output_size
     if width * output_height <= height * output_width:
@@ -225,27 +227,27 @@ def fit_multiple(
     focus: _Box | None = None,
 ) -> SourceTransform:
     """
-    The least change that gives sides a model of any size can take (spec §1.6): enlarged where the short side is under
-    `min_short_side`, reduced where the long one is over `max_long_side`, then cropped to a multiple. Where a narrow
-    image cannot meet both bounds, the short side is kept and the long one cropped.
+    Compute the smallest change that makes both sides a multiple of a number, for a model that takes any size. The
+    photo is enlarged if its short side is under `min_short_side`, reduced if its long side is over `max_long_side`,
+    then cropped. If a narrow photo cannot meet both bounds, its short side is kept and its long side is cropped.
 
     Args:
         size (`tuple[int, int]`): `(width, height)` of the source.
-        multiple (`int`, defaults to 16): What both output sides are multiples of.
-        min_short_side (`int`, defaults to 480): Least short side of the output, pixels.
-        max_long_side (`int`, *optional*): Greatest long side of the output, pixels; by default unbounded.
-        focus (`tuple[float, float, float, float]`, *optional*): As for [`fit`].
+        multiple (`int`, *optional*, defaults to 16): Both output sides are multiples of it.
+        min_short_side (`int`, *optional*, defaults to 480): Least short side of the output in pixels.
+        max_long_side (`int`, *optional*): Greatest long side of the output in pixels; unbounded by default.
+        focus (`tuple[float, float, float, float]`, *optional*): See [`fit`].
 
     Returns:
-        `SourceTransform`: With a crop of the source alone where no resizing is needed.
+        `SourceTransform`: Only crops if no resizing is needed.
 
     Raises:
-        ValueError: `min_short_side` is no multiple of `multiple`, or `max_long_side` is under `min_short_side`.
+        ValueError: `min_short_side` is no multiple of `multiple`, or `max_long_side` is below `min_short_side`.
     """
     if min_short_side < multiple or min_short_side % multiple:
         raise ValueError(f"`min_short_side` must be a multiple of {multiple}, got {min_short_side}")
     if max_long_side is not None and max_long_side < min_short_side:
-        raise ValueError(f"`max_long_side` must be at least `min_short_side`, {min_short_side}, got {max_long_side}")
+        raise ValueError(f"`max_long_side` must be at least `min_short_side` ({min_short_side}), got {max_long_side}")
     longest = Fraction(max_long_side or max(size))
     scale = max(min(Fraction(1), longest / max(size)), Fraction(min_short_side, min(size)))
     limit = max_long_side or max(size) * scale
@@ -255,7 +257,7 @@ def fit_multiple(
 
 
 def _place(size: Size, crop_size: Size, focus: _Box | None) -> tuple[int, int, int, int]:
-    """A crop of `crop_size` within `size`, its centre as near to that of `focus` as possible."""
+    """Place a crop within `size`, its centre as near to that of `focus` as possible."""
     x_min, y_min, x_max, y_max = focus or (0, 0, *size)
     left = min(max(round((x_min + x_max - crop_size[0]) / 2), 0), size[0] - crop_size[0])
     top = min(max(round((y_min + y_max - crop_size[1]) / 2), 0), size[1] - crop_size[1])
@@ -263,7 +265,7 @@ def _place(size: Size, crop_size: Size, focus: _Box | None) -> tuple[int, int, i
 
 
 def _check_still(image: Image.Image) -> None:
-    frames = getattr(image, "n_frames", 1)  # only formats that can hold several have it
+    frames = getattr(image, "n_frames", 1)  # missing for formats with a single frame
     if frames > 1 and image.format not in _STILL_FORMATS_OF_SEVERAL_FRAMES:
         raise SourceError(f"animated or of several pages: {frames} frames, only still images can be used")
 
@@ -274,14 +276,19 @@ def _check_size(image: Image.Image, min_side: int) -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB as [`open_source`] gives it."""
+    """
+    Convert an image to 8-bit RGB as [`open_source`] does.
+
+    Raises:
+        SourceError: The pixels have no defined 8-bit range.
+    """
     if image.mode.startswith("I"):
         image = _sixteen_to_eight_bits(image)
     if image.mode == "F":
         raise SourceError("floating-point pixels have no defined range; save it as an 8-bit image")
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    # A fresh array, for metadata must not travel on: a CMYK profile would be written into an RGB file.
+    # A fresh array drops the metadata; otherwise a CMYK profile would be written into an RGB file.
     return Image.fromarray(np.asarray(image.convert("RGB")))
 
 

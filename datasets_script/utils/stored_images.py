@@ -1,4 +1,4 @@
-"""Images as rows hold them."""
+"""Images as dataset rows store them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from PIL import Image
 
 def stored_png(pixels: np.ndarray) -> dict[str, Any]:
     """
-    An image as `datasets.Image` stores it, without metadata, so that equal pixels give equal bytes.
+    Encode an image as `datasets.Image` stores it, without metadata, so that equal pixels give equal bytes.
 
     Args:
         pixels (`np.ndarray` of shape `(height, width)` or `(height, width, 3)`): `uint8`, or `uint16` for grey.
+
+    Returns:
+        `dict`: `bytes`, a PNG file, and `path`, which is `None`.
     """
     buffer = io.BytesIO()
-    # Run-length matching alone: a third of the time of the default, and files of photos 1 to 5 % smaller.
+    # Run-length matching is faster than zlib's default strategy, and photos do not get larger.
     Image.fromarray(pixels).save(buffer, format="PNG", compress_type=zlib.Z_RLE)
     return {"bytes": buffer.getvalue(), "path": None}
 
 
 def stored_mask(mask: np.ndarray) -> dict[str, Any]:
-    """A `bool` mask of shape `(height, width)` as an image of 0 and 255."""
+    """Encode a `bool` mask of shape `(height, width)` as an image of 0 and 255; see [`stored_png`]."""
     return stored_png(mask.astype(np.uint8) * 255)

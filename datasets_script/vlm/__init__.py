@@ -1,7 +1,7 @@
 """
 Vision-language models, local or behind an endpoint, with one interface and a cache.
 
-Names are loaded when they are first used, so that asking for a convention of boxes loads no transformers.
+Names are loaded on first use, so that importing a box convention does not load transformers.
 """
 
 from __future__ import annotations

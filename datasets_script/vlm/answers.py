@@ -1,4 +1,4 @@
-"""From a model's text to a validated object: the JSON in it, found and checked."""
+"""Validated JSON objects from the text of a model's answer."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 
-# What is kept of an answer that cannot be used: enough to see what went wrong.
+# Characters kept of an unusable answer: enough to see what went wrong.
 RAW_LIMIT = 4000
 
-# Far beyond any answer that was asked for; searching megabytes for JSON takes minutes.
+# Far longer than any answer asked for. Searching megabytes for JSON would take minutes.
 _MAX_LENGTH = 100_000
 
 
 def read_json(text: str, schema: dict[str, Any]) -> dict[str, Any]:
     """
-    The last object in a text that satisfies a schema: alone, in a fence, or amid prose. The last, because models that
-    think aloud try answers before they settle on one.
+    Read the last object in a text that satisfies a schema: on its own, in a code fence, or amid prose. The last one
+    counts because models that think aloud try several answers before they settle on one.
 
     Args:
         text (`str`): A model's answer.
         schema (`dict`): JSON schema of an object.
 
+    Returns:
+        `dict`: The object.
+
     Raises:
-        ValueError: there is none; the message says what is wrong with the last that is there.
+        ValueError: No object satisfies the schema; the message gives the fault of the last one.
     """
     if not text.strip():
         raise ValueError("the answer is empty")
@@ -46,18 +49,19 @@ def read_json(text: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def shorten(text: str, length: int = 200) -> str:
+    """Cut a text to a number of characters, with an ellipsis if anything is cut."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """The outermost objects in a text, in order; of a broken one nothing, not even whole objects inside it."""
+    """Yield the outermost objects in a text, in order; nothing of a broken one, not even whole objects inside it."""
     decoder, position = json.JSONDecoder(parse_constant=_refuse_constant), text.find("{")
     while position >= 0:
         try:
             value, end = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
             end = max(error.pos, position + 1)
-        except (ValueError, RecursionError):  # a number that JSON has not, one of thousands of digits, or too deep
+        except (ValueError, RecursionError):  # NaN or infinity, a number of thousands of digits, or deep nesting
             return
         else:
             yield value
@@ -69,7 +73,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _is_text(value: dict[str, Any]) -> bool:
-    """Whether all of it can be written as UTF-8: a model may escape one half of an emoji alone."""
+    """Return whether an object can be written as UTF-8: a model may escape one half of an emoji alone."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What every vision-language model (VLM) backend takes and gives: questions with images, and validated answers."""
+"""Interface of all vision-language model (VLM) backends: questions with images in, validated answers out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .conventions import BoxFormat, convention_for, pixel_bounds
 
 
 DEFAULT_VLM = "Qwen/Qwen2.5-VL-7B-Instruct"
-"""The model that is asked where none is named."""
+"""The model used if none is named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +24,13 @@ class VLMRequest:
     One question to a VLM.
 
     Attributes:
-        task (`str`): Name of the prompt, e.g. `"vocabulary"`; counted and recorded.
-        version (`str`): Version of the prompt's wording; part of the cache's key.
+        task (`str`): Name of the prompt, e.g. `"vocabulary"`; recorded with the answer.
+        version (`str`): Version of the prompt's wording; part of the cache key.
         prompt (`str`): The question, which also says in words what JSON is wanted.
-        images (`tuple[PIL.Image.Image, ...]`): RGB, in the order the prompt speaks of them.
+        images (`tuple[PIL.Image.Image, ...]`): RGB, in the order in which the prompt mentions them.
         schema (`dict`, *optional*): JSON schema (draft 2020-12) of an object that the answer must satisfy. `None` asks
-            for free text, which is taken as it comes.
-        max_new_tokens (`int`): Longest answer.
+            for free text, which is not checked.
+        max_new_tokens (`int`, *optional*, defaults to 512): Maximum length of the answer.
     """
 
     task: str
@@ -44,9 +44,13 @@ class VLMRequest:
 @dataclass(frozen=True)
 class VLMAnswer:
     """
-    The answer to one request: `value`, an object that satisfies its schema, or `None` with the reason in `error`.
-    `raw` is the text as the model gave it, its beginning if it is long, which a rejection keeps. Of free text `value`
-    is `None` without an error, and `raw` the whole of it.
+    Answer to one request.
+
+    Attributes:
+        value (`dict`, *optional*): Object that satisfies the request's schema; `None` for free text and for an
+            unusable answer.
+        raw (`str`): Text of the model: the whole of free text, else its first `RAW_LIMIT` characters.
+        error (`str`): Why the answer cannot be used; empty if it can.
     """
 
     value: dict[str, Any] | None
@@ -56,7 +60,13 @@ class VLMAnswer:
 
 @dataclass(frozen=True)
 class VLMReply:
-    """What a backend got for one request: a text, or the reason why there is none that could be repaired."""
+    """
+    Reply of a backend to one request.
+
+    Attributes:
+        text (`str`): Text of the model, or what the server sent instead.
+        error (`str`): Why the text cannot be an answer; empty if it can.
+    """
 
     text: str
     error: str = ""
@@ -64,7 +74,7 @@ class VLMReply:
 
 @dataclass
 class VLMUsage:
-    """What a model was asked, added up. Tokens are those that the backend reports."""
+    """Running totals of requests and tokens. Tokens are counted as the backend reports them."""
 
     requests: int = 0
     repairs: int = 0
@@ -77,7 +87,7 @@ class VLMUsage:
 
 class VLMUnavailable(StoppedError):
     """
-    The model cannot be reached or loaded, whatever the question: the run stops and can be continued. The message says
+    The model cannot be reached or loaded, whatever the question. The run stops and can be continued; the message says
     what was tried and what to do.
     """
 
@@ -89,8 +99,8 @@ class VLM(ABC):
 
     Attributes:
         model (`str`): Id or name, recorded as the source of texts.
-        revision (`str`): Commit of the model where it is known, else empty; part of the cache's key.
-        usage (`VLMUsage`): Counted by [`ask`].
+        revision (`str`): Commit of the model, empty if unknown; part of the cache key.
+        usage (`VLMUsage`): Totals over all calls of [`ask`].
     """
 
     model: str
@@ -100,26 +110,33 @@ class VLM(ABC):
     @abstractmethod
     def ask(self, requests: Sequence[VLMRequest]) -> list[VLMAnswer]:
         """
-        Answers in the order of the requests, one for each. An answer that is no JSON or does not fit its schema is
-        asked for once more, with what was wrong, and then given up (`value=None`). Free text is asked for once.
+        Answer requests, in their order. An answer that is not JSON or does not fit its schema is asked for once more,
+        together with its fault, and then given up (`value=None`). Free text is asked for once.
+
+        Args:
+            requests (`Sequence[VLMRequest]`): The questions.
+
+        Returns:
+            `list[VLMAnswer]`: One answer for each request.
 
         Raises:
-            VLMUnavailable: the model itself cannot be had.
+            VLMUnavailable: The model cannot be reached.
         """
 
     @property
     def coordinates(self) -> str:
         """
-        Name of the convention that the model writes boxes in, one of
-        [`datasets_script.vlm.conventions.CONVENTIONS`]: by its name, that of its family; `"normalized"` for others.
+        Return the name of the convention that the model writes boxes in, one of
+        [`datasets_script.vlm.conventions.CONVENTIONS`]. The model's name tells its family; `"normalized"` for unknown
+        families.
         """
         return convention_for(self.model)
 
     @property
     def pixel_bounds(self) -> tuple[int, int]:
         """
-        Least and most pixels of an image that the model gets. Where they are not known, those of the published
-        Qwen2.5-VL models.
+        Return the least and the greatest number of pixels of an image that the model sees; those of the published
+        Qwen2.5-VL models if unknown.
         """
         return pixel_bounds(None)
 
@@ -127,25 +144,25 @@ class VLM(ABC):
         self, coordinates: str | None = None, min_pixels: int | None = None, max_pixels: int | None = None
     ) -> BoxFormat:
         """
-        Return how boxes in the model's answers are meant.
+        Return the format of boxes in the model's answers.
 
         Args:
-            coordinates (`str`, *optional*): Name of a convention, by default the model's [`coordinates`].
-            min_pixels, max_pixels (`int`, *optional*): Bounds of its image processor, by default its [`pixel_bounds`].
+            coordinates (`str`, *optional*): Name of a convention; by default the model's [`coordinates`].
+            min_pixels, max_pixels (`int`, *optional*): Bounds of its image processor; by default its [`pixel_bounds`].
 
         Raises:
-            UserError: there is no such convention, or `min_pixels` is above `max_pixels`.
+            UserError: There is no such convention, or `min_pixels` is above `max_pixels`.
         """
         least, most = self.pixel_bounds
         return BoxFormat(coordinates or self.coordinates, min_pixels or least, max_pixels or most)
 
     def identity(self) -> dict[str, Any]:
-        """What a run records of the model, JSON-serialisable."""
+        """Return what a run records of the model, JSON-serialisable."""
         return {"model": self.model, "revision": self.revision}
 
 
 class GeneratingVLM(VLM):
-    """What backends share: texts are generated, read as JSON, and where that fails asked for once more."""
+    """Base of backends that generate text, which is read as JSON and asked for once more if that fails."""
 
     def ask(self, requests: Sequence[VLMRequest]) -> list[VLMAnswer]:
         answers = self._ask_once(requests)
@@ -159,7 +176,7 @@ class GeneratingVLM(VLM):
 
     @abstractmethod
     def _generate(self, requests: Sequence[VLMRequest]) -> list[VLMReply]:
-        """A reply to each of the requests, in their order; counts tokens."""
+        """Return a reply to each request, in order, and count tokens."""
 
     def _ask_once(self, requests: Sequence[VLMRequest]) -> list[VLMAnswer]:
         if not requests:

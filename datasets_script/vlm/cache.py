@@ -1,4 +1,4 @@
-"""Answers kept on disk, so that re-runs and resumed runs do not pay twice."""
+"""Cache of answers on disk, so that repeated and continued runs do not pay twice."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .base import VLM, VLMAnswer, VLMRequest
 
 
 def default_cache_folder() -> Path:
-    """`$ARTIAGENT_CACHE/vlm`, by default in the user's cache folder."""
+    """Return `$ARTIAGENT_CACHE/vlm`, where the variable defaults to `~/.cache/artiagent`."""
     return Path(os.environ.get("ARTIAGENT_CACHE") or Path.home() / ".cache" / "artiagent") / "vlm"
 
 
 class CachedVLM(VLM):
     """
-    Another model with a memory. Only answers that could be used are kept. The key is made of the model's identity,
-    task, the prompt with its version, schema, length, and the pixels of the images.
+    A model with a cache of its usable answers. The key is made of the model's identity, the task, the prompt and its
+    version, the schema, the maximum length, and the pixels of the images.
 
     Args:
-        vlm (`VLM`): The model that is asked what is not known yet.
-        folder (`Path`): Where answers are; several processes may share it.
+        vlm (`VLM`): Model that answers requests which are not cached.
+        folder (`Path`): Folder of answers, which several processes may share.
     """
 
     def __init__(self, vlm: VLM, folder: Path) -> None:
@@ -71,7 +71,7 @@ class CachedVLM(VLM):
     def _read(self, key: str, request: VLMRequest) -> VLMAnswer | None:
         try:
             answer = VLMAnswer(**json.loads(self._path(key).read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):  # not there, or not whole: it is asked for again
+        except (FileNotFoundError, ValueError, TypeError):  # missing or incomplete: ask again
             return None
         if request.schema is None:
             return answer if answer.value is None and not answer.error and isinstance(answer.raw, str) else None

@@ -1,4 +1,4 @@
-"""A vision-language model behind any OpenAI-compatible server: vLLM, TGI, `transformers serve`, hosted providers."""
+"""A vision-language model behind an OpenAI-compatible server: vLLM, TGI, `transformers serve`, hosted providers."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ logger = logging.getLogger(__name__)
 
 StructuredOutput = Literal["auto", "always", "never"]
 
-# Hundreds of times the longest answer that is asked for.
+# Hundreds of times the longest answer asked for.
 _MAX_BYTES = 1_000_000
 _NO_KEY = "none"
 _REFUSED_REQUEST = (400, 413, 422)
-# What servers say to a part of a request that they do not know.
+# Statuses by which servers refuse an unknown field of a request.
 _REFUSED_PART = (400, 422)
 _REFUSED_KEY = (401, 403)
 _NOT_THERE = (404, 405)
 _MAX_PAUSE = 60.0
-# Servers may ask for long pauses; beyond this the run had better be stopped and continued.
+# Servers may ask for longer pauses; then it is better to stop the run and continue it later.
 _MAX_RETRY_AFTER = 600.0
 
 
 class _BadReplyError(Exception):
-    """A server's answer to one request that trying again would not mend; `text` is its beginning."""
+    """An answer of the server that a retry would not mend; `text` is its beginning."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(reason)
@@ -50,26 +50,27 @@ class _BadReplyError(Exception):
 
 
 class _RefusedError(_BadReplyError):
-    """The server finds fault with a part of the request, which may be the schema."""
+    """The server refuses a part of the request, which may be the schema."""
 
 
 class EndpointVLM(GeneratingVLM):
     """
-    Asks a server, several requests at once. 429, 5xx, timeouts and broken connections are tried again after a growing,
-    randomised pause, or the one that the server asks for with `Retry-After`.
+    A model on a server, which gets several requests at once. Status 429, 5xx, timeouts and broken connections are
+    retried after a growing, randomised pause, or the pause that the server asks for with `Retry-After`.
 
-    The key is taken from `ARTIAGENT_API_KEY`; where that is not set, from `HF_TOKEN` for servers of Hugging Face and
-    from `OPENAI_API_KEY` for OpenAI's, so that neither is sent to anyone else. It is never logged or recorded.
+    The API key is `ARTIAGENT_API_KEY`; if that is not set, `HF_TOKEN` for servers of Hugging Face and `OPENAI_API_KEY`
+    for those of OpenAI, so that neither is sent to anyone else. It is never logged or recorded.
 
     Args:
-        model (`str`): Name of a model that the server has.
-        base_url (`str`): Where it listens, e.g. `"http://localhost:8000/v1"`.
-        max_concurrency (`int`): Most requests at once.
-        timeout (`float`): Seconds one answer may take.
-        max_retries (`int`): How often one request is tried again.
-        base_delay (`float`): Longest first pause, seconds; it doubles each time, up to a minute.
-        structured_output (`str`): Whether the JSON schema is sent along, for servers that can hold to one. `"auto"`
-            sends it until the server refuses it.
+        model (`str`): Name of a model on the server.
+        base_url (`str`): URL of the server, e.g. `"http://localhost:8000/v1"`.
+        max_concurrency (`int`, *optional*, defaults to 8): Maximum number of simultaneous requests.
+        timeout (`float`, *optional*, defaults to 120.0): Maximum duration of one answer in seconds.
+        max_retries (`int`, *optional*, defaults to 6): Maximum number of retries of one request.
+        base_delay (`float`, *optional*, defaults to 1.0): Maximum first pause in seconds; it doubles each time, up to
+            a minute.
+        structured_output (`str`, *optional*, defaults to `"auto"`): Whether to send the JSON schema, for servers that
+            can enforce one: `"always"`, `"never"`, or `"auto"`, which sends it until the server refuses it.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class EndpointVLM(GeneratingVLM):
     async def _generate_all(self, requests: Sequence[VLMRequest]) -> list[VLMReply]:
         if constants.is_offline_mode():
             raise VLMUnavailable(
-                f"{self.base_url} must not be called while HF_HUB_OFFLINE is set, wherever it is; unset it"
+                f"{self.base_url} must not be called while HF_HUB_OFFLINE is set, not even on this machine; unset it"
             )
         limit = asyncio.Semaphore(self.max_concurrency)
         key = api_key(self.base_url) or _NO_KEY
@@ -135,7 +136,7 @@ class EndpointVLM(GeneratingVLM):
     async def _text(self, client: httpx2.AsyncClient, request: VLMRequest, with_schema: bool) -> str:
         for attempt in range(self.max_retries + 1):
             try:
-                # The client's own timeout starts anew with every byte that arrives.
+                # The client's own timeout restarts with every byte that arrives.
                 response, content = await asyncio.wait_for(self._post(client, request, with_schema), self.timeout)
             except (TimeoutError, httpx2.TimeoutException):
                 problem, pause = f"no answer within {self.timeout:g} s", 0.0
@@ -150,14 +151,16 @@ class EndpointVLM(GeneratingVLM):
                 await asyncio.sleep(max(pause, self._pause(attempt)))
         raise VLMUnavailable(
             f"{self.base_url} gave no answer in {self.max_retries + 1} attempts, the last time: {problem}. Once it is "
-            "up again, the same command continues"
+            "available again, the same command continues"
         )
 
     def _pause(self, attempt: int) -> float:
         return min(_MAX_PAUSE, self.base_delay * 2**attempt) * self._jitter.uniform(0.5, 1.0)
 
     def _take_status(self, response: httpx2.Response, content: bytes) -> tuple[str, float]:
-        """What to tell of a status that is worth another attempt, and the least pause before it; others raise."""
+        """
+        Return the message for a status that is worth a retry, and the least pause before it; raise for other statuses.
+        """
         status, text = response.status_code, self._without_key(content.decode(errors="replace"))
         told = f"HTTP {status}: {shorten(text)}" if text else f"HTTP {status}"
         if status in (408, 429) or status >= 500:
@@ -174,7 +177,7 @@ class EndpointVLM(GeneratingVLM):
         raise VLMUnavailable(f"{self.base_url} does not serve this: {told}")
 
     def _without_key(self, text: str) -> str:
-        """Some servers repeat the key that they refuse."""
+        """Hide the key in a server's message: some servers repeat a key that they refuse."""
         key = api_key(self.base_url)
         return text.replace(key, "[key]") if key else text
 
@@ -202,7 +205,7 @@ class EndpointVLM(GeneratingVLM):
             return response, content
 
     def _read(self, content: bytes) -> str:
-        """The text of a chat completion; counts its tokens."""
+        """Return the text of a chat completion, and count its tokens."""
         try:
             completion = json.loads(content)
             text = completion["choices"][0]["message"]["content"] or ""
@@ -219,7 +222,7 @@ class EndpointVLM(GeneratingVLM):
 
 
 def _run(coroutine: Coroutine[Any, Any, list[VLMReply]]) -> list[VLMReply]:
-    """As `asyncio.run`, also from where a loop runs already, as in a notebook."""
+    """Run a coroutine like `asyncio.run`, even inside a running event loop, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -230,13 +233,14 @@ def _run(coroutine: Coroutine[Any, Any, list[VLMReply]]) -> list[VLMReply]:
 
 def completions_url(base_url: str) -> str:
     """
-    Return where a server takes chat completions: `/v1/chat/completions`, below the path that it has already.
+    Return the URL of a server's chat completions: `/v1/chat/completions` below the path it already has.
 
     ```python
     >>> completions_url("http://localhost:8000/v1"), completions_url("https://host/api/?key=1")
     ('http://localhost:8000/v1/chat/completions', 'https://host/api/v1/chat/completions?key=1')
 
     ```
+
     """
     url = urlsplit(base_url)
     path = url.path.rstrip("/")
@@ -246,7 +250,7 @@ def completions_url(base_url: str) -> str:
 
 
 def api_key(base_url: str) -> str | None:
-    """The key for a server, from the environment; see [`EndpointVLM`]."""
+    """Return the API key for a server from the environment, `None` if there is none; see [`EndpointVLM`]."""
     if key := os.environ.get("ARTIAGENT_API_KEY"):
         return key
     host = urlsplit(base_url).hostname or ""
@@ -258,7 +262,10 @@ def api_key(base_url: str) -> str | None:
 
 
 def retry_after(value: str) -> float:
-    """Seconds to wait by a `Retry-After` header, which holds a number of them or a date; at most ten minutes."""
+    """
+    Return the seconds to wait by a `Retry-After` header, which holds a number of seconds or a date; at most ten
+    minutes.
+    """
     try:
         seconds = float(value)
     except ValueError:
@@ -275,7 +282,7 @@ def _content(request: VLMRequest) -> list[dict[str, Any]]:
 
 
 def data_url(image: Image.Image) -> str:
-    """A PNG in a URL: without the losses of JPEG, whose blocks a judge of small artifacts could take for one."""
+    """Encode an image as a PNG in a data URL. PNG is lossless: JPEG blocks could pass for small artifacts."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -1,4 +1,4 @@
-"""A vision-language model on this machine: any that transformers knows as `image-text-to-text`."""
+"""A vision-language model on this machine: any `image-text-to-text` model of transformers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .conventions import CONVENTIONS, convention_for, pixel_bounds
 
 logger = logging.getLogger(__name__)
 
-# Configurations, the processor, and weights that are not pickled.
+# Configurations, the processor, and safetensors weights (no pickles).
 _ADAPTER_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "adapter_model.safetensors"]
 
 Quantization = Literal["4bit", "8bit"]
@@ -33,20 +33,21 @@ Quantization = Literal["4bit", "8bit"]
 
 class LocalVLM(GeneratingVLM):
     """
-    Generates greedily, in batches, so that the same question has the same answer.
+    A model loaded with transformers. It decodes greedily, in batches, so that the same question gets the same answer.
 
     Args:
         model (`str`): A folder, or the id of a repository on the Hub. It may hold a PEFT adapter and a processor; the
-            model that the adapter was trained on is then loaded too, from where the adapter says.
+            adapter's base model is then loaded too, from where the adapter's configuration says.
         revision (`str`, *optional*): Branch, tag or commit of a Hub repository.
-        device (`str`, *optional*): Defaults to CUDA where there is one. `"auto"` spreads the model over all devices.
+        device (`str`, *optional*): Defaults to CUDA if available. `"auto"` spreads the model over all devices.
         dtype (`torch.dtype`, *optional*): Defaults to bfloat16, on a CPU to float32.
-        quantization (`str`, *optional*): `"4bit"` or `"8bit"`, by bitsandbytes.
-        batch_size (`int`): Most questions at once.
+        quantization (`str`, *optional*): `"4bit"` or `"8bit"`, with bitsandbytes.
+        batch_size (`int`, *optional*, defaults to 4): Maximum number of questions at once. It is reduced if memory
+            runs out.
 
     Raises:
-        VLMUnavailable: there is no such model, it cannot be had, or it takes no images.
-        ImportError: bitsandbytes or, for an adapter, PEFT is wanted and not installed.
+        VLMUnavailable: The model does not exist, cannot be reached, lacks weights, or takes no images.
+        ImportError: bitsandbytes or, for an adapter, PEFT is needed but not installed.
     """
 
     def __init__(
@@ -77,13 +78,13 @@ class LocalVLM(GeneratingVLM):
                 "model must be a folder or a Hub repository of an image-text-to-text model with safetensors, "
                 f"got {model!r}: {error}"
             ) from error
-        # transformers would only warn, and go on with random numbers in their place.
+        # transformers would only warn, and go on with random weights.
         if missing:
             raise VLMUnavailable(f"{model!r} lacks weights, {shorten(', '.join(sorted(missing)))}: download it again")
         if not self.processor.chat_template:
             raise VLMUnavailable(f"{model!r} has no chat template: choose a model tuned for instructions")
         self.network = network.eval()
-        # Answers begin where questions end, so these must end together.
+        # Answers begin where questions end, so all questions of a batch must end at the same position.
         self.processor.tokenizer.padding_side = "left"
         self.batch_size, self.quantization = batch_size, quantization
         super().__init__(model, files.recorded)
@@ -91,8 +92,8 @@ class LocalVLM(GeneratingVLM):
     @property
     def coordinates(self) -> str:
         """
-        Name of the convention that the model was trained to write boxes in: by the record of its training where that
-        is beside it (`training.json`), else by its architecture or its name; `"normalized"` for others.
+        Return the name of the convention that the model was trained to write boxes in: by its training record
+        (`training.json`) if there is one, else by its architecture or its name; `"normalized"` for unknown families.
         """
         return self._recorded_coordinates or convention_for(self.network.config.model_type, self.model)
 
@@ -135,7 +136,7 @@ class LocalVLM(GeneratingVLM):
         output = self.network.generate(
             **inputs, do_sample=False, max_new_tokens=max(request.max_new_tokens for request in requests)
         )[:, length:]
-        # Each ends where it would have ended alone, whatever its neighbours may say.
+        # Each answer is cut where it would have ended alone, so that it does not depend on the batch.
         answers = [tokens[: request.max_new_tokens] for tokens, request in zip(output, requests, strict=True)]
         self.usage.prompt_tokens += int(inputs["attention_mask"].sum())
         self.usage.completion_tokens += sum(int((a != self.processor.tokenizer.pad_token_id).sum()) for a in answers)
@@ -145,13 +146,13 @@ class LocalVLM(GeneratingVLM):
 @dataclass(frozen=True)
 class _Files:
     """
-    Where the parts of a model are.
+    Locations of a model's parts.
 
     Attributes:
-        processor (`str`), adapter (`str`, *optional*), network (`str`): Folders, or ids of repositories; the network
-            is the model itself or the one that it is an adapter of.
-        revision (`str`, *optional*): Of the network's repository, and of the processor's if it is the same.
-        recorded, recorded_network (`str`): What to record of the model's revision and of the network's.
+        processor (`str`), adapter (`str`, *optional*), network (`str`): Folders, or ids of repositories. The network
+            is the model itself or the adapter's base model.
+        revision (`str`, *optional*): Revision of the network's repository, and of the processor's if it is the same.
+        recorded, recorded_network (`str`): Revisions to record, of the model and of the network.
     """
 
     processor: str
@@ -164,11 +165,11 @@ class _Files:
 
 def _find_files(model: str, revision: str | None) -> _Files:
     config = find_adapter_config_file(model, revision=revision)
-    # Some models hold an adapter beside their own weights, which transformers adds itself.
+    # Some models hold an adapter beside their own weights; transformers loads it by itself.
     if config is None or Path(config).with_name("config.json").exists():
         revision, recorded = resolve_revision(model, revision)
         return _Files(model, model, revision, recorded, recorded)
-    # transformers loads adapters too, but takes a base at the adapter's revision, and does not tell what it lacks.
+    # transformers loads adapters too, but takes the base at the adapter's revision and reports no missing weights.
     if not is_peft_available():
         raise ImportError(f"{model!r} is an adapter, which needs PEFT; run `pip install artiagent[train]`")
     if Path(model).is_dir():
@@ -186,31 +187,32 @@ def _find_files(model: str, revision: str | None) -> _Files:
 
 def training_record(model: str, revision: str | None) -> TrainingFacts:
     """
-    Read the record of a model's training (`training.json`): no facts if it has none, or none that can be had.
+    Read the record of a model's training (`training.json`). A model without a record, or one that is out of reach,
+    yields no facts.
 
     Args:
         model (`str`): A folder, or an id on the Hub.
         revision (`str`, *optional*): Branch, tag or commit on the Hub.
 
     Raises:
-        OSError: the Hub answers with an error.
-        ValueError: the record is no JSON.
+        OSError: The Hub answers with an error.
+        ValueError: The record is not JSON.
     """
     folder = Path(model)
     try:
         found = hf_hub_download(model, TRAINING_FILE, revision=revision) if not folder.is_dir() else None
         record = json.loads(Path(found or folder / TRAINING_FILE).read_text(encoding="utf-8"))
     except LocalEntryNotFoundError:
-        logger.warning("%s: without the Hub it cannot be known whether its training set how it writes boxes", model)
+        logger.warning("%s: its training record, which may tell how it writes boxes, cannot be read offline", model)
         return TrainingFacts()
     except (EntryNotFoundError, FileNotFoundError):  # most models have none
         return TrainingFacts()
-    # Other programs may leave a file of that name, too.
+    # Other programs may write a file of that name, too.
     return TrainingFacts.from_content(record)
 
 
 def recorded_coordinates(record: TrainingFacts) -> str | None:
-    """Return how a model writes boxes, by the record of its training; `None` if that does not tell."""
+    """Return the box convention by the record of a model's training; `None` if the record does not tell."""
     return record.coordinates if record.coordinates in CONVENTIONS else None
 
 

@@ -1,4 +1,4 @@
-"""A vision-language model as it is named, before it is loaded."""
+"""A vision-language model by name and options, before it is loaded."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class VLMSpec:
     """
-    A vision-language model with its options, not loaded yet.
+    A vision-language model by name and options, not loaded yet.
 
     Args:
         model (`str`): A Hub id or a folder to run on this machine, or the model's name at `endpoint`.
         endpoint (`str`, *optional*): URL of an OpenAI-compatible server, e.g. `"http://localhost:8000/v1"`.
         revision (`str`, *optional*): Branch, tag or commit of a Hub model.
         device (`str`, *optional*): Device of a local model; by default the run's.
-        quantization (`str`, *optional*): `"4bit"` or `"8bit"`, of a local model, by bitsandbytes.
+        quantization (`str`, *optional*): `"4bit"` or `"8bit"` for a local model, with bitsandbytes.
         batch_size (`int`, *optional*, defaults to 4): Questions to a local model at once.
         concurrency (`int`, *optional*, defaults to 8): Requests to an endpoint at once.
-        timeout (`float`, *optional*, defaults to 120.0): Seconds that an endpoint's answer may take.
-        cache (`pathlib.Path`, *optional*): Folder of answers; by default the user's cache.
+        timeout (`float`, *optional*, defaults to 120.0): Maximum duration of an endpoint's answer in seconds.
+        cache (`pathlib.Path`, *optional*): Folder of cached answers; by default in the user's cache.
 
     Raises:
-        UserError: an endpoint that is no URL, or a number below 1.
+        UserError: `endpoint` is not a URL, or a number is below 1.
     """
 
     model: str
@@ -45,7 +45,7 @@ class VLMSpec:
     cache: Path | None = None
 
     def __post_init__(self) -> None:
-        # The client takes anything else for a name of its own and gives an error for every question.
+        # Checked here, because the client would only fail at each question.
         if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
             raise UserError(f"the endpoint must begin with http:// or https://, got '{self.endpoint}'")
         check_at_least("batch_size", self.batch_size)
@@ -56,13 +56,13 @@ class VLMSpec:
         Load the model, or connect to its endpoint.
 
         Args:
-            device (`str`, *optional*): Device of a local model, unless it has one of its own.
+            device (`str`, *optional*): Device of a local model without a device of its own.
 
         Returns:
             `VLM`: The model, behind a cache of its answers.
 
         Raises:
-            VLMUnavailable: it cannot be loaded.
+            VLMUnavailable: The model cannot be loaded.
         """
         from .cache import CachedVLM, default_cache_folder
         from .endpoint import EndpointVLM

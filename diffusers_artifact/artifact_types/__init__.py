@@ -1,7 +1,7 @@
 """
-The types of artifacts, each with its words and its colour.
+Artifact types, each with its words and its colour.
 
-A new type is a new file here, a line in `RECORDS` and its name in [`~diffusers_artifact.mapping.ArtifactType`].
+To add a type, add a file here, list it in `RECORDS` and name it in [`~diffusers_artifact.mapping.ArtifactType`].
 """
 
 from __future__ import annotations
@@ -17,6 +17,6 @@ from .record import ArtifactTypeRecord
 RECORDS: dict[ArtifactType, ArtifactTypeRecord] = {
     record.name: record for record in (DUPLICATION, OMISSION, DISTORTION, FUSION)
 }
-"""The record of every type, in the order in which types are listed."""
+"""Record of every type, in display order."""
 
 __all__ = ["RECORDS", "ArtifactTypeRecord"]

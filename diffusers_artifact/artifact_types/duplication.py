@@ -1,4 +1,4 @@
-"""Duplication: a part is there once too often."""
+"""Duplication: an entity has a part once too often."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
 Artifact tools: pure functions from patch sets to a patch mapping (ArtiAgent §4.1).
 
-A patch set is a `bool` array of shape `grid`, rows × columns of tokens. A new tool is a new file here, which ends in
-its [`Tool`], and its name in `TOOLS`.
+A patch set is a `bool` array of shape `grid`, rows × columns of tokens. To add a tool, add a file here that ends in
+its [`Tool`], and list that in `TOOLS`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .tool import Tool
 
 
 TOOLS: dict[str, Tool] = {tool.name: tool for tool in (ADD, REMOVE, DISTORT, FUSE)}
+"""Tools by name."""
 
 ARTIFACT_TYPE_OF_TOOL: dict[str, ArtifactType] = {tool.name: tool.artifact_type for tool in TOOLS.values()}
 

@@ -1,4 +1,4 @@
-"""`add`: a part appears a second time beside itself (duplication)."""
+"""The tool `add`: a part appears a second time beside itself (duplication)."""
 
 from __future__ import annotations
 
@@ -30,33 +30,34 @@ def add(
     generator: torch.Generator,
 ) -> PatchMapping | NotApplicable:
     r"""
-    Copies a part to the best place in a band around it (ArtiAgent §4.1).
+    Copy a part to the best place in a band around it (ArtiAgent §4.1).
 
     A shift Δ of the part scores $(3 - r_{self} - r_{entity} - r_{same}) / (1 + 0.05 \lVert Δ \rVert_1)$, where the
     ratios are the shares of the copy that fall on the part itself, on the rest of its entity and on other instances
-    of the same part. Everything is computed for what remains of the copy on the grid. Ruled out are copies that
+    of the same part. All shares are of the patches of the copy that lie on the grid. Copies are ruled out if they
 
-    - do not touch the rest of the entity, by overlap or a common edge (the part itself, where nothing else is seen of
-      the entity): a copy beside the part would nearly always touch the part;
+    - do not touch the rest of the entity, by overlap or a common edge (or the part itself, if nothing else of the
+      entity is visible): a copy beside the part nearly always touches the part;
     - lose more than half of their patches at the border of the image;
-    - lie on the part itself with more than a quarter of their patches. Inside an entity the score alone prefers them,
-      as whatever misses the part falls on the rest of the entity and costs the same, but they show as a smear and not
-      as a second instance;
-    - meet `occupied`.
+    - cover the part itself with more than a quarter of their patches. Inside an entity the score alone prefers such
+      copies, because patches that miss the part fall on the rest of the entity at the same cost, but they look like a
+      smear and not like a second instance;
+    - overlap `occupied`.
 
-    Of equal scores the copy with most patches beside the part wins, then chance.
+    Of equal scores, the copy with most patches off the part wins, then chance.
 
     Args:
         part (`np.ndarray` of shape `grid`, `bool`): Patches of the part; the references.
-        entity (`np.ndarray` of shape `grid`, `bool`): Patches of the entity it belongs to.
+        entity (`np.ndarray` of shape `grid`, `bool`): Patches of the entity that the part belongs to.
         same_parts (`np.ndarray` of shape `grid`, `bool`, *optional*): Patches of other instances of the same part.
         occupied (`np.ndarray` of shape `grid`, `bool`, *optional*): Patches that other artifacts of the image use.
-        radius (`int`, defaults to 2): Width of the band. With the part's centre *k* patches from its outline, the
-            copy's centre lies more than *k* and at most *k* + `radius` patches (L1) from the part.
+        radius (`int`, *optional*, defaults to 2): Width of the band in patches. If the part's centre is *k* patches
+            from its outline, the copy's centre lies more than *k* and at most *k* + `radius` patches (L1) from the
+            part.
         generator (`torch.Generator`): Breaks ties.
 
     Returns:
-        [`PatchMapping`] of type `"duplication"`, or [`NotApplicable`].
+        [`PatchMapping`] of type `"duplication"`, or [`NotApplicable`] if every copy is ruled out.
     """
     same_parts = np.zeros_like(part) if same_parts is None else same_parts
     occupied = np.zeros_like(part) if occupied is None else occupied
@@ -92,7 +93,7 @@ def add(
 def _candidate_offsets(part: np.ndarray, radius: int, generator: torch.Generator) -> Iterator[tuple[int, int]]:
     points = np.argwhere(part)
     centre = points[choose_best((-np.abs(points - points.mean(axis=0)).sum(axis=1)).tolist(), generator)]
-    # Beyond the border of the image there is no part, so a part that the border cuts has its outline there.
+    # A part that the border of the image cuts has its outline there.
     outside = ~np.pad(part, 1)
     inner_radius = l1_distance(outside)[tuple(centre + 1)] - 1
     distance = l1_distance(part)

@@ -1,8 +1,7 @@
 """
-Draws from a torch generator, as Python numbers and arrays.
+Random draws from a torch generator, as Python numbers and numpy arrays.
 
-torch is imported when something is drawn: whoever has a generator has loaded it, and whoever only reads the tools'
-names need not.
+torch is imported when something is drawn, so that the tools' names can be listed without it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def integer(stop: int, generator: torch.Generator) -> int:
-    """Draw a whole number from 0 to `stop` - 1."""
+    """Draw an integer from 0 to `stop` - 1."""
     import torch
 
     return int(torch.randint(stop, (), generator=generator))
@@ -32,14 +31,14 @@ def uniform(shape: Sequence[int], generator: torch.Generator) -> np.ndarray:
 
 
 def normal(shape: Sequence[int], generator: torch.Generator) -> np.ndarray:
-    """Draw an array of `shape`, `float64`, from the normal distribution of mean 0 and deviation 1."""
+    """Draw an array of `shape`, `float64`, from the normal distribution of mean 0 and standard deviation 1."""
     import torch
 
     return torch.randn(tuple(shape), generator=generator, dtype=torch.float64).numpy()
 
 
 def permutation(length: int, generator: torch.Generator) -> np.ndarray:
-    """Draw an order of the numbers 0 to `length` - 1: an `int64` array of shape `(length,)`."""
+    """Draw a permutation of 0 to `length` - 1, an `int64` array of shape `(length,)`."""
     import torch
 
     return torch.randperm(length, generator=generator).numpy()

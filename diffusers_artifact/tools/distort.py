@@ -1,4 +1,4 @@
-"""`distort`: the patches of a part change places (distortion)."""
+"""The tool `distort`: the patches of a part change places (distortion)."""
 
 from __future__ import annotations
 
@@ -33,29 +33,31 @@ def distort(
     generator: torch.Generator,
 ) -> PatchMapping | NotApplicable:
     """
-    Rearranges a part (ArtiAgent §4.1). Patches that would keep their own content are no targets.
+    Rearrange the patches of a part (ArtiAgent §4.1). Patches that keep their own content are not targets.
 
     Args:
         part (`np.ndarray` of shape `grid`, `bool`): Patches of the part.
-        entity (`np.ndarray` of shape `grid`, `bool`): Patches of the entity it belongs to, used by `"jitter"`.
-        kernel (`str`, defaults to `"shuffle"`):
-            - `"shuffle"`: a random cyclic permutation of the part, so that no patch stays;
-            - `"jitter"`: each patch takes one at a Gaussian offset of σ = 1 patch, drawn again up to 10 times until it
-              lies inside the entity, then the nearest inside: near the part's outline it may show what adjoins;
-            - `"strip"`: the longer side of the part is cut into 6 strips, and the part's patches in each line of a
-              strip rotate along the line, from strip to strip by +1, −1, +2, −2, +3, −3 or the opposite; sizes that a
-              line is too short for start again at 1. Lines of one patch stay.
+        entity (`np.ndarray` of shape `grid`, `bool`): Patches of the entity that the part belongs to, used by
+            `"jitter"`.
+        kernel (`str`, *optional*, defaults to `"shuffle"`):
+            - `"shuffle"`: a random cyclic permutation of the part, in which no patch stays;
+            - `"jitter"`: each patch borrows from a Gaussian offset of σ = 1 patch. An offset that leads out of the
+              entity is drawn again up to 10 times, then replaced by the nearest patch inside. Near the part's outline,
+              patches may show the rest of the entity;
+            - `"strip"`: the longer side of the part is cut into 6 strips, and the part's patches rotate along each
+              line of a strip, by +1, −1, +2, −2, +3, −3 patches from strip to strip, or by the opposite. In lines that
+              are too short for a shift, shifts start again at 1; lines of one patch stay.
         occupied (`np.ndarray` of shape `grid`, `bool`, *optional*): Patches that other artifacts of the image use.
-        generator (`torch.Generator`): Source of the permutation, the offsets and the first strip's sign.
+        generator (`torch.Generator`): Draws the permutation, the offsets and the sign of the first strip's shift.
 
     Returns:
-        [`PatchMapping`] of type `"distortion"`, or [`NotApplicable`].
+        [`PatchMapping`] of type `"distortion"`, or [`NotApplicable`] if there is none.
 
     Raises:
-        ValueError: an unknown kernel.
+        ValueError: `kernel` is unknown.
     """
     if kernel not in DISTORTION_KERNELS:
-        raise ValueError(f"`kernel` must be among {DISTORTION_KERNELS}, got {kernel!r}")
+        raise ValueError(f"`kernel` must be among {', '.join(DISTORTION_KERNELS)}, got {kernel!r}")
     occupied = np.zeros_like(part) if occupied is None else occupied
     if (part & occupied).any():
         return NotApplicable("another artifact uses patches of the part")
@@ -111,7 +113,7 @@ def _strip(targets: np.ndarray, generator: torch.Generator) -> np.ndarray:
         for line in lines:
             members = np.flatnonzero(targets[:, axis] == line)
             if len(members) > 1:
-                # Two strips a size: with a new size each, +1 and −2 would be the same rotation of three patches.
+                # Two strips for each size: with a new size each, +1 and −2 would be one rotation of three patches.
                 step = sign * (-1) ** strip * (1 + strip // 2 % (len(members) - 1))
                 references[members] = targets[np.roll(members, step)]
     return references

@@ -1,4 +1,4 @@
-"""A patch mapping from a box or mask in pixels, for who has a region of an image and no token indices."""
+"""Patch mappings from a box or mask in pixels, for users who know a region of an image but no token indices."""
 
 from __future__ import annotations
 
@@ -35,45 +35,48 @@ def map_region(
     **options: Any,
 ) -> PatchMapping:
     """
-    Choose the patches of an artifact in a region of an image.
+    Make the patch mapping of an artifact in a region of an image.
 
     Args:
         image (`PIL.Image.Image` or `tuple[int, int]`):
-            The image as the pipeline gets it, or its `(width, height)`; both are multiples of `patch_size`.
+            The image that the pipeline will receive, or its `(width, height)`. Both sides must be multiples of
+            `patch_size`.
         box (`Sequence[float]`, *optional*):
-            The region as `(x_min, y_min, x_max, y_max)`, pixels, exclusive maxima: an eye, a hand, a wheel. Either
-            this or `mask` is needed.
+            The region as `(x_min, y_min, x_max, y_max)` in pixels, with exclusive maxima: an eye, a hand, a wheel.
+            Give either `box` or `mask`.
         mask (`np.ndarray` of shape `(height, width)`, `bool`, or `PIL.Image.Image`, *optional*):
-            The region as pixels; those that are not zero are in.
+            The region as a mask, whose pixels other than 0 belong to it.
         tool (`str`, *optional*, defaults to `"add"`):
             `"add"` (the region appears a second time beside itself), `"remove"` (it vanishes under its surroundings),
-            `"distort"` (its patches change places) or `"fuse"` (it grows into `other`, which it overlaps).
-        within (box or mask, *optional*):
-            The object that the region is a part of, a face around an eye: `"add"` puts the copy where it touches it,
-            `"remove"` prefers what is outside it, and `"distort"` with `kernel="jitter"` takes content from it. By
-            default nothing but the region is known of it.
+            `"distort"` (its patches change places) or `"fuse"` (it and `other`, which overlaps it, grow into each
+            other).
+        within (box or mask, *optional*, defaults to the region):
+            The object that the region is a part of, such as the face around an eye. `"add"` places the copy where it
+            touches the object, `"remove"` prefers to fill from outside it, and `"distort"` with `kernel="jitter"`
+            takes content from it.
         other (box or mask, *optional*):
             The second region of `"fuse"`.
         patch_size (`int`, *optional*, defaults to 16):
             Side of a token in pixels, the pipeline's `patch_size`.
         occupied (`Sequence[PatchMapping]`, *optional*):
-            Artifacts of the same image, whose patches are left alone. Join them with `PatchMapping.union`.
+            Other artifacts of the same image, whose patches are left alone. Join them with `PatchMapping.union`.
         generator (`torch.Generator`, *optional*):
-            On the CPU; makes the choice reproducible. By default torch's own.
+            CPU generator that makes the choice reproducible. Defaults to torch's own.
         options:
-            Further arguments of the tool, such as `kernel="strip"` for `"distort"`, `radius` or `band_radius`.
+            Further arguments of the tool, such as `kernel="strip"` for `"distort"`, `radius` for `"add"` and
+            `"remove"`, or `band_radius` for `"fuse"`.
 
     Returns:
-        [`PatchMapping`]: For the pipeline's argument `mapping`.
+        [`PatchMapping`]: Value for the pipeline's argument `mapping`.
 
     Raises:
-        ValueError: an unknown tool; a size that is no multiple of `patch_size`; no region, two of them or one that
-            leaves the image; a region smaller than a patch; or a region in which the tool finds no room.
-        TypeError: an option that the tool does not have.
+        ValueError: `tool` is unknown; a side of the image is no multiple of `patch_size`; there is no region, both
+            `box` and `mask`, or a region that leaves the image or is smaller than a patch; or the tool finds no room.
+        TypeError: The tool does not have an option.
 
     Example:
 
-        >>> from diffusers_artifact.tools.from_region import map_region
+        >>> from diffusers_artifact import map_region
         >>> mapping = map_region((256, 256), box=(96, 64, 128, 96), tool="remove")
         >>> mapping.grid, len(mapping), set(mapping.types)
         ((16, 16), 4, {'omission'})
@@ -81,9 +84,13 @@ def map_region(
     if tool not in TOOLS:
         raise ValueError(f"`tool` must be one of {', '.join(TOOLS)}, got {tool!r}")
     if (box is None) == (mask is None):
-        raise ValueError("`box` or `mask` must be given, and not both")
+        got = "neither" if box is None else "both"
+        raise ValueError(f"`box` or `mask` must be given, and not both, got {got}")
     if (other is not None) != (tool in _TOOLS_ON_TWO):
-        raise ValueError(f"`other` must be given for {' and '.join(_TOOLS_ON_TWO)}, and for no other tool")
+        got = "none" if other is None else "one"
+        raise ValueError(
+            f"`other` must be given for {' and '.join(_TOOLS_ON_TWO)}, and for no other tool, got {got} for {tool}"
+        )
     size = image if isinstance(image, tuple) else image.size
     _check_size(size, patch_size)
     if box is not None:
@@ -106,8 +113,8 @@ def map_region(
     )
     if isinstance(made, NotApplicable):
         raise ValueError(
-            f"`tool` {tool!r} finds no room for this region: {made.reason}; choose a smaller region, a larger one or "
-            "another tool"
+            f"`tool` must find room for this region, got {tool!r}: {made.reason}; choose a smaller region, a larger "
+            "one or another tool"
         )
     return made
 
@@ -122,7 +129,7 @@ def _check_size(size: tuple[int, int], patch_size: int) -> None:
 
 
 def _patches(name: str, region: Any, size: tuple[int, int], patch_size: int) -> np.ndarray:
-    """The patches of a region, all of which it touches."""
+    """Return the patches that a region touches."""
     if isinstance(region, Image.Image) or np.ndim(region) == 2:
         pixels = np.asarray(region) != 0
         if pixels.shape != size[::-1]:
@@ -138,7 +145,7 @@ def _patches(name: str, region: Any, size: tuple[int, int], patch_size: int) -> 
 
 
 def _filled(name: str, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """The pixels that a box touches."""
+    """Return the mask of the pixels that a box touches."""
     width, height = size
     if len(box) != 4:
         raise ValueError(f"`{name}` must be (x_min, y_min, x_max, y_max), got {tuple(box)}")

@@ -1,4 +1,4 @@
-"""`fuse`: two entities grow into each other where they meet (fusion)."""
+"""The tool `fuse`: two entities grow into each other where they meet (fusion)."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def fuse(
     generator: torch.Generator,
 ) -> PatchMapping | NotApplicable:
     """
-    Exchanges content across the border of two entities (ArtiAgent §4.1).
+    Exchange content across the border of two entities (ArtiAgent §4.1).
 
     The entities must share at least 6 patches, and less than 0.7 of either. The band, their patches within L1 distance
-    `band_radius` of the shared ones, is split around 5 farthest-point seeds into cells, and each cell borrows from
-    the opposite side: from patches of the first entity alone if the cell is nearer to those of the second alone, and
-    the other way round, outside the band. One rigid offset of L1 length up to 4, the one that leads most of the
-    cell's patches to legal references, keeps the borrowed piece whole; the rest of the cell takes the nearest legal
-    patch.
+    `band_radius` of the shared ones, is split into cells around 5 farthest-point seeds. Each cell borrows from the
+    opposite side: from patches outside the band that only the first entity covers if the cell is nearer to the second,
+    and vice versa. One rigid offset of L1 length up to 4, the one that leads most of the cell's patches to legal
+    references, keeps the borrowed piece whole; the rest of the cell takes the nearest legal patch.
 
     Args:
         first, second (`np.ndarray` of shape `grid`, `bool`): Patches of the entities.
         occupied (`np.ndarray` of shape `grid`, `bool`, *optional*): Patches that other artifacts of the image use.
-        band_radius (`int`, *optional*, defaults to 2): Width of the band on either side of the shared patches.
-        generator (`torch.Generator`): Chooses the first seed, and among equals.
+        band_radius (`int`, *optional*, defaults to 2): Width of the band in patches (L1), on either side of the shared
+            ones.
+        generator (`torch.Generator`): Draws the first seed, and breaks ties.
 
     Returns:
-        [`PatchMapping`] of type `"fusion"`, or [`NotApplicable`].
+        [`PatchMapping`] of type `"fusion"`, or [`NotApplicable`] if the entities do not meet as required.
     """
     occupied = np.zeros_like(first) if occupied is None else occupied
     shared = first & second
@@ -74,7 +74,7 @@ def fuse(
     if not all(source.any() for source in sources):
         return NotApplicable("an entity has no free patch of its own away from where they meet")
 
-    # Positive where the second entity is nearer, which is where the first one is borrowed from.
+    # Positive where the second entity is nearer, so that the cell borrows from the first one.
     nearer_to_second = l1_distance(sides[0]) - l1_distance(sides[1])
     pairs: list[tuple[int, int]] = []
     for cell in _cells(band, generator):
@@ -86,14 +86,20 @@ def fuse(
 
 def band_options(grid: tuple[int, int]) -> dict[str, int]:
     """
-    Choose the band's width by the grid: the paper's two patches are a thin seam on its grids of 30 and more, and a
-    third of the image on one of 16.
+    Choose the width of the band for a grid: the paper's two patches are a thin seam on grids of 30 and more patches a
+    side, but a third of the image on one of 16.
+
+    Args:
+        grid (`tuple[int, int]`): Rows and columns of tokens.
+
+    Returns:
+        `dict[str, int]`: The argument `band_radius` of [`fuse`].
     """
     return {"band_radius": BAND_RADIUS if min(grid) >= SMALL_GRID else 1}
 
 
 def _cells(band: np.ndarray, generator: torch.Generator) -> Iterator[np.ndarray]:
-    """The L1 Voronoi cells of seeds spread over `band`, each a patch set."""
+    """Yield the L1 Voronoi cells of seeds spread over `band`, each a patch set."""
     members = np.argwhere(band)
     seeds = farthest_points(band, NUM_CELLS, generator)
     owners = np.abs(members[:, None] - seeds).sum(axis=2).argmin(axis=1)
@@ -104,7 +110,7 @@ def _cells(band: np.ndarray, generator: torch.Generator) -> Iterator[np.ndarray]
 
 
 def _borrow(cell: np.ndarray, source: np.ndarray, generator: torch.Generator) -> list[tuple[int, int]]:
-    """`(target, reference)` token indices for every patch of `cell`."""
+    """Return `(target, reference)` token indices for every patch of `cell`."""
     legal = [cell & shift(source, (-row, -column)) for row, column in OFFSETS]
     best = choose_best([int(patches.sum()) for patches in legal], generator)
     rigid, loose = np.argwhere(legal[best]), np.argwhere(cell & ~legal[best])

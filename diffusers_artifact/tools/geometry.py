@@ -1,4 +1,4 @@
-"""Geometry of patch sets, `bool` arrays of shape `grid`, and their relation to pixel masks."""
+"""Geometry of patch sets (`bool` arrays of shape `grid`) and of pixel masks."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ if TYPE_CHECKING:
 
 def patches_of_mask(mask: np.ndarray, patch_size: int = 16) -> np.ndarray:
     """
-    The patches that hold at least one pixel of a mask.
+    Find the patches that contain at least one pixel of a mask.
 
     Args:
-        mask (`np.ndarray` of shape `(height, width)`, `bool`): Pixels.
-        patch_size (`int`, defaults to 16): Side of a patch, pixels.
+        mask (`np.ndarray` of shape `(height, width)`, `bool`): The mask.
+        patch_size (`int`, *optional*, defaults to 16): Side of a patch in pixels.
 
     Returns:
         `np.ndarray` of shape `(height // patch_size, width // patch_size)`, `bool`.
 
     Raises:
-        ValueError: a side that is no multiple of `patch_size`.
+        ValueError: A side of the mask is no multiple of `patch_size`.
     """
     return np.any(_to_blocks(mask, patch_size), axis=(2, 3))
 
 
 def artifact_mask(mapping: PatchMapping, object_mask: np.ndarray, patch_size: int = 16) -> np.ndarray:
     """
-    The pixels of an artifact: in every target patch those where the object was, and those where it is now that the
-    reference patch's content lies there. For `add` it is the copy's contour, for `remove` the part that vanished.
+    Compute the mask of an artifact: in every target patch, the pixels where the object was before, and those where the
+    content of the reference patch now shows it. For `add` it is the copy, for `remove` the part that vanished.
 
     Args:
         mapping (`PatchMapping`): The artifact.
-        object_mask (`np.ndarray` of shape `(rows * patch_size, columns * patch_size)`, `bool`): Pixels of the part, or
-            of both entities that are fused.
-        patch_size (`int`, defaults to 16): Side of a patch, pixels.
+        object_mask (`np.ndarray` of shape `(rows * patch_size, columns * patch_size)`, `bool`): Mask of the part, or
+            of both entities of a fusion.
+        patch_size (`int`, *optional*, defaults to 16): Side of a patch in pixels.
 
     Returns:
-        `np.ndarray` of the shape of `object_mask`, `bool`: never beyond the target patches.
+        `np.ndarray` of the shape of `object_mask`, `bool`: Only pixels of target patches are set.
 
     Raises:
-        ValueError: an `object_mask` that does not fit the mapping's grid.
+        ValueError: `object_mask` does not fit the mapping's grid.
     """
     blocks = _to_blocks(object_mask, patch_size)
     if blocks.shape[:2] != mapping.grid:
@@ -62,32 +62,32 @@ def artifact_mask(mapping: PatchMapping, object_mask: np.ndarray, patch_size: in
 
 def bbox_of_mask(mask: np.ndarray) -> tuple[float, float, float, float]:
     """
-    The box around a mask.
+    Compute the bounding box of a mask.
 
     Args:
-        mask (`np.ndarray` of shape `(height, width)`, `bool`): Pixels.
+        mask (`np.ndarray` of shape `(height, width)`, `bool`): The mask.
 
     Returns:
-        `tuple[float, float, float, float]`: `(x_min, y_min, x_max, y_max)`, exclusive maxima, pixels.
+        `tuple[float, float, float, float]`: `(x_min, y_min, x_max, y_max)` in pixels, with exclusive maxima.
 
     Raises:
-        ValueError: an empty mask.
+        ValueError: The mask is empty.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
-        raise ValueError(f"`mask` must have pixels, got an empty one of shape {mask.shape}")
+        raise ValueError(f"`mask` must have at least one pixel, got an empty one of shape {mask.shape}")
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def l1_distance(patches: np.ndarray) -> np.ndarray:
     """
-    The L1 distance of every patch to the nearest one of a set.
+    Compute the L1 distance of every patch to the nearest one of a set.
 
     Args:
         patches (`np.ndarray` of shape `grid`, `bool`): The set.
 
     Returns:
-        `np.ndarray` of shape `grid`, `int`: 0 inside; rows + columns, which no distance reaches, if the set is empty.
+        `np.ndarray` of shape `grid`, `int`: 0 inside; if the set is empty, rows + columns, which no distance reaches.
     """
     distance = np.where(patches, 0, sum(patches.shape))
     for axis, line in enumerate(np.ogrid[: patches.shape[0], : patches.shape[1]]):
@@ -99,11 +99,11 @@ def l1_distance(patches: np.ndarray) -> np.ndarray:
 
 def shift(patches: np.ndarray, offset: tuple[int, int]) -> np.ndarray:
     """
-    A patch set moved by whole patches; what leaves the grid is dropped.
+    Move a patch set by whole patches, without the patches that leave the grid.
 
     Args:
         patches (`np.ndarray` of shape `grid`, `bool`): The set.
-        offset (`tuple[int, int]`): Rows down and columns to the right.
+        offset (`tuple[int, int]`): Number of rows down and of columns to the right.
 
     Returns:
         `np.ndarray` of shape `grid`, `bool`.
@@ -115,21 +115,21 @@ def shift(patches: np.ndarray, offset: tuple[int, int]) -> np.ndarray:
 
 
 def is_on_grid(points: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
-    """Which of `points`, an `int` array of shape `(n, 2)` of (row, column), lie on the grid."""
+    """Return which of `points`, an `int` array `(n, 2)` of (row, column), lie on the grid, as `bool` `(n,)`."""
     return np.all((points >= 0) & (points < grid), axis=1)
 
 
 def token_indices(points: np.ndarray, grid: tuple[int, ...]) -> list[int]:
-    """The row-major token indices of `points`, an `int` array of shape `(n, 2)` of (row, column) on the grid."""
+    """Return the row-major token indices of `points`, an `int` array `(n, 2)` of (row, column) on the grid."""
     return (points[:, 0] * grid[1] + points[:, 1]).tolist()
 
 
 def nearest(points: np.ndarray, patches: np.ndarray, generator: torch.Generator) -> np.ndarray:
     """
-    For each point the nearest patch of a set by L1 distance, one of them at random where several are.
+    Find the nearest patch of a set (L1) for each point, at random among equally near ones.
 
     Args:
-        points (`np.ndarray` of shape `(n, 2)`, `int`): Rows and columns, on the grid or off it.
+        points (`np.ndarray` of shape `(n, 2)`, `int`): Rows and columns, on or off the grid.
         patches (`np.ndarray` of shape `grid`, `bool`): The set, not empty.
         generator (`torch.Generator`): Breaks ties.
 
@@ -138,13 +138,13 @@ def nearest(points: np.ndarray, patches: np.ndarray, generator: torch.Generator)
     """
     members = np.argwhere(patches)
     distance = np.abs(points[:, None] - members).sum(axis=2)  # (points, members)
-    # Distances are whole numbers, so that a fraction orders nothing but the ties.
+    # Distances are integers, so adding a fraction only orders the ties.
     return members[(distance + uniform(distance.shape, generator)).argmin(axis=1)]
 
 
 def farthest_points(patches: np.ndarray, count: int, generator: torch.Generator) -> np.ndarray:
     """
-    Points spread over a patch set: the first at random, each next one farthest (L1) from those before.
+    Draw points spread over a patch set: the first at random, each further one farthest (L1) from those before.
 
     Args:
         patches (`np.ndarray` of shape `grid`, `bool`): The set, not empty.
@@ -163,14 +163,14 @@ def farthest_points(patches: np.ndarray, count: int, generator: torch.Generator)
 
 
 def choose_best(keys: Sequence[Any], generator: torch.Generator) -> int:
-    """The position of the greatest of `keys`, one of them at random where several are equal."""
+    """Return the index of the greatest of `keys`, at random among equal ones."""
     greatest = max(keys)
     ties = [position for position, key in enumerate(keys) if key == greatest]
     return ties[integer(len(ties), generator)]
 
 
 def _to_blocks(mask: np.ndarray, patch_size: int) -> np.ndarray:
-    """A view of shape `(rows, columns, patch_size, patch_size)`."""
+    """Return a view of shape `(rows, columns, patch_size, patch_size)`."""
     height, width = mask.shape
     if height % patch_size or width % patch_size:
         raise ValueError(f"`mask` must have sides that are multiples of {patch_size}, got {height}x{width}")

@@ -1,4 +1,4 @@
-"""`remove`: a part vanishes under what surrounds it (omission)."""
+"""The tool `remove`: a part vanishes under its surroundings (omission)."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def remove(
     generator: torch.Generator,
 ) -> PatchMapping | NotApplicable:
     """
-    Fills every patch of a part from the nearest patch (L1) of its surroundings (ArtiAgent §4.1).
+    Fill every patch of a part from the nearest patch (L1) of its surroundings (ArtiAgent §4.1).
 
-    The surroundings are the patches within `radius` of the part that show no other instance of it. Those outside the
-    entity serve if they are more than half of them, as around an ear; else all do, as around an eye.
+    The surroundings are the patches within `radius` of the part that show no other instance of it. If more than half
+    of them lie outside the entity, as around an ear, only those are used; else all are, as around an eye.
 
     Args:
         part (`np.ndarray` of shape `grid`, `bool`): Patches of the part; the targets.
-        entity (`np.ndarray` of shape `grid`, `bool`): Patches of the entity it belongs to.
+        entity (`np.ndarray` of shape `grid`, `bool`): Patches of the entity that the part belongs to.
         same_parts (`np.ndarray` of shape `grid`, `bool`, *optional*): Patches of other instances of the same part.
         occupied (`np.ndarray` of shape `grid`, `bool`, *optional*): Patches that other artifacts of the image use.
-        radius (`int`, defaults to 2): How far the surroundings reach, patches (L1).
+        radius (`int`, *optional*, defaults to 2): Reach of the surroundings in patches (L1).
         generator (`torch.Generator`): Chooses among equally near patches.
 
     Returns:
-        [`PatchMapping`] of type `"omission"`, or [`NotApplicable`].
+        [`PatchMapping`] of type `"omission"`, or [`NotApplicable`] if no patch of the surroundings is free.
     """
     same_parts = np.zeros_like(part) if same_parts is None else same_parts
     occupied = np.zeros_like(part) if occupied is None else occupied

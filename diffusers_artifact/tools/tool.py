@@ -1,4 +1,4 @@
-"""What a tool says of itself, so that others choose and call it without knowing it."""
+"""Description of a tool, by which callers choose it and know its arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..mapping import ArtifactType, NotApplicable, PatchMapping
 
 
 Subject = Literal["peripheral", "intermediate", "entities"]
-"""What a tool works on: a part at the outline of its entity, a part within it, or two entities."""
+"""Subject of a tool: a part at the outline of its entity, a part within it, or two entities."""
 
 
 def _no_options(grid: tuple[int, int]) -> dict[str, Any]:
@@ -20,20 +20,21 @@ def _no_options(grid: tuple[int, int]) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Tool:
     """
-    An artifact tool.
+    An artifact tool and its arguments.
 
     Args:
-        name (`str`): As in `--tools`.
-        artifact_type (`str`): Type of the artifacts it makes.
-        description (`str`): What it does, in a few words that continue its name.
-        works_on (`str`): `"peripheral"` or `"intermediate"` for a part, `"entities"` for two of them.
+        name (`str`): Name of the tool.
+        artifact_type (`str`): Type of the artifacts that it makes.
+        description (`str`): Its effect in a few words, without a full stop.
+        works_on (`str`): `"peripheral"` or `"intermediate"` for a part, `"entities"` for two entities.
         function (`Callable`): Called as `function(region, other, occupied=…, generator=…)` with `bool` patch sets of
-            shape `grid`: those of the part and of the entity it belongs to, or those of the two entities; and with the
-            options below. It returns a [`PatchMapping`] or, where there is no legal one, [`NotApplicable`].
-        kernels (`tuple[str, ...]`, *optional*): Ways it can work, for its argument `kernel`.
-        avoids_same_parts (`bool`, *optional*, defaults to `False`): Whether it takes, as `same_parts`, the patches of
-            other instances of the part.
-        options_for (`Callable`, *optional*): Further arguments that a grid of `(rows, columns)` asks for.
+            shape `grid`, either of a part and the entity it belongs to or of two entities, and with the options below.
+            It returns a [`PatchMapping`] or, if there is no legal one, [`NotApplicable`].
+        kernels (`tuple[str, ...]`, *optional*): Legal values of its argument `kernel`, if it has one.
+        avoids_same_parts (`bool`, *optional*, defaults to `False`): Whether it has the argument `same_parts`, for the
+            patches of other instances of the part.
+        options_for (`Callable`, *optional*): Called with a grid of `(rows, columns)`; returns further arguments that
+            suit it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Accuracy, precision, recall and F1 of sets of artifact classes, in SynArtifact's taxonomy."""
+"""Accuracy, precision, recall and F1 of sets of artifact classes in SynArtifact's taxonomy."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
 
 
 _DESCRIPTION = """
-Scores sets of artifact classes, SynArtifact's 13 and "No artifacts": accuracy, precision, recall and F1 over all
-classes and for each class, and the rate of answers that could not be parsed. Scores are in [0, 1]; the paper prints
-percentages.
+Scores of sets of artifact classes, of SynArtifact's 13 classes and "No artifacts": accuracy, precision, recall and F1
+over all classes and for each class, and the rate of answers that could not be parsed. Scores are in [0, 1]; the paper
+prints percentages.
 """
 
 _CITATION = SYNARTIFACT

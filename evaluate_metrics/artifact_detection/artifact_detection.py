@@ -1,4 +1,4 @@
-"""Accuracy and macro F1 of yes/no answers to "are there artifacts?", with unparsable answers counted apart."""
+"""Accuracy and macro F1 of yes/no answers to "are there artifacts?", with unparsable answers reported separately."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
 
 
 _DESCRIPTION = """
-Scores yes/no answers to "does this image have artifacts?": accuracy and macro F1 as ArtiAgent reports them, F1,
-precision and recall of "yes", recall by type of artifact, and the rate of answers that could not be parsed, which are
-neither yes nor no.
+Scores of yes/no answers to "does this image have artifacts?": accuracy and macro F1 as ArtiAgent reports them, F1,
+precision and recall of "yes", recall by artifact type, and the rate of answers that could not be parsed, which count
+as neither yes nor no.
 """
 
 _CITATION = ARTIAGENT
@@ -41,7 +41,7 @@ class ArtifactDetection(evaluate.Metric):
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
-            # Integers would cut a confidence of .7 down to "no"; as a float it arrives and is refused.
+            # Integer features would truncate a confidence of .7 to "no"; a float arrives and raises an error.
             features=datasets.Features(
                 {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
             ),

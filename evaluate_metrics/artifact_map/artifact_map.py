@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -12,11 +11,12 @@ import evaluate
 from evaluate_metrics.functional.artifact_map import artifact_frequency, artifact_map  # From: artiagent
 from evaluate_metrics.functional.descriptions import inputs_description  # From: artiagent
 from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
+from evaluate_metrics.functional.regions import undecoded  # From: artiagent
 
 
 _DESCRIPTION = """
-How near predicted artifact maps are to true ones (MSE, KL(P||Q), KL(1-P||1-Q) per pixel, as DiffDoctor defines them),
-and the artifact frequency: the share of images whose predicted map exceeds 0.5 somewhere.
+Scores of predicted artifact maps against true maps, as DiffDoctor defines them (MSE, KL(P||Q), KL(1-P||1-Q) per
+pixel), and the artifact frequency: the share of images whose predicted map exceeds a threshold anywhere.
 """
 
 _CITATION = """\
@@ -28,11 +28,11 @@ _CITATION = """\
 }"""
 
 _FORMS = {
-    "predictions": """predictions (`list`): Artifact maps in [0, 1], one an image: arrays of shape `(height, width)`,
-        greyscale images, paths or bytes of one. Integers are divided by the greatest value of their type; predictions
-        of 0 and 1 alone are refused, as they may be a mask or a faint map.""",
-    "references": """references (`list`): The true maps, of the same sizes; not with the configuration "frequency",
-        whose result has `artifact_frequency` alone.""",
+    "predictions": """predictions (`list`): Predicted map of each image in [0, 1]: an array of shape
+        `(height, width)`, a greyscale image, or its path or bytes. Integers are divided by the greatest value of their
+        type; only 0 and 1 raise an error, since they may be a mask or a faint map.""",
+    "references": """references (`list`): True map of each image, of the size of its prediction. Not given with the
+        configuration "frequency", whose result has only `artifact_frequency`.""",
 }
 
 _EXAMPLES = """
@@ -57,12 +57,12 @@ class ArtifactMap(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         columns = {"default": ("predictions", "references"), "frequency": ("predictions",)}
         if self.config_name not in columns:
-            raise ValueError(f"the configuration must be one of {', '.join(columns)}, got {self.config_name!r}")
+            raise ValueError(f"`config_name` must be one of {', '.join(columns)}, got {self.config_name!r}")
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
-            # Undecoded, so that pixels are in memory for one image at a time.
+            # Not decoded, so that only one image at a time is in memory.
             features=datasets.Features({name: datasets.Image(decode=False) for name in columns[self.config_name]}),
         )
 
@@ -78,10 +78,5 @@ class ArtifactMap(evaluate.Metric):
     ) -> dict[str, Any]:
         bootstrap = Bootstrap(n_resamples, confidence, seed)
         if references is None:
-            return artifact_frequency(_files(predictions), threshold, bootstrap)
-        return artifact_map(_files(predictions), _files(references), threshold, epsilon, bootstrap)
-
-
-def _files(pictures: Iterable[Any]) -> Iterable[Any]:
-    # What is no image is left to the function, which names the image.
-    return (picture and (picture["bytes"] or Path(picture["path"]).read_bytes()) for picture in pictures)
+            return artifact_frequency(undecoded(predictions), threshold, bootstrap)
+        return artifact_map(undecoded(predictions), undecoded(references), threshold, epsilon, bootstrap)

@@ -1,4 +1,4 @@
-"""COCO average precision and recall of boxes, with pycocotools underneath."""
+"""COCO's average precision and recall of boxes, matched by pycocotools."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
 
 
 _DESCRIPTION = """
-COCO's average precision (AP, AP50, AP75, by size) and average recall (with 1, 10 and 100 boxes an image, by size) of
-boxes of artifacts, of one class or of several.
+COCO's average precision (AP, AP50, AP75, by size) and average recall (with 1, 10 and 100 boxes per image, by size) of
+artifact boxes, of one or several classes.
 """
 
 _CITATION = """\

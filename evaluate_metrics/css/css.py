@@ -1,4 +1,4 @@
-"""Cosine of the sentence embeddings of explanations and their references, with the model pinned in the result."""
+"""Cosine similarity of the sentence embeddings of explanations and their references."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
 _DESCRIPTION = """
 Cosine similarity of sentence embeddings (CSS) of explanations and their references, as ArtiAgent reports it: the mean
 over samples, with `sentence-transformers/paraphrase-MiniLM-L6-v2`. The model, its revision and its pooling are
-returned with the score. Without the model there is an error, never another measure.
+returned with the score. A missing model raises an error; no other measure replaces it.
 """
 
 _CITATION = (

@@ -1,1 +1,1 @@
-"""The metrics as functions of arrays and strings; the `evaluate` modules beside this folder are shells over them."""
+"""Metrics as functions of arrays and strings, which the `evaluate` modules beside this folder wrap."""

@@ -1,4 +1,4 @@
-"""Artifact maps against true ones (DiffDoctor §4.1), and how often images show artifacts at all."""
+"""Scores of artifact maps (DiffDoctor §4.1): pixel errors against true maps, and the frequency of artifacts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from .intervals import Bootstrap, score_with_intervals
-from .regions import Map, check_lengths, heat_map
+from .lengths import check_lengths
+from .regions import Map, heat_map
 from .versions import versions
 
 
@@ -20,31 +21,35 @@ def artifact_map(
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
     """
-    DiffDoctor's scores of an artifact detector; the lower the better.
+    Compute DiffDoctor's scores of an artifact detector. Lower is better.
 
-    With P the true map and Q the predicted one: `mse` is the mean of (P − Q)²; `kl` that of P log(P / Q), which grows
-    with what the detector misses; `kl_complement`, the paper's KL(1−), that of (1 − P) log((1 − P) / (1 − Q)), which
-    grows with false alarms. The logarithm is natural and 0 log 0 is 0. Neither is a divergence of whole
-    distributions, so both can be below 0.
+    P is the true map and Q the predicted one. `mse` is the mean of (P − Q)². `kl` is the mean of P log(P / Q), which
+    grows with misses. `kl_complement`, the paper's KL(1−), is the mean of (1 − P) log((1 − P) / (1 − Q)), which grows
+    with false alarms. Logarithms are natural and 0 log 0 is 0. Neither `kl` nor `kl_complement` is the divergence of
+    a whole distribution, so both can be negative.
 
-    The paper gives the formula for one pair of maps with the number of pixels under it: scores are read as means over
-    the pixels of an image and then over images. It prints them times 100. It does not say how Q = 0 is kept from an
-    infinite score, and its own rows fit no single way; here Q is clipped to [`epsilon`, 1 − `epsilon`].
+    The paper defines the scores for one pair of maps, divided by the number of pixels. Here each score is averaged
+    over the pixels of an image, then over images. The paper prints the scores times 100. It does not say how it
+    avoids an infinite score at Q = 0, and no single rule explains all its rows; here Q is clipped to
+    [`epsilon`, 1 − `epsilon`].
 
     Args:
-        predictions (`Iterable` of maps): In [0, 1], as in [`heat_map`] without `masks`: arrays of shape
-            `(height, width)`, greyscale images, or the bytes of one. They are read one at a time.
-        references (`Iterable` of maps): The true ones, of the same sizes.
-        threshold (`float`, *optional*, defaults to 0.5): For `artifact_frequency`.
-        epsilon (`float`, *optional*, defaults to 1e-6): How near Q comes to 0 and 1 in the logarithms.
-        bootstrap (`Bootstrap`, *optional*): How intervals are made.
+        predictions (`Iterable` of maps): Predicted maps in [0, 1], read one at a time: arrays of shape
+            `(height, width)`, greyscale images, or the bytes of an image file. See [`heat_map`] with `masks=False`.
+        references (`Iterable` of maps): True maps, each of the size of its prediction.
+        threshold (`float`, *optional*, defaults to 0.5): Value in [0, 1) above which a pixel counts as an artifact in
+            `artifact_frequency`.
+        epsilon (`float`, *optional*, defaults to 1e-6): Distance that Q keeps from 0 and 1 in the logarithms, between
+            0 and 0.5.
+        bootstrap (`Bootstrap`, *optional*): Settings of the intervals.
 
     Returns:
         `dict[str, Any]`: `mse`, `kl` and `kl_complement`; `artifact_frequency`, the share of predicted maps whose
         maximum exceeds the threshold; each with an `_interval`; `protocol`, `threshold`, `epsilon`, `n`, `versions`.
 
     Raises:
-        ValueError: maps that differ in number or size, or out of range; the message names the image.
+        ValueError: Maps differ in number or size or are out of range (the message names the image), or `threshold` or
+            `epsilon` is out of range.
 
     Example:
 
@@ -75,18 +80,18 @@ def artifact_frequency(
     predictions: Iterable[Map], threshold: float = 0.5, bootstrap: Bootstrap | None = None
 ) -> dict[str, Any]:
     """
-    Share of images whose artifact map exceeds a threshold somewhere: DiffDoctor's measure of an image generator.
+    Compute the share of images whose artifact map exceeds a threshold anywhere, DiffDoctor's measure of a generator.
 
     Args:
-        predictions (`Iterable` of maps): As in [`artifact_map`].
-        threshold (`float`, defaults to 0.5): The confidence to exceed.
-        bootstrap (`Bootstrap`, *optional*): How intervals are made.
+        predictions (`Iterable` of maps): Predicted maps, as in [`artifact_map`].
+        threshold (`float`, *optional*, defaults to 0.5): Value in [0, 1) to exceed.
+        bootstrap (`Bootstrap`, *optional*): Settings of the intervals.
 
     Returns:
         `dict[str, Any]`: `artifact_frequency` in [0, 1] and its `_interval`; `protocol`, `threshold`, `n`, `versions`.
 
     Raises:
-        ValueError: a map that cannot be read.
+        ValueError: A map cannot be read (the message names the image), or `threshold` is out of range.
 
     Example:
 
@@ -112,7 +117,7 @@ def _statistics(prediction: Map, reference: Map, threshold: float, epsilon: floa
     predicted, true = heat_map(prediction, masks=False), heat_map(reference)
     if predicted.shape != true.shape:
         sizes = ("{1}x{0}".format(*values.shape) for values in (true, predicted))
-        raise ValueError("a prediction must be of its reference's size, {} px, got {} px".format(*sizes))
+        raise ValueError("a prediction must have the size of its reference, {} px, got {} px".format(*sizes))
     clipped = np.clip(predicted, epsilon, 1 - epsilon)
     return [
         float(np.mean((true - predicted) ** 2)),

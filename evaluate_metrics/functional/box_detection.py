@@ -1,4 +1,4 @@
-"""COCO average precision and recall of boxes, with the matching of pycocotools."""
+"""COCO's average precision and recall of boxes, matched by pycocotools."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from .intervals import Bootstrap, interval_of, resamplings
+from .lengths import check_lengths
 from .versions import versions
 
 
@@ -21,7 +22,7 @@ Box = Sequence[float]
 _SIZES = ("all", "small", "medium", "large")
 _LIMITS = (1, 10, 100)
 _AT_50, _AT_75 = 0, 5
-# The one class of boxes without labels.
+# Class of all boxes if no labels are given.
 _ANY = "artifact"
 
 
@@ -34,38 +35,40 @@ def box_detection(
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
     """
-    COCO's twelve numbers of boxes: average precision (AP, mean over the IoU thresholds .50, .55 ... .95 and 101 levels
-    of recall) and average recall (AR, over the same thresholds, with at most 1, 10 or 100 boxes an image).
+    Compute COCO's twelve scores of boxes.
 
-    Boxes are matched by pycocotools' `COCOeval`, once; precision and recall are accumulated here, as `COCOeval` does
-    it, so that intervals, which resample images, take seconds. Boxes of equal scores rank in the order of the images,
-    as in `COCOeval`: **without scores AP depends on that order**, AR does not.
+    Average precision (AP) is the mean over the IoU thresholds .50, .55 ... .95 and 101 levels of recall. Average
+    recall (AR) is the mean over the same thresholds, with at most 1, 10 or 100 boxes per image.
+
+    `COCOeval` of pycocotools matches the boxes once. Precision and recall are accumulated here by its rules, so that
+    resampling images for the intervals takes seconds. Boxes of equal scores rank in the order of the images, as in
+    `COCOeval`: **without scores, AP depends on that order**. AR does not.
 
     Args:
-        predictions (`Sequence[Sequence[Box] | None]` of length `images`): Boxes `(x_min, y_min, x_max, y_max)`, px,
-            exclusive maxima. `None` for an answer that could not be parsed: no box, and counted in
-            `parse_failure_rate`.
-        references (`Sequence[Sequence[Box]]` of length `images`): True boxes of the same form.
-        scores (`Sequence[Sequence[float] | None]` of length `images`, *optional*): Confidence of each predicted box; 1
-            for all of them without it.
+        predictions (`Sequence[Sequence[Box] | None]` of length `images`): Predicted boxes of each image,
+            `(x_min, y_min, x_max, y_max)` in pixels with exclusive maxima. `None` stands for an answer that could not
+            be parsed: it counts as no box, and in `parse_failure_rate`.
+        references (`Sequence[Sequence[Box]]` of length `images`): True boxes of each image.
+        scores (`Sequence[Sequence[float] | None]` of length `images`, *optional*): Confidence of each predicted box.
+            If not given, all are 1.
         prediction_labels (`Sequence[Sequence[str] | None]` of length `images`, *optional*): Class of each predicted
-            box; one class without it.
-        reference_labels (`Sequence[Sequence[str]]` of length `images`, *optional*): Class of each true box; given with
-            `prediction_labels` or not at all.
-        bootstrap (`Bootstrap`, *optional*): How intervals are made.
+            box. If not given, there is one class.
+        reference_labels (`Sequence[Sequence[str]]` of length `images`, *optional*): Class of each true box. Required
+            with `prediction_labels`.
+        bootstrap (`Bootstrap`, *optional*): Settings of the intervals.
 
     Returns:
-        `dict[str, Any]`: `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large` (true boxes of up to 32² px, up to
-        96², and from 96² on), `ar1`, `ar10`, `ar100`, `ar_small`, `ar_medium`, `ar_large`, in [0, 1], means over the
-        classes with a true box; NaN (-1 in `COCOeval`) where there is no true box; `parse_failure_rate`; with labels
-        `ap_by_class`; all with an `_interval`; `protocol`, `n` and `versions`.
+        `dict[str, Any]`: `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large` (true boxes of up to 32² px, of up
+        to 96² px, and larger), `ar1`, `ar10`, `ar100`, `ar_small`, `ar_medium`, `ar_large`, in [0, 1], averaged over
+        the classes that have a true box; NaN (-1 in `COCOeval`) without a true box; `parse_failure_rate`; with labels
+        also `ap_by_class`. Each has an `_interval`. Further `protocol`, `n` (images) and `versions`.
 
     Raises:
-        ValueError: lengths that differ, no image, scores that are not finite, or boxes that are not four finite
-            numbers with minima up to maxima.
+        ValueError: Lengths differ, there is no image, a score is not finite, or a box is not four finite numbers with
+            minima up to the maxima.
 
-    Example: of two true boxes one is found with an IoU of .8, so at .85 and above nothing is; recall reaches 1/2,
-    which 51 of 101 levels do not exceed.
+    Example: one of two true boxes is found with an IoU of .8, so no box is found at thresholds of .85 and above.
+    Recall reaches 1/2, which covers 51 of the 101 levels.
 
     ```python
     >>> result = box_detection([[(0, 0, 8, 10)], []], [[(0, 0, 10, 10)], [(5, 5, 15, 15)]])
@@ -99,14 +102,15 @@ def box_detection(
 @dataclass(frozen=True, eq=False)
 class _Matches:
     """
-    What became of the boxes of one class, counting true boxes of one range of sizes.
+    Matches of the predicted boxes of one class with true boxes of one range of sizes.
 
     Attributes:
-        image (`np.ndarray` of shape `(boxes,)`): Of each predicted box, by falling score.
-        true, false (`np.ndarray` of shape `(thresholds, boxes)`): `bool`; neither for a box that is matched or sized
-            outside the range.
-        found (`np.ndarray` of shape `(limits, thresholds, images)`): True boxes found with the best boxes of an image.
-        wanted (`np.ndarray` of shape `(images,)`): True boxes.
+        image (`np.ndarray` of shape `(boxes,)`): Index of the image of each predicted box, by descending score.
+        true, false (`np.ndarray` of shape `(thresholds, boxes)`): `bool`, whether a box is a true or a false positive.
+            Neither for a box that is outside the range of sizes or matched to a true box outside it.
+        found (`np.ndarray` of shape `(limits, thresholds, images)`): Number of true boxes found within the limit of
+            predicted boxes per image.
+        wanted (`np.ndarray` of shape `(images,)`): Number of true boxes.
     """
 
     image: np.ndarray
@@ -117,15 +121,22 @@ class _Matches:
 
     def precision_recall(self, weights: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
-        Average precision of shape `(thresholds,)` and recall of shape `(limits, thresholds)` of a dataset that has
-        each image as often as `weights` says; NaN without a true box.
+        Compute average precision and recall of a resampled dataset.
+
+        Args:
+            weights (`np.ndarray` of shape `(images,)`): How often each image is in the dataset.
+            levels (`np.ndarray` of shape `(levels,)`): Levels of recall to average the precision over.
+
+        Returns:
+            `tuple[np.ndarray, np.ndarray]`: Average precision of shape `(thresholds,)` and recall of shape
+            `(limits, thresholds)`, NaN without a true box.
         """
         wanted = weights @ self.wanted
         if not wanted:
             return np.full(len(self.true), np.nan), np.full(self.found.shape[:2], np.nan)
         true = np.cumsum(self.true * weights[self.image], axis=1)
         false = np.cumsum(self.false * weights[self.image], axis=1)
-        # At each recall the best precision of it and every higher one; 0 where that recall is not reached.
+        # Precision at a recall is the best precision at this or any higher recall, 0 if it is not reached.
         precision = np.zeros((len(true), true.shape[1] + 1))
         precision[:, :-1] = true / (true + false + np.spacing(1))
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
@@ -142,7 +153,7 @@ def _matches(
     true_classes: Sequence[Sequence[str]],
     names: Sequence[str],
 ) -> list[list[_Matches]]:
-    """For each class one for each of `_SIZES`."""
+    """Match boxes; the result holds a list for each class with an item for each of `_SIZES`."""
     images = len(references)
     with contextlib.redirect_stdout(io.StringIO()):  # COCOeval prints its progress
         evaluator = COCOeval(
@@ -166,7 +177,7 @@ def _coco(
             width, height = float(x_max) - float(x_min), float(y_max) - float(y_min)
             annotations.append(
                 {
-                    # From 1 on: COCOeval takes a match with the id 0 for none.
+                    # Ids start at 1, since COCOeval takes a match with id 0 for no match.
                     "id": len(annotations) + 1,
                     "image_id": image,
                     "category_id": names.index(label),
@@ -187,7 +198,7 @@ def _coco(
 
 
 def _of_images(results: Sequence[dict[str, Any] | None]) -> _Matches:
-    """From `COCOeval`'s result of each image, which is `None` where the image has no box at all."""
+    """Collect `COCOeval`'s results of all images; the result of an image without any box is `None`."""
     thresholds, images = 10, len(results)
     found = np.zeros((len(_LIMITS), thresholds, images))
     wanted = np.zeros(images)
@@ -235,7 +246,7 @@ def _key(name: str) -> str:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Over what has a value: a class or size without a true box has none."""
+    """Average the values that are not NaN, as they are for a class or size without a true box."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 
@@ -249,7 +260,7 @@ def _labels(labels: Sequence[Sequence[str] | None] | None, boxes: Sequence[Seque
 def _intervals(
     score: Callable[[np.ndarray], Mapping[str, float]], names: Sequence[str], images: int, bootstrap: Bootstrap
 ) -> dict[str, list[float]]:
-    """[`score_with_intervals`] for scores that are no function of sums over images."""
+    """Compute intervals of scores that, unlike those of [`score_with_intervals`], are no function of sums."""
     if not bootstrap.n_resamples:
         return {}
     resampled = [score(weights.astype(np.float64)) for weights in resamplings(images, bootstrap)]
@@ -267,40 +278,43 @@ def _check(
 ) -> None:
     if not len(references):
         raise ValueError("`references` must hold at least one image, got none")
-    if len(predictions) != len(references):
-        raise ValueError(f"`predictions` must be as many as `references`, {len(references)}, got {len(predictions)}")
+    check_lengths(references, predictions=predictions)
     if (prediction_labels is None) != (reference_labels is None):
         given = "`reference_labels`" if prediction_labels is None else "`prediction_labels`"
         raise ValueError(f"`prediction_labels` and `reference_labels` must be given together, got {given} alone")
     for name, images in (("predictions", predictions), ("references", references)):
         for index, boxes in enumerate(images):
             for box in _filled(boxes):
-                _check_box(box, f"`{name}`", index)
-    _check_lengths("scores", scores, predictions)
+                _check_box(box, name, index)
+    _check_one_per_box("scores", scores, predictions)
     for index, of_image in enumerate(_filled(scores)):
         if not np.isfinite(_filled(of_image)).all():
             raise ValueError(f"`scores` must be finite, got {of_image} for image {index}")
-    _check_lengths("prediction_labels", prediction_labels, predictions)
-    _check_lengths("reference_labels", reference_labels, references)
+    _check_one_per_box("prediction_labels", prediction_labels, predictions)
+    _check_one_per_box("reference_labels", reference_labels, references)
 
 
 def _check_box(box: Box, argument: str, image: int) -> None:
-    form = "(x_min, y_min, x_max, y_max) with minima up to maxima"
     if len(box) != 4 or not np.isfinite(box).all() or box[0] > box[2] or box[1] > box[3]:
-        raise ValueError(f"{argument} must be boxes {form}, got {tuple(box)} for image {image}")
+        raise ValueError(
+            f"`{argument}` must be boxes (x_min, y_min, x_max, y_max) of finite numbers with minima up to the maxima, "
+            f"got {tuple(box)} for image {image}"
+        )
 
 
-def _check_lengths(
+def _check_one_per_box(
     argument: str, values: Sequence[Sequence[Any] | None] | None, boxes: Sequence[Sequence[Box] | None]
 ) -> None:
     if values is None:
         return
     if len(values) != len(boxes):
-        raise ValueError(f"`{argument}` must hold one list for each of {len(boxes)} images, got {len(values)}")
+        raise ValueError(f"`{argument}` must hold a list for each of {len(boxes)} images, got {len(values)}")
     for index, (of_image, boxes_of_image) in enumerate(zip(values, boxes, strict=True)):
         got, expected = len(_filled(of_image)), len(_filled(boxes_of_image))
         if got != expected:
-            raise ValueError(f"`{argument}` must hold one for each of {expected} boxes of image {index}, got {got}")
+            raise ValueError(
+                f"`{argument}` must hold one value for each of the {expected} boxes of image {index}, got {got}"
+            )
 
 
 def _filled(values: Sequence[Any] | None) -> Sequence[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 ARTIAGENT = """\
 @inproceedings{park2026artiagent,
-  title={See and Fix the Artifacts: Enabling {VLM}s and Diffusion Models to Comprehend Visual Artifacts via
+  title={See and Fix the Flaws: Enabling {VLM}s and Diffusion Models to Comprehend Visual Artifacts via
     Agentic Data Synthesis},
   author={Park, Jaehyun and Ahn, Minyoung and Kim, Minkyu and Lee, Jonghyun and Lee, Jae-Gil and Park, Dongmin},
   booktitle={Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition},

@@ -1,4 +1,4 @@
-"""Which classes of artifacts an image has, as a task with several labels (SynArtifact, Table 2)."""
+"""Multi-label classification of artifacts into SynArtifact's classes (SynArtifact, Table 2)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from .intervals import Bootstrap, ratio, score_with_intervals
+from .lengths import check_lengths
 from .versions import versions
 
 
@@ -19,13 +20,13 @@ Average = Literal["samples", "micro", "macro"]
 @dataclass(frozen=True)
 class ArtifactClass:
     """
-    A class of SynArtifact's taxonomy.
+    Class of SynArtifact's taxonomy.
 
     Attributes:
-        id (`int`): Its number in the question that lists all classes.
-        name (`str`): As a model is asked to answer it.
-        group (`str`): Where it stands in the taxonomy.
-        aliases (`tuple[str, ...]`): Other names in the paper.
+        id (`int`): Number of the class in the question that lists all classes.
+        name (`str`): Name that a model is asked to answer.
+        group (`str`): Group of the taxonomy that the class belongs to.
+        aliases (`tuple[str, ...]`): Other names of the class in the paper.
     """
 
     id: int
@@ -60,11 +61,14 @@ _SAMPLE_STATISTICS = ("exact_match", "jaccard", "hamming", "precision", "recall"
 
 def find_class(text: str) -> ArtifactClass | None:
     """
-    The class that a line of an answer names, or `None`.
+    Find the class that a line of an answer names.
 
     Args:
-        text (`str`): A name of a class in any case, with or without a number before it, and a full stop or a colon and
-            an explanation after it.
+        text (`str`): Name or alias of a class in upper or lower case. A number may precede it; a full stop, or a colon
+            and an explanation, may follow.
+
+    Returns:
+        `ArtifactClass` or `None`: The class, or `None` if the text names no class.
 
     Example:
 
@@ -87,37 +91,38 @@ def artifact_classification(
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
     """
-    Scores sets of classes from SynArtifact's 13 and "No artifacts".
+    Score sets of classes, of SynArtifact's 13 classes and "No artifacts".
 
-    The paper does not define its four scores. The defaults are the reading that its Table 2 supports. All accuracies
-    over "All" are whole numbers of its 265 test images (53, 121, 96, 91), as only a yes or no for each image gives,
-    and below precision and recall, as "exactly right" must be and "one class right" cannot be. The F1 of its third
-    row is below both precision and recall, which a micro-average cannot be, and its first row is met by whole counts
-    of images with averages over samples. The accuracy of a single class is (TP + TN) / 265, of counts that also give
-    its precision and recall. The paper prints percentages; these scores are in [0, 1].
+    The paper does not define its four scores. The defaults follow from its Table 2. Each accuracy over "All" is a
+    whole number of its 265 test images (53, 121, 96, 91), so an image is either right or wrong. It is below precision
+    and recall, so right means exactly right: with "one class right" accuracy would be at least as high. The F1 of
+    the third row is below both precision and recall, which rules out a micro-average, and averages over samples
+    explain the first row with whole counts of images. The accuracy of a single class is (TP + TN) / 265, from counts
+    that also give its precision and recall. The paper prints percentages; these scores are in [0, 1].
 
     Args:
-        predictions (`Sequence[Sequence[str] | None]` of length `samples`): Classes answered, each as [`find_class`]
-            reads it; no class at all says "No artifacts". `None` for an answer that could not be parsed: it names
-            nothing, not even "No artifacts", and so has precision, recall and F1 of 0.
-        references (`Sequence[Sequence[str]]` of length `samples`): True classes; no class says "No artifacts".
-        accuracy (`str`, *optional*, defaults to `"exact_match"`): What `accuracy` is: the share of samples whose set
-            is exactly right; the mean share that both sets have in common of what either has (`"jaccard"`); or the
-            share of the 14 yes-or-no decisions that are right (`"hamming"`).
-        average (`str`, *optional*, defaults to `"samples"`): Over what precision, recall and F1 are averaged:
-            `"samples"`, `"macro"` (the 14 classes), or `"micro"` (of the summed counts).
-        bootstrap (`Bootstrap`, *optional*): How intervals are made.
+        predictions (`Sequence[Sequence[str] | None]` of length `samples`): Predicted classes of each sample, as read
+            by [`find_class`]; an empty list means "No artifacts". `None` stands for an answer that could not be
+            parsed: it names no class, not even "No artifacts", and has precision, recall and F1 of 0.
+        references (`Sequence[Sequence[str]]` of length `samples`): True classes of each sample; an empty list means
+            "No artifacts".
+        accuracy (`str`, *optional*, defaults to `"exact_match"`): Definition of `accuracy`: `"exact_match"`, the share
+            of samples whose set is exactly right; `"jaccard"`, the mean ratio of intersection to union of both sets;
+            or `"hamming"`, the share of correct decisions over the 14 classes.
+        average (`str`, *optional*, defaults to `"samples"`): Average of precision, recall and F1: `"samples"`,
+            `"macro"` (over the 14 classes) or `"micro"` (from the summed counts).
+        bootstrap (`Bootstrap`, *optional*): Settings of the intervals.
 
     Returns:
-        `dict[str, Any]`: `accuracy`, `precision`, `recall`, `f1`, `parse_failure_rate` in [0, 1], each with an
-        `_interval`; `by_class`, for each name `accuracy` of its yes-or-no decision, `precision`, `recall` and `f1`
-        with intervals, and `support`, its number of true samples; `accuracy_definition`, `average`, `protocol`, `n`
-        and `versions`. A ratio without any case is 0, as in scikit-learn.
+        `dict[str, Any]`: `accuracy`, `precision`, `recall`, `f1` and `parse_failure_rate` in [0, 1], each with an
+        `_interval`; `by_class`, which holds for each name the `accuracy` of its yes-or-no decision, `precision`,
+        `recall` and `f1` with intervals, and `support`, its number of true samples; `accuracy_definition`, `average`,
+        `protocol`, `n` (samples) and `versions`. A ratio with denominator 0 is 0, as in scikit-learn.
 
     Raises:
-        ValueError: lengths that differ, no sample, an unknown class or option.
+        ValueError: Lengths differ, there is no sample, or a class or an option is unknown.
 
-    Example: the second answer has one of two classes; its precision is 1, its recall 1/2, its F1 2/3.
+    Example: the second answer has one of two classes, so its precision is 1, its recall 1/2 and its F1 2/3.
 
     ```python
     >>> result = artifact_classification(
@@ -131,8 +136,7 @@ def artifact_classification(
     ```
     """
     _check_options(accuracy, average)
-    if len(predictions) != len(references):
-        raise ValueError(f"`predictions` must be as many as `references`, {len(references)}, got {len(predictions)}")
+    check_lengths(references, predictions=predictions)
     predicted, true = _indicators(predictions, "predictions"), _indicators(references, "references")
     failed = np.array([labels is None for labels in predictions], dtype=bool)
     statistics = np.column_stack([_sample_statistics(predicted, true), failed, predicted & true, predicted, true])
@@ -149,7 +153,7 @@ def artifact_classification(
 
 
 def _indicators(labels: Sequence[Sequence[str] | None], argument: str) -> np.ndarray:
-    """Which of the classes each sample has: `bool` of shape `(samples, classes)`."""
+    """Mark the classes of each sample: `bool` of shape `(samples, classes)`."""
     present = np.zeros((len(labels), len(CLASSES)), dtype=bool)
     for row, names in zip(present, labels, strict=True):
         if names is None and argument == "references":
@@ -158,13 +162,13 @@ def _indicators(labels: Sequence[Sequence[str] | None], argument: str) -> np.nda
             known = find_class(name)
             if known is None:
                 allowed = ", ".join(repr(known.name) for known in CLASSES)
-                raise ValueError(f"`{argument}` must be of {allowed}, got {name!r}")
+                raise ValueError(f"`{argument}` must hold classes among {allowed}, got {name!r}")
             row[known.id - 1] = True
     return present
 
 
 def _sample_statistics(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """The scores of each sample, in the order of `_SAMPLE_STATISTICS` without the last."""
+    """Score each sample, in the order of `_SAMPLE_STATISTICS` without the last."""
     hits, answered, wanted = (labels.sum(axis=1, dtype=np.float64) for labels in (predicted & true, predicted, true))
     return np.column_stack(
         [
@@ -180,7 +184,7 @@ def _sample_statistics(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 def _scores(sums: np.ndarray, n: int, accuracy: Accuracy, average: Average) -> Mapping[str, np.ndarray]:
     samples = {name: sums[:, column] / n for column, name in enumerate(_SAMPLE_STATISTICS)}
-    # (data_sets, classes) each
+    # each of shape (datasets, classes)
     hits, answered, wanted = np.split(sums[:, len(_SAMPLE_STATISTICS) :], 3, axis=1)
     by_class = {**_precision_recall_f1(hits, answered, wanted), "accuracy": 1 - (answered + wanted - 2 * hits) / n}
     if average == "samples":
@@ -198,7 +202,7 @@ def _scores(sums: np.ndarray, n: int, accuracy: Accuracy, average: Average) -> M
 
 
 def _class_keys(class_id: int) -> list[tuple[str, str]]:
-    """Under which key of all scores a score of a class is, and its own name."""
+    """Return the keys of a class's scores among all scores, each with the name of the score."""
     names = [name + end for name in ("accuracy", "precision", "recall", "f1") for end in ("", "_interval")]
     return [(f"{class_id}_{name}", name) for name in names]
 

@@ -1,4 +1,4 @@
-"""Closeness of explanations to their references in meaning: cosine of sentence embeddings (ArtiAgent §8: CSS)."""
+"""Cosine similarity of the sentence embeddings of explanations and their references (CSS in ArtiAgent §8)."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "sentence-transformers/paraphrase-MiniLM-L6-v2"
 
-# Configuration, vocabulary and weights; never pickles or code.
+# Configuration, vocabulary and weights, but no pickles and no code.
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
 class SentenceModel:
     """
-    A model of sentence embeddings, and what pins its numbers.
+    Sentence embedding model, with the settings that its scores depend on.
 
     Attributes:
-        name (`str`): Its id on the Hub, or the name of its folder.
-        revision (`str`): The commit on the Hub, or `sha256:` and a fingerprint of the files of a folder.
-        pooling (`str`): How the embeddings of tokens become one: `"mean"`, `"cls"`, ...
-        encoder (`SentenceTransformer`): The model.
+        name (`str`): Id on the Hub, or name of the model's folder.
+        revision (`str`): Commit on the Hub, or `sha256:` and a fingerprint of the folder's files.
+        pooling (`str`): Pooling of token embeddings: `"mean"`, `"cls"`, ...
+        encoder (`SentenceTransformer`): The loaded model.
     """
 
     name: str
@@ -44,9 +44,11 @@ class SentenceModel:
 
     def embed(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
         """
+        Compute the embeddings of texts.
+
         Args:
-            texts (`Sequence[str]` of length `texts`): Longer ones are cut at the model's greatest length.
-            batch_size (`int`, *optional*, defaults to 32): Texts at a time.
+            texts (`Sequence[str]` of length `texts`): Texts, truncated to the maximum length of the model.
+            batch_size (`int`, *optional*, defaults to 32): Number of texts per batch.
 
         Returns:
             `np.ndarray` of shape `(texts, channels)`, `float32`.
@@ -64,30 +66,33 @@ def css(
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
     """
-    Mean cosine of the sentence embeddings of each prediction and its reference.
+    Compute the mean cosine similarity of the sentence embeddings of predictions and references.
 
-    A prediction that is `None` or blank scores 0, whatever the model makes of an empty text, and is counted in
-    `empty_rate`. Nothing stands in for a model that is missing.
+    A prediction that is `None` or blank scores 0 and is counted in `empty_rate`. If the model is missing, an error is
+    raised; no other measure replaces it.
 
     Args:
-        predictions (`Sequence[str | None]` of length `samples`): What the model under test wrote; `None` for nothing.
-        references (`Sequence[str]` of length `samples`): What it should have written, not blank.
+        predictions (`Sequence[str | None]` of length `samples`): Texts written by the model under test; `None` if it
+            wrote nothing.
+        references (`Sequence[str]` of length `samples`): Expected texts, not blank.
         model (`str` or `SentenceModel`, *optional*, defaults to `"sentence-transformers/paraphrase-MiniLM-L6-v2"`):
-            A model of sentence embeddings with safetensors weights: an id on the Hub or a local folder, or what
-            [`load_sentence_model`] returned, to load once for several calls; `revision` and `device` are then its own.
-        revision (`str`, *optional*): Branch, tag or commit of a model on the Hub; its default branch without it.
-        device (`str`, *optional*, defaults to `"cpu"`): Where the model runs. Devices differ in the last digits.
-        batch_size (`int`, *optional*, defaults to 32): Texts at a time.
-        bootstrap (`Bootstrap`, *optional*): How intervals are made.
+            Sentence embedding model with safetensors weights: an id on the Hub, a local folder, or the result of
+            [`load_sentence_model`], to load it once for several calls. With the latter, `revision` and `device` are
+            ignored.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub. If not given, the default branch.
+        device (`str`, *optional*, defaults to `"cpu"`): Device of the model. Scores differ between devices in the
+            last digits.
+        batch_size (`int`, *optional*, defaults to 32): Number of texts per batch.
+        bootstrap (`Bootstrap`, *optional*): Settings of the intervals.
 
     Returns:
         `dict[str, Any]`: `css` in [-1, 1] and `empty_rate` in [0, 1], each with an `_interval`; `model`, `revision`
-        and `pooling`, without which the number means nothing; `protocol`, `n` and `versions`.
+        and `pooling`, which the score depends on; `protocol`, `n` (samples) and `versions`.
 
     Raises:
-        ImportError: no `sentence_transformers` package.
-        OSError: the model is not there; the message says what to fetch.
-        ValueError: lengths that differ, no sample, or a blank reference.
+        ImportError: The package `sentence_transformers` is not installed.
+        OSError: The model cannot be found or read; the message says how to fetch it.
+        ValueError: Lengths differ, there is no sample, or a reference is blank.
     """
     check_texts(predictions, references)
     if isinstance(model, str):
@@ -114,10 +119,10 @@ def css(
 
 def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """
-    Cosine of each row with the row of the same index.
+    Compute the cosine of each row of one array with the same row of another.
 
     Args:
-        first, second (`np.ndarray` of shape `(samples, channels)`): No row is all zeros.
+        first, second (`np.ndarray` of shape `(samples, channels)`): Arrays without a row of zeros.
 
     Returns:
         `np.ndarray` of shape `(samples,)`, `float64`.
@@ -136,19 +141,25 @@ def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def load_sentence_model(model: str = DEFAULT_MODEL, revision: str | None = None, device: str = "cpu") -> SentenceModel:
     """
-    A model of sentence embeddings by the sentence-transformers library. A plain transformers model without that
-    library's `modules.json` gets mean pooling. Weights are read from safetensors, and no code of the model is run.
+    Load a sentence embedding model with the sentence-transformers library.
+
+    A plain transformers model without that library's `modules.json` gets mean pooling. Weights are read from
+    safetensors, and no code of the model is run.
 
     Args:
-        model (`str`, *optional*, defaults to `"sentence-transformers/paraphrase-MiniLM-L6-v2"`): A local folder, or an
-            id on the Hub, which is taken from the cache without a network.
-        revision (`str`, *optional*): Branch, tag or commit on the Hub; its default branch without it.
-        device (`str`, *optional*, defaults to `"cpu"`): Where it runs. Devices differ in the last digits.
+        model (`str`, *optional*, defaults to `"sentence-transformers/paraphrase-MiniLM-L6-v2"`): Local folder, or id
+            on the Hub. Without a network, the model is read from the cache.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub. If not given, the default branch.
+        device (`str`, *optional*, defaults to `"cpu"`): Device of the model. Embeddings differ between devices in the
+            last digits.
+
+    Returns:
+        `SentenceModel`: The model.
 
     Raises:
-        ImportError: no `sentence_transformers` package.
-        OSError: the model is not there or has no safetensors; the message says what to fetch.
-        ValueError: a `revision` for a folder.
+        ImportError: The package `sentence_transformers` is not installed.
+        OSError: The model cannot be found or has no safetensors weights; the message says how to fetch it.
+        ValueError: `model` is a folder and `revision` is given.
     """
     try:
         from sentence_transformers import SentenceTransformer
@@ -164,13 +175,13 @@ def load_sentence_model(model: str = DEFAULT_MODEL, revision: str | None = None,
         )
     except (OSError, ValueError) as error:
         raise OSError(
-            f"{model!r} cannot be read as a model of sentence embeddings with safetensors weights: {error}"
+            f"`model` must be a sentence embedding model with safetensors weights, got {model!r}: {error}"
         ) from error
     return SentenceModel(name, resolved, _pooling(encoder), encoder)
 
 
 def _resolve(model: str, revision: str | None) -> tuple[str, Path, str]:
-    """Name, folder and pinned revision of a model."""
+    """Find name, folder and pinned revision of a model."""
     folder = Path(model)
     if folder.is_dir():
         if revision is not None:
@@ -184,8 +195,8 @@ def _resolve(model: str, revision: str | None) -> tuple[str, Path, str]:
     except (OSError, HFValidationError) as error:
         command = f"hf download {model}" + (f" --revision {revision}" if revision else "")
         raise OSError(
-            f"{model!r} is neither a folder nor a model in the cache of the Hub, and could not be fetched ({error}). "
-            f"Run `{command}` once with a network, or give a folder that holds such a model"
+            f"`model` must be a folder or a model on the Hub, got {model!r}, which is not in the cache and could not "
+            f"be fetched ({error}); run `{command}` once with a network, or give a folder that holds the model"
         ) from error
     # The cache names the folder of a snapshot by its commit.
     return model, snapshot, snapshot.name

@@ -1,4 +1,4 @@
-"""The description of a metric's arguments, taken from the docstring of the function that the metric wraps."""
+"""Description of a metric's arguments, taken from the docstring of the function that the metric wraps."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ def inputs_description(function: Callable[..., Any], examples: str, forms: Mappi
     by the attributes of [`Bootstrap`], which a metric takes one by one.
 
     Args:
-        function (`Callable`): What the metric wraps, with "Args" and "Returns" in its docstring.
+        function (`Callable`): Function that the metric wraps, with "Args" and "Returns" in its docstring.
         examples (`str`): Lines of a doctest that uses the metric.
-        forms (`Mapping[str, str]`, *optional*): Entries that take the place of the function's own, by the name of the
-            argument, for arguments that the metric takes in another form. A new name is an argument of the metric
-            alone.
+        forms (`Mapping[str, str]`, *optional*): Entries by the name of the argument. They replace those of the
+            function for arguments that the metric takes in another form, and add arguments that only the metric has.
 
     Returns:
         `str`: The sections "Args", "Returns" and "Examples".
 
     Raises:
-        ValueError: the docstring has no "Args" or no "Returns".
+        ValueError: The docstring has no "Args" or no "Returns".
     """
     sections = _sections(function)
     if missing := {"Args", "Returns"} - sections.keys():
@@ -46,12 +45,12 @@ def inputs_description(function: Callable[..., Any], examples: str, forms: Mappi
 
 
 def _sections(documented: Any) -> dict[str, str]:
-    """The indented sections of a docstring, by their headings."""
+    """Split a docstring into its indented sections by heading."""
     parts = re.split(r"^(\w+):\n(?=    )", inspect.cleandoc(documented.__doc__ or ""), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _entries(section: str) -> dict[str, str]:
-    """The entries of a section by the name of their argument; a name that is not indented further starts one."""
+    """Split a section into entries by argument; each line at the section's own indentation starts an entry."""
     entries = re.split(r"^(?=    \S)", section, flags=re.MULTILINE)
     return {entry.strip().partition(" (")[0]: entry.rstrip() for entry in entries if entry.strip()}

@@ -1,4 +1,4 @@
-"""Whether images were rightly said to have artifacts (ArtiAgent §8: accuracy and macro F1)."""
+"""Scores of image-level detection (ArtiAgent §8: accuracy and macro F1)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from .intervals import Bootstrap, ratio, score_with_intervals
+from .lengths import check_lengths
 from .versions import versions
 
 
-# Columns of the confusion: what was answered.
+# Columns of the confusion matrix: the answers.
 _NO, _YES, _UNPARSABLE = range(3)
 
 
@@ -22,28 +23,28 @@ def artifact_detection(
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
     """
-    Scores yes/no answers to "are there artifacts?".
+    Score yes/no answers to "are there artifacts?".
 
-    An answer that could not be parsed is neither yes nor no: it is wrong for `accuracy`, a miss of the true class for
-    the F1 scores (as scikit-learn scores a third label left out of `labels`), and has a rate of its own. An F1 or a
-    recall without any case is 0, as in scikit-learn.
+    An answer that could not be parsed is neither yes nor no. It is wrong for `accuracy`, a miss of the true class for
+    the F1 scores (as scikit-learn scores a label left out of `labels`), and counted in `parse_failure_rate`. An F1 or
+    a recall with denominator 0 is 0, as in scikit-learn.
 
     Args:
         predictions (`Sequence[int | None]` of length `samples`): 1 for artifacts, 0 for none, `None` for an answer
             that could not be parsed.
         references (`Sequence[int]` of length `samples`): 1 for artifacts, 0 for none.
-        types (`Sequence[Sequence[str]]` of length `samples`, *optional*): Types of the artifacts of each image, for
+        types (`Sequence[Sequence[str]]` of length `samples`, *optional*): Artifact types of each image, for
             `recall_by_type`.
-        bootstrap (`Bootstrap`, *optional*): How intervals are made.
+        bootstrap (`Bootstrap`, *optional*): Settings of the intervals.
 
     Returns:
-        `dict[str, Any]`: `accuracy`, `macro_f1` (mean of the F1 of both classes), `positive_f1` (of "artifacts"),
-        `precision` and `recall` of "artifacts", `parse_failure_rate`, all in [0, 1] and each with an `_interval`;
-        `recall_by_type` and its `_interval`, dictionaries; `confusion`, counts by truth and answer; `protocol`, `n`
-        and `versions`.
+        `dict[str, Any]`: `accuracy`, `macro_f1` (mean of the F1 of both classes), `positive_f1`, `precision` and
+        `recall` of "artifacts", and `parse_failure_rate`, all in [0, 1] and each with an `_interval`;
+        `recall_by_type` and `recall_by_type_interval`, dictionaries; `confusion`, counts by truth and answer;
+        `protocol`, `n` (samples) and `versions`.
 
     Raises:
-        ValueError: lengths that differ, or a label other than those named.
+        ValueError: Lengths differ, there is no sample, or a label is not among those above.
 
     Example:
 
@@ -103,12 +104,10 @@ def _f1(confusion: np.ndarray, label: int) -> np.ndarray:
 def _check(
     predictions: Sequence[int | None], references: Sequence[int], types: Sequence[Sequence[str]] | None
 ) -> None:
-    for name, values in (("predictions", predictions), ("types", types)):
-        if values is not None and len(values) != len(references):
-            raise ValueError(f"`{name}` must be as many as `references`, {len(references)}, got {len(values)}")
+    check_lengths(references, predictions=predictions, types=types)
     for name, values, allowed in (("predictions", predictions, (0, 1, None)), ("references", references, (0, 1))):
         if odd := [value for value in values if value not in allowed]:
-            raise ValueError(f"`{name}` must be of {allowed}, got {odd[0]!r}")
-    # A string would be taken for a list of its letters.
+            raise ValueError(f"`{name}` must hold values among {allowed}, got {odd[0]!r}")
+    # A string would pass as a list of its letters.
     if strange := [of_image for of_image in types or () if of_image is None or isinstance(of_image, str)]:
         raise ValueError(f"`types` must be a list of names for each image, got {strange[0]!r}")

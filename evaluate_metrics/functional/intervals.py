@@ -1,4 +1,4 @@
-"""Scores with their bootstrap intervals, from sums over samples."""
+"""Scores computed from sums over samples, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import numpy as np
 @dataclass(frozen=True)
 class Bootstrap:
     """
-    How intervals are made: percentiles of a score over resampled datasets of the same size.
+    Settings of bootstrap intervals: percentiles of a score over resampled datasets of the same size.
 
     Attributes:
-        n_resamples (`int`, *optional*, defaults to 1000): Datasets to draw for the bootstrap; 0 leaves intervals out.
-        confidence (`float`, *optional*, defaults to 0.95): Share of them that an interval holds.
-        seed (`int`, *optional*, defaults to 0): Of the draws.
+        n_resamples (`int`, *optional*, defaults to 1000): Number of datasets drawn for the bootstrap; 0 leaves out the
+            intervals.
+        confidence (`float`, *optional*, defaults to 0.95): Share of the resampled scores that an interval covers,
+            between 0 and 1.
+        seed (`int`, *optional*, defaults to 0): Seed of the bootstrap.
     """
 
     n_resamples: int = 1000
@@ -37,20 +39,20 @@ def score_with_intervals(
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
     """
-    Scores that are functions of sums over samples (means, shares, F1, IoU of a dataset), and their intervals.
+    Compute scores that are functions of sums over samples (means, shares, F1, IoU of a dataset), with intervals.
 
     Args:
-        statistics (`np.ndarray` of shape `(samples, statistics)`): What is summed.
-        scores (`Callable`): From sums of shape `(data_sets, statistics)` to named scores of shape `(data_sets,)`. A
-            score without a value (0/0) is NaN.
-        bootstrap (`Bootstrap`, *optional*): How intervals are made; the defaults of [`Bootstrap`] without it.
+        statistics (`np.ndarray` of shape `(samples, statistics)`): Values to sum over the samples.
+        scores (`Callable`): Function from sums of shape `(datasets, statistics)` to named scores of shape
+            `(datasets,)`. An undefined score (0/0) is NaN.
+        bootstrap (`Bootstrap`, *optional*): Settings of the intervals. If not given, the defaults of [`Bootstrap`].
 
     Returns:
-        `dict[str, Any]`: For each score `name` its value, a `float`, and `name_interval`, `[low, high]`; without
-        intervals where `n_resamples` is 0.
+        `dict[str, Any]`: For each score `name` its value, a `float`, and `name_interval`, `[low, high]`. Without
+        intervals if `n_resamples` is 0.
 
     Raises:
-        ValueError: no sample.
+        ValueError: There is no sample.
 
     Example:
 
@@ -79,8 +81,14 @@ def score_with_intervals(
 
 def resamplings(samples: int, bootstrap: Bootstrap) -> Iterator[np.ndarray]:
     """
-    How often each sample is in a resampled dataset, `n_resamples` times; one at a time, since all of them would be
-    `n_resamples` numbers for each sample. Shape `(samples,)`, `int64`.
+    Draw resampled datasets, one at a time to save memory.
+
+    Args:
+        samples (`int`): Number of samples of the dataset.
+        bootstrap (`Bootstrap`): Number of draws and their seed.
+
+    Yields:
+        `np.ndarray` of shape `(samples,)`, `int64`: How often each sample is in the resampled dataset.
     """
     generator = np.random.default_rng(bootstrap.seed)
     for _ in range(bootstrap.n_resamples):
@@ -89,8 +97,9 @@ def resamplings(samples: int, bootstrap: Bootstrap) -> Iterator[np.ndarray]:
 
 def interval_of(values: np.ndarray, bootstrap: Bootstrap) -> list[float]:
     """
-    `[low, high]` of a score's values over resampled datasets. A dataset in which the score has no value (NaN) says
-    nothing of its spread.
+    Compute the interval `[low, high]` of a score from its values over resampled datasets.
+
+    Values that are NaN are left out; without any other value both bounds are NaN.
     """
     known = values[~np.isnan(values)]
     tail = (1 - bootstrap.confidence) / 2
@@ -99,5 +108,5 @@ def interval_of(values: np.ndarray, bootstrap: Bootstrap) -> list[float]:
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Shares; 0 where there is no case, as in scikit-learn."""
+    """Divide elementwise; the result is 0 where the denominator is 0, as in scikit-learn."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

@@ -1,4 +1,4 @@
-"""Overlap of predicted and true artifact regions, by the four definitions that are all called "mIoU"."""
+"""Overlap of predicted and true artifact regions, under four definitions that are all called "mIoU"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from .intervals import Bootstrap, ratio, score_with_intervals
-from .regions import RESIZE_POLICIES, Region, Resize, Size, check_lengths, pixel_counts, region_size
+from .lengths import check_lengths
+from .regions import RESIZE_POLICIES, Region, Resize, Size, pixel_counts, region_size
 from .versions import versions
 
 
@@ -18,7 +19,14 @@ __all__ = ["EMPTY_POLICIES", "PROTOCOLS", "RESIZE_POLICIES", "miou", "pixel_coun
 
 @dataclass(frozen=True)
 class _Definition:
-    """Whether the background's IoU counts as well, what is averaged, and whether images without artifacts count."""
+    """
+    Definition of mIoU.
+
+    Attributes:
+        background (`bool`): Whether the IoU of the background is averaged in.
+        average (`str`): `"images"` to average over images, `"data_set"` to compute scores from summed pixels.
+        positives_only (`bool`): Whether images without artifacts are left out.
+    """
 
     background: bool
     average: str
@@ -33,12 +41,12 @@ PROTOCOLS: dict[str, _Definition] = {
 }
 
 _SCORES = ("miou", "f1", "precision", "recall")
-# What the scores are where neither the prediction nor the reference has a pixel of the class; NaN counts nowhere.
+# Scores if neither the prediction nor the reference has a pixel of the class; NaN is left out of means.
 _EMPTY: dict[str, tuple[float, float, float, float]] = {
     "one": (1.0, 1.0, 1.0, 1.0),
     "zero": (0.0, 0.0, 0.0, 0.0),
     "skip": (np.nan, np.nan, np.nan, np.nan),
-    # LEGION's script: IoU is I / (U + 1e-6), F1 of nothing and nothing is set to 1.
+    # LEGION's script computes IoU as I / (U + 1e-6) and sets the F1 of two empty regions to 1.
     "legion": (0.0, 1.0, 0.0, 0.0),
 }
 EMPTY_POLICIES = tuple(_EMPTY)
@@ -56,33 +64,36 @@ def miou(
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
     """
-    mIoU, F1, precision and recall of pixels: the union of an image's predicted regions against that of its true ones.
+    Compute mIoU, F1, precision and recall of artifact pixels.
 
-    Images are read one at a time, so generators work and memory does not grow with them (32 bytes an image).
+    The union of an image's predicted regions is compared with the union of its true regions. Images are read one at a
+    time, so generators work and memory stays small (32 bytes per image).
 
     Args:
-        predictions, references (`Iterable[Region]`): One an image, as in [`region_mask`]: a list of boxes, polygons or
-            RLE, or a map. `[]` predicts nothing.
-        sizes (`Iterable[tuple[int, int]]`, *optional*): Width and height of each image, px. Without it they are those
-            of the references, which must then be maps or RLE.
+        predictions, references (`Iterable[Region]`): Region of each image, as in [`region_mask`]: a list of boxes,
+            polygons or RLE, or a map. `[]` is an empty region.
+        sizes (`Iterable[tuple[int, int]]`, *optional*): Width and height of each image in pixels. If not given, the
+            sizes of the references, which must then be maps or RLE.
         protocol (`str`, *optional*, defaults to `"artiagent"`): `"artiagent"`, `"legion"`, `"menn"` or `"x_aigd"`, as
-            [`score_pixel_counts`] defines them.
-        threshold (`float`, *optional*, defaults to 0.5): Above which a pixel of a heat map is in.
-        empty (`str`, *optional*, defaults to `"one"`): What a score is where neither side has a pixel: `"one"`,
-            `"zero"`, `"skip"` (the image is left out of the mean) or `"legion"` (IoU 0, F1 1).
-        resize (`str` or `tuple[int, int]`, *optional*, defaults to `"error"`): For masks and RLE of another size than
-            the image: `"error"`, `"prediction"`, or the width and height to bring both sides to.
-        average (`str`, *optional*): `"images"` or `"data_set"` in place of the protocol's own.
-        bootstrap (`Bootstrap`, *optional*): How intervals are made.
+            defined by [`score_pixel_counts`].
+        threshold (`float`, *optional*, defaults to 0.5): Value in [0, 1) above which a pixel of a heat map belongs to
+            the region.
+        empty (`str`, *optional*, defaults to `"one"`): Score if neither side has a pixel: `"one"`, `"zero"`, `"skip"`
+            (the image is left out of the mean) or `"legion"` (IoU 0, F1 1).
+        resize (`str` or `tuple[int, int]`, *optional*, defaults to `"error"`): What to do with masks and RLE that
+            differ from the image in size: `"error"`, `"prediction"` (resize predictions to the image), or a width and
+            height to resize both sides to.
+        average (`str`, *optional*): `"images"` or `"data_set"`. If not given, the average of the protocol.
+        bootstrap (`Bootstrap`, *optional*): Settings of the intervals.
 
     Returns:
-        `dict[str, Any]`: `miou`, `f1`, `precision`, `recall` in [0, 1] (NaN without an image that counts), each with
-        an `_interval`; `protocol`, `average`, `empty`, `threshold`, `resize`; `n`, the images, and `n_scored`, those
-        that count in `miou`; `versions`.
+        `dict[str, Any]`: `miou`, `f1`, `precision` and `recall` in [0, 1] (NaN if no image counts), each with an
+        `_interval`; `protocol`, `average`, `empty`, `threshold`, `resize`; `n`, the number of images, and `n_scored`,
+        the number of those that count in `miou`; `versions`.
 
     Raises:
-        ValueError: numbers of predictions, references and sizes that differ, or a region that cannot be read; the
-            message names the image.
+        ValueError: Predictions, references and sizes differ in number, a setting is not among those above, or a region
+            cannot be read; the message names the image.
 
     Example:
 
@@ -111,42 +122,42 @@ def score_pixel_counts(
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
     """
-    Scores of counted pixels.
+    Compute mIoU, F1, precision and recall from pixel counts.
 
-    What the protocols call mIoU:
+    The protocols define mIoU as follows:
 
-    - `"artiagent"`: IoU of the artifact pixels of each image, mean over the images that truly have some; an image
-      without a prediction scores 0 (ArtiAgent §8).
-    - `"legion"`: mean of the IoU of artifact pixels and of the others, each over all pixels of the dataset. The
-      paper does not say how images are put together; its released script takes that mean for each image and averages
-      over images, which is `average="images"` (with `empty="legion"` to the last detail).
-    - `"menn"`: IoU of the artifact pixels alone, mean over all images. The paper says "IoU" and "mIoU" only; scores
-      below 3 % rule out that the background is in, so the mean is read as one over images. Summed over the dataset,
-      as mmsegmentation does, it would be `average="data_set"`, the same as `"x_aigd"`.
-    - `"x_aigd"`: TP / (TP + FP + FN) over all pixels of the dataset, as in its released metrics.
+    - `"artiagent"`: IoU of the artifact pixels of each image, averaged over the images that have artifacts; such an
+      image scores 0 without a prediction (ArtiAgent §8).
+    - `"legion"`: mean of the IoU of artifact pixels and the IoU of all other pixels, each over the whole dataset. The
+      LEGION paper does not say how images are combined. Its released script computes the mean for each image and
+      averages over images: use `average="images"` and `empty="legion"` to match it.
+    - `"menn"`: IoU of the artifact pixels of each image, averaged over all images. Menn et al. write only "IoU" and
+      "mIoU". Their scores below 3 % rule out that the background is included, so the mean must be over images. Summed
+      over the dataset, as in mmsegmentation, it would be `average="data_set"`, the same as `"x_aigd"`.
+    - `"x_aigd"`: TP / (TP + FP + FN) over all pixels of the dataset, as in X-AIGD's released metrics.
 
-    F1, precision and recall are always those of the artifact pixels, put together as the mIoU is: per image, or over
-    the dataset. Precision without any prediction, and recall without any artifact, is 0.
+    F1, precision and recall are those of the artifact pixels under every protocol, averaged as mIoU is: over images,
+    or computed over the dataset. Precision without any prediction and recall without any artifact are 0.
 
     Args:
         counts (`np.ndarray` of shape `(images, 4)`): True positives, false positives, false negatives and true
-            negatives of each image, as from [`pixel_counts`].
-        protocol (`str`, defaults to `"artiagent"`): `"artiagent"`, `"legion"`, `"menn"` or `"x_aigd"`.
-        empty (`str`, defaults to `"one"`): What the scores of a class are that neither the prediction nor the
-            reference has: `"one"`, `"zero"`, `"skip"` leaves the image out of the mean, `"legion"` is IoU 0 and F1 1
-            as its script has it. Any consistent choice keeps the mean F1 of images between the mean m of their
-            artifact IoU and 2m / (1 + m); where a published cell does not, images were left out of one of the two or
-            counted otherwise in it.
-        average (`str`, *optional*): `"images"` or `"data_set"` in place of the protocol's own.
-        bootstrap (`Bootstrap`, *optional*): How intervals are made.
+            negatives of each image in pixels, as computed by [`pixel_counts`].
+        protocol (`str`, *optional*, defaults to `"artiagent"`): `"artiagent"`, `"legion"`, `"menn"` or `"x_aigd"`.
+        empty (`str`, *optional*, defaults to `"one"`): Scores of a class that neither the prediction nor the reference
+            has: `"one"`, `"zero"`, `"skip"` (the image is left out of the mean) or `"legion"` (IoU 0 and F1 1, as in
+            its script). Under any consistent policy, the mean F1 of images lies between the mean m of their artifact
+            IoU and 2m / (1 + m). A published result outside this range treats empty images differently in its two
+            columns.
+        average (`str`, *optional*): `"images"` or `"data_set"`. If not given, the average of the protocol.
+        bootstrap (`Bootstrap`, *optional*): Settings of the intervals.
 
     Returns:
-        `dict[str, Any]`: `miou`, `f1`, `precision`, `recall` in [0, 1] (NaN without an image that counts), each with
-        an `_interval` by resampling images; `protocol`, `average` and `empty`; `n`, the images, and `n_scored`, those
-        that count in `miou`; `versions`.
+        `dict[str, Any]`: `miou`, `f1`, `precision` and `recall` in [0, 1] (NaN if no image counts), each with an
+        `_interval` by resampling images; `protocol`, `average`, `empty`; `n`, the number of images, and `n_scored`,
+        the number of those that count in `miou`; `versions`.
 
     Raises:
-        ValueError: no images, counts of another shape, or settings other than those named.
+        ValueError: There is no image, `counts` has another shape, or a setting is not among those above.
 
     Example:
 
@@ -185,7 +196,7 @@ def score_pixel_counts(
 
 
 def _scores_of(counts: np.ndarray, background: bool, empty: str) -> np.ndarray:
-    """The four scores of each row of counts, shape `(rows, 4)`."""
+    """Compute the four scores of each row of counts, of shape `(rows, 4)`."""
     both, false_positives, false_negatives, neither = counts.T
     wrong = false_positives + false_negatives
     ratios = ((both, both + wrong), (2 * both, 2 * both + wrong), (both, both + false_positives))
@@ -194,7 +205,7 @@ def _scores_of(counts: np.ndarray, background: bool, empty: str) -> np.ndarray:
     if background:
         other = np.where(neither + wrong > 0, ratio(neither, neither + wrong), _EMPTY[empty][0])
         pair = np.stack([scores[:, 0], other], axis=1)
-        # Of the two classes an image has at least one, so this is no 0/0.
+        # An image has pixels of at least one of the two classes, so this is never 0/0.
         scores[:, 0] = np.nansum(pair, axis=1) / (~np.isnan(pair)).sum(axis=1)
     return scores
 
@@ -238,5 +249,5 @@ def _images(
 def _own_size(reference: Region) -> Size:
     size = region_size(reference)
     if size is None:
-        raise ValueError("`sizes` must be given where a reference is of boxes or polygons, or empty, got None")
+        raise ValueError("`sizes` must be given if a reference consists of boxes or polygons or is empty, got None")
     return size

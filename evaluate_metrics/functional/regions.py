@@ -1,10 +1,11 @@
-"""Regions of an image, in every form they are published in, as masks and as counts of pixels."""
+"""Regions of an image in all published forms (boxes, polygons, RLE, maps), as masks and as pixel counts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ RESIZE_POLICIES = ("error", "prediction")
 
 @dataclass(frozen=True, eq=False)
 class _Runs:
-    """A mask as lengths of its runs down the columns, first one that is off; `size` is width and height."""
+    """Mask as run lengths down the columns, starting with a run that is off; `size` is width and height."""
 
     counts: np.ndarray
     size: Size
@@ -30,7 +31,7 @@ class _Runs:
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """What a region is the union of, boxes as an array of shape `(boxes, 4)`."""
+    """Parts whose union is a region; boxes are an array of shape `(boxes, 4)`."""
 
     boxes: np.ndarray
     polygons: Sequence[np.ndarray]
@@ -40,29 +41,28 @@ class _Parts:
 
 def region_mask(region: Region, size: Size, threshold: float = 0.5) -> np.ndarray:
     """
-    The pixels of a region: the union of all its parts.
+    Compute the mask of a region: the union of all its parts.
 
-    A region is one map, or a list with any number of parts; an empty list is an empty region. Parts are told apart by
-    their form:
+    A region is one map, or a list of parts; an empty list is an empty region. A part is one of
 
-    - box: four numbers `(x_min, y_min, x_max, y_max)`, exclusive maxima. It holds the pixels whose centres (at `.5`)
-      lie in it, so edges are rounded to the nearest pixel edge; what is outside the image is cut off.
-    - polygon: `(x, y, x, y, ...)`, three points or more, rasterised as COCO does.
+    - box: four numbers `(x_min, y_min, x_max, y_max)` with exclusive maxima. It holds the pixels whose centres (at
+      `.5`) lie inside, so edges are rounded to the nearest pixel edge. It is clipped to the image.
+    - polygon: `(x, y, x, y, ...)`, at least three points, rasterised as COCO does.
     - COCO RLE: a mapping with `size` `[height, width]` and `counts`, compressed (`str` or `bytes`) or a list of runs.
-    - map: bytes of a PNG (or another image file), a `PIL.Image.Image` or an array of shape `(height, width)`; see
-      [`heat_map`] for its values. A pixel is in where the value is **above** the threshold.
+    - map: bytes of a PNG or another image file, a `PIL.Image.Image`, or an array of shape `(height, width)`; see
+      [`heat_map`] for its values. A pixel belongs to the region if its value is **above** the threshold.
 
     Args:
-        region (`Region`): The map or the list of parts. An array is a map: boxes are given as a list.
-        size (`tuple[int, int]`): Width and height of the image, px.
-        threshold (`float`, defaults to 0.5): For maps that are no masks; RichHF-18k's heat maps are read at 0.3
-            (ArtiAgent §8).
+        region (`Region`): Map or list of parts. An array is a map, so boxes must be given as a list.
+        size (`tuple[int, int]`): Width and height of the image in pixels.
+        threshold (`float`, *optional*, defaults to 0.5): Threshold in [0, 1) for heat maps. ArtiAgent reads those of
+            RichHF-18K at 0.3 (§8).
 
     Returns:
         `np.ndarray` of shape `(height, width)`, `bool`.
 
     Raises:
-        ValueError: a part of no such form, a map or an RLE of another size.
+        ValueError: A part has none of these forms, or a map or an RLE has another size than the image.
 
     Example:
 
@@ -81,24 +81,24 @@ def pixel_counts(
     prediction: Region, reference: Region, size: Size, threshold: float = 0.5, resize: Resize = "error"
 ) -> np.ndarray:
     """
-    How many pixels of an image are in both regions, in one of them, in none.
+    Count the pixels of an image that are in both regions, in one of them, and in neither.
 
-    Boxes alone and RLE or polygons alone are counted without making masks.
+    Regions of boxes alone, or of RLE and polygons alone, are counted without building masks.
 
     Args:
-        prediction, reference (`Region`): As in [`region_mask`].
-        size (`tuple[int, int]`): Width and height of the image, px; boxes and polygons are in its pixels.
-        threshold (`float`, defaults to 0.5): As in [`region_mask`], for both.
-        resize (`str` or `tuple[int, int]`, defaults to `"error"`): For maps and RLE of another size than the image:
-            `"error"` refuses them, `"prediction"` resizes the prediction to the image, a width and height bring both
-            regions to that size, boxes and polygons included (RichHF-18k is scored at 512×512, ArtiAgent §8). A map
-            takes the nearest pixel, by centres.
+        prediction, reference (`Region`): Regions, as in [`region_mask`].
+        size (`tuple[int, int]`): Width and height of the image in pixels; boxes and polygons refer to it.
+        threshold (`float`, *optional*, defaults to 0.5): Threshold in [0, 1) for the heat maps of both regions.
+        resize (`str` or `tuple[int, int]`, *optional*, defaults to `"error"`): What to do with maps and RLE of another
+            size than the image. `"error"` raises an error, `"prediction"` resizes the prediction to the image, and a
+            width and height resize both regions, including boxes and polygons (ArtiAgent scores RichHF-18K at
+            512×512, §8). Maps are resized to the nearest pixel by centres.
 
     Returns:
         `np.ndarray` of shape `(4,)`, `int64`: true positives, false positives, false negatives, true negatives.
 
     Raises:
-        ValueError: as in [`region_mask`].
+        ValueError: A region cannot be read or has another size, or `size` or `resize` is not as described.
 
     Example:
 
@@ -126,8 +126,9 @@ def pixel_counts(
 
 def rle_mask(rle: Mapping[str, Any]) -> np.ndarray:
     """
-    Decode a COCO RLE. Its runs are checked, unlike by pycocotools, which leaves the rest of a mask uninitialised
-    where they end early.
+    Decode a COCO RLE.
+
+    Unlike pycocotools, which leaves the rest of the mask uninitialised if the runs end early, this checks the runs.
 
     Args:
         rle (`Mapping[str, Any]`): `size` `[height, width]` and `counts`, compressed (`str` or `bytes`) or a list of
@@ -137,7 +138,7 @@ def rle_mask(rle: Mapping[str, Any]) -> np.ndarray:
         `np.ndarray` of shape `(height, width)`, `bool`.
 
     Raises:
-        ValueError: it is no RLE, or its runs do not fill it.
+        ValueError: It is not an RLE, or its runs do not add up to its size.
 
     Example:
 
@@ -152,7 +153,7 @@ def rle_mask(rle: Mapping[str, Any]) -> np.ndarray:
 
 
 def region_size(region: Region) -> Size | None:
-    """Width and height that a region has of itself: those of its first map or RLE; `None` for boxes and polygons."""
+    """Return width and height of a region's first map or RLE, or `None` if it has only boxes and polygons."""
     parts = _parts(region, 0.5)
     for runs in parts.runs:
         return runs.size
@@ -161,30 +162,35 @@ def region_size(region: Region) -> Size | None:
     return None
 
 
-def check_lengths(references: object, **others: object) -> None:
-    """Refuses what is not as many as the references, by name; what has no length shows when it is read."""
-    for name, values in others.items():
-        if isinstance(values, Sized) and isinstance(references, Sized) and len(values) != len(references):
-            raise ValueError(f"`{name}` must be as many as `references`, {len(references)}, got {len(values)}")
+def undecoded(files: Iterable[Any]) -> Iterator[Any]:
+    """
+    Yield the bytes of images that `datasets.Image(decode=False)` represents, reading one file at a time.
+
+    Args:
+        files (`Iterable`): Mappings with `bytes` or `path`. Other values that are false, such as `None`, pass
+            unchanged, so that [`heat_map`] reports them with the number of their image.
+    """
+    return (file and (file["bytes"] or Path(file["path"]).read_bytes()) for file in files)
 
 
 def heat_map(region: Map, masks: bool = True) -> np.ndarray:
     """
-    The values of a map in [0, 1].
+    Read the values of a map as numbers in [0, 1].
 
-    Floats are values in [0, 1]. Integers are a mask if none is above 1, else they are divided by 65535 if they are
-    `uint16` and by 255 otherwise. Images must be greyscale.
+    Floats must be in [0, 1]. Integers are a mask if all are 0 or 1. Otherwise they are divided by 65535 if they are
+    `uint16`, and by 255 if not. Images must be greyscale.
 
     Args:
         region (`bytes`, `PIL.Image.Image` or `np.ndarray` of shape `(height, width)`): The map.
-        masks (`bool`, defaults to `True`): Whether integers that are all 0 or 1 are a mask. Without it they are
-            refused unless all are 0: a faint heat map of 8 bits looks the same, and is 255 times less.
+        masks (`bool`, *optional*, defaults to `True`): Whether integers that are all 0 or 1 are read as a mask. If
+            `False`, they raise an error unless all are 0, since a faint 8-bit heat map, whose values are 255 times
+            smaller, looks the same.
 
     Returns:
         `np.ndarray` of shape `(height, width)`, `float64`.
 
     Raises:
-        ValueError: no such map, or values out of range.
+        ValueError: It is not a map, or a value is out of range.
 
     Example:
 
@@ -197,14 +203,14 @@ def heat_map(region: Map, masks: bool = True) -> np.ndarray:
     values, full = _levels(region)
     if not masks and values.dtype.kind in "iu" and values.max() == 1:
         raise ValueError(
-            "a map of integers 0 and 1 is a mask or a faint heat map: give a mask as booleans or 0 and 255, a heat "
-            "map as floats"
+            "a map must not hold only the integers 0 and 1, which may be a mask or a faint heat map; give a mask as "
+            "booleans or as 0 and 255, and a heat map as floats"
         )
     return np.asarray(values, dtype=np.float64) / full
 
 
 def _levels(region: Map) -> tuple[np.ndarray, int]:
-    """A map's values as they are stored, and the one that stands for 1."""
+    """Return the values of a map as stored, and the value that stands for 1."""
     values = _array(region)
     if values.ndim != 2 or not values.size:
         raise ValueError(f"a map must have the shape (height, width), got {values.shape}")
@@ -213,11 +219,11 @@ def _levels(region: Map) -> tuple[np.ndarray, int]:
     if values.dtype == np.bool_:
         return values, 1
     low, high = values.min(), values.max()
-    # By kind and width: big-endian `uint16`, which 16-bit TIFF can have, is another type to numpy.
+    # Compared by kind and width, since numpy has another type for big-endian `uint16`, as in some 16-bit TIFF.
     full = 65535 if values.dtype.kind == "u" and values.dtype.itemsize == 2 else 255
     if high <= 1 or values.dtype.kind == "f":
         full = 1
-    # Written so that NaN is refused.
+    # Phrased so that NaN fails.
     if not (low >= 0 and high <= full):
         raise ValueError(f"a map of {values.dtype} must lie between 0 and {full}, got {low} to {high}")
     return values, full
@@ -227,7 +233,7 @@ def _array(region: Map) -> np.ndarray:
     if isinstance(region, bytes):
         return _array(_opened(region))
     if isinstance(region, Image.Image):
-        # A palette or colours have no order that a threshold could cut.
+        # Palette indices and colours have no order, so no threshold applies.
         if region.mode not in ("1", "L", "I", "F") and not region.mode.startswith("I;16"):
             raise ValueError(f"a map must be a greyscale image (mode 1, L, I;16, I or F), got mode {region.mode}")
         return np.asarray(region)
@@ -238,12 +244,12 @@ def _array(region: Map) -> np.ndarray:
 
 def _opened(file: bytes) -> Image.Image:
     try:
-        picture = Image.open(BytesIO(file))
-        # A file that was cut off opens, and fails where its pixels are read.
-        picture.load()
+        image = Image.open(BytesIO(file))
+        # A truncated file opens, and fails only when its pixels are read.
+        image.load()
     except OSError as error:
         raise ValueError(f"a map in bytes must be a whole image file such as PNG, got {file[:8]!r}...") from error
-    return picture
+    return image
 
 
 def _parts(region: Region, threshold: float) -> _Parts:
@@ -251,7 +257,7 @@ def _parts(region: Region, threshold: float) -> _Parts:
         raise ValueError(f"`threshold` must lie in [0, 1), got {threshold}")
     items = [region] if isinstance(region, bytes | np.ndarray | Image.Image | Mapping) else region
     if not isinstance(items, Sequence):
-        raise ValueError(f"a region must be a map or a list of parts, [] for none, got {region!r}")
+        raise ValueError(f"a region must be a map or a list of parts ([] for an empty region), got {region!r}")
     boxes, polygons, runs, masks = [], [], [], []
     for item in items:
         if isinstance(item, Mapping):
@@ -270,7 +276,7 @@ def _numbers(item: Any) -> Any:
     if isinstance(item, str) or not isinstance(item, Sequence | np.ndarray):
         raise ValueError(f"a region must be a map or a list of boxes, polygons, RLE or maps, got a list with {item!r}")
     if len(item) != 4 and (len(item) < 6 or len(item) % 2):
-        raise ValueError(f"a region's part must be a box of 4 numbers or a polygon of 6, 8, ..., got {len(item)}")
+        raise ValueError(f"a part of a region must be a box of 4 numbers or a polygon of 6, 8, ..., got {len(item)}")
     return item
 
 
@@ -286,9 +292,9 @@ def _checked_boxes(boxes: Sequence[Sequence[float]]) -> np.ndarray:
 
 def _runs(rle: Mapping[str, Any]) -> _Runs:
     """
-    Lengths of the runs of a COCO RLE, checked.
+    Read and check the run lengths of a COCO RLE.
 
-    pycocotools' `merge` does not return from an RLE that is too short, so none reaches it unchecked.
+    pycocotools' `merge` hangs on an RLE that is too short.
     """
     if "size" not in rle or "counts" not in rle:
         raise ValueError(f"an RLE must have `size` and `counts`, got {sorted(map(str, rle))}")
@@ -300,18 +306,19 @@ def _runs(rle: Mapping[str, Any]) -> _Runs:
         lengths = np.asarray(counts, dtype=np.int64)
     if not len(lengths) or lengths.min() < 0 or lengths.max() > width * height or lengths.sum() != width * height:
         raise ValueError(
-            f"the runs of an RLE must fill its {width}x{height} px, got {lengths.sum()} px: they must add up to "
-            f"{width * height} pixels, got {lengths.sum()}"
+            f"the runs of an RLE of {width}x{height} px must add up to {width * height} pixels, got {lengths.sum()}"
         )
     return _Runs(lengths, (width, height))
 
 
 def _decompressed(counts: bytes) -> np.ndarray:
     """
-    Runs of COCO's compressed form: numbers of 5 bits a character from "0" on, lowest first, bit 6 set in all but the
-    last, which carries the sign; from the fourth on they are differences to the run before the last one.
+    Decode the runs of COCO's compressed form.
+
+    Each character minus "0" holds 5 bits of a number, lowest first. Bit 6 is set in all but the last character, which
+    carries the sign. From the fourth number on, numbers are differences to the run before the previous one.
     """
-    # What is before "0" wraps around and is too large as well.
+    # Characters before "0" wrap around, so that they are too large as well.
     characters = np.frombuffer(counts, dtype=np.uint8) - np.uint8(48)
     problem = ""
     if not counts:
@@ -319,14 +326,14 @@ def _decompressed(counts: bytes) -> np.ndarray:
     elif characters.max() >= 64:
         problem = f"it must have characters from '0' to 'o', got {chr(counts[int(np.argmax(characters >= 64))])!r}"
     elif characters[-1] >= 32:
-        problem = "it is cut off"
+        problem = "it is truncated"
     if problem:
         raise ValueError(f"the `counts` of an RLE must be COCO's compressed string, got {counts[:16]!r}...: {problem}")
     ends = np.flatnonzero(characters < 32)
     starts = np.concatenate([[0], ends[:-1] + 1])
     places = np.arange(len(characters)) - np.repeat(starts, ends - starts + 1)
     if places.max() >= 12:
-        raise ValueError("the `counts` of an RLE must be numbers of 60 bits at most, got a longer one")
+        raise ValueError("the `counts` of an RLE must be numbers of at most 60 bits, got a longer one")
     digits = (characters & 31).astype(np.int64)
     digits[ends] -= (digits[ends] & 16) << 1
     numbers = np.add.reduceat(digits << (5 * places), starts)
@@ -336,7 +343,7 @@ def _decompressed(counts: bytes) -> np.ndarray:
 
 
 def _fitted(parts: _Parts, size: Size, target: Size, resizes: bool, name: str) -> _Parts:
-    """The same region in the pixels of `target`; maps and RLE of other sizes only where `resizes`."""
+    """Convert a region to the pixels of `target`; maps and RLE of other sizes are resized only if `resizes`."""
     runs, masks = [], list(parts.masks)
     for run in parts.runs:
         if run.size == target:
@@ -347,8 +354,9 @@ def _fitted(parts: _Parts, size: Size, target: Size, resizes: bool, name: str) -
         if _size_of(mask) != target:
             if not resizes:
                 raise ValueError(
-                    f"`{name}` must be {target[0]}x{target[1]} px as the image, got a map of "
-                    f"{mask.shape[1]}x{mask.shape[0]} px; see `resize` (an array is a map: give boxes as a list)"
+                    f"`{name}` must have the size of the image, {target[0]}x{target[1]} px, got a map of "
+                    f"{mask.shape[1]}x{mask.shape[0]} px; set `resize`, or give boxes as a list, since an array is a "
+                    "map"
                 )
             masks[position] = _resized(mask, target)
     if target == size:
@@ -361,14 +369,14 @@ def _fitted(parts: _Parts, size: Size, target: Size, resizes: bool, name: str) -
 def _target(size: Size, resize: Resize) -> Size:
     if isinstance(resize, str):
         if resize not in RESIZE_POLICIES:
-            raise ValueError(f"`resize` must be 'error', 'prediction' or a width and height, got {resize!r}")
+            raise ValueError(f"`resize` must be 'error', 'prediction', or a width and height, got {resize!r}")
         return size
     return _checked_size("resize", resize)
 
 
 def _checked_size(name: str, size: Sequence[int]) -> Size:
     if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"`{name}` must be two sides of at least 1 px, got {size}")
+        raise ValueError(f"`{name}` must be two sides of at least 1 px each, got {size}")
     return int(size[0]), int(size[1])
 
 
@@ -393,7 +401,7 @@ def _mask(parts: _Parts, size: Size) -> np.ndarray:
 
 
 def _areas(predicted: _Parts, true: _Parts, size: Size) -> tuple[int, int, int]:
-    """Pixels in both regions, in the first, in the second."""
+    """Count the pixels in both regions, in the first and in the second."""
     sides = (predicted, true)
     if not any(side.polygons or side.runs or side.masks for side in sides):
         return _areas_of_boxes(predicted.boxes, true.boxes, size)
@@ -404,7 +412,7 @@ def _areas(predicted: _Parts, true: _Parts, size: Size) -> tuple[int, int, int]:
 
 
 def _pixel_boxes(boxes: np.ndarray, size: Size) -> np.ndarray:
-    """Boxes with edges between pixels, `int64`: a pixel is in where its centre is."""
+    """Round boxes to pixel edges, `int64`, such that they hold the pixels whose centres are inside."""
     return np.minimum(np.maximum(np.ceil(boxes - 0.5), 0), (*size, *size)).astype(np.int64)
 
 
@@ -416,9 +424,9 @@ def _painted(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _areas_of_boxes(predicted: np.ndarray, true: np.ndarray, size: Size) -> tuple[int, int, int]:
-    """On a grid whose lines are the edges of the boxes, so as fast for any size of the image."""
+    """Count pixels on the grid of all box edges, whose cost does not depend on the size of the image."""
     boxes = _pixel_boxes(np.concatenate([predicted, true]), size)
-    # Equal edges only make cells of no width.
+    # Equal edges are harmless: they make cells of width 0.
     x_edges, y_edges = np.sort(boxes[:, ::2], axis=None), np.sort(boxes[:, 1::2], axis=None)
     cells = np.empty_like(boxes)
     cells[:, ::2], cells[:, 1::2] = x_edges.searchsorted(boxes[:, ::2]), y_edges.searchsorted(boxes[:, 1::2])
@@ -429,7 +437,7 @@ def _areas_of_boxes(predicted: np.ndarray, true: np.ndarray, size: Size) -> tupl
 
 
 def _areas_of_runs(predicted: Sequence[_Runs], true: Sequence[_Runs]) -> tuple[int, int, int]:
-    """By going through the ends of all runs in order, with the number of masks of each side that are on there."""
+    """Count pixels by going through the ends of all runs in order, tracking how many masks of each side are on."""
     ends, steps = [np.zeros(0, dtype=np.int64)], [np.zeros((2, 0), dtype=np.int64)]
     for side, runs in [*((0, each) for each in predicted), *((1, each) for each in true)]:
         step = np.zeros((2, len(runs.counts)), dtype=np.int64)
@@ -451,11 +459,12 @@ def _mask_of_runs(runs: _Runs) -> np.ndarray:
 def _runs_of_polygons(polygons: Sequence[np.ndarray], size: Size) -> list[_Runs]:
     width, height = size
     for polygon in polygons:
-        # pycocotools takes memory for each pixel of the outline, and reads what is not finite as anything.
+        # pycocotools allocates memory for each pixel of the outline, and reads non-finite numbers as garbage.
         points = polygon.reshape(-1, 2) / size
         if not (np.abs(points - 0.5) <= 1.5).all():
             raise ValueError(
-                f"a polygon must lie within one {width}x{height} px image around the image, got {polygon.tolist()}"
+                f"a polygon must lie within one width or height of its {width}x{height} px image, got "
+                f"{polygon.tolist()}"
             )
     if not polygons:
         return []

@@ -1,4 +1,4 @@
-"""Overlap of explanations with their references, word by word (ArtiAgent §8: ROUGE-L F with stemmer)."""
+"""Word overlap of explanations with their references (ArtiAgent §8: ROUGE-L F with stemmer)."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ def rouge(
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
     """
-    Mean ROUGE F of texts, computed by Google's `rouge_score`.
+    Compute the mean ROUGE F of texts with Google's `rouge_score`.
 
-    Its tokenizer lower-cases and keeps `a-z` and `0-9` only: a text in another script has no token and scores 0.
-    ROUGE-Lsum takes each line of a text for a sentence. A prediction that is `None` or blank scores 0 and is counted
+    Its tokenizer lower-cases and keeps only `a-z` and `0-9`: a text in another script has no token and scores 0.
+    ROUGE-Lsum treats each line of a text as a sentence. A prediction that is `None` or blank scores 0 and is counted
     in `empty_rate`.
 
     Args:
-        predictions (`Sequence[str | None]` of length `samples`): What the model wrote; `None` where it wrote nothing.
-        references (`Sequence[str]` of length `samples`): What it should have written, not blank.
-        use_stemmer (`bool`, *optional*, defaults to `True`): Whether "fingers" and "finger" are the same word
-            (Porter).
-        bootstrap (`Bootstrap`, *optional*): How intervals are made.
+        predictions (`Sequence[str | None]` of length `samples`): Texts written by the model; `None` if it wrote
+            nothing.
+        references (`Sequence[str]` of length `samples`): Expected texts, not blank.
+        use_stemmer (`bool`, *optional*, defaults to `True`): Whether to stem words (Porter), so that "fingers" matches
+            "finger".
+        bootstrap (`Bootstrap`, *optional*): Settings of the intervals.
 
     Returns:
         `dict[str, Any]`: `rouge1`, `rouge2`, `rougeL`, `rougeLsum` and `empty_rate`, in [0, 1] and each with an
-        `_interval`; `use_stemmer`, `protocol`, `n` and `versions`.
+        `_interval`; `use_stemmer`, `protocol`, `n` (samples) and `versions`.
 
     Raises:
-        ImportError: no `rouge_score` package.
-        ValueError: lengths that differ, no sample, or a blank reference.
+        ImportError: The package `rouge_score` is not installed.
+        ValueError: Lengths differ, there is no sample, or a reference is blank.
 
-    Example: three of four words are shared in order, so precision and recall are 3/4.
+    Example: three of four words are shared in order, so precision and recall of ROUGE-L are 3/4.
 
     ```python
     >>> result = rouge(["the hand has fingers", None], ["the hand lacks finger", "blurred face"])
@@ -72,16 +73,20 @@ def rouge_statistics(
     predictions: Sequence[str | None], references: Sequence[str], use_stemmer: bool = True
 ) -> np.ndarray:
     """
-    ROUGE F of each sample.
+    Compute the ROUGE F of each sample.
 
     Args:
-        predictions, references, use_stemmer: As in [`rouge`].
+        predictions (`Sequence[str | None]` of length `samples`): Texts written by the model; `None` if it wrote
+            nothing.
+        references (`Sequence[str]` of length `samples`): Expected texts, not blank.
+        use_stemmer (`bool`, *optional*, defaults to `True`): Whether to stem words (Porter).
 
     Returns:
-        `np.ndarray` of shape `(samples, 4)`, `float64`: In the order of `ROUGE_TYPES`.
+        `np.ndarray` of shape `(samples, 4)`, `float64`: Scores in [0, 1], in the order of `ROUGE_TYPES`.
 
     Raises:
-        ImportError, ValueError: as in [`rouge`].
+        ImportError: The package `rouge_score` is not installed.
+        ValueError: Lengths differ, or a reference is blank.
     """
     check_texts(predictions, references)
     try:

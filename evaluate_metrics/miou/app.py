@@ -1,4 +1,4 @@
-"""The metric as a Space."""
+"""App of the metric's Space."""
 
 import evaluate
 

@@ -1,9 +1,8 @@
-"""mIoU, F1, precision and recall of artifact pixels, by the protocol that is named."""
+"""mIoU, F1, precision and recall of artifact pixels under a chosen protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -14,23 +13,25 @@ from evaluate_metrics.functional.citations import ARTIAGENT  # From: artiagent
 from evaluate_metrics.functional.descriptions import inputs_description  # From: artiagent
 from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
 from evaluate_metrics.functional.miou import miou  # From: artiagent
+from evaluate_metrics.functional.regions import undecoded  # From: artiagent
 
 
 _DESCRIPTION = """
-Overlap of predicted and true artifact regions, as pixels. Four quantities are called "mIoU" in this literature; here
-each has the name of its protocol: per-image IoU over images with artifacts ("artiagent"), mean of artifact and
-background ("legion"), the artifact class per image ("menn"), TP / (TP + FP + FN) of the dataset ("x_aigd").
+Overlap of predicted and true artifact regions in pixels. The papers on artifacts call four different quantities
+"mIoU". `protocol` selects one: IoU per image over images with artifacts ("artiagent"), mean of artifact and background
+IoU ("legion"), IoU per image over all images ("menn"), or IoU of the whole dataset ("x_aigd").
 """
 
 _CITATION = ARTIAGENT
 
 _FORMS = {
-    "predictions, references": """predictions, references (`list`): One an image, in the form of the configuration:
+    "predictions, references": """predictions, references (`list`): Region of each image, in the form of the
+        configuration:
         "boxes" (default): list of `(x_min, y_min, x_max, y_max)` in pixels, exclusive maxima; `[]` for none.
         "polygons": list of `(x, y, x, y, ...)` in pixels.
         "rle": list of COCO RLE, `{"size": [height, width], "counts": compressed string}`.
-        "masks": one greyscale image: path, bytes, PIL image or array; a heat map is cut at `threshold`.""",
-    "sizes": """sizes (`list[tuple[int, int]]`): Width and height of each image, px; not with "masks".""",
+        "masks": greyscale image: path, bytes, PIL image or array; a heat map is cut at `threshold`.""",
+    "sizes": """sizes (`list[tuple[int, int]]`): Width and height of each image in pixels; not needed with "masks".""",
 }
 
 _EXAMPLES = """
@@ -51,7 +52,7 @@ _REGIONS = {
     "boxes": List(List(Value("float64"), length=4)),
     "polygons": List(List(Value("float64"))),
     "rle": List({"size": List(Value("int64"), length=2), "counts": Value("string")}),
-    # Undecoded, so that pixels are in memory for one image at a time.
+    # Not decoded, so that only one image at a time is in memory.
     "masks": datasets.Image(decode=False),
 }
 
@@ -61,7 +62,7 @@ class Miou(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         name = "boxes" if self.config_name == "default" else self.config_name
         if name not in _REGIONS:
-            raise ValueError(f"the configuration must be one of {', '.join(_REGIONS)}, got {name!r}")
+            raise ValueError(f"`config_name` must be one of {', '.join(_REGIONS)}, got {name!r}")
         sizes = {} if name == "masks" else {"sizes": List(Value("int64"), length=2)}
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
@@ -85,11 +86,6 @@ class Miou(evaluate.Metric):
         seed: int = 0,
     ) -> dict[str, Any]:
         if self.config_name == "masks":
-            predictions, references = _files(predictions), _files(references)
+            predictions, references = undecoded(predictions), undecoded(references)
         bootstrap = Bootstrap(n_resamples, confidence, seed)
         return miou(predictions, references, sizes, protocol, threshold, empty, resize, average, bootstrap)
-
-
-def _files(pictures: Iterable[Any]) -> Iterable[Any]:
-    # What is no image is left to the function, which names the image.
-    return (picture and (picture["bytes"] or Path(picture["path"]).read_bytes()) for picture in pictures)

@@ -1,4 +1,4 @@
-"""ROUGE F of explanations against their references, with `rouge_score` underneath."""
+"""ROUGE F of explanations against their references, computed by `rouge_score`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evaluate_metrics.functional.rouge import rouge  # From: artiagent
 
 _DESCRIPTION = """
 ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum of explanations against their references: the mean F over samples, with Porter
-stemming, as ArtiAgent reports ROUGE-L. The values are those of Google's `rouge_score`; nothing is fetched.
+stemming, as ArtiAgent reports ROUGE-L. Computed by Google's `rouge_score`, without downloads.
 """
 
 _CITATION = (

@@ -1,4 +1,4 @@
-"""What can be pushed: one file a kind, which says what belongs to it and how its card is made."""
+"""Kinds of repositories that can be pushed, one file each."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from . import dataset, metric, pipeline, vlm
 
 
 KINDS: tuple[Kind, ...] = (vlm.KIND, dataset.KIND, metric.KIND, pipeline.KIND)
-"""In the order of `artiagent push --help`."""
+"""All kinds, in the order of `artiagent push --help`."""
 
 
 def find_kind(name: str) -> Kind:
     """
-    Return the kind of a name.
+    Return the kind with a name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: `name` is not a kind.
     """
     for kind in KINDS:
         if kind.name == name:

@@ -1,4 +1,4 @@
-"""Push a dataset, as `artiagent synthesize` or `artiagent prepare` leaves it."""
+"""Push a dataset written by `artiagent synthesize` or `artiagent prepare`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets_script.pairs.configurations import IMAGE_FOLDERS
+from datasets_script.schema.run_record import RUN_FILE, RunRecord
 from datasets_script.utils.errors import UserError
 
 from ..checks import check_license, parse_card, read_json
@@ -23,17 +24,26 @@ if TYPE_CHECKING:
 
 
 _RUN_SHARDS = "data/pairs-*.parquet"
-# Folders above an image of a prepared folder.
+# Number of folders above an image in a prepared dataset.
 _IMAGE_DEPTH = 3
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.parquet")
 
 
 def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     """
-    Collect what is sent of a dataset: shards, settings, counts and rejections, the contact sheet, and its card.
+    Collect the files to send of a dataset: shards, images, settings, counts and rejections, the contact sheet, and the
+    card.
+
+    Args:
+        folder (`Path`): Folder of the dataset.
+        repo_id (`str`): Repository of the dataset, `owner/name`.
+        license (`str`, *optional*): Hub identifier of the licence. If not given, that of the folder's card.
+
+    Returns:
+        `Payload`: The files.
 
     Raises:
-        UserError: it is not whole, has no licence, or holds something that must not be published.
+        UserError: The dataset is incomplete, has no licence, or holds something that must not be published.
     """
     from ..cards import dataset_card
 
@@ -41,8 +51,8 @@ def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     shards = [file for file in files if file.path.endswith(".parquet")]
     if not shards or not (folder / CARD).is_file():
         raise UserError(
-            f"PATH must be a folder written by `artiagent synthesize` or `artiagent prepare --out`, with shards and a "
-            f"{CARD}, got '{folder}'"
+            f"PATH must be a folder with shards and a {CARD}, as written by `artiagent synthesize` or `artiagent "
+            f"prepare --out`, got '{folder}'"
         )
     rows = {file.path: _count_rows(folder / file.path) for file in shards}
     card = _read_card(folder)
@@ -71,23 +81,23 @@ def dataset_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
 def _read_card(folder: Path) -> RepoCard:
     card = parse_card((folder / CARD).read_text(encoding="utf-8"), "dataset")
     if not card.data.to_dict().get("configs"):
-        raise UserError(f"'{folder / CARD}' must say in `configs` which files are which split")
+        raise UserError(f"'{folder / CARD}' must list the files of each split in `configs`, got no `configs`")
     return card
 
 
 def _license(card: RepoCard, license: str | None) -> str:
-    """What is asked for comes before what the card says, where that says anything."""
+    """Choose the given licence, or else that of the card."""
     written = card.data.to_dict().get("license", "unknown")
     if license is None and written == "unknown":
         raise UserError(
-            "--license is needed: the images derive from photos and from a model's output; give the Hub's "
-            "identifier of a licence that theirs allow"
+            "--license must be given, since the images are derived from photos and from the output of a model; use "
+            "the Hub identifier of a licence that theirs permit"
         )
     return license or written
 
 
 def _configs(card: RepoCard, names: Mapping[str, int]) -> dict[str, list[str]]:
-    """The files of each configuration, the first the default."""
+    """Find the files of each configuration, the default one first."""
     configs: dict[str, list[str]] = {}
     for config in sorted(card.data.to_dict()["configs"], key=lambda config: not config.get("default")):
         paths = [entry["path"] for entry in config["data_files"]]
@@ -97,57 +107,67 @@ def _configs(card: RepoCard, names: Mapping[str, int]) -> dict[str, list[str]]:
 
 
 def _foreign(card: RepoCard, names: Mapping[str, int]) -> list[str]:
-    """Files that no configuration names."""
+    """Find files that no configuration names."""
     configs = _configs(card, names)
     if empty := [config for config, files in configs.items() if not files]:
-        raise UserError(f"PATH must be whole, but the configuration {empty[0]} has no file: prepare it again")
+        raise UserError(f"PATH must have files of configuration {empty[0]}, got none; prepare the dataset again")
     named = {name for files in configs.values() for name in files}
     return [name for name in names if name not in named]
 
 
 def _check_parts(names: Mapping[str, int]) -> None:
-    """Of `x-00000-of-00002.parquet` there must be two."""
+    """Raise an error if a shard is missing, e.g. one of two named `x-00000-of-00002.parquet`."""
     found: dict[tuple[str, int], set[int]] = defaultdict(set)
     for name in names:
         if match := _PART.fullmatch(name):
             found[match["stem"], int(match["count"])].add(int(match["number"]))
     for (stem, count), numbers in found.items():
         if missing := sorted(set(range(count)) - numbers):
-            raise UserError(f"PATH must be whole, but {stem}-{missing[0]:05d}-of-{count:05d}.parquet is missing")
+            raise UserError(
+                f"PATH must have all {count} shards of {stem}, but {stem}-{missing[0]:05d}-of-{count:05d}.parquet is "
+                "missing; prepare the dataset again"
+            )
 
 
 def _unnamed_images(folder: Path, shards: Iterable[str], paths: Sequence[str]) -> list[str]:
-    """The images that no row names; those that rows name must all be there."""
+    """Find images that no row names, after checking that all named images exist."""
     from datasets_script.pairs.named_images import named_files
 
     images = {path for path in paths if path.count("/") == _IMAGE_DEPTH}
     named = set[str]().union(*(named_files(folder / shard) for shard in shards))
     if missing := sorted(named - images):
-        raise UserError(f"PATH must be whole, but {missing[0]} is missing")
+        raise UserError(
+            f"PATH must have all images of its rows, but {missing[0]} is missing; prepare the dataset again"
+        )
     return sorted(images - named)
 
 
 def _check_run(folder: Path, rows: Mapping[str, int]) -> None:
-    path = folder / "run.json"
-    if not path.is_file():
-        raise UserError(f"PATH must be a dataset with its run.json or prepared.json, found neither in '{folder}'")
-    run = read_json(path)
-    if run.get("status") != "complete":
+    if not (folder / RUN_FILE).is_file():
+        raise UserError(f"PATH must be a dataset with {RUN_FILE} or prepared.json, got '{folder}' with neither")
+    run = RunRecord.read(folder)
+    if not run.is_complete:
         raise UserError(
-            f"PATH must be a complete run, this one is '{run.get('status')}': `artiagent status {folder}` tells how "
-            "far it is, and the command that began it continues it"
+            f"PATH must be a complete run, got one with status '{run.status}'; repeat the command that began it "
+            f"(`artiagent status {folder}` shows its progress)"
         )
-    count = -(-run["sources"]["count"] // run["settings"]["shard_size"])
+    count = -(-run.sources["count"] // run.settings["shard_size"])
     for shard in range(count):
         marker = folder / "shards" / f"{shard:05d}.json"
         if f"data/pairs-{shard:05d}.parquet" not in rows or not marker.is_file():
-            raise UserError(f"PATH must be a complete run, but shard {shard} of {count} is not finished")
-        if read_json(marker)["fingerprint"] != run["fingerprint"]:
-            raise UserError(f"PATH must be one run, but shard {shard} is of another: its fingerprint differs")
-    if len(rows) != count or sum(rows.values()) != run["pairs"]:
+            raise UserError(
+                f"PATH must be a complete run, got shard {shard} of {count} unfinished; repeat the command that began "
+                "the run"
+            )
+        if read_json(marker)["fingerprint"] != run.fingerprint:
+            raise UserError(
+                f"PATH must hold a single run, got another fingerprint in shard {shard}; remove the shards of other "
+                "runs"
+            )
+    if len(rows) != count or sum(rows.values()) != run.pairs:
         raise UserError(
-            f"PATH must be as its run left it: run.json says {run['pairs']} pairs in {count} shards, there are "
-            f"{sum(rows.values())} in {len(rows)}"
+            f"PATH must have {run.pairs} pairs in {count} shards according to {RUN_FILE}, got {sum(rows.values())} in "
+            f"{len(rows)}; restore the files that the run wrote"
         )
 
 
@@ -158,7 +178,7 @@ def _count_rows(path: Path) -> int:
     try:
         return pyarrow.parquet.read_metadata(path).num_rows
     except pyarrow.ArrowInvalid as error:
-        raise UserError(f"'{path}' is no whole Parquet file: {error}") from error
+        raise UserError(f"'{path}' must be a complete Parquet file, got an error: {error}") from error
 
 
 def _fingerprint(folder: Path, names: Sequence[str]) -> str:
@@ -170,7 +190,7 @@ def _fingerprint(folder: Path, names: Sequence[str]) -> str:
 
 
 def _without_traces(file: SentFile) -> bytes | None:
-    """A rejection's traceback tells the paths of the machine it happened on, and nothing of the dataset."""
+    """Remove the tracebacks of rejections, which hold local paths and say nothing about the dataset."""
     if file.path != "rejected.jsonl":
         return None
     records: list[dict[str, Any]] = [json.loads(line) for line in file.read().decode().split("\n") if line]
@@ -182,7 +202,7 @@ def _without_traces(file: SentFile) -> bytes | None:
 KIND = Kind(
     name="dataset",
     repo_type="dataset",
-    help="a dataset, a folder of `artiagent synthesize` or `artiagent prepare --out`",
+    help="a dataset written by `artiagent synthesize` or `artiagent prepare --out`",
     path_help="folder of the dataset",
     examples=('dataset out me/pairs --license cc-by-4.0            then: load_dataset("me/pairs")',),
     allowed=(

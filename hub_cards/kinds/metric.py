@@ -1,4 +1,4 @@
-"""The folder of a metric, as what is pushed: its module, and beside it the functions that compute it."""
+"""Push a metric as a Space: its module, and beside it the functions that compute it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..payload import CARD, Kind, Payload, SentFile, divide, given_folder, repla
 
 
 _PACKAGE = Path(evaluate_metrics.__file__).parent
-# `evaluate` copies the files beside a module that the module itself imports, and no folder and nothing they import.
+# `evaluate` copies only files that the module itself imports: no folders, and nothing that those files import.
 _PREFIX = "functional_"
 _FROM_PACKAGE = re.compile(r"^( *from )evaluate_metrics\.functional\.(\w+ import .*?)(?:  # From: .*)?$", re.MULTILINE)
 _FROM_SIBLING = re.compile(r"^( *from \.)(\w+) import ", re.MULTILINE)
@@ -25,21 +25,20 @@ _FROM_COPY = re.compile(rf"^from \.{_PREFIX}(\w+) import .*\n", re.MULTILINE)
 
 def metric_payload(folder: Path, repo_id: str) -> Payload:
     """
-    Collect the Space of a metric, for `evaluate.load(repo_id)` where only the packages of its `requirements.txt` are
-    installed.
+    Collect the files of a metric's Space, for `evaluate.load(repo_id)` with only its `requirements.txt` installed.
 
     The modules of `evaluate_metrics.functional` that the metric needs are sent beside it as `functional_*.py`, and the
-    page of the Space as `space.py`; imports and examples are rewritten to match.
+    page of the Space as `space.py`. Imports and examples are rewritten to match.
 
     Args:
-        folder (`Path`): The metric's folder.
-        repo_id (`str`): Where it goes; must end in the name of the metric's module.
+        folder (`Path`): Folder of the metric.
+        repo_id (`str`): Space of the metric, `owner/name`; the name must be that of the metric's module.
 
     Returns:
-        `Payload`: All files, and what was left out.
+        `Payload`: The files.
 
     Raises:
-        UserError: the folder is no metric's, or the repository has another name than its module.
+        UserError: The folder is not that of a metric, or the Space has another name than its module.
     """
     from ..cards import space_card
 
@@ -49,24 +48,27 @@ def metric_payload(folder: Path, repo_id: str) -> Payload:
     module = f"{name}.py"
     if not {module, "app.py", "requirements.txt"} <= names or not (folder / CARD).is_file():
         raise UserError(
-            f"PATH must be a metric's name or folder, which has {module}, app.py, requirements.txt and {CARD}, got "
+            f"PATH must be a metric's name, or a folder with {module}, app.py, requirements.txt and {CARD}, got "
             f"'{folder}'"
         )
     if repo_name != name:
         raise UserError(
-            f"REPO must end in /{name}, since evaluate.load looks for a module of the Space's name, got '{repo_id}'"
+            f"REPO must end in /{name}, got '{repo_id}'; evaluate.load looks for a module with the name of the Space"
         )
     card = parse_card((folder / CARD).read_text(encoding="utf-8"), "space")
     metadata = card.data.to_dict()
     missing = [key for key in ("title", "sdk", "sdk_version", "app_file") if key not in metadata]
     if missing or metadata["app_file"] not in names:
-        raise UserError(f"'{folder / CARD}' must name title, sdk, sdk_version and an app_file that is there")
+        raise UserError(
+            f"'{folder / CARD}' must have title, sdk, sdk_version and an existing app_file in its metadata, got "
+            f"{', '.join(metadata) or 'no metadata'}"
+        )
     text = space_card(repo_id, _on_the_hub(card.text, name, repo_id), metadata)
     return Payload.of(KIND, repo_id, folder, list(_standing_alone(files, name, repo_id)), text, left_out)
 
 
 def _standing_alone(files: list[SentFile], name: str, repo_id: str) -> Iterator[SentFile]:
-    """The files of a metric that import nothing of this package, and the modules of it that they need."""
+    """Yield the files of a metric without imports of this package, and the modules that they need instead."""
     module = next(file for file in files if file.path == f"{name}.py")
     needed = _needed(module.read().decode())
 
@@ -87,7 +89,7 @@ def _standing_alone(files: list[SentFile], name: str, repo_id: str) -> Iterator[
 
 
 def _needed(module: str) -> list[str]:
-    """The modules of `evaluate_metrics.functional` that a metric's module imports, and those that they import."""
+    """List the modules of `evaluate_metrics.functional` that a metric's module imports, directly or indirectly."""
     found: set[str] = set()
     waiting = [match.split()[0] for _, match in _FROM_PACKAGE.findall(module)]
     while waiting:
@@ -99,24 +101,24 @@ def _needed(module: str) -> list[str]:
 
 
 def _with_all(text: str, needed: list[str]) -> str:
-    """A metric's module that names every module it needs, since `evaluate` copies no others."""
+    """Make a metric's module import every module it needs, since `evaluate` copies no others."""
     imports = list(_FROM_COPY.finditer(text))
     if not imports:
         return text
     named, end = {found[1] for found in imports}, imports[-1].end()
     others = [f"from .{_PREFIX}{name} import __name__ as _{name}\n" for name in needed if name not in named]
-    note = "# Named for `evaluate`, which copies only what this module imports itself.\n" if others else ""
+    note = "# Imported for `evaluate`, which copies only files that this module imports itself.\n" if others else ""
     return text[:end] + note + "".join(others) + text[end:]
 
 
 def _on_the_hub(text: str, name: str, repo_id: str) -> str:
-    """A card or a module with examples that load the metric from its Space."""
+    """Rewrite the examples of a card or a module to load the metric from its Space."""
     text = re.sub(r"^ *>>> from evaluate_metrics import metric_path\n", "", text, flags=re.MULTILINE)
     return text.replace(f'metric_path("{name}")', f'"{repo_id}"')
 
 
 def metric_folder(path: str | None) -> Path:
-    """Return the folder of a metric that PATH names, or that PATH is."""
+    """Return the folder of the metric that PATH names, or PATH itself if it is a folder."""
     return Path(metric_path(path)) if path in METRICS else given_folder(path)
 
 
@@ -124,7 +126,7 @@ KIND = Kind(
     name="metric",
     repo_type="space",
     help=f"a metric as a Space: {', '.join(METRICS)}",
-    path_help="name of the metric, or its folder",
+    path_help="name or folder of the metric",
     examples=('metric miou me/miou                                 then: evaluate.load("me/miou")',),
     allowed=("*.py", "requirements.txt"),
     build=metric_payload,

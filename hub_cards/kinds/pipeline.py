@@ -1,4 +1,4 @@
-"""Push the pipeline's code."""
+"""Push the code of the pipeline."""
 
 from __future__ import annotations
 
@@ -20,24 +20,33 @@ _SIBLING = re.compile(r"^from \.(\w+) import", re.MULTILINE)
 def installed_pipeline() -> Path:
     """Return the folder of the installed pipeline."""
     spec = find_spec("diffusers_artifact")
-    assert spec is not None and spec.origin is not None  # one package with this one
+    assert spec is not None and spec.origin is not None  # part of the same distribution
     return Path(spec.origin).parent
 
 
 def pipeline_payload(folder: Path, repo_id: str) -> Payload:
     """
-    Collect what `custom_pipeline=` needs: `pipeline.py`, what it imports beside it and, where there is one, the same
-    for the block of Modular Diffusers.
+    Collect the files that `custom_pipeline=` needs.
+
+    These are `pipeline.py`, the Modular Diffusers block if there is one, and the modules that they import from the
+    folder.
+
+    Args:
+        folder (`Path`): Folder of the pipeline.
+        repo_id (`str`): Repository of the pipeline, `owner/name`.
+
+    Returns:
+        `Payload`: The files.
 
     Raises:
-        UserError: there is no pipeline, or one of its modules is missing.
+        UserError: The folder has no `pipeline.py`, or an imported module is missing.
     """
     from ..cards import pipeline_card
 
     allowed, left_out = divide(KIND, folder)
     by_name = {file.path: file for file in allowed}
     if _PIPELINE not in by_name:
-        raise UserError(f"PATH must be a folder with {_PIPELINE}, found none in '{folder}'")
+        raise UserError(f"PATH must be a folder with {_PIPELINE}, got '{folder}' without it")
     has_block = all(name in by_name for name in _BLOCK)
     names = _with_siblings([_PIPELINE, *(_BLOCK if has_block else ())], by_name)
     modules = [(f"`{name}`", _first_line(by_name[name])) for name in sorted(names) if name.endswith(".py")]
@@ -51,7 +60,7 @@ def _with_siblings(names: list[str], by_name: dict[str, SentFile]) -> set[str]:
     while names:
         name = names.pop()
         if name not in by_name:
-            raise UserError(f"PATH must hold all that {_PIPELINE} imports, found no {name}")
+            raise UserError(f"PATH must hold all modules that {_PIPELINE} imports, got no {name}")
         if name not in needed:
             needed.add(name)
             names += [f"{sibling}.py" for sibling in _SIBLING.findall(by_name[name].read().decode())]
@@ -64,14 +73,14 @@ def _first_line(file: SentFile) -> str:
 
 
 def pipeline_folder(path: str | None) -> Path:
-    """Return the folder that PATH is, or that of the installed pipeline."""
+    """Return PATH as a folder, or the folder of the installed pipeline if PATH is not given."""
     return installed_pipeline() if path is None else Path(path)
 
 
 KIND = Kind(
     name="pipeline",
     repo_type="model",
-    help="the pipeline's code, for custom_pipeline=",
+    help="the code of the pipeline, for custom_pipeline=",
     path_help="folder of the pipeline (default: the installed one)",
     examples=('pipeline me/artifact-injection                      then: custom_pipeline="me/artifact-injection"',),
     allowed=("*.py", "modular_config.json"),

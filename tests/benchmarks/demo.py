@@ -65,10 +65,10 @@ def main() -> None:
     closer = [a.scores["closer_to_reference"] for a in artifacts if a.type == "duplication"]
     closer += [r["scores"]["closer_to_reference"] for r in rejected if "closer_to_reference" in r["scores"]]
     figures = {
-        "pairs": run["pairs"],
-        "pairs_per_minute": 60 * run["pairs"] / run["seconds"],
-        "nfe_per_pair": run["num_function_evaluations"] / run["pairs"],
-        "overhead": run["seconds"] / (run["num_function_evaluations"] * bare),
+        "pairs": run.pairs,
+        "pairs_per_minute": 60 * run.pairs / run.seconds,
+        "nfe_per_pair": run.counters["num_function_evaluations"] / run.pairs,
+        "overhead": run.seconds / (run.counters["num_function_evaluations"] * bare),
         "bare_forward_ms": 1000 * bare,
         "psnr_outside_median": statistics.median(pair.artifacts[0].scores["psnr_outside"] for pair in pairs),
         "inside_outside_ratio_median": statistics.median(
@@ -77,8 +77,8 @@ def main() -> None:
             for pair in pairs
         ),
         "add_closer_share": statistics.mean(closer),
-        "accepted": run["accepted"],
-        "made": run["made"],
+        "accepted": run.accepted,
+        "made": run.made,
     }
     print(json.dumps(figures, indent=1))
     if args.json:

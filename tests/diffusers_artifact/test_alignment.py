@@ -1,4 +1,4 @@
-"""Weights are moved to even addresses, and nothing else about them changes."""
+"""Weights are moved to aligned addresses, and nothing else about them changes."""
 
 from __future__ import annotations
 

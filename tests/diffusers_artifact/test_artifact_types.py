@@ -1,4 +1,4 @@
-"""Every type of artifact has its words and colour, and every tool makes one of them."""
+"""Every artifact type has its words and colour, and every tool makes one type."""
 
 from __future__ import annotations
 

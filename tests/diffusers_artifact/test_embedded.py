@@ -1,4 +1,4 @@
-"""The embedded default model: its autoencoder, its layout, and that it inverts photos faithfully."""
+"""The embedded model: its autoencoder, its folder layout, and faithful inversion."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_autoencoder_has_the_interface_of_autoencoder_kl(pipe, photo):
         assert torch.equal(pipe.vae.encode(2 * photo - 1, return_dict=False)[0].mode(), latents)
 
 
-def test_autoencoder_reconstructs_an_unseen_photograph(pipe, photo):
+def test_autoencoder_reconstructs_an_unseen_photo(pipe, photo):
     assert psnr(round_trip(pipe, photo), photo) > 29  # a finely textured one; the mean over photos is in the card
 
 
@@ -114,13 +114,13 @@ def test_a_fresh_autoencoder_inverts_its_own_principal_components():
 
 def test_a_held_background_changes_less_outside_and_as_much_inside(pipe, photo):
     """An eye of the astronaut's, copied onto her cheek, at the settings of the embedded preset."""
-    flaw = PatchMapping((56, 57, 72, 73), (39, 40, 55, 56), (16, 16))
-    inside = torch.from_numpy(flaw.target_patches()).repeat_interleave(16, 0).repeat_interleave(16, 1)
+    artifact = PatchMapping((56, 57, 72, 73), (39, 40, 55, 56), (16, 16))
+    inside = torch.from_numpy(artifact.target_patches()).repeat_interleave(16, 0).repeat_interleave(16, 1)
 
     def change(hold: bool) -> tuple[float, float]:
         output = pipe(
             photo,
-            flaw,
+            artifact,
             num_inference_steps=4,
             value_steps=4,
             value_blocks=range(8),

@@ -74,7 +74,7 @@ def test_without_injection_attention_is_the_stock_one_bit_for_bit(family, fused)
 
 @pytest.mark.parametrize("what", ["positions", "values"])
 def test_injection_equals_hooks_on_the_stock_model(family, what):
-    """The flawed row alone, as if every token were where its reference is, or had the value of it in the other row."""
+    """The artifact row alone, with every token at its reference's position, or with its value from the other row."""
     source = torch.arange(GRID[0] * GRID[1])
     source[list(FLAW.targets)] = torch.tensor(FLAW.references)
     transformer, plain = family.transformer, velocity(family)

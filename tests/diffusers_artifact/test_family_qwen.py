@@ -68,7 +68,7 @@ def test_without_injection_attention_is_the_stock_one_bit_for_bit(family, texts)
 @pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS)
 @pytest.mark.parametrize("what", ["positions", "values"])
 def test_injection_equals_hooks_on_the_stock_model(family, what, texts):
-    """The flawed row alone, as if every token were where its reference is, or had the value of it in the other row."""
+    """The artifact row alone, with every token at its reference's position, or with its value from the other row."""
     source = torch.arange(GRID[0] * GRID[1])
     source[list(FLAW.targets)] = torch.tensor(FLAW.references)
     transformer, plain = family.transformer, velocity(family, noise(2), texts)
@@ -149,10 +149,10 @@ def test_denoising_equals_the_stock_pipeline(settings, scale):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"guidance_embeds": True}, "`transformer` must not have `guidance_embeds=True`"),
-        ({"use_additional_t_cond": True}, "`transformer` must not have `use_additional_t_cond=True`"),
-        ({"use_layer3d_rope": True}, "`transformer` must not have `use_layer3d_rope=True`"),
-        ({"in_channels": 128}, "`transformer` must take noisy latents alone, which have 64 channels, got 128"),
+        ({"guidance_embeds": True}, "`transformer` must have `guidance_embeds=False`, got True"),
+        ({"use_additional_t_cond": True}, "`transformer` must have `use_additional_t_cond=False`, got True"),
+        ({"use_layer3d_rope": True}, "`transformer` must have `use_layer3d_rope=False`, got True"),
+        ({"in_channels": 128}, "`transformer` must take only noisy latents, which have 64 channels, got 128"),
     ],
 )
 def test_other_checkpoints_are_refused_with_the_setting(settings, message):

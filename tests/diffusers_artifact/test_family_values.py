@@ -1,4 +1,4 @@
-"""Values on FLUX and SD3, against hooks on the stock model's projections, which know nothing of our processors."""
+"""Value injection on FLUX and SD3, compared with hooks on the stock model's projections."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..helpers.tiny_pipelines import tiny_flux, tiny_sd3
 
 
 GRID = (4, 4)
-FLAW = PatchMapping(targets=(0, 1, 5), references=(10, 11, 10), grid=GRID)
+ARTIFACT = PatchMapping(targets=(0, 1, 5), references=(10, 11, 10), grid=GRID)
 
 
 @contextmanager
 def hooked(family: TransformerFamily) -> Iterator[int]:
-    """Gives row 1 the values of row 0, at the targets those of their references, in every `to_v`; counts them."""
+    """Give row 1 the values of row 0, targets those of their references, in every `to_v`; yield the hooks' number."""
     given_by = torch.arange(16)
-    given_by[list(FLAW.targets)] = torch.tensor(FLAW.references)
+    given_by[list(ARTIFACT.targets)] = torch.tensor(ARTIFACT.references)
 
     def replace(module: torch.nn.Module, inputs: tuple, value: torch.Tensor) -> torch.Tensor:
         start = value.shape[1] - 16  # FLUX's single-stream blocks have the text before the image
@@ -50,7 +50,7 @@ def test_values_are_injected_in_every_attention(build, attentions):
         expected = family.velocity(tokens, *arguments)
     assert count == attentions  # SD3.5's second attentions are among them
     blocks = range(family.num_blocks)
-    state = InjectionState([PatchMapping.empty(GRID), FLAW], [0, 0], 2, blocks, blocks, position_steps=0)
+    state = InjectionState([PatchMapping.empty(GRID), ARTIFACT], [0, 0], 2, blocks, blocks, position_steps=0)
     with family.injecting(state):
         state.begin_denoising(0, "cond")
         injected = family.velocity(tokens, *arguments)

@@ -1,4 +1,4 @@
-"""What is injected where: the state shared by the processors, and the cache of the inversion's values."""
+"""The state that attention processors share, and the cache of the inversion's values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffusers_artifact.injection import InjectionState, default_position_blocks
 
 GRID = (2, 3)
 EMPTY = PatchMapping.empty(GRID)
-FLAW = PatchMapping(targets=(1, 2), references=(4, 4), grid=GRID, types=("duplication", "omission"))
+ARTIFACT = PatchMapping(targets=(1, 2), references=(4, 4), grid=GRID, types=("duplication", "omission"))
 
 
 def values(rows: int, offset: float = 0.0) -> torch.Tensor:
@@ -25,8 +25,8 @@ def injected(state: InjectionState, rows: int, block: int = 0) -> torch.Tensor:
     return state.inject(block, "attn", values(rows), values(rows))[1][..., 0, 0]
 
 
-def test_flawed_rows_take_the_values_of_their_reconstruction():
-    state = InjectionState([EMPTY, EMPTY, FLAW, FLAW], [0, 1, 0, 1], 10, (), (0,))
+def test_rows_with_artifacts_take_the_values_of_their_reconstruction():
+    state = InjectionState([EMPTY, EMPTY, ARTIFACT, ARTIFACT], [0, 1, 0, 1], 10, (), (0,))
     state.begin_denoising(0, "cond")
     assert injected(state, 4).tolist() == [
         [0, 1, 2, 3, 4, 5],
@@ -37,7 +37,7 @@ def test_flawed_rows_take_the_values_of_their_reconstruction():
 
 
 def test_a_held_background_takes_the_queries_of_its_reconstruction():
-    state = InjectionState([EMPTY, EMPTY, FLAW], [0, 1, 1], 10, (), (0,), hold_background=True)
+    state = InjectionState([EMPTY, EMPTY, ARTIFACT], [0, 1, 1], 10, (), (0,), hold_background=True)
     state.begin_denoising(0, "cond")
     query, _ = state.inject(0, "attn", values(3), values(3))
     assert query[..., 0, 0].tolist() == [[0, 1, 2, 3, 4, 5], [10, 11, 12, 13, 14, 15], [10, 21, 22, 13, 14, 15]]
@@ -48,7 +48,7 @@ def test_text_before_the_image_is_left_alone(value_source):
     """The same sequence with and without two tokens of text, of the row's own."""
     both = []
     for text_length in (0, 2):
-        state = InjectionState([EMPTY, FLAW], [0, 0], 10, (), (0,), value_source=value_source)
+        state = InjectionState([EMPTY, ARTIFACT], [0, 0], 10, (), (0,), value_source=value_source)
         text = torch.full((2, text_length, 2, 4), 99.0)
         if value_source == "inversion":
             state.begin_inversion(0, "cond", updates=True)
@@ -62,13 +62,13 @@ def test_text_before_the_image_is_left_alone(value_source):
 
 
 def test_values_are_left_alone_after_their_steps():
-    state = InjectionState([EMPTY, FLAW], [0, 0], 10, (), (0,))
+    state = InjectionState([EMPTY, ARTIFACT], [0, 0], 10, (), (0,))
     state.begin_denoising(6, "cond")
     assert torch.equal(injected(state, 2), values(2)[..., 0, 0])
 
 
 def test_both_branches_and_both_attentions_of_a_block_have_values_of_their_own():
-    state = InjectionState([FLAW], [0], 10, (), (0,), value_source="inversion")
+    state = InjectionState([ARTIFACT], [0], 10, (), (0,), value_source="inversion")
     offsets = {("cond", "attn"): 0.1, ("uncond", "attn"): 0.2, ("cond", "attn2"): 0.3, ("uncond", "attn2"): 0.4}
     for (branch, name), offset in offsets.items():
         state.begin_inversion(0, branch, updates=True)
@@ -80,14 +80,14 @@ def test_both_branches_and_both_attentions_of_a_block_have_values_of_their_own()
 
 
 def test_values_are_injected_in_the_branch_of_the_negative_prompt_too():
-    state = InjectionState([EMPTY, FLAW], [0, 0], 10, (), (0,))
+    state = InjectionState([EMPTY, ARTIFACT], [0, 0], 10, (), (0,))
     state.begin_denoising(0, "uncond")
     assert injected(state, 2)[1].tolist() == [0, 4, 4, 3, 4, 5]
 
 
 def test_positions_end_by_artifact_type():
     """Of 25 steps, 20 for duplications and 24 for omissions (ArtiAgent §4.2.2)."""
-    state = InjectionState([EMPTY, FLAW], [0, 0], 25, (0,), ())
+    state = InjectionState([EMPTY, ARTIFACT], [0, 0], 25, (0,), ())
     moved = []
     for step in range(25):
         state.begin_denoising(step, "cond")
@@ -98,7 +98,7 @@ def test_positions_end_by_artifact_type():
 
 
 def test_rotation_turns_targets_by_their_reference():
-    state = InjectionState([EMPTY, FLAW], [0, 0], 25, (0,), ())
+    state = InjectionState([EMPTY, ARTIFACT], [0, 0], 25, (0,), ())
     table = torch.arange(8.0)  # two tokens of text, then six of the image
 
     def turn(states: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
@@ -115,8 +115,8 @@ def test_rotation_turns_targets_by_their_reference():
 
 
 def test_the_cache_keeps_only_what_is_read():
-    """Of 10 steps the first 6, and of the tokens those that the flawed row takes: of row 0 all but 1 and 2."""
-    state = InjectionState([EMPTY, EMPTY, FLAW], [0, 1, 0], 10, (), (1,), value_source="inversion")
+    """Of 10 steps the first 6, and of the tokens those that the artifact row takes: of row 0 all but 1 and 2."""
+    state = InjectionState([EMPTY, EMPTY, ARTIFACT], [0, 1, 0], 10, (), (1,), value_source="inversion")
     for step in reversed(range(10)):
         state.begin_inversion(step, "cond", updates=True)
         state.inject(1, "attn", values(2), values(2, offset=0.01 * step))
@@ -134,7 +134,7 @@ def test_cached_values_are_those_of_the_same_interval(solver, cache_device):
     inversion.set_timesteps(5, inverse=True)
     denoising.set_timesteps(5)
     state = InjectionState(
-        [FLAW], [0], 5, (), (0,), value_steps=5, value_source="inversion", cache_device=cache_device
+        [ARTIFACT], [0], 5, (), (0,), value_steps=5, value_source="inversion", cache_device=cache_device
     )
 
     def evaluation(scheduler, index):
@@ -161,7 +161,7 @@ def test_cached_values_are_those_of_the_same_interval(solver, cache_device):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="values leave the model's device only where there is one")
 def test_values_wait_in_host_memory():
     state = InjectionState(
-        [FLAW], [0], 3, (), (0, 1), value_steps=3, value_source="inversion", cache_device="cpu", device="cuda"
+        [ARTIFACT], [0], 3, (), (0, 1), value_steps=3, value_source="inversion", cache_device="cpu", device="cuda"
     )
     for step in reversed(range(3)):
         state.begin_inversion(step, "cond", updates=True)

@@ -1,6 +1,6 @@
 """
-The ways to load the pipeline: installed, from its folder, from a Hub repository; each in a process of its own, in
-which it is also saved and loaded again.
+Ways to load the pipeline: from the installed package, its folder or a Hub repository. Each runs in its own process and
+also saves and reloads the pipeline.
 """
 
 import json
@@ -37,7 +37,7 @@ def load(model):
     return ArtifactInjectionPipeline.from_pretrained(model)
 """
 
-# An editable install would make the package importable from anywhere; here it must not be.
+# Hides the package, which an editable install makes importable from anywhere.
 NOT_INSTALLED = """
 import sys
 
@@ -92,7 +92,7 @@ print("REPORT" + json.dumps(report))
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of a tiny checkpoint of each family, as their stock pipelines save them."""
+    """Save a tiny checkpoint of each family with its stock pipeline, and return the folders."""
     folders = {}
     for family, build in MODELS.items():
         folders[family] = str(tmp_path_factory.mktemp(family))
@@ -102,7 +102,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package's folder without its weights, somewhere Python does not look."""
+    """Copy the package's folder, without the weights, to a place outside Python's path."""
     folder = tmp_path_factory.mktemp("download") / "diffusers_artifact"
     ignored = shutil.ignore_patterns("embedded", "__pycache__")
     return Path(shutil.copytree(ROOT / "diffusers_artifact", folder, ignore=ignored))
@@ -110,12 +110,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    """What the installed package makes of the tiny checkpoints."""
+    """Run the installed package on the tiny checkpoints."""
     return run(INSTALLED + CALL, models, tmp_path_factory.mktemp("installed"), {"PYTHONPATH": str(ROOT)})
 
 
 def run(program: str, models: dict[str, str], home: Path, variables: dict[str, str]) -> dict[str, dict]:
-    """The report of `program`, run in `home` with all caches there."""
+    """Run `program` with `home` as working and cache folder, and return its report."""
     process = subprocess.run(
         [sys.executable, "-P", "-c", program, json.dumps(models)],
         cwd=home,
@@ -128,7 +128,7 @@ def run(program: str, models: dict[str, str], home: Path, variables: dict[str, s
 
 
 @pytest.mark.parametrize("family", MODELS)
-def test_installed_package_makes_a_clean_and_a_flawed_image(installed: dict[str, dict], family: str) -> None:
+def test_installed_package_makes_a_clean_and_an_artifact_image(installed: dict[str, dict], family: str) -> None:
     report = installed[family]
     assert report["module"] == "diffusers_artifact.pipeline"
     assert report["sizes"] == [[64, 64], [64, 64]]

@@ -1,4 +1,4 @@
-"""The patch mapping: what it refuses, and the artifacts of one image together."""
+"""The patch mapping: refused arguments, and the union of several artifacts."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,21 @@ GRID = (2, 3)
     ("arguments", "message"),
     [
         ({"targets": (0, 1), "references": (2,)}, "equally long, got 2 and 1"),
-        ({"targets": (6,), "references": (0,)}, "`targets` must lie on the 2x3 grid, 0 to 5, got 6"),
-        ({"targets": (0,), "references": (-1,)}, "`references` must lie on the 2x3 grid, 0 to 5, got -1"),
+        ({"targets": (6,), "references": (0,)}, "`targets` must be token indices from 0 to 5 on the 2x3 grid, got 6"),
+        (
+            {"targets": (0,), "references": (-1,)},
+            "`references` must be token indices from 0 to 5 on the 2x3 grid, got -1",
+        ),
         ({"targets": (1, 4, 1), "references": (0, 2, 3)}, r"`targets` must be unique, got \[1\] more than once"),
         ({"targets": (1,), "references": (0,), "grid": (0, 3)}, r"`grid` must be two positive numbers, got \(0, 3\)"),
-        ({"targets": (1,), "references": (0,), "types": ("omission",) * 2}, "as long as `targets`, got 2 for 1"),
-        ({"targets": (1,), "references": (0,), "types": ("blur",)}, "`types` must be among .*, got 'blur'"),
+        (
+            {"targets": (1,), "references": (0,), "types": ("omission",) * 2},
+            "as long as `targets`, got 2 types for 1 targets",
+        ),
+        (
+            {"targets": (1,), "references": (0,), "types": ("blur",)},
+            "`types` must be among duplication, .*, fusion, got 'blur'",
+        ),
     ],
 )
 def test_illegal_mappings_are_refused_by_name(arguments, message):
@@ -62,9 +71,12 @@ def test_union_keeps_the_pairs_and_types_of_every_mapping():
     ("mappings", "message"),
     [
         ([], "at least one mapping, got none"),
-        ([PatchMapping.empty(GRID), PatchMapping.empty((3, 2))], r"share a grid, got \[\(2, 3\), \(3, 2\)\]"),
+        ([PatchMapping.empty(GRID), PatchMapping.empty((3, 2))], r"share one grid, got \[\(2, 3\), \(3, 2\)\]"),
         ([PatchMapping((0,), (1,), GRID), PatchMapping((0,), (2,), GRID)], r"unique, got \[0\] more than once"),
-        ([PatchMapping((0,), (1,), GRID), PatchMapping((3,), (2,), GRID, ("fusion",))], "`types`.*got 1 for 2"),
+        (
+            [PatchMapping((0,), (1,), GRID), PatchMapping((3,), (2,), GRID, ("fusion",))],
+            "`types`.*got 1 types for 2 targets",
+        ),
     ],
 )
 def test_mappings_that_do_not_fit_together_are_refused(mappings, message):

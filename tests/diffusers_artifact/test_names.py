@@ -1,4 +1,4 @@
-"""The package's names: loaded when they are used, found by diffusers, listed without torch."""
+"""The package's public names: loaded on first use, found by diffusers, listed without torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIGHT = ["mapping", "choices", "presets", "tools", "tools.geometry"]
 
 
 def run(program: str) -> object:
-    """What `program` prints, as JSON, in a process of its own."""
+    """Run `program` in a process of its own, and return the JSON that it prints."""
     process = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout)
@@ -46,7 +46,7 @@ def test_every_public_name_is_there():
 
 @pytest.mark.parametrize("first, second", [("diffusers_artifact", "diffusers"), ("diffusers", "diffusers_artifact")])
 def test_diffusers_finds_the_pipeline_by_its_name_whichever_is_imported_first(first, second):
-    # Looking diffusers up, as other libraries do to see whether it is installed, is not importing it.
+    # Other libraries call `find_spec` to see whether diffusers is installed, which must not count as importing it.
     program = f"""
 import importlib.util, json, sys
 import {first}
@@ -66,13 +66,13 @@ def test_solvers_are_listed_where_they_are_named():
 
 
 def siblings(module: str) -> set[str]:
-    """The modules beside `module` that its file names, as diffusers reads them."""
+    """Return the sibling modules that `module` imports, as diffusers finds them."""
     return set(get_relative_imports(PACKAGE / f"{module}.py"))
 
 
 @pytest.mark.parametrize("entry", ["pipeline", "modular_blocks"])
 def test_a_file_that_is_loaded_alone_names_every_module_it_needs(entry):
-    """diffusers copies, of a local folder, only what the loaded file itself imports."""
+    """From a local folder, diffusers copies only modules that the loaded file itself imports."""
     needed: set[str] = siblings(entry)
     seen: set[str] = set()
     while missing := needed - seen:

@@ -1,4 +1,4 @@
-"""What the presets put in place of the pipeline's defaults."""
+"""The arguments that presets set in place of the pipeline's defaults."""
 
 from __future__ import annotations
 

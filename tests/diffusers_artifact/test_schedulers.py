@@ -40,33 +40,33 @@ def velocity(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
 
 
 def follow(scheduler: FlowMatchSolverScheduler, x: torch.Tensor) -> torch.Tensor:
-    """What a stock pipeline's loop does."""
+    """Do what a stock pipeline's loop does."""
     for t in scheduler.timesteps:
         x = scheduler.step(velocity(x, (t.double() / 1000).to(x.dtype)), t, x, return_dict=False)[0]
     return x
 
 
-def walk(name: str, steps: int, x: torch.Tensor, inverse: bool, **config) -> torch.Tensor:
+def run_loop(name: str, steps: int, x: torch.Tensor, inverse: bool, **config) -> torch.Tensor:
     scheduler = SOLVERS[name](**config)
     scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), inverse=inverse)
     return follow(scheduler, x)
 
 
 def order(errors: list[float]) -> float:
-    """Of convergence, from errors whose number of steps doubles; the last two are the nearest to the limit."""
+    """Return the order of convergence from errors at doubling numbers of steps, by the last two."""
     return math.log2(errors[-2] / errors[-1])
 
 
 @pytest.fixture(scope="module")
 def exact() -> dict[bool, torch.Tensor]:
-    """Ends of both walks; the midpoint rule at 2048 steps is within 1e-6 of them."""
-    return {inverse: walk("midpoint", 2048, START, inverse) for inverse in (False, True)}
+    """Ends of both loops; the midpoint rule at 2048 steps is within 1e-6 of them."""
+    return {inverse: run_loop("midpoint", 2048, START, inverse) for inverse in (False, True)}
 
 
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("name, expected", [("euler", 1), ("midpoint", 2), ("fireflow", 2), ("uni_inv", 1)])
-def test_order_of_one_walk(name, expected, inverse, exact):
-    errors = [(walk(name, steps, START, inverse) - exact[inverse]).norm().item() for steps in (16, 32, 64)]
+def test_order_of_one_loop(name, expected, inverse, exact):
+    errors = [(run_loop(name, steps, START, inverse) - exact[inverse]).norm().item() for steps in (16, 32, 64)]
     assert order(errors) == pytest.approx(expected, abs=0.1)
 
 
@@ -83,7 +83,8 @@ def test_order_of_one_walk(name, expected, inverse, exact):
 )
 def test_order_there_and_back(invert, denoise, expected):
     errors = [
-        (walk(denoise, steps, walk(invert, steps, START, True), False) - START).norm().item() for steps in (16, 32, 64)
+        (run_loop(denoise, steps, run_loop(invert, steps, START, True), False) - START).norm().item()
+        for steps in (16, 32, 64)
     ]
     assert order(errors) == pytest.approx(expected, abs=0.1)
 
@@ -159,7 +160,7 @@ def test_number_of_function_evaluations(name, inverse, expected, steps):
         ({"use_karras_sigmas": True}, {"num_inference_steps": 6}),
     ],
 )
-def test_both_directions_walk_the_stock_grid(name, config, arguments):
+def test_both_directions_use_the_stock_grid(name, config, arguments):
     stock, scheduler = FlowMatchEulerDiscreteScheduler(**config), SOLVERS[name](**config)
     stock.set_timesteps(**arguments)
     grid = stock.sigmas.tolist()
@@ -250,8 +251,8 @@ def test_edits_between_evaluations_move_the_solution(name):
 
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_walk_may_begin_at_any_evaluation(name, inverse):
-    """With a constant velocity the end is exact wherever the walk begins."""
+def test_a_loop_may_begin_at_any_evaluation(name, inverse):
+    """With a constant velocity the end is exact wherever the loop begins."""
     scheduler = SOLVERS[name](shift=3.0)
     scheduler.set_timesteps(4, inverse=inverse)
     for begin in range(len(scheduler.timesteps)):
@@ -272,7 +273,7 @@ def test_scale_noise_gives_the_sample_at_each_evaluation(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_set_timesteps_forgets_an_unfinished_walk(name):
+def test_set_timesteps_forgets_an_unfinished_loop(name):
     scheduler = SOLVERS[name]()
     scheduler.set_timesteps(4, inverse=True)
     first = follow(scheduler, START)
@@ -286,14 +287,14 @@ def test_errors_name_what_is_wrong():
     scheduler = FireFlowSolverScheduler()
     with pytest.raises(ValueError, match="`set_timesteps` must be called before"):
         scheduler.step(START, 1000.0, START)
-    with pytest.raises(ValueError, match="`num_inference_steps` or `sigmas`"):
+    with pytest.raises(ValueError, match="`num_inference_steps` or `sigmas` must be given, got neither"):
         scheduler.set_timesteps()
     scheduler.set_timesteps(3)
     for timestep in (0, torch.tensor(0)):
-        with pytest.raises(ValueError, match="integer 0"):
+        with pytest.raises(ValueError, match="`timestep` must be an entry of `timesteps`, got the integer 0"):
             scheduler.step(START, timestep, START)
     follow(scheduler, START)
-    with pytest.raises(ValueError, match="at most 4 times"):
+    with pytest.raises(ValueError, match="`step` must be called at most 4 times"):
         scheduler.step(START, scheduler.timesteps[-1], START)
     with pytest.raises(ValueError, match="`stochastic_sampling` must be False for FireFlowSolverScheduler"):
         FireFlowSolverScheduler(stochastic_sampling=True).set_timesteps(3)
@@ -355,7 +356,7 @@ def test_stock_pipelines_run_with_each_solver(pipe, name, steps):
 
 
 @pytest.mark.parametrize("name, expected", [("euler", 2), ("midpoint", 4), ("fireflow", 3), ("uni_inv", 2)])
-def test_stock_image_to_image_runs_its_share_of_the_walk(pipe, name, expected):
+def test_stock_image_to_image_runs_its_share_of_the_loop(pipe, name, expected):
     image_to_image = {"FluxPipeline": FluxImg2ImgPipeline, "StableDiffusion3Pipeline": StableDiffusion3Img2ImgPipeline}
     second = image_to_image[type(pipe).__name__](**pipe.components)
     scheduler = SOLVERS[name].from_config(pipe.scheduler.config)

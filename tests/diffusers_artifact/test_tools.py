@@ -1,4 +1,4 @@
-"""The artifact tools: hand-drawn examples that show what each does, and properties that hold for every mapping."""
+"""The artifact tools: hand-drawn examples of each, and properties of every mapping."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,27 +35,27 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def drawn(picture, letters):
-    """The patch set of the characters of `picture` that are among `letters`."""
-    return np.array([[character in letters for character in line] for line in picture.split()])
+def drawn(drawing, letters):
+    """Return the patch set of the characters of `drawing` that are among `letters`."""
+    return np.array([[character in letters for character in line] for line in drawing.split()])
 
 
-def picture_of(mapping, letter="T"):
+def drawing_of(mapping, letter="T"):
     return "\n".join("".join(letter if patch else "." for patch in row) for row in mapping.target_patches())
 
 
-def assert_drawn(patches, picture, letters):
-    np.testing.assert_array_equal(patches, drawn(picture, letters))
+def assert_drawn(patches, drawing, letters):
+    np.testing.assert_array_equal(patches, drawn(drawing, letters))
 
 
 def mapped(made):
-    """What a tool made, where it must be a mapping."""
+    """Assert that a tool made a mapping, and return it."""
     assert isinstance(made, PatchMapping), made
     return made
 
 
 def pairs_of(mapping):
-    """`(target, reference)` as (row, column) each."""
+    """Return `(target, reference)` pairs, each as (row, column)."""
     columns = mapping.grid[1]
     return [
         (divmod(target, columns), divmod(reference, columns))
@@ -114,7 +114,7 @@ def test_add_puts_the_copy_beside_the_part_on_the_entity():
     """
     part, entity = drawn(EAR, "P"), drawn(EAR, "Pe")
     made = [add(part, entity, generator=seeded(seed)) for seed in SEEDS]
-    assert {picture_of(mapping) for mapping in made} == {"\n".join(p.split()) for p in (left, right)}
+    assert {drawing_of(mapping) for mapping in made} == {"\n".join(p.split()) for p in (left, right)}
     for mapping in made:
         offsets = {(t[0] - r[0], t[1] - r[1]) for t, r in pairs_of(mapping)}
         assert offsets in ({(0, 2)}, {(0, -2)})
@@ -134,7 +134,7 @@ def test_add_avoids_other_instances_of_the_part():
         mapping = mapped(
             add(drawn(scene, "P"), drawn(scene, "PSe"), same_parts=drawn(scene, "S"), generator=seeded(seed))
         )
-        assert picture_of(mapping).split()[2:4] == ["TT........"] * 2
+        assert drawing_of(mapping).split()[2:4] == ["TT........"] * 2
 
 
 def test_add_takes_the_border_of_the_image_for_an_outline_of_the_part():
@@ -147,7 +147,7 @@ def test_add_takes_the_border_of_the_image_for_an_outline_of_the_part():
     """
     for seed in SEEDS:
         mapping = mapped(add(drawn(scene, "P"), drawn(scene, "Pe"), generator=seeded(seed)))
-        assert picture_of(mapping).split()[:2] == ["..TT...."] * 2
+        assert drawing_of(mapping).split()[:2] == ["..TT...."] * 2
 
 
 def test_add_keeps_a_copy_inside_the_entity_apart_from_the_part():
@@ -277,13 +277,13 @@ def test_strips_rotate_in_turns_and_ever_further():
 
 
 def test_strips_of_a_wide_part_are_columns_and_lines_of_one_patch_stay():
-    picture = """
+    drawing = """
         ........
         .PPPPPP.
         ..PPPP..
         ........
     """
-    part = drawn(picture, "P")
+    part = drawn(drawing, "P")
     mapping = mapped(distort(part, entity=part, kernel="strip", generator=seeded()))
     assert_drawn(
         mapping.target_patches(),
@@ -331,7 +331,7 @@ def test_distort_says_why_not():
     assert distort(line, entity=line, kernel="strip", generator=seeded()) == NotApplicable(
         "strip leaves every patch of the part in its place"
     )
-    with pytest.raises(ValueError, match=r"`kernel` must be among \('shuffle', 'jitter', 'strip'\), got 'blur'"):
+    with pytest.raises(ValueError, match="`kernel` must be among shuffle, jitter, strip, got 'blur'"):
         distort(part, entity=part, kernel="blur", generator=seeded())  # type: ignore[arg-type]
 
 
@@ -429,7 +429,7 @@ def test_artifact_mask_is_where_the_object_was_and_where_it_is_now():
 
 def test_boxes_have_exclusive_maxima():
     assert bbox_of_mask(drawn("..... ..#.. ...#. .....", "#")) == (2.0, 1.0, 4.0, 3.0)
-    with pytest.raises(ValueError, match=r"`mask` must have pixels, got an empty one of shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"`mask` must have at least one pixel, got an empty one of shape \(2, 3\)"):
         bbox_of_mask(np.zeros((2, 3), dtype=bool))
 
 
@@ -619,7 +619,7 @@ def test_add_takes_the_best_score(scene, seed):
 
 
 def is_candidate(part, offset, distance):
-    """Whether the copy's centre is in the band whichever of equally central patches is the centre."""
+    """Return whether the copy's centre lies in the band for every choice among equally central patches."""
     points = np.argwhere(part)
     spread = np.abs(points - points.mean(axis=0)).sum(axis=1)
     depth = l1_distance(~np.pad(part, 1))[1:-1, 1:-1]

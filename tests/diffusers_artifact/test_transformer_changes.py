@@ -1,6 +1,7 @@
-"""Injection under what users do to a transformer: fusing, LoRA, backends, offloading, casting, quantising, compiling.
+"""
+Injection into changed transformers: fused, with LoRA or another backend, offloaded, cast, quantised, compiled.
 
-Those that need an accelerator are skipped without one: model offload to a GPU and bitsandbytes have no CPU path.
+Model offloading to a GPU and bitsandbytes have no CPU path; their tests are skipped without an accelerator.
 """
 
 from __future__ import annotations
@@ -96,25 +97,25 @@ def untreated(request: pytest.FixtureRequest) -> ArtifactInjectionPipeline:
 
 @pytest.fixture(scope="module")
 def expected(untreated: ArtifactInjectionPipeline) -> torch.Tensor:
-    """Latents of the untreated pipeline's reconstruction and artifact image."""
+    """Return the latents of the untreated pipeline's clean image and artifact image."""
     return latents(untreated)
 
 
 @pytest.fixture
 def pipe(untreated: ArtifactInjectionPipeline) -> ArtifactInjectionPipeline:
-    """A copy to treat."""
+    """Return a copy to treat."""
     return copied(untreated)
 
 
 @pytest.fixture(autouse=True)
 def default_backend():
-    """`set_attention_backend` sets the backend of the whole process too; this sets it back."""
+    """Restore the backend of the whole process, which `set_attention_backend` also sets."""
     with attention_backend("native"):
         yield
 
 
 def copied(pipe):
-    """The same pipeline with models of its own."""
+    """Return the same pipeline with copies of its models."""
     parts = dict(pipe.components)
     models = {name: copy.deepcopy(part) for name, part in parts.items() if isinstance(part, torch.nn.Module)}
     return ArtifactInjectionPipeline(**parts | models)
@@ -133,7 +134,7 @@ def latents(pipe, **arguments) -> torch.Tensor:
 
 
 def assert_injects(pipe, times: float = 5) -> None:
-    """The targets change, the rest hardly, a variant with nothing to inject not at all; processors are put back."""
+    """Assert that mostly targets change, an empty mapping changes nothing, and the processors are restored."""
     before = dict(pipe.transformer.attn_processors)
     output = run(pipe, [MAPPING, PatchMapping.empty(GRID)])
     change = pipe.family.pack((output.images[:1] - output.reconstructions).abs()).amax((0, 2)).cpu().numpy()
@@ -145,7 +146,7 @@ def assert_injects(pipe, times: float = 5) -> None:
 @pytest.mark.parametrize("treat", EXACT + LOSSY)
 def test_injection(pipe: ArtifactInjectionPipeline, treat: Treatment):
     treat(pipe)
-    # Rounding to bfloat16 differs between rows that differ, outside the targets too.
+    # Rounding to bfloat16 differs between different rows, also outside the targets.
     assert_injects(pipe, times=2 if treat is cast_to_bfloat16 else 5)
 
 
@@ -161,7 +162,7 @@ def test_treatments_that_change_the_model(pipe: ArtifactInjectionPipeline, expec
     assert not torch.allclose(latents(pipe), expected, rtol=1e-4, atol=1e-5)
 
 
-# Not fused: the stock processor of SD3 then leaves out SD3.5's normalisation of queries and keys.
+# Without `fuse`, where SD3's stock processor omits SD3.5's normalisation of queries and keys.
 @pytest.mark.parametrize("treat", [treat for treat in EXACT + LOSSY if treat is not fuse])
 @torch.no_grad()
 def test_ours_is_the_stock_attention_where_nothing_is_injected(pipe: ArtifactInjectionPipeline, treat: Treatment):
@@ -187,8 +188,8 @@ def test_lora_from_a_file_equals_the_one_saved(pipe: ArtifactInjectionPipeline, 
 @pytest.mark.parametrize("of_the_model", [True, False])
 def test_attention_backend_reaches_our_processors(pipe: ArtifactInjectionPipeline, of_the_model: bool):
     """
-    cuDNN's attention has no CPU path, so asking for it must fail. SD3's attention does not dispatch in diffusers: no
-    backend has an effect, on the stock pipeline or on ours.
+    cuDNN's attention has no CPU path, so requesting it must fail. SD3's attention is not dispatched in diffusers: a
+    backend has no effect on the stock pipeline, nor on ours.
     """
     dispatches = any(
         hasattr(processor, "_attention_backend") for processor in pipe.transformer.attn_processors.values()
@@ -228,7 +229,7 @@ def test_compiled_transformer_equals_and_is_not_compiled_again_at_every_step(
 
 
 def test_blocks_compiled_one_by_one_share_their_graphs():
-    """As diffusers recommends; a graph for every block would pass dynamo's limit in a deep model."""
+    """diffusers recommends compiling by block; a graph for each would exceed dynamo's limit in a deep model."""
     stock = tiny_flux()
     config = dict(stock.transformer.config) | {"num_layers": 6, "num_single_layers": 12}
     components = {**stock.components, "transformer": FluxTransformer2DModel(**config)}

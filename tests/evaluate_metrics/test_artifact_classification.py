@@ -1,4 +1,4 @@
-"""`artifact_classification`: SynArtifact's classes against scikit-learn and the rows of its own Table 2."""
+"""Tests of `artifact_classification` against scikit-learn and the rows of SynArtifact's Table 2."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_published_rows_of_a_class_have_whole_counts(name, counts, published):
 
 
 def test_published_row_of_the_baseline_has_whole_counts():
-    # The baseline answers one class; 105 times "No artifacts", 49 of them rightly.
+    # The baseline answers one class each time; 105 times "No artifacts", 49 of them correctly.
     answered_rightly = [(["No artifacts"], ["No artifacts"])] * 49 + [(["Omission"], ["Omission"])] * 4
     one_of_several = [
         (["Omission"], ["Omission", *others])
@@ -143,10 +143,10 @@ def test_intervals_hold_the_scores_and_depend_on_the_seed_only():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((([],), ([], [])), "`predictions` must be as many as `references`, 2, got 1"),
+        ((([],), ([], [])), "`predictions` must have the length of `references`, 2, got 1"),
         (([], []), "at least one sample"),
-        (([["blurry"]], [[]]), "`predictions` must be of 'Illegible letters', .*got 'blurry'"),
-        (([[]], [["blurry"]]), "`references` must be of .*got 'blurry'"),
+        (([["blurry"]], [[]]), "`predictions` must hold classes among 'Illegible letters', .*got 'blurry'"),
+        (([[]], [["blurry"]]), "`references` must hold classes among .*got 'blurry'"),
         (([[]], [None]), "`references` must be lists of classes, got None"),
         (([[]], [[]], "subset"), "`accuracy` must be one of exact_match, jaccard, hamming, got 'subset'"),
         (([[]], [[]], "jaccard", "mean"), "`average` must be one of samples, micro, macro, got 'mean'"),

@@ -1,4 +1,4 @@
-"""Yes/no answers: against scikit-learn and hand-computed cases, and the intervals against theory."""
+"""Tests of image-level detection against scikit-learn and worked cases, and of intervals against theory."""
 
 import doctest
 
@@ -40,7 +40,7 @@ def test_scores_equal_scikit_learns(cases):
 
 @pytest.mark.parametrize("answer", [0, 1])
 def test_a_constant_answer_on_a_balanced_set_scores_as_published(answer):
-    """Spec §8: untrained models score .501/.336 and .498/.357 on ArtiBench, which is near a constant answer."""
+    """Untrained models score .501/.336 and .498/.357 on ArtiBench (ArtiAgent §8), close to a constant answer."""
     result = artifact_detection([answer] * 1000, [0, 1] * 500)
     assert (result["accuracy"], round(result["macro_f1"], 3)) == (0.5, 0.333)
 
@@ -81,10 +81,10 @@ def test_a_score_that_some_resamples_lack_keeps_an_interval():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([0], [0, 1]), "`predictions` must be as many as `references`, 2, got 1"),
-        (([0, 2], [0, 1]), r"`predictions` must be of \(0, 1, None\), got 2"),
-        (([0, 1], [0, None]), r"`references` must be of \(0, 1\), got None"),
-        (([0], [1], [["a"], []]), "`types` must be as many as `references`, 1, got 2"),
+        (([0], [0, 1]), "`predictions` must have the length of `references`, 2, got 1"),
+        (([0, 2], [0, 1]), r"`predictions` must hold values among \(0, 1, None\), got 2"),
+        (([0, 1], [0, None]), r"`references` must hold values among \(0, 1\), got None"),
+        (([0], [1], [["a"], []]), "`types` must have the length of `references`, 1, got 2"),
         (([0], [1], ["fusion"]), "`types` must be a list of names for each image, got 'fusion'"),
         (([0], [1], [None]), "`types` must be a list of names for each image, got None"),
         (([], []), "at least one sample"),
@@ -115,7 +115,7 @@ def test_the_module_of_evaluate_adds_batches_and_combines():
 
 def test_the_module_refuses_confidences_as_answers():
     metric = evaluate.load(metric_path("artifact_detection"))
-    with pytest.raises(ValueError, match=r"`predictions` must be of \(0, 1, None\), got 0.7"):
+    with pytest.raises(ValueError, match=r"`predictions` must hold values among \(0, 1, None\), got 0.7"):
         metric.compute(predictions=[0.7, 1], references=[0, 1])
 
 

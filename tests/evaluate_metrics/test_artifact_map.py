@@ -1,4 +1,4 @@
-"""DiffDoctor's scores of artifact maps: against loops over pixels, scikit-learn, torch and hand-computed cases."""
+"""Tests of DiffDoctor's scores of artifact maps against loops over pixels, scikit-learn, torch and worked cases."""
 
 import doctest
 import io
@@ -88,10 +88,10 @@ def test_the_frequency_counts_maxima_above_the_threshold():
 
 
 def test_a_faint_map_of_eight_bits_is_not_taken_for_a_mask():
-    """A detector's output on a clean image, saved as PNG: its greatest value is 1 of 255, not 1."""
+    """The output of a detector on a clean image, saved as PNG, may have 1 of 255 as its greatest value."""
     faint, mask = np.array([[0, 1]], dtype=np.uint8), np.array([[0.0, 1.0]])
     for score in (lambda: artifact_frequency([faint]), lambda: artifact_map([faint], [mask])):
-        with pytest.raises(ValueError, match="image 0: a map of integers 0 and 1 is a mask or a faint heat map"):
+        with pytest.raises(ValueError, match="image 0: a map must not hold only the integers 0 and 1, which may be"):
             score()
     assert artifact_frequency([faint * 0, faint / 255, faint > 0, faint * 255])["artifact_frequency"] == 0.5
     assert artifact_map([mask], [faint])["mse"] == 0.0
@@ -110,9 +110,9 @@ def test_intervals_are_given_for_every_score():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([np.zeros((2, 3))], [np.zeros((3, 2))]), "image 0: .*its reference's size, 2x3 px, got 3x2 px"),
+        (([np.zeros((2, 3))], [np.zeros((3, 2))]), "image 0: .*the size of its reference, 2x3 px, got 3x2 px"),
         (([np.full((2, 2), 1.2)], [np.zeros((2, 2))]), "image 0: a map of float64 must lie between 0 and 1"),
-        (([np.zeros((2, 2))], []), "`predictions` must be as many as `references`, 0, got 1"),
+        (([np.zeros((2, 2))], []), "`predictions` must have the length of `references`, 0, got 1"),
         ((iter([np.zeros((2, 2))]), iter([])), "shorter"),
         (([], []), "at least one sample"),
         (([None], [np.zeros((2, 2))]), "image 0: a map must be bytes, an image or an array, got None"),
@@ -125,14 +125,14 @@ def test_bad_input_is_named(arguments, message):
         artifact_map(*arguments)
 
 
-def test_the_module_reads_arrays_pictures_bytes_and_paths(tmp_path):
+def test_the_module_reads_arrays_images_bytes_and_paths(tmp_path):
     values = np.array([[0, 51, 102, 255]], dtype=np.uint8)
-    picture = Image.fromarray(values)
+    image = Image.fromarray(values)
     path, file = tmp_path / "map.png", io.BytesIO()
-    picture.save(path)
-    picture.save(file, "PNG")
+    image.save(path)
+    image.save(file, "PNG")
     metric = evaluate.load(metric_path("artifact_map"))
-    for form in (values, picture, str(path), file.getvalue(), (values / 255).astype(np.float32)):
+    for form in (values, image, str(path), file.getvalue(), (values / 255).astype(np.float32)):
         result = metric.compute(predictions=[form], references=[np.zeros((1, 4), dtype=np.float32)])
         assert result["mse"] == pytest.approx(np.mean((values / 255) ** 2))
 
@@ -156,5 +156,5 @@ def test_the_frequency_needs_no_references():
     metric = evaluate.load(metric_path("artifact_map"), "frequency")
     result = metric.compute(predictions=[np.full((2, 2), 0.7, dtype=np.float32), np.zeros((2, 2), dtype=np.float32)])
     assert result["artifact_frequency"] == 0.5
-    with pytest.raises(ValueError, match="must be one of default, frequency, got 'maps'"):
+    with pytest.raises(ValueError, match="`config_name` must be one of default, frequency, got 'maps'"):
         evaluate.load(metric_path("artifact_map"), "maps")

@@ -1,4 +1,4 @@
-"""`box_detection`: against COCOeval and torchmetrics, and by hand."""
+"""Tests of `box_detection` against COCOeval, torchmetrics and worked cases."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TORCHMETRICS_NAMES = (
 
 
 def scene(seed, images=12, classes=("hand", "face", "text")):
-    """Boxes of all sizes; predictions are moved truths, some twice, and inventions, with scores that differ."""
+    """Make boxes of all sizes; predictions are moved true boxes, some twice, and false ones, with distinct scores."""
     generator = np.random.default_rng(seed)
     truths, predictions, true_labels, labels = [], [], [], []
     for _ in range(images):
@@ -59,7 +59,7 @@ def score(drawn, bootstrap=NO_INTERVALS):
 
 
 def coco(boxes, scores, labels, names):
-    """The same boxes as COCO's own files write them."""
+    """Convert boxes to COCO's own format."""
     annotations = [
         {"image_id": image, "bbox": [x0, y0, x1 - x0, y1 - y0], "score": score, "category_id": names.index(label)}
         for image, rows in enumerate(zip(boxes, scores, labels, strict=True))
@@ -117,7 +117,7 @@ def test_equals_torchmetrics(seed):
             "labels": torch.tensor([classes[name] for name in names], dtype=torch.int64),
         }
 
-    # Its own thresholds are rounded to float32, which moves a recall of exactly 1/5 to the next level.
+    # By default its thresholds are rounded to float32, which moves a recall of exactly 1/5 to the next level.
     metric = MeanAveragePrecision(
         iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
         rec_thresholds=np.linspace(0, 1, 101).tolist(),
@@ -142,8 +142,8 @@ def test_equals_torchmetrics(seed):
 
 @settings(max_examples=25)
 @given(draws=st.lists(st.integers(0, 5), min_size=6, max_size=6), seed=st.integers(0, 20))
-def test_a_resampled_data_set_scores_as_its_images_repeated(draws, seed):
-    """What the intervals rest on: weights of images against a dataset with those images, written out."""
+def test_a_resampled_dataset_scores_as_its_images_repeated(draws, seed):
+    """The intervals weight images, which must equal scoring a dataset with those images repeated."""
     drawn = scene(seed, images=6)
     repeated = [[column[image] for image in sorted(draws)] for column in drawn]
     names = sorted({name for column in drawn[3:] for of_image in column for name in of_image}) or ["hand"]
@@ -155,7 +155,7 @@ def test_a_resampled_data_set_scores_as_its_images_repeated(draws, seed):
 
 
 def test_by_hand():
-    """Ranks: right, wrong, right, of three true boxes: precision 1 up to recall 1/3, then 2/3 up to 2/3, then 0."""
+    """Ranked boxes are right, wrong, right of three true ones: precision 1 up to recall 1/3, 2/3 up to 2/3, then 0."""
     truths = [[(0, 0, 100, 100), (200, 200, 300, 300)], [(0, 0, 50, 100)]]
     predictions = [[(0, 0, 100, 100), (400, 0, 500, 100)], [(0, 0, 50, 100)]]
     result = box_detection(predictions, truths, [[0.9, 0.8], [0.7]], bootstrap=NO_INTERVALS)
@@ -163,7 +163,7 @@ def test_by_hand():
     assert result["ap"] == pytest.approx(np.select([levels <= 1 / 3, levels <= 2 / 3], [1, 2 / 3], 0).mean())
     assert (result["ap50"], result["ap75"]) == (pytest.approx(result["ap"]), pytest.approx(result["ap"]))
     assert (result["ar1"], result["ar100"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
-    # Of 100 x 100 px two boxes are large and one is found; the one of 50 x 100 px is medium.
+    # Two boxes of 100 x 100 px are large, and one of them is found; the box of 50 x 100 px is medium.
     assert (result["ar_large"], result["ar_medium"]) == (0.5, 1.0)
     assert np.isnan(result["ar_small"])
 
@@ -227,15 +227,15 @@ def test_prints_nothing(capsys):
     ("arguments", "message"),
     [
         (([], []), "`references` must hold at least one image"),
-        (([[]], [[], []]), "`predictions` must be as many as `references`, 2, got 1"),
+        (([[]], [[], []]), "`predictions` must have the length of `references`, 2, got 1"),
         (([[(5, 0, 1, 9)]], [[]]), r"`predictions` must be boxes .*got \(5, 0, 1, 9\) for image 0"),
         (([[]], [[(0, 0, math.nan, 9)]]), "`references` must be boxes"),
         (([[(0, 0, 9)]], [[]]), "`predictions` must be boxes"),
-        (([[(0, 0, 9, 9)]], [[]], [[]]), "`scores` must hold one for each of 1 boxes of image 0, got 0"),
+        (([[(0, 0, 9, 9)]], [[]], [[]]), "`scores` must hold one value for each of the 1 boxes of image 0, got 0"),
         (([[(0, 0, 9, 9)]], [[]], [[math.nan]]), "`scores` must be finite, got .nan. for image 0"),
-        (([[]], [[]], []), "`scores` must hold one list for each of 1 images, got 0"),
+        (([[]], [[]], []), "`scores` must hold a list for each of 1 images, got 0"),
         (([[]], [[]], None, [[]]), "given together, got `prediction_labels` alone"),
-        (([[]], [[(0, 0, 9, 9)]], None, [[]], [[]]), "`reference_labels` must hold one for each of 1 boxes"),
+        (([[]], [[(0, 0, 9, 9)]], None, [[]], [[]]), "`reference_labels` must hold one value for each of the 1 boxes"),
     ],
 )
 def test_mistakes_are_named(arguments, message):

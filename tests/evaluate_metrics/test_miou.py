@@ -1,4 +1,4 @@
-"""Regions and the four mIoUs: against loops over pixels, pycocotools, scikit-learn, torchmetrics and worked cases."""
+"""Tests of regions and mIoU against loops over pixels, pycocotools, scikit-learn, torchmetrics and worked cases."""
 
 import doctest
 import io
@@ -103,7 +103,7 @@ def scores_by_hand(counts, background, empty):
 
 
 def miou_by_hand(pairs, protocol, empty, average):
-    """The definitions as sentences, one image after the other."""
+    """Compute mIoU literally by its definitions, one image after the other."""
     counts = [counts_by_loops(*pair) for pair in pairs]
     if protocol == "artiagent":
         counts = [row for row in counts if row[0] + row[2]]
@@ -187,9 +187,9 @@ def test_resizing_takes_the_nearest_pixel(reference, prediction, form):
         for x in range(SIZE[0]):
             nearest[y, x] = prediction[int((y + 0.5) * 3 / SIZE[1]), int((x + 0.5) * 4 / SIZE[0])]
     given_form = prediction if form == "map" else [rle_of(prediction)]
-    with pytest.raises(ValueError, match="`prediction` must be 7x5 px as the image, got a map of 4x3 px"):
+    with pytest.raises(ValueError, match="`prediction` must have the size of the image, 7x5 px, got a map of 4x3 px"):
         pixel_counts(given_form, reference, SIZE)
-    with pytest.raises(ValueError, match="`reference` must be 7x5 px"):
+    with pytest.raises(ValueError, match="`reference` must have the size of the image, 7x5 px"):
         pixel_counts(reference, given_form, SIZE, resize="prediction")
     counts = pixel_counts(given_form, reference, SIZE, resize="prediction")
     assert counts.tolist() == counts_by_loops(nearest, reference)
@@ -237,7 +237,7 @@ def test_scores_equal_scikit_learns_and_torchmetrics(pairs):
 
 
 def test_the_same_masks_give_four_different_mious_under_their_own_names():
-    """Two artifact images, one found in part and one missed, and a clean one with a false alarm."""
+    """Two artifact images, one partly found and one missed, and a clean image with a false alarm."""
     predictions = [[(0, 0, 2, 2)], [], [(0, 0, 1, 1)]]
     references = [[(0, 0, 4, 2)], [(0, 0, 2, 1)], []]
     results = {name: miou(predictions, references, [(4, 4)] * 3, name) for name in PROTOCOLS}
@@ -253,7 +253,7 @@ def test_the_same_masks_give_four_different_mious_under_their_own_names():
 
 
 def test_legions_script_is_reproduced_with_its_two_treatments_of_nothing():
-    """IoU as I / (U + 1e-6) of each class, F1 of nothing and nothing as 1, all averaged over images."""
+    """LEGION's IoU of a class is I / (U + 1e-6), its F1 of two empty regions is 1, and it averages over images."""
     nothing, half = np.zeros((4, 4), dtype=bool), np.arange(16).reshape(4, 4) < 8
     pairs = [(nothing, nothing), (half, half), (nothing, half)]
     of_images = []
@@ -268,14 +268,14 @@ def test_legions_script_is_reproduced_with_its_two_treatments_of_nothing():
 
 @given(st.lists(st.tuples(masks, masks), min_size=1, max_size=4), st.sampled_from(["one", "zero", "skip"]))
 def test_a_consistent_policy_keeps_f1_between_iou_and_its_bound(pairs, empty):
-    """What a published cell must satisfy, unless empty images count otherwise in its F1 than in its IoU."""
+    """A published result must satisfy this, unless its F1 and its IoU treat empty images differently."""
     predictions, references = zip(*pairs, strict=True)
     result = miou(predictions, references, protocol="menn", empty=empty, bootstrap=NO_INTERVALS)
     if not math.isnan(result["miou"]):
         assert result["miou"] - 1e-9 <= result["f1"] <= 2 * result["miou"] / (1 + result["miou"]) + 1e-9
 
 
-def test_a_data_set_without_flaws_has_no_score_by_the_first_protocol():
+def test_a_dataset_without_artifacts_has_no_score_by_the_first_protocol():
     result = miou([[(0, 0, 1, 1)]], [[]], [(4, 4)])
     assert math.isnan(result["miou"]) and result["n_scored"] == 0
 
@@ -303,7 +303,7 @@ def test_sizes_are_those_of_references_that_have_one():
     mask = np.eye(4, 6, dtype=bool)
     assert region_size(mask) == region_size([(0, 0, 1, 1), rle_of(mask)]) == (6, 4)
     assert miou([[(0, 0, 6, 4)]], [rle_of(mask)])["recall"] == 1.0
-    with pytest.raises(ValueError, match="`sizes` must be given where"):
+    with pytest.raises(ValueError, match="`sizes` must be given if"):
         miou([mask], [[(0, 0, 1, 1)]])
 
 
@@ -318,15 +318,15 @@ def test_sizes_are_those_of_references_that_have_one():
         ([(0, 0, 1, 1, math.nan, 1)], "a polygon must lie within"),
         ([(0, 0, 1, 1, 1e9, 1)], "a polygon must lie within"),
         ({"counts": "0"}, r"an RLE must have `size` and `counts`, got \['counts'\]"),
-        ({"size": [5, 7], "counts": [5, 5]}, "must fill its 7x5 px, got 10 px"),
-        ({"size": [5, 7], "counts": [-1, 36]}, "must fill its 7x5 px"),
-        ({"size": [5, 7], "counts": []}, "must fill its 7x5 px"),
-        ({"size": [5, 7], "counts": "55"}, "must fill its 7x5 px, got 10 px"),
+        ({"size": [5, 7], "counts": [5, 5]}, "of 7x5 px must add up to 35 pixels, got 10"),
+        ({"size": [5, 7], "counts": [-1, 36]}, "must add up to 35 pixels"),
+        ({"size": [5, 7], "counts": []}, "must add up to 35 pixels, got 0"),
+        ({"size": [5, 7], "counts": "55"}, "must add up to 35 pixels, got 10"),
         ({"size": [5, 7], "counts": "5T"}, "compressed string, got"),
         ({"size": [5, 7], "counts": "z" * 40 + "0"}, "compressed string, got"),
-        ({"size": [5, 7], "counts": "o" * 40 + "0"}, "numbers of 60 bits at most"),
+        ({"size": [5, 7], "counts": "o" * 40 + "0"}, "numbers of at most 60 bits"),
         ({"size": [5, 7], "counts": b"b'00'"}, "compressed string, got"),
-        ({"size": [5, 7], "counts": "o" * 11 + "O"}, "must fill its 7x5 px"),
+        ({"size": [5, 7], "counts": "o" * 11 + "O"}, "must add up to 35 pixels"),
         ({"size": [5, 7], "counts": ""}, "compressed string, got"),
         (np.zeros((5, 7, 3)), r"shape \(height, width\), got \(5, 7, 3\)"),
         (np.full((5, 7), 1.5), "a map of float64 must lie between 0 and 1, got 1.5"),
@@ -336,10 +336,10 @@ def test_sizes_are_those_of_references_that_have_one():
         (np.full((5, 7), "a"), "booleans, integers or floats"),
         (b"no image", "a whole image file such as PNG, got b'no pictu'"),
         (png_of(np.zeros((5, 7), dtype=np.uint8))[:45], "a whole image file"),
-        (None, r"a map or a list of parts, \[\] for none, got None"),
+        (None, r"a map or a list of parts \(\[\] for an empty region\), got None"),
         (Image.new("RGB", (7, 5)), "greyscale image .* got mode RGB"),
         (Image.new("P", (7, 5)), "greyscale image .* got mode P"),
-        (np.zeros((4, 7)), "`region` must be 7x5 px as the image, got a map of 7x4 px"),
+        (np.zeros((4, 7)), "`region` must have the size of the image, 7x5 px, got a map of 7x4 px"),
     ],
 )
 def test_a_region_that_cannot_be_read_is_named(region, message):
@@ -353,14 +353,14 @@ def test_a_region_that_cannot_be_read_is_named(region, message):
         ({"protocol": "coco"}, "`protocol` must be one of .*'artiagent'.* got 'coco'"),
         ({"empty": "half"}, "`empty` must be one of .*'skip'.* got 'half'"),
         ({"average": "classes"}, "`average` must be one of .*'data_set'.* got 'classes'"),
-        ({"resize": "both"}, "image 0: `resize` must be 'error', 'prediction' or a width and height, got 'both'"),
-        ({"resize": (0, 4)}, r"`resize` must be two sides of at least 1 px, got \(0, 4\)"),
+        ({"resize": "both"}, "image 0: `resize` must be 'error', 'prediction', or a width and height, got 'both'"),
+        ({"resize": (0, 4)}, r"`resize` must be two sides of at least 1 px each, got \(0, 4\)"),
         ({"threshold": 1.0}, r"`threshold` must lie in \[0, 1\), got 1.0"),
-        ({"sizes": [(4, 0)]}, r"`size` must be two sides of at least 1 px, got \(4, 0\)"),
-        ({"sizes": []}, "`sizes` must be as many as `references`, 1, got 0"),
-        ({"predictions": []}, "`predictions` must be as many as `references`, 1, got 0"),
+        ({"sizes": [(4, 0)]}, r"`size` must be two sides of at least 1 px each, got \(4, 0\)"),
+        ({"sizes": []}, "`sizes` must have the length of `references`, 1, got 0"),
+        ({"predictions": []}, "`predictions` must have the length of `references`, 1, got 0"),
         ({"predictions": [], "references": [], "sizes": []}, "at least one sample"),
-        ({"predictions": [[(1, 0)]]}, "image 0: a region's part must be"),
+        ({"predictions": [[(1, 0)]]}, "image 0: a part of a region must be"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -416,7 +416,7 @@ def test_masks_of_another_size_are_resized_through_the_module():
     metric = evaluate.load(metric_path("miou"), "masks")
     inputs = {"predictions": [np.eye(2, dtype=bool)], "references": [np.kron(np.eye(2), np.ones((3, 3))) > 0]}
     assert metric.compute(**inputs, resize="prediction")["miou"] == 1.0
-    with pytest.raises(ValueError, match="`prediction` must be 6x6 px"):
+    with pytest.raises(ValueError, match="`prediction` must have the size of the image, 6x6 px"):
         metric.compute(**inputs)
 
 
@@ -431,10 +431,10 @@ def test_sizes_of_masks_may_be_given_and_are_checked():
     metric = evaluate.load(metric_path("miou"), "masks")
     mask = np.eye(2, dtype=bool)
     assert metric.compute(predictions=[mask], references=[mask], sizes=[(2, 2)])["miou"] == 1.0
-    with pytest.raises(ValueError, match="`prediction` must be 3x2 px"):
+    with pytest.raises(ValueError, match="`prediction` must have the size of the image, 3x2 px"):
         metric.compute(predictions=[mask], references=[mask], sizes=[(3, 2)])
 
 
 def test_an_unknown_configuration_is_named():
-    with pytest.raises(ValueError, match="must be one of boxes, polygons, rle, masks, got 'mask'"):
+    with pytest.raises(ValueError, match="`config_name` must be one of boxes, polygons, rle, masks, got 'mask'"):
         evaluate.load(metric_path("miou"), "mask")

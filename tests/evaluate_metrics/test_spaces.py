@@ -1,4 +1,4 @@
-"""Each metric's Space: loaded by name in clean processes, without this package and the libraries of models."""
+"""Tests of each metric's Space, loaded in clean processes without this package and the libraries of models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ..helpers.local_hub import LocalHub
 from ..helpers.paths import ROOT
 
 
-# Neither the package nor what only models need, wherever they are installed.
+# Hides this package and the libraries that only models need.
 WITHOUT = """
 import sys
 
@@ -68,7 +68,7 @@ results = {
 }
 print(json.dumps([[metric.name for metric in metrics.values()], results]))
 """
-# What is imported under another name than it is installed by.
+# Distributions whose modules have another name.
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "huggingface_hub": "huggingface-hub",
@@ -95,20 +95,20 @@ def space_files(name: str) -> dict[str, bytes]:
 
 
 def page_example(name: str) -> dict:
-    """What the page of a Space starts with."""
+    """Read the example that the page of a Space shows first."""
     tree = ast.parse((Path(metric_path(name)) / "app.py").read_text())
     call = next(node for node in ast.walk(tree) if isinstance(node, ast.Call) and len(node.args) == 2)
     return ast.literal_eval(call.args[1])
 
 
 def rounded(result: dict) -> str:
-    """A result as text, in which a score without a value equals another; two processes may differ in a last digit."""
+    """Write a result as text, so that NaN equals NaN; rounded, since processes may differ in the last digit."""
     return json.dumps(json.loads(json.dumps(result), parse_float=lambda digits: f"{float(digits):.12g}"))
 
 
 @pytest.fixture
 def copies(tmp_path) -> Path:
-    """A folder that holds the folders of the metrics and nothing else."""
+    """Copy the folders of the metrics into an otherwise empty folder."""
     for name in METRICS:
         shutil.copytree(metric_path(name), tmp_path / "copies" / name, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path / "copies"
@@ -124,7 +124,7 @@ def test_copies_of_the_folders_load_offline(copies, tmp_path):
 def test_spaces_load_by_name_and_give_the_same_scores(tmp_path):
     (tmp_path / "empty").mkdir()
     examples = {name: page_example(name) for name in METRICS}
-    # JSON has no arrays: maps are given as the page gets them, lists of lists.
+    # Maps are lists of lists, as the page gets them, since JSON has no arrays.
     with LocalHub() as hub:
         for name in METRICS:
             hub.create_repository("space", f"tester/{name}")
@@ -144,7 +144,7 @@ def test_spaces_load_by_name_and_give_the_same_scores(tmp_path):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_the_page_of_a_space_finds_its_metric(name, tmp_path):
-    """The page's own two lines of imports and its `evaluate.load`, from the root of the Space."""
+    """Run the imports of the page and its `evaluate.load` from the root of the Space."""
     for path, content in space_files(name).items():
         (tmp_path / path).write_bytes(content)
     program = WITHOUT + f"import evaluate, space; print(evaluate.load('{name}.py').name)"
@@ -160,7 +160,7 @@ def test_a_space_installs_what_its_files_import(name):
     folder = Path(metric_path(name))
     front_matter = metadata_load(folder / "README.md") or {}
     assert (folder / front_matter["app_file"]).is_file()
-    # A Space has Python 3.10 unless its card asks for another.
+    # A Space runs Python 3.10 unless its card asks for another version.
     assert front_matter["python_version"] in SpecifierSet(">=3.11")
     imported = {
         module.partition(".")[0]
@@ -175,7 +175,7 @@ def test_a_space_installs_what_its_files_import(name):
             else []
         )
     }
-    # The page's own library comes with its `sdk`.
+    # Gradio comes with the Space's `sdk`.
     needed = imported - sys.stdlib_module_names - {"gradio", "space"}
     requirements = {
         requirement.name: requirement

@@ -1,4 +1,4 @@
-"""`rouge` against `rouge_score`, and `css` on tiny random models against a slow reference."""
+"""Tests of `rouge` against `rouge_score`, and of `css` on tiny random models against a slow reference."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ texts = st.lists(words, max_size=9).map(" ".join)
 
 
 def lcs_f(prediction, reference):
-    """ROUGE-L F of lists of words by the textbook table."""
+    """Compute ROUGE-L F of lists of words with the textbook table."""
     table = np.zeros((len(prediction) + 1, len(reference) + 1))
     for row, word in enumerate(prediction):
         for column, other in enumerate(reference):
@@ -107,7 +107,7 @@ def test_rouge_intervals_resample_samples():
 @pytest.mark.parametrize(
     ("predictions", "references", "message"),
     [
-        (["a"], ["a", "b"], "`predictions` must be as many as `references`, 2, got 1"),
+        (["a"], ["a", "b"], "`predictions` must have the length of `references`, 2, got 1"),
         (["a", "a"], ["a", " "], "`references` must be texts that are not blank, got ' ' at 1"),
         (["a"], [None], "got None at 0"),
         ([], [], "at least one sample"),
@@ -122,7 +122,7 @@ def test_mistakes_are_named(predictions, references, message, encoder):
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    """A random BERT that spells; its weights are wide, so that its sentences differ."""
+    """Make a random BERT with a vocabulary of characters; wide weights make its embeddings differ."""
     folder = tmp_path_factory.mktemp("bert")
     letters = string.ascii_lowercase + string.digits + string.punctuation
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
@@ -147,7 +147,7 @@ def encoder(bert):
 
 
 def as_published(bert, folder, pooling, length):
-    """The layout that sentence-transformers' own models have on the Hub since 2021."""
+    """Write a model in the layout that sentence-transformers has used on the Hub since 2021."""
     shutil.copytree(bert, folder)
     (folder / "1_Pooling").mkdir()
     types = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
@@ -172,7 +172,7 @@ def as_published(bert, folder, pooling, length):
 
 @torch.no_grad()
 def slow_css(bert, prediction, reference, pooling="mean", length=128):
-    """One text at a time, no batches, no masks."""
+    """Compute CSS one text at a time, without batches and masks."""
     model, tokenizer = BertModel.from_pretrained(bert).eval(), BertTokenizer.from_pretrained(bert)
     embeddings = []
     for text in (prediction, reference):
@@ -189,7 +189,7 @@ def test_css_of_a_plain_folder_is_mean_pooled(bert, encoder):
     result = css(PREDICTIONS, REFERENCES, encoder, batch_size=2, bootstrap=NO_INTERVALS)
     slow = [slow_css(bert, PREDICTIONS[index], REFERENCES[index]) for index in (0, 1, 4)]
     assert max(slow) - min(slow) > 0.01
-    # Two of the five say nothing.
+    # Two of the five predictions are empty and score 0.
     assert result["css"] == pytest.approx(sum(slow) / 5, abs=1e-6)
     assert (result["empty_rate"], result["pooling"], result["model"]) == (0.4, "mean", bert.name)
 
@@ -234,7 +234,7 @@ def test_a_folder_is_pinned_by_what_the_model_reads(bert, tmp_path):
 
 @pytest.fixture
 def cached_default(bert, tmp_path, monkeypatch):
-    """A cache of the Hub that holds the tiny model under the default's name; its commit."""
+    """Put the tiny model under the default model's name in the Hub cache, and return its commit."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     cached = tmp_path / f"models--{DEFAULT_MODEL.replace('/', '--')}"
     as_published(bert, cached / "snapshots" / commit, "cls", 128)
@@ -252,7 +252,7 @@ def test_a_model_in_the_cache_is_pinned_by_its_commit(cached_default):
 
 
 def test_without_the_model_css_says_what_to_fetch():
-    with pytest.raises(OSError, match=f"Run `hf download {DEFAULT_MODEL}` once with a network, or give a folder"):
+    with pytest.raises(OSError, match=f"run `hf download {DEFAULT_MODEL}` once with a network, or give a folder"):
         css(PREDICTIONS, REFERENCES)
 
 
@@ -273,7 +273,7 @@ def test_a_pickle_is_no_model(bert, tmp_path):
     ],
 )
 def test_a_missing_package_is_named(package, score, message, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)  # what makes Python's import fail
+    monkeypatch.setitem(sys.modules, package, None)  # makes Python's import fail
     with pytest.raises(ImportError, match=message):
         score(["a hand"], ["a hand"])
 

@@ -1,4 +1,4 @@
-"""Versions beside a score and beside pairs."""
+"""Tests of the versions recorded with scores and pairs."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ ANSWERS = {
     "verify_omission": '{"has_artifact": true}',
     "verify_fusion": '{"has_artifact": false}',
     "explain_local": '{"explanation": "There is one part too many.", "label": "one too many"}',
-    "explain_global": '{"explanation": "The picture has a flaw. It cannot be real."}',
+    "explain_global": '{"explanation": "The image has an artifact. It cannot be real."}',
     "describe_clean": '{"description": "A whole thing, as it should be."}',
     "caption": '{"caption": "a thing"}',
     "vocabulary": '{"peripheral": [{"entity": "person", "subentities": ["eye"]}], "intermediate": []}',

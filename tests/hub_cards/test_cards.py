@@ -1,4 +1,4 @@
-"""The commands and Python of the cards of datasets, run as they stand."""
+"""Run the commands and the Python code in the cards of datasets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def blocks(name: str, language: str) -> list[str]:
 
 
 def run_commands(name: str) -> int:
-    """Runs the `prepare` and `export` of a card; how many there were."""
+    """Run the `prepare` and `export` commands of a card, and return their number."""
     parser = build_parser()
     lines = [shlex.split(line, comments=True) for block in blocks(name, "bash") for line in block.splitlines()]
     chosen = [line[1:] for line in lines if line[:2] in (["artiagent", "prepare"], ["artiagent", "export"])]
@@ -44,7 +44,7 @@ def test_cards_have_code_that_compiles(card):
 
 
 def test_a_benchmark_is_prepared_and_loaded_as_its_card_says(tmp_path, monkeypatch):
-    # The cards of benchmarks are one text with other names.
+    # One benchmark suffices, since the cards of all benchmarks share this text.
     rows = [artibench_row(number) for number in range(1000)]
     for number, row in enumerate(rows):
         row["image"] = {"bytes": picture(number, (8, 10)), "path": None}
@@ -56,7 +56,7 @@ def test_a_benchmark_is_prepared_and_loaded_as_its_card_says(tmp_path, monkeypat
     exec(by_name, found)
     assert found["images"].num_rows == 1000
     assert [row["id"] for row in found["stream"]] == found["images"]["id"][:]
-    # In a process of its own, since names stay registered.
+    # Runs in its own process, since names stay registered.
     done = subprocess.run(
         [sys.executable, "-c", f"{registered}\nprint(images.num_rows)"],
         env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "home")},

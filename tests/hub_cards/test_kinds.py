@@ -1,4 +1,4 @@
-"""The registry of what can be pushed."""
+"""Tests of the registry of kinds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each kind pushed to a Hub on localhost, and loaded from there by another process that knows only the Hub."""
+"""Push each kind to a Hub on localhost, and load it in another process that knows only the Hub."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Published:
 
 
 def run_clean(program: str, folder: Path, hub: LocalHub, *arguments: str) -> str:
-    """Output of a program that runs in an empty folder with empty caches, and does not know this package."""
+    """Run a program in an empty folder with empty caches and without this package, and return its output."""
     folder.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHONPATH"))}
     done = subprocess.run(
@@ -100,7 +100,7 @@ def run_clean(program: str, folder: Path, hub: LocalHub, *arguments: str) -> str
 
 
 def write_adapter(folder: Path, base: Path) -> Path:
-    """A LoRA adapter as a training leaves it: it knows its base by a folder of this machine."""
+    """Write a LoRA adapter as training leaves it, with a local path as its base model."""
     from peft import LoraConfig, get_peft_model
 
     model, processor = tiny_llava()
@@ -136,7 +136,7 @@ def published(tmp_path_factory) -> Iterator[Published]:
 
 @pytest.fixture(scope="module")
 def loaded(published, tmp_path_factory) -> dict[str, Any]:
-    """What a process makes of it that cannot import this package."""
+    """Load everything in a process that cannot import this package, and return its report."""
     custom = 'CUSTOM_PIPELINE = "tester/injection"\n'
     program = custom + NOT_INSTALLED + LOAD_VLMS + LOAD_THE_REST + LOAD_METRIC
     folder = tmp_path_factory.mktemp("clean") / "process"
@@ -167,11 +167,11 @@ def test_each_push_is_one_commit(published):
         ("space", "tester/miou"),
     }
     assert {len(history) for history in histories.values()} == {2}
-    # The Hub's own check of cards, once for each.
+    # The client asks the Hub to check each card once.
     assert published.hub.requests.count("POST /api/validate-yaml") == 5
 
 
-def test_nothing_of_this_machine_is_there(published):
+def test_no_local_path_is_published(published):
     for (kind, repo_id), history in published.hub.repositories.items():
         for name, content in history[-1].files.items():
             for told in (str(published.model.parent), str(ROOT), "/home/alice"):
@@ -192,7 +192,7 @@ def test_an_adapter_loads_with_peft(published, loaded):
     assert loaded["base"] == BASE
 
 
-def test_a_data_set_loads(loaded):
+def test_a_dataset_loads(loaded):
     assert loaded["pairs"] == [6, "photo0.png:0", [192, 128]]
 
 

@@ -1,1 +1,1 @@
-"""Curation: measuring what an injection did to an image, judging it, and putting it into words."""
+"""Curation: measure what an injection did to an image, judge it, and describe it."""

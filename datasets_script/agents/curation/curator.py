@@ -1,4 +1,4 @@
-"""The curation agent: verdicts on injected artifacts, and the texts of the pairs that are kept (ArtiAgent §5)."""
+"""Curation agent: verdicts on injected artifacts, and the texts of the pairs that are kept (ArtiAgent §5)."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ Written = TypeVar("Written")
 
 
 class ExplanationError(ValueError):
-    """
-    One pair could not be put into words; the message is the reason, `raw` what the vision-language model answered.
-    """
+    """A pair could not be described. The message gives the reason, `raw` the answer of the vision-language model."""
 
     def __init__(self, message: str, raw: str = "") -> None:
         super().__init__(message)
@@ -41,7 +39,7 @@ class ExplanationError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class _Draft:
-    """The texts that the explanation of the whole image is written from."""
+    """Texts that the explanation of the whole image is based on."""
 
     artifacts: tuple[Artifact, ...]
     clean_description: str
@@ -49,12 +47,12 @@ class _Draft:
 
 class Curator:
     """
-    Judges artifacts and writes texts, with a vision-language model or, without one, by measures and templates alone.
+    Judges artifacts and writes texts: with a vision-language model, or by measures and templates alone.
 
     Args:
         settings (`CurationSettings`): Thresholds of acceptance.
-        metric (`PerceptualMetric`): Measures crops.
-        vlm (`VLM`, *optional*): Checks what is no distortion and writes all texts.
+        metric (`PerceptualMetric`): Perceptual distance of crops.
+        vlm (`VLM`, *optional*): Checks all artifacts but distortions, and writes all texts.
     """
 
     def __init__(self, settings: CurationSettings, metric: PerceptualMetric, vlm: VLM | None = None) -> None:
@@ -62,14 +60,17 @@ class Curator:
 
     def judge(self, variants: Sequence[Variant]) -> list[list[Verdict]]:
         """
-        Judge the artifacts of images. All are measured first; a duplication, omission or fusion that the measures let
-        pass is then shown to the vision-language model, if there is one, and kept if it sees the artifact.
+        Judge the artifacts of images. All are measured first. Duplications, omissions and fusions that pass are then
+        shown to the vision-language model, if there is one, and kept if it sees the artifact.
+
+        Args:
+            variants (`Sequence[Variant]`): Artifact images with their clean images.
 
         Returns:
             `list[list[Verdict]]`: For each variant the verdicts on its artifacts, in their order.
 
         Raises:
-            VLMUnavailable: the model itself cannot be had.
+            VLMUnavailable: The vision-language model cannot be reached.
         """
         verdicts = [self._measure(variant) for variant in variants]
         if self.vlm is None:
@@ -87,11 +88,17 @@ class Curator:
 
     def explain(self, variants: Sequence[Variant]) -> list[PairTexts | ExplanationError]:
         """
-        Write labels, explanations and a description of the clean image for each variant, in the same order. An answer
-        that cannot be used costs its own pair alone and is never replaced by a template.
+        Write labels, explanations and a description of the clean image for each variant. An unusable answer rejects
+        its own pair only, and is never replaced by a template.
+
+        Args:
+            variants (`Sequence[Variant]`): Artifact images with their clean images.
+
+        Returns:
+            `list[PairTexts | ExplanationError]`: For each variant its texts, or why there are none.
 
         Raises:
-            VLMUnavailable: the model itself cannot be had.
+            VLMUnavailable: The vision-language model cannot be reached.
         """
         if self.vlm is None:
             return [_from_templates(variant) for variant in variants]
@@ -122,7 +129,7 @@ class Curator:
         ]
 
     def identity(self) -> dict[str, Any]:
-        """What a run records of curation beside `CurationSettings`, JSON-serialisable."""
+        """Return what a run records of curation besides `CurationSettings`, JSON-serialisable."""
         if self.vlm is None:
             return {"metric": self.metric.name, "vlm": None}
         prompts = {"verify": verify.VERSION, "explain": explain.VERSION, "describe": describe.VERSION}

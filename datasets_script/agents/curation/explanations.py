@@ -1,4 +1,4 @@
-"""Labels and explanations from templates over type, entity and part, where no vision-language model writes them."""
+"""Labels and explanations from templates over type, entity and part, for runs without a vision-language model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ EXPLANATION_SOURCE = "template"
 
 
 def label(artifact: Artifact) -> str:
-    """A few words, e.g. `"duplicated ear"`, `"missing buttons"`, `"distorted face"`, `"fused cat and dog"`."""
+    """Write a label of a few words, e.g. `"duplicated ear"`, `"missing buttons"`, `"fused cat and dog"`."""
     return RECORDS[artifact.type].label.format(**_words(artifact))
 
 
 def local_explanation(artifact: Artifact, image_size: tuple[int, int]) -> str:
     """
-    One sentence on what is wrong with one artifact, and roughly where.
+    Write one sentence on what is wrong with one artifact, and roughly where.
 
     Args:
         artifact (`Artifact`): Its type, names and box are used.
-        image_size (`tuple[int, int]`): `(width, height)` of the image, pixels.
+        image_size (`tuple[int, int]`): `(width, height)` of the image in pixels.
     """
     place = _place(artifact.bbox, image_size)
     ending = RECORDS[artifact.type].ending.format(**_words(artifact))
@@ -33,13 +33,13 @@ def local_explanation(artifact: Artifact, image_size: tuple[int, int]) -> str:
 
 def global_explanation(artifacts: Sequence[Artifact]) -> str:
     """
-    One sentence for a flawed image as a whole, without places.
+    Write one sentence on what is wrong with an image as a whole, without places.
 
     Args:
         artifacts (`Sequence[Artifact]`): All artifacts of the image, at least one.
 
     Raises:
-        ValueError: no artifact.
+        ValueError: There is no artifact.
     """
     if not artifacts:
         raise ValueError("`artifacts` must hold at least one artifact, got none")
@@ -52,17 +52,17 @@ def global_explanation(artifacts: Sequence[Artifact]) -> str:
 
 def clean_description(caption: str) -> str:
     """
-    What a clean image shows, and that nothing is wrong with it.
+    Describe a clean image: what it shows, and that nothing is wrong with it.
 
     Args:
-        caption (`str`): A phrase or a sentence, or nothing.
+        caption (`str`): A phrase, a sentence, or empty.
     """
     sound = "No part is doubled, missing, distorted or merged with another."
     return f"{capitalized(caption.rstrip(' .'))}. {sound}" if caption.strip(" .") else sound
 
 
 def subject(artifact: Artifact) -> str:
-    """What an artifact concerns: `"the ear of the cat"`, `"the cat and the dog"` or `"two coins"`."""
+    """Name what an artifact concerns: `"the ear of the cat"`, `"the cat and the dog"` or `"two coins"`."""
     if not RECORDS[artifact.type].of_two_entities:
         return f"the {artifact.part} of the {artifact.entity}"
     if artifact.entity != artifact.fused_entity:
@@ -72,8 +72,8 @@ def subject(artifact: Artifact) -> str:
 
 def clause(artifact: Artifact, place: str = "") -> str:
     """
-    What is wrong (and where, if a place is given), as a clause that can begin or continue a sentence: `"the cat has an
-    extra ear"`.
+    Write what is wrong, and where if a place is given, as a clause that can begin or continue a sentence:
+    `"the cat has an extra ear"`.
     """
     record = RECORDS[artifact.type]
     template = record.clause_with_place if place else record.clause
@@ -81,7 +81,7 @@ def clause(artifact: Artifact, place: str = "") -> str:
 
 
 def _words(artifact: Artifact) -> dict[str, str]:
-    """What the templates of [`~diffusers_artifact.artifact_types.ArtifactTypeRecord`] may hold."""
+    """Return the words for the templates of [`~diffusers_artifact.artifact_types.ArtifactTypeRecord`]."""
     entity, part, owner = artifact.entity, artifact.part, f"the {artifact.entity}"
     words = {
         "part": part,
@@ -108,7 +108,7 @@ def _words(artifact: Artifact) -> dict[str, str]:
 
 
 def _place(bbox: tuple[float, float, float, float], image_size: tuple[int, int]) -> str:
-    """The ninth of the image that holds the middle of a box."""
+    """Name the ninth of the image that holds the centre of a box."""
     column = _third((bbox[0] + bbox[2]) / 2, image_size[0])
     row = _third((bbox[1] + bbox[3]) / 2, image_size[1])
     places = (

@@ -16,12 +16,12 @@ from ...schema.pair import Artifact, ArtifactScores
 
 
 if TYPE_CHECKING:
-    # It imports torch, which whoever measures has loaded, and who only needs a ratio has not.
+    # Not imported at run time: it loads torch, which callers of `inside_outside_ratio` do without.
     from .perceptual import PerceptualMetric
 
 
-# Images that are equal outside the target have an infinite PSNR, which JSON cannot hold; one grey level off in one
-# channel of one pixel of a megapixel is 113 dB.
+# Images that are equal outside the targets have an infinite PSNR, which JSON cannot hold. One grey level in one
+# channel of one pixel of a megapixel gives 113 dB.
 MAX_PSNR = 120.0
 
 # Fills the gaps between the patches of two crops alike, so that the gaps add nothing to their distance.
@@ -31,11 +31,11 @@ _GREY = 0.5
 @dataclass(frozen=True)
 class ImageChange:
     """
-    What an injection changed of an image where it should change nothing: outside the target patches of all artifacts.
+    Unwanted change of an image: outside the target patches of all artifacts.
 
     Attributes:
         outside (`float`): Mean absolute difference, in [0, 1].
-        psnr_outside (`float`): Peak signal-to-noise ratio, in dB, at most 120.
+        psnr_outside (`float`): Peak signal-to-noise ratio, in dB, at most `MAX_PSNR`.
     """
 
     outside: float
@@ -47,7 +47,8 @@ class ImageChange:
         Measure an image.
 
         Args:
-            clean, flawed (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): The images.
+            clean, flawed (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): The clean and the artifact
+                image.
             targets (`np.ndarray` of shape `(height, width)`, `bool`): Pixels of the target patches of all artifacts.
         """
         return cls(change_outside(clean, flawed, targets), psnr_outside(clean, flawed, targets))
@@ -55,7 +56,7 @@ class ImageChange:
 
 @dataclass(frozen=True)
 class ReferenceDistances:
-    """Perceptual distance between target and reference patches of a duplication, before and after the injection."""
+    """Perceptual distances between target and reference patches of a duplication, before and after the injection."""
 
     before: float
     after: float
@@ -64,12 +65,12 @@ class ReferenceDistances:
 @dataclass(frozen=True)
 class ArtifactChange:
     """
-    What an injection changed where one artifact is.
+    Change of an image at one artifact.
 
     Attributes:
         inside (`float`): Mean absolute difference over the artifact's target patches, in [0, 1].
         distance (`float`): Perceptual distance between the box crops.
-        reference (`ReferenceDistances`, *optional*): Of a duplication.
+        reference (`ReferenceDistances`, *optional*): For a duplication, the distances to its reference.
     """
 
     inside: float
@@ -85,8 +86,9 @@ class ArtifactChange:
 
         Args:
             artifact (`Artifact`): Its mapping and box are used.
-            clean, flawed (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): The images.
-            perceptual (`PerceptualMetric`): Measures crops.
+            clean, flawed (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): The clean and the artifact
+                image.
+            perceptual (`PerceptualMetric`): Perceptual distance of crops.
         """
         patch_size = clean.shape[1] // artifact.mapping.grid[1]
         crop = _slices(artifact.bbox)
@@ -101,7 +103,7 @@ class ArtifactChange:
 
 def target_pixels(mappings: Iterable[PatchMapping], patch_size: int) -> np.ndarray:
     """
-    The pixels of the target patches of one image's mappings.
+    Compute the pixels of the target patches of an image's mappings.
 
     Args:
         mappings (`Iterable[PatchMapping]`): At least one, all of one grid.
@@ -116,17 +118,18 @@ def target_pixels(mappings: Iterable[PatchMapping], patch_size: int) -> np.ndarr
 
 def change_inside(clean: np.ndarray, flawed: np.ndarray, mask: np.ndarray) -> float:
     """
-    Mean absolute difference within a region.
+    Compute the mean absolute difference within a region.
 
     Args:
-        clean, flawed (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): The images.
+        clean, flawed (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): The clean and the artifact
+            image.
         mask (`np.ndarray` of shape `(height, width)`, `bool`): The region: the target patches of one artifact.
 
     Returns:
         `float` in [0, 1].
 
     Raises:
-        ValueError: an empty region.
+        ValueError: The region is empty.
     """
     if not mask.any():
         raise ValueError("`mask` must hold at least one pixel, got none")
@@ -135,16 +138,34 @@ def change_inside(clean: np.ndarray, flawed: np.ndarray, mask: np.ndarray) -> fl
 
 def change_outside(clean: np.ndarray, flawed: np.ndarray, mask: np.ndarray) -> float:
     """
-    Mean absolute difference outside `mask`, here the target patches of *all* artifacts of the image; otherwise as
-    [`change_inside`].
+    Compute the mean absolute difference outside a region.
+
+    Args:
+        clean, flawed (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): The clean and the artifact
+            image.
+        mask (`np.ndarray` of shape `(height, width)`, `bool`): The region: the target patches of *all* artifacts.
+
+    Returns:
+        `float` in [0, 1].
+
+    Raises:
+        ValueError: The region covers the whole image.
     """
     return change_inside(clean, flawed, _outside(mask))
 
 
 def psnr_outside(clean: np.ndarray, flawed: np.ndarray, mask: np.ndarray) -> float:
     """
-    Peak signal-to-noise ratio outside `mask`, in dB, at most 120 (which also stands for no difference at all).
-    Arguments as for [`change_outside`].
+    Compute the peak signal-to-noise ratio outside a region.
+
+    Args:
+        clean, flawed, mask: See [`change_outside`].
+
+    Returns:
+        `float`: In dB, at most `MAX_PSNR`, which also stands for equal pixels.
+
+    Raises:
+        ValueError: The region covers the whole image.
     """
     outside = _outside(mask)
     error = float(np.square(clean[outside] - flawed[outside]).mean(dtype=np.float64))
@@ -152,7 +173,7 @@ def psnr_outside(clean: np.ndarray, flawed: np.ndarray, mask: np.ndarray) -> flo
 
 
 def inside_outside_ratio(inside: float, outside: float) -> float:
-    """How many times larger the change inside is than outside; infinite if nothing changed outside."""
+    """Compute the ratio of the change inside to that outside; infinite if nothing changed outside."""
     return inside / outside if outside else math.inf
 
 
@@ -160,17 +181,17 @@ def measure(
     artifacts: Sequence[Artifact], clean: Image.Image, flawed: Image.Image, perceptual: PerceptualMetric
 ) -> list[ArtifactScores]:
     """
-    Score the artifacts of one image. What concerns the image as a whole is measured once and is part of the scores of
-    each artifact.
+    Score the artifacts of one image. Measures of the whole image are taken once and repeated in the scores of each
+    artifact.
 
     Args:
         artifacts (`Sequence[Artifact]`): All artifacts of the image, at least one; mappings and boxes are used.
-        clean, flawed (`PIL.Image.Image`): RGB, of one size.
-        perceptual (`PerceptualMetric`): Measures crops.
+        clean, flawed (`PIL.Image.Image`): The clean and the artifact image, RGB, of one size.
+        perceptual (`PerceptualMetric`): Perceptual distance of crops.
 
     Returns:
-        `list[ArtifactScores]`: One for each artifact: all but `vlm_has_artifact`; the distances to the reference for
-        duplications alone.
+        `list[ArtifactScores]`: For each artifact all scores but `vlm_has_artifact`; distances to the reference for
+        duplications only.
     """
     before, after = as_array(clean), as_array(flawed)
     mappings = [artifact.mapping for artifact in artifacts]
@@ -196,16 +217,16 @@ def _scores(image: ImageChange, change: ArtifactChange, perceptual: PerceptualMe
 
 def aligned_patches(mapping: PatchMapping, image: np.ndarray, of: tuple[int, ...]) -> np.ndarray:
     """
-    Patches of an image laid out as a mapping's targets lie: with `of=mapping.targets` the crop of the targets, with
-    `of=mapping.references` what they would look like as exact copies. What is no target is mid-grey.
+    Arrange patches of an image like a mapping's targets. With `of=mapping.targets` this is the crop of the targets,
+    with `of=mapping.references` the crop that exact copies would give. Patches that are no targets are mid-grey.
 
     Args:
-        mapping (`PatchMapping`): Gives the layout.
-        image (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): Where the patches are cut from.
+        mapping (`PatchMapping`): Gives the arrangement.
+        image (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): Image that the patches are cut from.
         of (`tuple[int, ...]`): Token indices, one for each target.
 
     Returns:
-        `np.ndarray` of the shape of the targets' hull in pixels, `float32`.
+        `np.ndarray` of the shape of the targets' bounding box in pixels, `float32`.
     """
     columns = mapping.grid[1]
     size = image.shape[1] // columns
@@ -219,7 +240,7 @@ def aligned_patches(mapping: PatchMapping, image: np.ndarray, of: tuple[int, ...
 
 
 def as_array(image: Image.Image) -> np.ndarray:
-    """An RGB image as `float32` in [0, 1] of shape `(height, width, 3)`."""
+    """Convert an image to RGB as `float32` in [0, 1] of shape `(height, width, 3)`."""
     return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
 
 

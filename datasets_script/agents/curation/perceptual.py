@@ -1,4 +1,4 @@
-"""Learned perceptual distances between image crops: LPIPS, and a stand-in that carries its own weights."""
+"""Learned perceptual distances between image crops: LPIPS, and a shift-tolerant variant that works offline."""
 
 from __future__ import annotations
 
@@ -16,24 +16,31 @@ from ...schema.pair import PerceptualName
 from ...utils.errors import UserError
 
 
-# AlexNet's strides leave nothing of a crop much smaller than this, and the metrics were fitted on 64 px patches.
+# AlexNet's strides leave nothing of a much smaller crop, and the metrics were fitted on patches of 64 px.
 MIN_SHORT_SIDE = 64
 
 
 class PerceptualMetricUnavailable(UserError, RuntimeError):
-    """A metric's package or weights are not there; the message says how to get them."""
+    """A metric's package or weights are missing; the message says how to get them."""
 
 
 class PerceptualMetric(Protocol):
-    """A distance between two crops of one size. `name` is the key its numbers are stored under."""
+    """
+    A distance between two crops of one size.
+
+    Attributes:
+        name (`str`): Name of the metric, and the key of its scores: `"lpips"` or `"stlpips"`.
+    """
 
     name: PerceptualName
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> float:
         """
+        Compute the distance between two crops.
+
         Args:
-            first, second (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): The crops. With a short
-                side under 64 px both are enlarged to it, bilinearly.
+            first, second (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): The crops. If their short
+                side is under 64 px, both are enlarged to it, bilinearly.
 
         Returns:
             `float`: 0 for equal crops, about 1 for unrelated ones.
@@ -42,7 +49,7 @@ class PerceptualMetric(Protocol):
 
 
 class _NetworkMetric:
-    """What the two metrics share: they are the same computation on other backbones."""
+    """Computation shared by the metrics, which differ in their networks only."""
 
     name: PerceptualName
 
@@ -63,7 +70,8 @@ class Lpips(_NetworkMetric):
     taken from torch's hub cache or downloaded into it. Both are read as tensors only, never unpickled as code.
 
     Raises:
-        PerceptualMetricUnavailable: no `lpips` package, or no backbone in the cache and no network to fetch it.
+        PerceptualMetricUnavailable: The `lpips` package is not installed, or the backbone is neither cached nor can be
+            downloaded.
     """
 
     name: PerceptualName = "lpips"
@@ -88,12 +96,12 @@ class Lpips(_NetworkMetric):
 
 class ShiftTolerantLpips(_NetworkMetric):
     """
-    "Shift-tolerant Perceptual Similarity Metric" (ECCV 2022) with its AlexNet variant. The package carries complete
-    weights, so it works offline. It is another network with other weights: **its numbers are not LPIPS** and
-    the paper's band does not hold for them. The weights are read as tensors only, never unpickled as code.
+    "Shift-tolerant Perceptual Similarity Metric" (ECCV 2022), its AlexNet variant. The package includes all weights,
+    so it works offline. Network and weights differ from LPIPS: **its numbers are not LPIPS**, and the paper's band
+    does not apply to them. The weights are read as tensors only, never unpickled as code.
 
     Raises:
-        PerceptualMetricUnavailable: no `stlpips_pytorch` package.
+        PerceptualMetricUnavailable: The `stlpips_pytorch` package is not installed.
     """
 
     name: PerceptualName = "stlpips"
@@ -106,11 +114,11 @@ class ShiftTolerantLpips(_NetworkMetric):
                 f"the metric 'stlpips' needs stlpips-pytorch, IPython and torchsummary ({error}): "
                 "pip install 'artiagent[stlpips]'"
             ) from error
-        # Loaded here instead of by the package, which would pass over missing keys and leave them random.
+        # Loaded here, because the package would ignore missing keys and leave random weights.
         network = LPIPS(net="alex", variant="shift_tolerant", pretrained=False, verbose=False)
         with (files("stlpips_pytorch") / "weights" / "vST0.0" / "alex_shift_tolerant.pth").open("rb") as file:
             state = torch.load(file, map_location="cpu", weights_only=True)
-        # The network registers its five heads twice, as `lin0` and as `lins.0`; the file holds the first names only.
+        # The network registers its five heads twice, as `lin0` and as `lins.0`; the file only holds the first names.
         heads = {f"lins.{key.removeprefix('lin')}": value for key, value in state.items() if key.startswith("lin")}
         network.load_state_dict(state | heads)
         super().__init__(network)
@@ -121,14 +129,14 @@ METRICS: dict[str, Callable[[], PerceptualMetric]] = {Lpips.name: Lpips, ShiftTo
 
 def load_perceptual_metric(name: str) -> PerceptualMetric:
     """
-    A perceptual metric by name. One is never replaced by the other: the choice is the caller's.
+    Load a perceptual metric by name. A metric that is missing is never replaced by the other.
 
     Args:
         name (`str`): `"lpips"` or `"stlpips"`.
 
     Raises:
-        ValueError: another name.
-        PerceptualMetricUnavailable: its package or weights are missing.
+        ValueError: There is no such metric.
+        PerceptualMetricUnavailable: Its package or weights are missing.
     """
     if name not in METRICS:
         raise ValueError(f"`name` must be among {sorted(METRICS)}, got {name!r}")

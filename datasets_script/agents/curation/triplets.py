@@ -1,4 +1,4 @@
-"""The three images by which a vision-language model judges and explains one artifact (ArtiAgent §5)."""
+"""Triplets: the three images by which a vision-language model judges and explains one artifact (ArtiAgent §5)."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from ...schema.pair import Artifact
 from .measures import target_pixels
 
 
-# Looked at on the demo's artifacts: a part is seen with what it sits on, and still fills a good part of the close-up.
+# Shows a part together with what it sits on, while it still fills much of the close-up.
 CONTEXT = 0.5
 """Margin on each side of a close-up, as a share of the box's side."""
 MIN_CONTEXT = 32
 """Least margin on each side, pixels."""
 CLOSE_UP_SIDE = 512
-"""Least longer side of a close-up once enlarged, pixels."""
+"""Least long side of a close-up, to which it is enlarged, pixels."""
 
 _GREY = 128
 
 Triplet = tuple[Image.Image, Image.Image, Image.Image]
-"""Scene, close-up without and close-up with an artifact; see [`make_triplet`]."""
+"""Scene, close-up without the artifact, close-up with it; see [`make_triplet`]."""
 
 
 def make_triplet(artifact: Artifact, clean: Image.Image, flawed: Image.Image) -> Triplet:
     """
-    Render the scene with the artifact's place covered, and close-ups of it without and with the artifact.
+    Render the scene with the artifact covered, and close-ups without and with the artifact.
 
-    Scene and first close-up are of the reconstruction and not of the photo: it is the pair's clean image, from
-    which the artifact image differs in its artifacts alone. With the photo, what the model failed to reconstruct would
-    pass for the artifact, and an artifact that the clean image has too would be accepted.
+    Scene and first close-up show the clean image, not the source photo, because the artifact image differs from it in
+    its artifacts alone. With the photo, reconstruction errors would pass for the artifact, and an artifact that is in
+    the clean image too would be accepted.
 
     Args:
         artifact (`Artifact`): Its mapping and box are used.
-        clean, flawed (`PIL.Image.Image`): RGB, of one size.
+        clean, flawed (`PIL.Image.Image`): The clean and the artifact image, RGB, of one size.
 
     Returns:
-        `tuple[PIL.Image.Image, PIL.Image.Image, PIL.Image.Image]`: the whole of `clean` with the artifact's target
-        patches grey; and the same crop of `clean` and of `flawed`, enlarged: the artifact's box with its surroundings,
-        in a duplication together with what was copied, because one cannot count what is out of view.
+        `tuple[PIL.Image.Image, PIL.Image.Image, PIL.Image.Image]`: The whole of `clean` with the artifact's target
+        patches grey; and the same enlarged crop of `clean` and of `flawed`. The crop holds the artifact's box with its
+        surroundings, and for a duplication also the original, so that a viewer can count both.
     """
     patch_size = clean.width // artifact.mapping.grid[1]
     box = context_box(_box(artifact, patch_size), clean.size)
@@ -59,8 +59,8 @@ def _box(artifact: Artifact, patch_size: int) -> tuple[float, float, float, floa
 
 def context_box(bbox: tuple[float, float, float, float], image_size: tuple[int, int]) -> tuple[int, int, int, int]:
     """
-    A box with its surroundings: on each side half as much again as the box is wide or high, at least 32 px, as far as
-    the image goes.
+    Enlarge a box on each side by `CONTEXT` of its width or height, at least `MIN_CONTEXT` pixels, clipped to the
+    image.
 
     Args:
         bbox (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)`, exclusive maxima, pixels.
@@ -82,11 +82,11 @@ def context_box(bbox: tuple[float, float, float, float], image_size: tuple[int, 
 
 def cover(image: Image.Image, region: np.ndarray) -> Image.Image:
     """
-    An image with a region painted mid-grey.
+    Paint a region of an image mid-grey.
 
     Args:
         image (`PIL.Image.Image`): RGB.
-        region (`np.ndarray` of shape `(height, width)`, `bool`): What is painted.
+        region (`np.ndarray` of shape `(height, width)`, `bool`): Pixels to paint.
     """
     pixels = np.array(image)
     pixels[region] = _GREY
@@ -95,8 +95,8 @@ def cover(image: Image.Image, region: np.ndarray) -> Image.Image:
 
 def close_up(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     """
-    A crop, enlarged so that its longer side has at least 512 px: vision-language models see patches of 14 px and more,
-    in which small artifacts would be lost.
+    Crop an image, and enlarge the crop until its long side has at least `CLOSE_UP_SIDE` pixels: vision-language models
+    see patches of 14 px and more, in which small artifacts would be lost.
 
     Args:
         image (`PIL.Image.Image`): RGB.

@@ -1,4 +1,4 @@
-"""What an injection made of a photo, as the curation agent judges it and puts it into words."""
+"""Variants of a photo, as the curation agent judges and describes them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .verdicts import Verdict
 @dataclass(frozen=True, eq=False)
 class Variant:
     """
-    An artifact image beside its clean image.
+    An artifact image with its clean image.
 
     Attributes:
-        number (`int`): Which of the photo's variants it is, from 0.
+        number (`int`): Number of the variant among those of the photo, from 0.
         caption (`str`): What the photo shows.
-        clean, flawed (`PIL.Image.Image`): The reconstruction and the artifact image, RGB, of one size.
+        clean, flawed (`PIL.Image.Image`): The clean and the artifact image, RGB, of one size.
         artifacts (`tuple[Artifact, ...]`): All artifacts of `flawed`.
-        triplets (`tuple[Triplet | None, ...]`): For each artifact the images a vision-language model was shown when it
-            judged the artifact, if it was asked; empty before judging.
+        triplets (`tuple[Triplet | None, ...]`): For each artifact the images that a vision-language model judged it
+            by, `None` if none was asked; empty before judging.
     """
 
     number: int
@@ -34,7 +34,7 @@ class Variant:
     triplets: tuple[Triplet | None, ...] = ()
 
     def judged(self, verdicts: Sequence[Verdict]) -> Variant:
-        """Return the variant with what verdicts on its artifacts, in their order, have added to them."""
+        """Return the variant with the scores and triplets of verdicts on its artifacts, given in their order."""
         return replace(
             self,
             artifacts=tuple(verdict.artifact for verdict in verdicts),
@@ -42,7 +42,7 @@ class Variant:
         )
 
     def triplet(self, index: int) -> Triplet:
-        """Return the triplet of an artifact, rendered if the judge has not."""
+        """Return the triplet of an artifact, rendering it if judging has not."""
         shown = self.triplets[index] if self.triplets else None
         return shown or make_triplet(self.artifacts[index], self.clean, self.flawed)
 
@@ -50,13 +50,13 @@ class Variant:
 @dataclass(frozen=True, eq=False)
 class PairTexts:
     """
-    What is said of a pair.
+    Texts of a pair.
 
     Attributes:
         artifacts (`tuple[Artifact, ...]`): Its artifacts with their labels and explanations.
         clean_description (`str`): What the clean image shows.
         explanation (`str`): What is wrong with the artifact image.
-        explanation_source (`str`): What wrote the texts: `"template"`, or the id of a vision-language model.
+        explanation_source (`str`): Author of the texts: `"template"`, or the id of a vision-language model.
     """
 
     artifacts: tuple[Artifact, ...]

@@ -14,16 +14,17 @@ class CurationSettings:
     Thresholds of acceptance.
 
     Args:
-        lpips_band (`tuple[float, float]`): Least and largest 1 − LPIPS between the box crops of a distortion, the
-            paper's. Less is a crop that was replaced rather than distorted, more is no visible change.
-        stlpips_band (`tuple[float, float]`): The same for the shift-tolerant stand-in. Chosen by eye on 12 crops of
-            five photos of `skimage.data`, **not the paper's**: swapping two patches (a distance of .02 to .06 for
-            half of the crops) hides in texture, shuffling a third of them (.19 to .25) does not; shuffling all reaches
-            .63, while crops of other photos start at .51 with a median of .62, and blanks at .67. Blur alone
-            reaches .28, so it can pass.
-        min_change_inside (`float`): Least mean absolute difference over the target patches of what is not a
-            distortion. 0.03 is 8 of 255 grey levels: over a whole patch, a change that the eye has to look for.
-        require_closer (`bool`): Whether a duplication's target must have come closer to its reference.
+        lpips_band (`tuple[float, float]`, *optional*, defaults to `(0.5, 0.9)`): Least and greatest 1 − LPIPS between
+            the box crops of a distortion, from the paper. Below it the crop was replaced rather than distorted, above
+            it there is no visible change.
+        stlpips_band (`tuple[float, float]`, *optional*, defaults to `(0.4, 0.9)`): The same for the shift-tolerant
+            metric. **Not from the paper**: wide enough for crops with all patches shuffled, and narrow enough to
+            reject swaps of two patches, which textures hide. Blurred crops can pass.
+        min_change_inside (`float`, *optional*, defaults to 0.03): Least mean absolute difference over the target
+            patches of an artifact that is no distortion, in [0, 1]. 0.03 is about 8 of 255 grey levels, a barely
+            visible change of a whole patch.
+        require_closer (`bool`, *optional*, defaults to `True`): Whether a duplication's target must have come closer
+            to its reference.
     """
 
     lpips_band: tuple[float, float] = (0.5, 0.9)
@@ -35,16 +36,16 @@ class CurationSettings:
 @dataclass(frozen=True, eq=False)
 class Verdict:
     """
-    Whether an artifact is kept.
+    Verdict on an artifact.
 
     Attributes:
-        kept (`bool`): Whether it is.
+        kept (`bool`): Whether it is kept.
         reason (`str`): Names the measure, its value and the threshold, either way.
-        artifact (`Artifact`): With the scores it was judged by: those of
-            [`~datasets_script.agents.curation.measures.measure`], and `vlm_has_artifact` where a vision-language model
+        artifact (`Artifact`): The artifact with the scores it was judged by: those of
+            [`~datasets_script.agents.curation.measures.measure`], and `vlm_has_artifact` if a vision-language model
             was asked.
-        raw (`str`): What that model answered, where it could not be used.
-        triplet (`Triplet`, *optional*): What that model was shown.
+        raw (`str`): Answer of that model, if it could not be used.
+        triplet (`Triplet`, *optional*): Images that the model was shown.
     """
 
     kept: bool
@@ -56,16 +57,16 @@ class Verdict:
 
 def judge(artifact: Artifact, settings: CurationSettings) -> Verdict:
     """
-    Judge one artifact by its measures. Distortions are judged by the perceptual band, as in the paper. The
-    other types go to a vision-language model there, see [`~datasets_script.agents.curation.curator.Curator`]; before
-    that, or without one, they need a visible change, and duplications one towards their reference.
+    Judge one artifact by its measures. Distortions are judged by the perceptual band, as in the paper. The paper shows
+    the other types to a vision-language model, see [`~datasets_script.agents.curation.curator.Curator`]; before that,
+    or without one, they need a visible change, and duplications must have come closer to their reference.
 
     Args:
         artifact (`Artifact`): With the scores of [`~datasets_script.agents.curation.measures.measure`].
         settings (`CurationSettings`): Thresholds.
 
     Raises:
-        ValueError: a distortion without a perceptual score.
+        ValueError: A distortion has no perceptual score.
     """
     if artifact.type == "distortion":
         kept, reason = _within_band(artifact, settings)

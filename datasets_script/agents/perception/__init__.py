@@ -1,6 +1,7 @@
 """
-Perception: the entities of an image, their parts, and which of them can carry an artifact. Names are imported when
-first used, so that the list of backends can be read without loading one.
+Perception: the entities of an image, their parts, and which of them can carry an artifact.
+
+Names are imported on first use, so that reading the list of backends does not load one.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Perception from COCO-format annotation files: COCO, PACO, PartImageNet and files drawn for one's own photos."""
+"""Perception from COCO-format annotation files: COCO, PACO, PartImageNet, and files for one's own photos."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ _PARTIMAGENET_SPELLINGS = {"tier": "tire"}
 # Share of a part's pixels that lie in the entity it belongs to (ArtiAgent §3).
 _MIN_CONTAINMENT = 0.9
 
-# Radius of the disc drawn for a keypoint, as a share of the square root of its entity's box area: about an eye socket
-# on a portrait, a hand on a standing person.
+# Radius of the disc drawn for a keypoint, as a share of the square root of its entity's box area: about the size of an
+# eye socket in a portrait, or of a hand of a standing person.
 _KEYPOINT_RADIUS = 0.08
 
 
 class AnnotationError(PerceptionError):
-    """An annotation file, or one annotation of it, does not say what it must; the message tells which and what."""
+    """An annotation file, or one of its annotations, is malformed; the message says where and how."""
 
 
 class NoAnnotation(PerceptionError):
     """
-    An image has no usable annotation. The message tells what is missing and how to provide it.
+    An image has no usable annotation. The message says what is missing and how to provide it.
 
     Attributes:
-        source_id (`str`): The image.
+        source_id (`str`): Id of the image.
     """
 
     def __init__(self, source_id: str, reason: str) -> None:
@@ -60,7 +60,7 @@ class NoAnnotation(PerceptionError):
 
 @dataclass(frozen=True)
 class _Category:
-    """What annotations of it are: an entity (`part` empty), or a part of an entity called `entity`."""
+    """What annotations of a category are: an entity (`part` empty), or a part of an entity called `entity`."""
 
     entity: str
     part: str
@@ -70,7 +70,7 @@ class _Category:
 
 @dataclass(frozen=True, eq=False)
 class _Region:
-    """One annotation of one image, decoded; `mask` is empty where it has a box alone."""
+    """One annotation of one image, decoded; `mask` is empty if it only has a box."""
 
     id: int
     category: _Category
@@ -94,7 +94,9 @@ class _Region:
 
 @dataclass(eq=False)
 class _Draft:
-    """An entity whose parts are being collected; `region` is its annotation, `None` if only its parts have one."""
+    """
+    An entity whose parts are being collected; `region` is its annotation, `None` if only its parts are annotated.
+    """
 
     id: int
     name: str
@@ -102,33 +104,33 @@ class _Draft:
     parts: list[_Region] = field(default_factory=list)
 
     def mask(self) -> np.ndarray:
-        """Its own pixels, or else those of all its parts; empty where there are neither."""
+        """Return its own pixels, or else those of all its parts; empty if there are neither."""
         if self.region is not None and (self.region.mask.any() or not self.parts):
             return self.region.mask
         return np.logical_or.reduce([part.mask for part in self.parts])
 
 
 def part_level(name: str) -> PartLevel:
-    """The level of a part from the last word of its name: `"left ear"` is peripheral, `"door"` intermediate."""
+    """Return the level of a part by the last word of its name: `"left ear"` is peripheral, `"door"` intermediate."""
     word = name.split()[-1]
     return "peripheral" if {word, word.removesuffix("s")} & PERIPHERAL_PARTS else "intermediate"
 
 
 class AnnotationPerception(PerceptionAgent):
     """
-    Entities and parts from a COCO-format JSON file. `segmentation` may be polygons or RLE, compressed or not. Skipped
-    are `iscrowd` annotations, and those with a box alone unless their parts give them pixels. An image entry may hold
-    a `caption`.
+    Entities and parts from a COCO-format JSON file. `segmentation` may be polygons or RLE, compressed or not.
+    `iscrowd` annotations are skipped, and so are annotations that only have a box, unless their parts give them
+    pixels. An image entry may hold a `caption`.
 
-    What is a part, and of which entity:
+    Parts are assigned to entities as follows:
 
-    - *Files of one's own*: an annotation with `parent_id`, the `id` of the annotation it is a part of. Its category
-      may have `level`, `"peripheral"` or `"intermediate"`; otherwise the name decides, see [`part_level`].
+    - *Your own files*: an annotation with `parent_id` is a part of the annotation with that `id`. Its category may
+      have `level`, `"peripheral"` or `"intermediate"`; otherwise the name decides, see [`part_level`].
     - *PACO*: categories named `"dog:ear"`, linked by `obj_ann_id`. Without a link (annotation tools can name
       categories but rarely write links) a part belongs to the instance of that name that holds 0.9 or more of its
-      pixels, and to none if there is none that does.
-    - *PartImageNet*: categories named `"Quadruped Head"` with supercategory `"Quadruped"`, if all categories of the
-      supercategory, two or more, are named so. It annotates parts only: where an image has no entity of the name, the
+      pixels; if there is none, the part is dropped.
+    - *PartImageNet*: categories named `"Quadruped Head"` with supercategory `"Quadruped"`, if all of at least two
+      categories of the supercategory are named so. It only annotates parts: if an image has no entity of the name, the
       entity is the union of all the image's parts of that name.
     - *COCO keypoints*: each visible one (`v` = 2) becomes a disc inside its entity, of radius 8 % of the square root
       of the entity's box area, unless the entity has an annotated part of the same name.
@@ -140,7 +142,7 @@ class AnnotationPerception(PerceptionAgent):
             name if only one image entry has it.
 
     Raises:
-        AnnotationError: not a COCO-format JSON file. [`perceive`] raises it for a malformed annotation.
+        AnnotationError: The file is not in COCO format. [`perceive`] raises it for a malformed annotation.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -161,19 +163,19 @@ class AnnotationPerception(PerceptionAgent):
 
     def perceive(self, image: Image.Image, source_id: str) -> Perception:
         """
-        The annotated entities of an image.
+        Return the annotated entities of an image.
 
         Args:
             image (`PIL.Image.Image`): The image, upright, of the size it was annotated at.
             source_id (`str`): Its path relative to the source folder, with forward slashes.
 
         Returns:
-            `Perception`: In pixels of `image`; `instance_id` is the annotation's `id`, or a new number for keypoints
+            `Perception`: In pixels of `image`. `instance_id` is the annotation's `id`, or a new number for keypoints
             and for entities made of their parts.
 
         Raises:
-            NoAnnotation: the file has no entry for the image, or no entity with pixels.
-            AnnotationError: the image's entry or one of its annotations is malformed.
+            NoAnnotation: The file has no entry for the image, or no entity with pixels.
+            AnnotationError: The image's entry or one of its annotations is malformed.
         """
         entry = self._entry(source_id)
         self._check_size(entry, image)
@@ -195,9 +197,9 @@ class AnnotationPerception(PerceptionAgent):
         try:
             document = json.loads(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise AnnotationError(f"{self.path}: no such file; expected a COCO-format JSON file") from None
+            raise AnnotationError(f"{self.path}: must be a COCO-format JSON file, got no such file") from None
         except ValueError as error:
-            raise AnnotationError(f"{self.path}: expected a COCO-format JSON file, got no JSON: {error}") from error
+            raise AnnotationError(f"{self.path}: must be a COCO-format JSON file, got no JSON: {error}") from error
         for key in ("images", "annotations", "categories"):
             records = document.get(key) if isinstance(document, dict) else None
             if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
@@ -205,7 +207,7 @@ class AnnotationPerception(PerceptionAgent):
         return document
 
     def _field(self, record: dict[str, Any], key: str, kind: type | tuple[type, ...], where: str) -> Any:
-        """`record[key]`, which must be of the type `kind`."""
+        """Return `record[key]`, which must be of the type `kind`."""
         value = record.get(key)
         if not isinstance(value, kind):
             kinds = kind if isinstance(kind, tuple) else (kind,)
@@ -264,7 +266,7 @@ class AnnotationPerception(PerceptionAgent):
             )
 
     def _regions(self, annotations: list[dict[str, Any]], shape: tuple[int, int]) -> dict[int, _Region]:
-        """The annotations of an image by `id`, decoded, without crowds."""
+        """Decode the annotations of an image, by `id`, without crowds."""
         crowds = [annotation.get("id") for annotation in annotations if annotation.get("iscrowd")]
         regions: dict[int, _Region] = {}
         for annotation in annotations:
@@ -295,7 +297,7 @@ class AnnotationPerception(PerceptionAgent):
             raise AnnotationError(f"{where}: `parent_id` must be the id of an annotation, got {shorten(parent)}")
         if category.level and not category.part and parent is None:
             raise AnnotationError(
-                f"{where}: an annotation of the part category {category.entity!r} (it has `level`) must have "
+                f"{where}: an annotation of the part category {category.entity!r} (which has `level`) must have "
                 "`parent_id`, or its category a name like 'dog:ear', got neither"
             )
         segmentation = annotation.get("segmentation")
@@ -316,7 +318,7 @@ class AnnotationPerception(PerceptionAgent):
 
 
 def _assemble(regions: dict[int, _Region]) -> tuple[Entity, ...]:
-    """The entities of an image, with their parts, from its decoded annotations by `id`."""
+    """Assemble the entities of an image, with their parts, from its decoded annotations by `id`."""
     new_id = count(max(regions, default=0) + 1)
     drafts = {
         region.id: _Draft(region.id, region.category.entity, region)
@@ -344,7 +346,9 @@ def _assemble(regions: dict[int, _Region]) -> tuple[Entity, ...]:
 
 
 def _root(part: _Region, regions: dict[int, _Region]) -> int:
-    """The end of a chain of parents: an eye may be part of a face, which is part of a person (or of a crowd)."""
+    """
+    Follow a chain of parents to its end: an eye may be part of a face, which is part of a person (or of a crowd).
+    """
     seen = {part.id}
     ancestor = part
     while ancestor.parent is not None:
@@ -360,7 +364,9 @@ def _root(part: _Region, regions: dict[int, _Region]) -> int:
 
 
 def _containing(part: _Region, drafts: Iterable[_Draft]) -> _Draft | None:
-    """The entity of the part's kind that holds most of it, the smallest of several; `None` if none holds enough."""
+    """
+    Find the entity of the part's kind that holds most of it, the smallest of equals; `None` if none holds enough.
+    """
     ranked = []
     for draft in drafts:
         if draft.region is not None and draft.name == part.category.entity:
@@ -371,7 +377,7 @@ def _containing(part: _Region, drafts: Iterable[_Draft]) -> _Draft | None:
 
 
 def _finish(draft: _Draft, new_id: count[int]) -> Entity:
-    """The entity with its parts and, as further parts, its keypoints."""
+    """Return the entity with its parts and, as further parts, its keypoints."""
     mask = draft.mask()
     bbox = bbox_of_mask(mask)
     parts = [_part(part.part_name, part.id, part.mask, draft.id, part.level) for part in draft.parts]
@@ -389,7 +395,7 @@ def _part(name: str, identifier: int, mask: np.ndarray, parent: int, level: Part
 
 
 def _visible_keypoints(region: _Region) -> Iterable[tuple[str, tuple[float, float]]]:
-    """Name and position of each keypoint that is labelled and not occluded."""
+    """Yield name and position of each keypoint that is labelled and not occluded."""
     for position, name in enumerate(region.category.keypoints if region.keypoints else ()):
         x, y, visibility = region.keypoints[3 * position : 3 * position + 3]
         if visibility == 2:
@@ -410,8 +416,8 @@ def _check_keypoints(keypoints: Any, category: _Category) -> list[float]:
 
 def _categories_named_by_supercategory(records: list[dict[str, Any]]) -> set[str]:
     """
-    Names such as "Quadruped Head" of supercategory "Quadruped". Asking it of all categories of a supercategory keeps
-    COCO's "sports ball" of supercategory "sports" an entity.
+    Return names such as "Quadruped Head" of supercategory "Quadruped". All categories of a supercategory must be named
+    so, which keeps COCO's "sports ball" of supercategory "sports" an entity.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for record in records:
@@ -425,7 +431,7 @@ def _categories_named_by_supercategory(records: list[dict[str, Any]]) -> set[str
 
 
 def _clean(name: str) -> str:
-    """`"car_(automobile)"` → `"car"`, `"left_ear"` → `"left ear"`."""
+    """Simplify a name: `"car_(automobile)"` → `"car"`, `"left_ear"` → `"left ear"`."""
     return " ".join(re.sub(r"\(.*?\)", " ", name).replace("_", " ").lower().split())
 
 
@@ -438,5 +444,5 @@ def _caption(names: Iterable[str]) -> str:
 def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None) -> AnnotationPerception:
     """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
     path = spec.annotations_file(source)
-    assert path is not None  # this backend reads one
+    assert path is not None  # because of `needs_annotations`
     return AnnotationPerception(path)

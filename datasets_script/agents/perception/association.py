@@ -1,4 +1,4 @@
-"""From named segments to entities with parts: which part is whose (ArtiAgent §3)."""
+"""Association of parts with the entities they belong to (ArtiAgent §3)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MIN_CONTAINMENT = 0.9
 @dataclass(frozen=True, eq=False)
 class Segment:
     """
-    Something found in an image.
+    A named thing found in an image.
 
     Attributes:
-        name (`str`): What it was looked for as.
+        name (`str`): Name that it was looked for by.
         mask (`np.ndarray` of shape `(height, width)`, `bool`): Its pixels.
         score (`float`): Confidence in [0, 1].
     """
@@ -37,18 +37,18 @@ class Segment:
 
 def associate(segments: Sequence[Segment], vocabulary: Vocabulary, caption: str = "") -> Perception:
     """
-    Entities with their parts. A part belongs to the *instance* that contains most of it, |part ∩ entity| / |part|,
-    among those of entities with such a part in the vocabulary; the smallest of equals. That share must be 0.9 or more.
-    What has the name of an entity and of a part, as a hand may, is taken as each.
+    Assemble entities and their parts from named segments. A part belongs to the *instance* that contains most of it,
+    by |part ∩ entity| / |part|, among entities that have such a part in the vocabulary; the smallest of equals. That
+    share must be 0.9 or more. A segment whose name is that of an entity and of a part, such as a hand, counts as both.
 
     Args:
         segments (`Sequence[Segment]`): What was found, with masks of one shape.
-        vocabulary (`Vocabulary`): The names that were looked for.
-        caption (`str`, *optional*): Of the image.
+        vocabulary (`Vocabulary`): Names that were looked for.
+        caption (`str`, *optional*, defaults to `""`): Caption of the image.
 
     Returns:
-        `Perception`: Entities in the order of the segments, ids from 1 on. Its notes tell what was left out and why:
-        segments without pixels, and parts that no instance holds.
+        `Perception`: Entities in the order of the segments, with ids from 1. Its notes say what was left out and why:
+        segments without pixels, and parts that no instance contains.
     """
     ids = count(1)
     names = {entity.name: entity for entity in vocabulary.entities}
@@ -72,7 +72,7 @@ def associate(segments: Sequence[Segment], vocabulary: Vocabulary, caption: str 
 
 
 def _ranked(segment: Segment, candidates: Sequence[Entity]) -> list[tuple[float, Entity]]:
-    """How much of a segment each entity contains, the one with most of it first."""
+    """Return the share of a segment that each entity contains, largest first."""
     shares = [(float(entity.mask[segment.mask].mean()), entity) for entity in candidates]
     return sorted(shares, key=lambda pair: (-pair[0], pair[1].mask.sum()))
 

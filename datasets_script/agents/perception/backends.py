@@ -1,5 +1,5 @@
 """
-The perception backends by name. A new backend is a file in this folder, with a function `load`, and a line in
+List of the perception backends. A new backend is a file in this folder, with a function `load`, and a line in
 `BACKENDS`.
 """
 
@@ -19,24 +19,25 @@ if TYPE_CHECKING:
 
 
 _NO_ANNOTATIONS = """\
-No annotations for '{source}'. Tell what is in the photos with a COCO-format file, named by `annotations` or put
-in the folder as annotations.json. COCO, PACO and PartImageNet files work as they are. In a file of your own, give
-entities (person, cat, car) a polygon or RLE, and their parts (hand, ear, wheel) one more, with "parent_id": the id of
-their entity. `artiagent demo` leaves one in runs/demo/photos/annotations.json.
-Without annotations, `perception` people finds people by itself, and `perception` grounded-sam whatever a VLM names."""
+No annotations for '{source}'. Describe the photos in a COCO-format file: pass it as `annotations`, or put it into the
+folder as annotations.json. COCO, PACO and PartImageNet files work as they are. In your own file, give every entity
+(person, cat, car) a polygon or RLE mask, and every part (hand, ear, wheel) another with "parent_id", the id of its
+entity. `artiagent demo` writes an example, runs/demo/photos/annotations.json.
+To go without annotations, `perception` people finds people by itself, and `perception` grounded-sam finds whatever a
+VLM names."""
 
 
 @dataclass(frozen=True)
 class Backend:
     """
-    A perception backend, as it is listed.
+    Entry of a perception backend in the list.
 
     Args:
         module (`str`): The file in this folder. Its function `load(spec, source, vlm, device)` takes a
-            [`PerceptionSpec`], the folder of photos, the vision-language model or `None`, and the device of what has
-            none of its own, and returns a [`PerceptionAgent`].
+            [`PerceptionSpec`], the folder of photos, the vision-language model or `None`, and the default device, and
+            returns a [`PerceptionAgent`].
         help (`str`): What it finds, in a line.
-        needs_vlm (`bool`, *optional*, defaults to `False`): Whether a vision-language model names what there is.
+        needs_vlm (`bool`, *optional*, defaults to `False`): Whether a vision-language model names what is in a photo.
         needs_annotations (`bool`, *optional*, defaults to `False`): Whether it reads a COCO-format file.
     """
 
@@ -61,14 +62,14 @@ class PerceptionSpec:
 
     Args:
         name (`str`, *optional*, defaults to `"people"`): One of `BACKENDS`.
-        annotations (`pathlib.Path`, *optional*): COCO-format file of `"annotations"`; by default `annotations.json` in
-            the folder of photos.
+        annotations (`pathlib.Path`, *optional*): COCO-format file for `"annotations"`; by default `annotations.json`
+            in the folder of photos.
         detector (`str`, *optional*): Detection model of `"grounded-sam"`, a folder or Hub id.
         segmenter (`str`, *optional*): SAM or SAM 2 model of `"grounded-sam"`, or SAM 3 model of `"sam3"`.
         device (`str`, *optional*): Device of its models; by default the run's.
 
     Raises:
-        ArgumentError: an unknown backend.
+        ArgumentError: There is no such backend.
     """
 
     name: str = "people"
@@ -82,7 +83,7 @@ class PerceptionSpec:
 
     @property
     def backend(self) -> Backend:
-        """Its entry in the list of backends."""
+        """Return the backend's entry in the list."""
         return BACKENDS[self.name]
 
     def annotations_file(self, source: Path) -> Path | None:
@@ -93,10 +94,10 @@ class PerceptionSpec:
             source (`pathlib.Path`): The folder.
 
         Returns:
-            `pathlib.Path`: The file, or `None` where the backend reads none.
+            `pathlib.Path`: The file, or `None` if the backend reads none.
 
         Raises:
-            ArgumentError: there is no such file.
+            ArgumentError: There is no such file.
         """
         if not self.backend.needs_annotations:
             return None
@@ -109,14 +110,14 @@ class PerceptionSpec:
 
     def check(self, source: Path, has_vlm: bool) -> None:
         """
-        Check what can be known before a model is loaded.
+        Check what can be checked before a model is loaded.
 
         Args:
             source (`pathlib.Path`): Folder of photos.
             has_vlm (`bool`): Whether there is a vision-language model.
 
         Raises:
-            ArgumentError: its annotations or its vision-language model are missing.
+            ArgumentError: The annotations or the vision-language model are missing.
         """
         self.annotations_file(source)
         if self.backend.needs_vlm and not has_vlm:
@@ -128,15 +129,15 @@ class PerceptionSpec:
 
         Args:
             source (`pathlib.Path`): Folder of photos.
-            vlm (`VLM`, *optional*): Vision-language model of backends that need one.
-            device (`str`, *optional*): Device of its models, unless it has one of its own.
+            vlm (`VLM`, *optional*): Vision-language model, for backends that need one.
+            device (`str`, *optional*): Device of the models, unless the backend has one of its own.
 
         Returns:
             `PerceptionAgent`: The backend.
 
         Raises:
-            UserError: its annotations, its vision-language model or one of its own models are missing.
-            ImportError: the extra that it needs is not installed.
+            UserError: The annotations, the vision-language model or one of the backend's own models are missing.
+            ImportError: The extra that it needs is not installed.
         """
         self.check(source, vlm is not None)
         return import_module(f".{self.backend.module}", __package__).load(self, source, vlm, self.device or device)

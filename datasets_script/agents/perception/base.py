@@ -1,4 +1,4 @@
-"""What a perception agent sees: the entities of an image and their parts."""
+"""Interface of perception backends, and their errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...utils.errors import UserError
 
 class PerceptionError(UserError, ValueError):
     """
-    One image could not be perceived; the message is the reason. `raw` is what a model answered, where that was it.
+    One image could not be perceived. The message gives the reason, `raw` the answer of a model if that was the reason.
     """
 
     def __init__(self, message: str, raw: str = "") -> None:
@@ -23,25 +23,41 @@ class PerceptionError(UserError, ValueError):
 
 
 class PerceptionModelError(UserError, OSError):
-    """A model of a perception backend cannot be had; the message says which, and what to do."""
+    """A model of a perception backend cannot be loaded; the message says which, and what to do."""
 
 
 class PerceptionAgent(ABC):
-    """A perception backend. `source_id` is the file's name relative to the source folder, with forward slashes."""
+    """A perception backend."""
 
     @abstractmethod
     def perceive(self, image: Image.Image, source_id: str) -> Perception:
         """
-        Entities of `image` (RGB, as opened, before any resizing).
+        Find the entities of an image and their parts.
+
+        Args:
+            image (`PIL.Image.Image`): RGB, as opened, before any resizing.
+            source_id (`str`): Name of the file relative to the source folder, with forward slashes.
+
+        Returns:
+            `Perception`: In pixels of `image`.
 
         Raises:
-            PerceptionError: this image cannot be perceived.
+            PerceptionError: The image cannot be perceived.
         """
 
     def perceive_batch(
         self, images: Sequence[Image.Image], source_ids: Sequence[str]
     ) -> list[Perception | PerceptionError]:
-        """What [`perceive`] gives or raises for each image; backends with a model take them together."""
+        """
+        Perceive several images, which backends with a model process together.
+
+        Args:
+            images (`Sequence[PIL.Image.Image]`): See [`perceive`].
+            source_ids (`Sequence[str]`): See [`perceive`].
+
+        Returns:
+            `list[Perception | PerceptionError]`: For each image its perception, or why there is none.
+        """
         results: list[Perception | PerceptionError] = []
         for image, source_id in zip(images, source_ids, strict=True):
             try:
@@ -52,4 +68,4 @@ class PerceptionAgent(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What a run records of the backend: its name, models, revisions and thresholds, JSON-serialisable."""
+        """Return what a run records of the backend: its name, models, revisions and thresholds, JSON-serialisable."""

@@ -1,5 +1,5 @@
 """
-MediaPipe's models of people on LiteRT: where their files are, how a crop is fed to them, and how detections are read.
+MediaPipe's models of people on LiteRT: locating their files, feeding them crops, and reading their detections.
 
 Sources: BlazeFace (arXiv 1907.05047), MediaPipe Hands (arXiv 2006.10214), BlazePose (arXiv 2006.10204) and the models'
 cards.
@@ -20,15 +20,22 @@ from PIL import Image
 from .base import PerceptionModelError
 
 
-# The last release whose wheel holds the models. It is never imported: only its data files are read, so what it
-# requires (numpy<2 among others) need not be there.
+# The last release whose wheel contains the models. It is never imported, only its data files are read, so its
+# requirements (numpy<2 among others) need not be installed.
 WHEEL = "mediapipe==0.10.21"
 INSTALL = f"pip install 'artiagent[people]' and pip install --no-deps {WHEEL}"
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model of the wheel: its path below `mediapipe/modules`, its SHA-256, and the range of values it takes."""
+    """
+    A model in the wheel.
+
+    Attributes:
+        path (`str`): Path below `mediapipe/modules`.
+        sha256 (`str`): Hash of the file.
+        low (`float`): Value of black in its input; white is 1.
+    """
 
     path: str
     sha256: str
@@ -36,9 +43,11 @@ class ModelFile:
 
     def locate(self) -> Path:
         """
+        Return the path of the model's file.
+
         Raises:
-            ImportError: the wheel is not installed.
-            PerceptionModelError: its file is missing, or another than that of the release named.
+            ImportError: The wheel is not installed.
+            PerceptionModelError: The file is missing, or not that of the expected release.
         """
         spec = find_spec("mediapipe")
         if spec is None or not spec.submodule_search_locations:
@@ -57,9 +66,12 @@ class Model:
     """
     A model that takes one square crop. It runs on one thread, so that equal inputs give equal outputs.
 
+    Attributes:
+        size (`int`): Side of the crop in pixels.
+
     Raises:
         ImportError: `ai-edge-litert` or the wheel is not installed.
-        PerceptionModelError: the wheel's file is not the expected one.
+        PerceptionModelError: The wheel's file is not the expected one.
     """
 
     def __init__(self, file: ModelFile) -> None:
@@ -73,10 +85,9 @@ class Model:
         self._input = self._interpreter.get_input_details()[0]
         self._outputs = self._interpreter.get_output_details()
         self.size: int = int(self._input["shape"][1])
-        """Side of the crop it takes, pixels."""
 
     def __call__(self, image: Image.Image, roi: Roi) -> list[np.ndarray]:
-        """Its outputs for a region of an image, without the batch axis."""
+        """Run the model on a region of an image, and return its outputs without the batch axis."""
         pixels = np.asarray(roi.crop(image, self.size), dtype=np.float32) / 255
         self._interpreter.set_tensor(self._input["index"], (self.file.low + (1 - self.file.low) * pixels)[None])
         self._interpreter.invoke()
@@ -86,8 +97,12 @@ class Model:
 @dataclass(frozen=True)
 class Roi:
     """
-    A square region of an image, turned: `center` `(x, y)` and `side` in pixels of the image; `angle` in radians,
-    clockwise as seen, is the direction of its right-hand edge.
+    A square region of an image, possibly rotated.
+
+    Attributes:
+        center (`tuple[float, float]`): `(x, y)` in pixels of the image.
+        side (`float`): In pixels of the image.
+        angle (`float`): Direction of its horizontal axis in radians, clockwise as seen.
     """
 
     center: tuple[float, float]
@@ -96,13 +111,27 @@ class Roi:
 
     @classmethod
     def upward(cls, center: np.ndarray, upward: np.ndarray, scale: float) -> Roi:
-        """The region around `center` whose top is in direction `upward`, of a side `scale` times as long."""
+        """
+        Create a region whose top points in a given direction.
+
+        Args:
+            center (`np.ndarray` of shape `(2,)`): Its centre in pixels of the image.
+            upward (`np.ndarray` of shape `(2,)`): The direction, in pixels of the image.
+            scale (`float`): Side of the region in lengths of `upward`.
+        """
         angle = float(np.arctan2(upward[0], -upward[1]))
         return cls((float(center[0]), float(center[1])), scale * float(np.linalg.norm(upward)), angle)
 
     @classmethod
     def around(cls, points: np.ndarray, rightward: np.ndarray, margin: float) -> Roi:
-        """The region around points `(count, 2)`, `margin` times as large as they need, turned to `rightward`."""
+        """
+        Create a region around points, rotated to a given direction.
+
+        Args:
+            points (`np.ndarray` of shape `(count, 2)`): In pixels of the image.
+            rightward (`np.ndarray` of shape `(2,)`): Direction of its horizontal axis.
+            margin (`float`): Side of the region, relative to the smallest one that holds the points.
+        """
         angle = float(np.arctan2(rightward[1], rightward[0]))
         axes = cls((0.0, 0.0), 1.0, angle).axes
         turned = points @ axes.T
@@ -112,20 +141,21 @@ class Roi:
 
     @property
     def axes(self) -> np.ndarray:
-        """Its sides as vectors of the image, the rows of a matrix of shape `(2, 2)`."""
+        """Return its sides as vectors in the image: the rows of a matrix of shape `(2, 2)`."""
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return self.side * np.array([[cos, sin], [-sin, cos]])
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
-        """Points `(…, 2)` of the region, its sides from 0 to 1, in pixels of the image."""
+        """Map points `(…, 2)` of the region, whose sides span 0 to 1, to pixels of the image."""
         return (points - 0.5) @ self.axes + self.center
 
     def corners(self) -> np.ndarray:
+        """Return its corners in pixels of the image, of shape `(4, 2)`."""
         return self.to_image(np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]))
 
     def crop(self, image: Image.Image, size: int) -> Image.Image:
-        """The region resized to `size` × `size` pixels; black where it leaves the image."""
-        # An affine transform takes no mean over what it shrinks, so most of the shrinking is done before it.
+        """Crop the region and resize it to `size` × `size` pixels; black outside the image."""
+        # An affine transform does not average what it shrinks, so most of the shrinking is done before it.
         factor = max(1, int(self.side / size))
         low = np.floor(self.corners().min(axis=0)).astype(int) - factor
         high = np.ceil(self.corners().max(axis=0)).astype(int) + factor
@@ -141,21 +171,31 @@ class Roi:
 
     def paste(self, values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """
-        A map `(n, n)` over the region, laid on an image of `size` `(width, height)`: `float32` of shape
-        `(height, width)`, 0 outside the region.
+        Paste a map of the region into an image.
+
+        Args:
+            values (`np.ndarray` of shape `(n, n)`): The map.
+            size (`tuple[int, int]`): `(width, height)` of the image.
+
+        Returns:
+            `np.ndarray` of shape `(height, width)`, `float32`: The values, 0 outside the region.
         """
         inverse = np.linalg.inv(self.axes) * len(values)
         origin = (-np.array(self.center)) @ inverse + 0.5 * len(values)
         matrix = (inverse[0, 0], inverse[1, 0], origin[0], inverse[0, 1], inverse[1, 1], origin[1])
-        picture = Image.fromarray(values.astype(np.float32))
-        return np.asarray(picture.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+        image = Image.fromarray(values.astype(np.float32))
+        return np.asarray(image.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
 
 
 @dataclass(frozen=True, eq=False)
 class BlazeDetection:
     """
-    What a detector found, in pixels of the image: `box` is `(x_min, y_min, x_max, y_max)`, `keypoints` are of shape
-    `(count, 2)`.
+    A detection, in pixels of the image.
+
+    Attributes:
+        score (`float`): Confidence in [0, 1].
+        box (`np.ndarray` of shape `(4,)`): `(x_min, y_min, x_max, y_max)`.
+        keypoints (`np.ndarray` of shape `(count, 2)`): `(x, y)` each.
     """
 
     score: float
@@ -164,17 +204,19 @@ class BlazeDetection:
 
     @property
     def middle(self) -> np.ndarray:
+        """Return the centre of the box, `(x, y)`."""
         return (self.box[:2] + self.box[2:]) / 2
 
     @property
     def size(self) -> float:
+        """Return the long side of the box."""
         return float(max(self.box[2] - self.box[0], self.box[3] - self.box[1]))
 
 
 class Detector:
     """
-    A BlazeFace-like detector: every anchor is the centre of a cell of a grid, and boxes and keypoints are given by
-    their distance to it in pixels of the crop.
+    A detector of the BlazeFace kind: anchors are the centres of the cells of grids, and boxes and keypoints are given
+    by their offsets from them in pixels of the crop.
 
     Args:
         file (`ModelFile`): The model.
@@ -188,7 +230,7 @@ class Detector:
         self._anchors = np.concatenate([_cell_centers(side, per_cell) for side, per_cell in grids])
 
     def __call__(self, image: Image.Image, rois: Sequence[Roi]) -> list[BlazeDetection]:
-        """What it finds in any of the regions, best first, each thing once."""
+        """Detect things in any of the regions, best first, each thing once."""
         return suppress([found for roi in rois for found in self._in_region(image, roi)])
 
     def _in_region(self, image: Image.Image, roi: Roi) -> list[BlazeDetection]:
@@ -200,7 +242,7 @@ class Detector:
         centers, half = points[:, 0] + anchors, points[:, 1] / 2
         corners = np.stack([centers - half, centers + half], axis=1)
         keypoints = roi.to_image(points[:, 2:] + anchors[:, None])
-        # Regions are turned by multiples of 90° here, which keeps boxes upright.
+        # Regions are rotated by multiples of 90° here, so boxes stay upright.
         corners = np.sort(roi.to_image(corners), axis=1).reshape(-1, 4)
         return suppress(
             [BlazeDetection(float(s), c, k) for s, c, k in zip(scores[kept], corners, keypoints, strict=True)]
@@ -208,13 +250,14 @@ class Detector:
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Compute the logistic function, without overflow."""
     return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
 
 
 def suppress(detections: Sequence[BlazeDetection], max_overlap: float = 0.3) -> list[BlazeDetection]:
     """
-    Non-maximum suppression as BlazeFace does it: boxes that overlap by more than `max_overlap` (intersection over
-    union) become their mean, weighted by score, with the best one's score. Best first.
+    Merge overlapping detections as BlazeFace does: boxes with an intersection over union above `max_overlap` become
+    their mean, weighted by score, with the best score. Best first.
     """
     rest = sorted(detections, key=lambda detection: -detection.score)
     merged = []
@@ -234,7 +277,7 @@ def suppress(detections: Sequence[BlazeDetection], max_overlap: float = 0.3) -> 
 
 
 def _overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box with each of several."""
+    """Compute the intersection over union of a box with each of several."""
     low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
     shared = np.prod(np.maximum(high - low, 0), axis=1)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2])

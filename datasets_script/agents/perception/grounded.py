@@ -1,4 +1,4 @@
-"""Perception by open-vocabulary models: a VLM names what an image holds, others find it."""
+"""Perception by open-vocabulary models: a VLM names what is in an image, other models find it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from .grounding import DEFAULT_DETECTOR, DEFAULT_SEGMENTER, BoxSegmenter, Ground
 
 class VocabularyPerception(PerceptionAgent):
     """
-    A VLM names the entities and parts of each image and captions it; [`ground`] finds them; parts are assigned to the
-    instances that hold them, see [`~datasets_script.agents.perception.association.associate`].
+    Base of backends in which a VLM names the entities and parts of each image and captions it. [`ground`] finds them,
+    and parts are assigned to the instances that contain them, see
+    [`~datasets_script.agents.perception.association.associate`].
 
     Args:
-        vlm (`VLM`): Asked for all images of a batch at once.
+        vlm (`VLM`): Asked about all images of a batch at once.
     """
 
     def __init__(self, vlm: VLM) -> None:
@@ -37,7 +38,17 @@ class VocabularyPerception(PerceptionAgent):
     def ground(
         self, images: Sequence[Image.Image], names: Sequence[Sequence[str]]
     ) -> list[tuple[list[Segment], list[str]]]:
-        """For each image the segments of what its names name, and reasons for what was dropped."""
+        """
+        Find named things in images.
+
+        Args:
+            images (`Sequence[PIL.Image.Image]`): RGB.
+            names (`Sequence[Sequence[str]]`): For each image the names to look for.
+
+        Returns:
+            `list[tuple[list[Segment], list[str]]]`: For each image the segments found, and reasons for those that were
+            dropped.
+        """
 
     def perceive(self, image: Image.Image, source_id: str) -> Perception:
         (result,) = self.perceive_batch([image], [source_id])
@@ -49,8 +60,10 @@ class VocabularyPerception(PerceptionAgent):
         self, images: Sequence[Image.Image], source_ids: Sequence[str]
     ) -> list[Perception | PerceptionError]:
         """
+        Perceive several images; see [`~datasets_script.agents.perception.base.PerceptionAgent.perceive_batch`].
+
         Raises:
-            VLMUnavailable: the VLM cannot be had.
+            VLMUnavailable: The VLM cannot be reached.
         """
         answers = self.vlm.ask([prompt.request(image) for image in images for prompt in (vocabulary, caption)])
         readings = [_read(*pair) for pair in zip(answers[::2], answers[1::2], strict=True)]
@@ -74,22 +87,25 @@ class VocabularyPerception(PerceptionAgent):
 
 class GroundedSamPerception(VocabularyPerception):
     """
-    Entities and parts that a VLM names, boxed by Grounding DINO and outlined by SAM or SAM 2. Both models run in
-    float32 by default: they are small beside the diffusion transformer, and everything later rests on their masks.
+    Entities and parts that a VLM names, located by Grounding DINO and segmented by SAM or SAM 2. Both models run in
+    float32 by default: they are small beside the diffusion transformer, and everything later depends on their masks.
 
     Args:
         vlm (`VLM`): Names and captions.
-        detector (`str`): A folder or Hub id of a Grounding DINO or MM Grounding DINO model with safetensors.
-        segmenter (`str`): The same of a SAM or SAM 2 model, e.g. `"facebook/sam2.1-hiera-large"`, which is faster.
+        detector (`str`, *optional*, defaults to `"IDEA-Research/grounding-dino-tiny"`): A folder or Hub id of a
+            Grounding DINO or MM Grounding DINO model with safetensors.
+        segmenter (`str`, *optional*, defaults to `"facebook/sam-vit-huge"`): The same for a SAM or SAM 2 model, e.g.
+            the faster `"facebook/sam2.1-hiera-large"`.
         detector_revision, segmenter_revision (`str`, *optional*): Branch, tag or commit of a Hub model.
-        device (`str`, *optional*): Of both. Defaults to CUDA where there is one.
-        dtype (`torch.dtype`): Of both.
-        box_threshold (`float`): Least score of a box, exclusive (ArtiAgent §3).
-        text_threshold (`float`): Least score, exclusive, of a token that counts as said of a box.
-        batch_size (`int`): Most images at once.
+        device (`str`, *optional*): Device of both models. Defaults to CUDA if available.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): Dtype of both models.
+        box_threshold (`float`, *optional*, defaults to 0.30): Least score of a box, exclusive (ArtiAgent §3).
+        text_threshold (`float`, *optional*, defaults to 0.25): Least score, exclusive, at which a token counts as
+            naming a box.
+        batch_size (`int`, *optional*, defaults to 8): Maximum number of images at once.
 
     Raises:
-        PerceptionModelError: one of the two cannot be had.
+        PerceptionModelError: One of the two models cannot be loaded.
     """
 
     def __init__(
@@ -130,7 +146,7 @@ class GroundedSamPerception(VocabularyPerception):
 
 
 def _read(names: VLMAnswer, text: VLMAnswer) -> tuple[Vocabulary, str] | PerceptionError:
-    """The answers to the two questions, or why one of them cannot be used."""
+    """Read the answers to the two questions, or return why one of them cannot be used."""
     if names.value is None:
         return PerceptionError(f"the VLM gave no vocabulary: {names.error}", names.raw)
     if text.value is None:
@@ -143,7 +159,7 @@ def _read(names: VLMAnswer, text: VLMAnswer) -> tuple[Vocabulary, str] | Percept
 
 def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None) -> GroundedSamPerception:
     """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
-    assert vlm is not None  # checked, as the list of backends says so
+    assert vlm is not None  # checked by `PerceptionSpec`, because of `needs_vlm`
     return GroundedSamPerception(
         vlm, spec.detector or DEFAULT_DETECTOR, spec.segmenter or DEFAULT_SEGMENTER, device=device
     )

@@ -1,4 +1,4 @@
-"""Where named things are: boxes from Grounding DINO, masks from SAM or SAM 2."""
+"""Grounding of names in images: boxes from Grounding DINO, masks from SAM or SAM 2."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from .base import PerceptionModelError
 # Swin-T, as in the paper.
 DEFAULT_DETECTOR = "IDEA-Research/grounding-dino-tiny"
 
-# The largest: parts are small and thin, and one pass of it is short beside the synthesis that follows.
+# The largest: parts are small and thin, and one pass is short compared to the synthesis that follows.
 DEFAULT_SEGMENTER = "facebook/sam-vit-huge"
 
-# Boxes of one class that share more than this are one thing.
+# Boxes of one name with a larger intersection over union are one thing.
 NMS_IOU = 0.5
 
-# Classes by the `model_type` of their configurations. SAM 2's image checkpoints carry the one of its video model.
+# Classes by the `model_type` of their configurations. SAM 2's image checkpoints have that of its video model.
 _DETECTORS = dict.fromkeys(
     ("grounding-dino", "mm-grounding-dino"), (AutoModelForZeroShotObjectDetection, AutoProcessor)
 )
@@ -46,7 +46,7 @@ _SEGMENTERS = {
     "sam2_video": (Sam2Model, Sam2Processor),
 }
 
-# Masks decoded together: 64 repeat SAM's embedding of an image to 0.3 GB.
+# Masks decoded together. SAM repeats the embedding of the image for each: 64 take 0.3 GB.
 _BOXES_AT_ONCE = 64
 
 Item = TypeVar("Item")
@@ -55,12 +55,12 @@ Item = TypeVar("Item")
 @dataclass(frozen=True)
 class Checkpoint:
     """
-    A model with its processor, as loaded.
+    A loaded model with its processor.
 
     Attributes:
         model (`str`): Folder or Hub id.
         revision (`str`): Commit on the Hub, or a fingerprint of the folder.
-        network (`transformers.PreTrainedModel`): The model, on its device, to infer with.
+        network (`transformers.PreTrainedModel`): The model, on its device, in evaluation mode.
         processor (`transformers.ProcessorMixin`): Its processor.
     """
 
@@ -75,7 +75,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class GroundedBox:
-    """A box `(x_min, y_min, x_max, y_max)`, pixels, around something that has a name, with a score in [0, 1]."""
+    """A named box `(x_min, y_min, x_max, y_max)`, exclusive maxima, in pixels, with a score in [0, 1]."""
 
     name: str
     box: Box
@@ -84,7 +84,7 @@ class GroundedBox:
 
 @dataclass(frozen=True)
 class _Query:
-    """Names that are looked for together in the image of an index."""
+    """Names to look for together in the image of an index."""
 
     index: int
     names: tuple[str, ...]
@@ -92,7 +92,7 @@ class _Query:
 
 @dataclass(frozen=True)
 class NameTokens:
-    """Where a name stands in a prompt: its tokens are `start:stop`, those of its last word `head:stop`."""
+    """Position of a name in a prompt: its tokens are `start:stop`, those of its last word `head:stop`."""
 
     name: str
     start: int
@@ -104,25 +104,27 @@ class GroundingDino:
     """
     Open-vocabulary detection by Grounding DINO.
 
-    A box has the name of its strongest token, and that token's score. Tokens belong to names by their position in the
-    prompt: the text that `post_process_grounded_object_detection` gives for a box is all tokens over the threshold run
-    together, of whichever names, and its score may be that of a full stop. The last word of the name must be among
-    them, or the box is dropped: "door" alone is no "door handle".
+    A box gets the name of its strongest token, and that token's score. Tokens are assigned to names by their position
+    in the prompt. transformers' `post_process_grounded_object_detection` is not used, because it concatenates all
+    tokens over the threshold, of whichever names, and its score may be that of a full stop. The last word of the name
+    must be among the tokens over the threshold, or the box is dropped: "door" alone is no "door handle".
 
-    Images are batched with others of their size, so that none is padded: padding changes what the backbone sees, and
-    a result must not depend on the batch.
+    Images are batched with others of their size, so that none is padded: padding changes what the backbone sees, and a
+    result must not depend on the batch.
 
     Args:
-        model (`str`): A folder or Hub id of a Grounding DINO or MM Grounding DINO model with safetensors.
+        model (`str`, *optional*, defaults to `"IDEA-Research/grounding-dino-tiny"`): A folder or Hub id of a Grounding
+            DINO or MM Grounding DINO model with safetensors.
         revision (`str`, *optional*): Branch, tag or commit of a Hub model.
-        device (`str`, *optional*): Defaults to CUDA where there is one.
-        dtype (`torch.dtype`): Of the weights.
-        box_threshold (`float`): Least score of a box, exclusive.
-        text_threshold (`float`): Least score, exclusive, of a token that counts as said of a box.
-        batch_size (`int`): Most images at once.
+        device (`str`, *optional*): Defaults to CUDA if available.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): Dtype of the weights.
+        box_threshold (`float`, *optional*, defaults to 0.30): Least score of a box, exclusive.
+        text_threshold (`float`, *optional*, defaults to 0.25): Least score, exclusive, at which a token counts as
+            naming a box.
+        batch_size (`int`, *optional*, defaults to 8): Maximum number of images at once.
 
     Raises:
-        PerceptionModelError: there is no such model, or it cannot be had.
+        PerceptionModelError: The model does not exist or cannot be loaded.
     """
 
     def __init__(
@@ -152,11 +154,15 @@ class GroundingDino:
         self, images: Sequence[Image.Image], names: Sequence[Sequence[str]]
     ) -> list[tuple[list[GroundedBox], list[str]]]:
         """
-        What is found in each image, best first, and reasons for boxes that were dropped.
+        Find named things in images.
 
         Args:
             images (`Sequence[PIL.Image.Image]`): RGB, of any sizes.
-            names (`Sequence[Sequence[str]]`): For each image what to look for; lower case, without full stops.
+            names (`Sequence[Sequence[str]]`): For each image the names to look for, in lower case, without full stops.
+
+        Returns:
+            `list[tuple[list[GroundedBox], list[str]]]`: For each image the boxes found, best first, and reasons for
+            boxes that were dropped.
         """
         found: list[tuple[list[GroundedBox], list[str]]] = [([], []) for _ in images]
         queries = [_Query(index, part) for index, one in enumerate(names) for part in self._prompts(one)]
@@ -169,7 +175,7 @@ class GroundingDino:
         return [(suppress_duplicates(detections), notes) for detections, notes in found]
 
     def _prompts(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        """The names, divided where they do not fit in one text."""
+        """Yield the names in groups that fit in one prompt."""
         room = limit = self.checkpoint.network.config.max_text_len - 2
         prompt: list[str] = []
         for name in names:
@@ -205,7 +211,10 @@ class GroundingDino:
             yield name_boxes(scores[row], boxes.tolist(), tokens, self.box_threshold, self.text_threshold)
 
     def _tokens(self, names: Sequence[str], ids: torch.Tensor) -> list[NameTokens]:
-        """The tokens of a prompt: one that begins the text, and a full stop after each name."""
+        """
+        Return the tokens of each name of a prompt, which begins with a special token and has a full stop after each
+        name.
+        """
         stops = (ids == self._stop_id).nonzero()[:, 0].tolist()
         starts = [1, *(stop + 1 for stop in stops[:-1])]
         return [
@@ -222,16 +231,16 @@ def name_boxes(
     text_threshold: float,
 ) -> tuple[list[GroundedBox], list[str]]:
     """
-    What boxes are said to be, see [`GroundingDino`].
+    Name the boxes of one prompt, see [`GroundingDino`].
 
     Args:
         scores (`np.ndarray` of shape `(boxes, tokens)`): Probability of each token of the prompt for each box.
         boxes (`Sequence[Sequence[float]]`): `(x_min, y_min, x_max, y_max)`, pixels.
-        tokens (`Sequence[NameTokens]`): Which of them are whose.
-        box_threshold, text_threshold (`float`): As for [`GroundingDino`].
+        tokens (`Sequence[NameTokens]`): Position of each name's tokens.
+        box_threshold, text_threshold (`float`): See [`GroundingDino`].
 
     Returns:
-        `tuple[list[GroundedBox], list[str]]`: Boxes with a name, and reasons for those over the threshold without.
+        `tuple[list[GroundedBox], list[str]]`: Boxes with a name, and reasons for those over the threshold without one.
     """
     detections, notes = [], []
     for (x_min, y_min, x_max, y_max), row in zip(boxes, scores, strict=True):
@@ -247,18 +256,19 @@ def name_boxes(
 
 class BoxSegmenter:
     """
-    Masks of what is in boxes, by SAM or SAM 2: of three for each box the one that the model expects to fit best.
-    Images are encoded in batches, for SAM brings all to one size.
+    Segmentation of what is in boxes, by SAM or SAM 2. Of three masks for each box, the one that the model expects to
+    fit best is kept. Images are encoded in batches, since SAM resizes all of them to one size.
 
     Args:
-        model (`str`): A folder or Hub id of a SAM or SAM 2 model with safetensors.
+        model (`str`, *optional*, defaults to `"facebook/sam-vit-huge"`): A folder or Hub id of a SAM or SAM 2 model
+            with safetensors.
         revision (`str`, *optional*): Branch, tag or commit of a Hub model.
-        device (`str`, *optional*): Defaults to CUDA where there is one.
-        dtype (`torch.dtype`): Of the weights.
-        batch_size (`int`): Most images at once.
+        device (`str`, *optional*): Defaults to CUDA if available.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): Dtype of the weights.
+        batch_size (`int`, *optional*, defaults to 8): Maximum number of images at once.
 
     Raises:
-        PerceptionModelError: there is no such model, or it cannot be had.
+        PerceptionModelError: The model does not exist or cannot be loaded.
     """
 
     def __init__(
@@ -278,11 +288,15 @@ class BoxSegmenter:
     @torch.inference_mode()
     def segment(self, images: Sequence[Image.Image], boxes: Sequence[Sequence[Box]]) -> list[list[np.ndarray]]:
         """
-        A mask for each box of each image, `bool` of shape `(height, width)` of the image.
+        Compute a mask for each box of each image.
 
         Args:
             images (`Sequence[PIL.Image.Image]`): RGB, of any sizes.
-            boxes (`Sequence[Sequence[tuple[float, float, float, float]]]`): `(x_min, y_min, x_max, y_max)`, pixels.
+            boxes (`Sequence[Sequence[tuple[float, float, float, float]]]`): For each image
+                `(x_min, y_min, x_max, y_max)` of its boxes, pixels.
+
+        Returns:
+            `list[list[np.ndarray]]`: For each image the masks of its boxes, `bool` of shape `(height, width)`.
         """
         masks: list[list[np.ndarray]] = [[] for _ in images]
         for batch in chunks([index for index, some in enumerate(boxes) if some], self.batch_size):
@@ -324,15 +338,15 @@ def load_checkpoint(
     dtype: torch.dtype,
 ) -> Checkpoint:
     """
-    A model from safetensors.
+    Load a model and its processor from safetensors.
 
     Args:
-        role (`str`): What it is for, as the message names it.
+        role (`str`): Name of the argument that gives the model, for the message.
         classes (`dict[str, tuple[type, type]]`): Classes of the model and its processor by `model_type`.
-        model, revision, device, dtype: As for [`GroundingDino`].
+        model, revision, device, dtype: See [`GroundingDino`].
 
     Raises:
-        PerceptionModelError: there is no such model, or it cannot be had.
+        PerceptionModelError: The model does not exist or cannot be loaded.
     """
     try:
         revision, recorded = resolve_revision(model, revision)
@@ -352,7 +366,10 @@ def load_checkpoint(
 
 
 def suppress_duplicates(detections: Sequence[GroundedBox]) -> list[GroundedBox]:
-    """The best of each thing, best first: boxes of one name that share more than `NMS_IOU` are one thing."""
+    """
+    Keep the best box of each thing, best first: boxes of one name with an intersection over union above `NMS_IOU` are
+    one thing.
+    """
     if not detections:
         return []
     names = sorted({detection.name for detection in detections})
@@ -366,12 +383,13 @@ def suppress_duplicates(detections: Sequence[GroundedBox]) -> list[GroundedBox]:
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Divide items into runs of at most `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 def _row(embeddings: torch.Tensor | list[torch.Tensor], row: int) -> Any:
-    """The embeddings of one image: SAM has one tensor, SAM 2 one for each resolution."""
+    """Return the embeddings of one image: SAM has one tensor, SAM 2 one for each resolution."""
     if isinstance(embeddings, list):
         return [level[row : row + 1] for level in embeddings]
     return embeddings[row : row + 1]

@@ -1,4 +1,4 @@
-"""Pixel masks: from COCO segmentations and keypoints to `bool` arrays, and from those to boxes."""
+"""Masks from COCO segmentations and keypoints."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from evaluate_metrics.functional.regions import rle_mask
 
 def disc(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
     """
-    A filled disc.
+    Draw a filled disc.
 
     Args:
         shape (`tuple[int, int]`): `(height, width)` of the mask.
-        centre (`tuple[float, float]`): `(x, y)` in pixels, where the first pixel spans 0 to 1.
-        radius (`float`): Pixels.
+        centre (`tuple[float, float]`): `(x, y)` in pixels; the first pixel spans 0 to 1.
+        radius (`float`): In pixels.
 
     Returns:
         `np.ndarray` of shape `(height, width)`, `bool`.
@@ -28,10 +28,10 @@ def disc(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> 
 
 def decode_segmentation(segmentation: Any, shape: tuple[int, int]) -> np.ndarray:
     """
-    The pixels of a COCO `segmentation`.
+    Decode a COCO `segmentation` to a mask.
 
     Args:
-        segmentation (`list[list[float]]` or `dict`): Polygons `[[x, y, x, y, …], …]`, whose union is meant, or
+        segmentation (`list[list[float]]` or `dict`): Polygons `[[x, y, x, y, …], …]`, whose union is taken, or
             run-length encoding `{"size": [height, width], "counts": …}` with the counts as a list (uncompressed) or a
             string (compressed).
         shape (`tuple[int, int]`): `(height, width)` of the image.
@@ -40,7 +40,7 @@ def decode_segmentation(segmentation: Any, shape: tuple[int, int]) -> np.ndarray
         `np.ndarray` of shape `(height, width)`, `bool`.
 
     Raises:
-        ValueError: anything else; the message tells what was expected and what came.
+        ValueError: `segmentation` is anything else; the message says what was expected and what came.
     """
     if isinstance(segmentation, dict):
         return _decode_rle(segmentation, shape)
@@ -53,20 +53,20 @@ def decode_segmentation(segmentation: Any, shape: tuple[int, int]) -> np.ndarray
 
 
 def shorten(value: Any, length: int = 60) -> str:
-    """`value` as an error message quotes it."""
+    """Return a value as an error message quotes it."""
     text = repr(value)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value`, read from JSON, is a finite number (`true` and `NaN` are not)."""
+    """Return whether a value read from JSON is a finite number (`true` and `NaN` are not)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def _check_polygon(polygon: Any) -> None:
     if not isinstance(polygon, list) or not all(is_number(value) for value in polygon):
         raise ValueError(f"a polygon must be a list of numbers [x, y, x, y, …], got {shorten(polygon)}")
-    # pycocotools takes a list of four numbers for a box, so a polygon of two corners must not reach it.
+    # pycocotools reads four numbers as a box, so a polygon of two corners must not reach it.
     if len(polygon) < 6 or len(polygon) % 2:
         raise ValueError(
             f"a polygon must have 3 corners or more, two numbers each, got {len(polygon)}: {shorten(polygon)}"

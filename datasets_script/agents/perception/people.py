@@ -1,4 +1,6 @@
-"""People and their parts, found offline on a CPU by MediaPipe's models: faces, hands, bodies and outlines."""
+"""
+Perception of people and their parts, offline on a CPU, with MediaPipe's models of faces, hands, bodies and outlines.
+"""
 
 from __future__ import annotations
 
@@ -23,24 +25,25 @@ from .people_landmarks import MODELS, Body, PeopleFinder, body_region, region_be
 from .people_parts import Landmarks, PartRegion, face_regions, hand_regions, limb_regions
 
 
-# Long side that photographs are reduced to before anything is found; masks are enlarged again.
+# Long side to which photos are reduced for detection; masks are enlarged again.
 _WORKING_SIDE = 1024
 
-# A smaller face, as a share of the long side, belongs to a person of under 1 % of the image.
+# Least size of a face, as a share of the long side. A smaller one belongs to a person of under 1 % of the image.
 _MIN_FACE_SHARE = 0.03
 
-# Share of a body that the outline of all people must hold: 0.67 and more where it is right, near 0 where it is not.
+# Least share of a body that must lie within the outline of all people; for a wrong body it is near 0.
 _MIN_AGREEMENT = 0.5
 
-# What is needed to believe in a person whose face is not seen: the detector's score, the pose model's and the share
-# above. Buildings and food reach one or two of them.
+# Thresholds for a person without a visible face: the detector's score, the pose model's, and the share above.
+# Buildings and food reach one or two of them.
 _FACELESS_DETECTION, _FACELESS_BODY, _FACELESS_AGREEMENT = 0.7, 0.95, 0.7
 
-# Share of the smaller of two bodies that both hold where they are one and the same.
+# Above this shared part of the smaller body, two bodies are one and the same.
 _MAX_SHARED = 0.5
 
-# The same places in the face mesh and among a body's points, outer corners of eyes and mouth and the nose, and how far
-# apart they may be, in sizes of the face: for it to be the face of that body, and for the body's limbs to be believed.
+# The same points in the face mesh and in a body: outer corners of the eyes and the mouth, and the nose. Then the
+# greatest mean distance between the two, in sizes of the face, at which the face belongs to the body, and at which the
+# body's limbs are trusted.
 _FACE_POINTS = (263, 33, 1, 291, 61)
 _BODY_POINTS = (3, 6, 0, 9, 10)
 _MAX_MISMATCH, _GOOD_MATCH = 0.5, 0.2
@@ -51,7 +54,7 @@ _TURNS = (0.0, np.pi / 2, -np.pi / 2, np.pi)
 
 @dataclass(eq=False)
 class _Person:
-    """A body, its face if that is seen, and its hands."""
+    """A body, its face if visible, and its hands."""
 
     body: Body
     face: Landmarks | None = None
@@ -59,7 +62,10 @@ class _Person:
 
     @property
     def mismatch(self) -> float:
-        """How far the face's eyes, nose and mouth are from the body's, in sizes of the face; 0 without a face."""
+        """
+        Return the mean distance of the face's eyes, nose and mouth from the body's, in sizes of the face; 0 without a
+        face.
+        """
         if self.face is None:
             return 0.0
         offsets = self.face.points[list(_FACE_POINTS)] - self.body.landmarks.points[list(_BODY_POINTS)]
@@ -70,33 +76,34 @@ class _Person:
         return self.face is not None and self.mismatch < _GOOD_MATCH
 
     def wrist_distance(self, hand: Landmarks) -> float:
-        """From a hand's wrist to the nearer one of the body's, in sizes of the hand."""
+        """Return the distance of a hand's wrist from the nearer one of the body's, in sizes of the hand."""
         offsets = self.body.landmarks.points[list(_WRISTS)] - hand.points[0]
         return float(np.linalg.norm(offsets, axis=1).min() / hand.size)
 
 
 class PeoplePerception(PerceptionAgent):
     """
-    People with their faces, eyes, eyebrows, noses, mouths, hands, fingers, arms, legs and feet, without annotation,
-    accelerator or network: about a second per photograph on one thread of a CPU, with equal results each time.
+    People with their faces, eyes, eyebrows, noses, mouths, hands, fingers, arms, legs and feet, found without
+    annotations, GPU or network. It runs on one thread of a CPU and gives equal results each time.
 
-    Faces (BlazeFace), bodies (BlazePose) and palms (MediaPipe Hands) are looked for in the whole photograph and in
-    overlapping tiles of half its size, and in turned views where nobody is found upright for certain. Each face leads
-    to its body. A person's mask is where the body's own segmentation and the finer outline of all people agree. A
-    pixel belongs to one person only, where bodies overlap to the smaller one, so masks of people who touch meet at a
-    border and share the patches along it. Parts are drawn from landmarks and clipped to that mask; there are none of
-    ears, whose place is known but not whether hair covers it.
+    Faces (BlazeFace), bodies (BlazePose) and palms (MediaPipe Hands) are detected in the whole photo and in
+    overlapping tiles of half its size, and in rotated views if nobody is found upright for certain. Each face leads to
+    its body. A person's mask is where the body's own segmentation and the finer outline of all people agree. A pixel
+    belongs to one person only, where bodies overlap to the smaller one, so masks of people who touch meet at a border
+    and share the patches along it. Parts are drawn from landmarks and clipped to that mask. There are no ears: their
+    place is known, but not whether hair covers them.
 
     Animals with flat faces, statues and paintings may count as people.
 
     Args:
-        max_people (`int`, defaults to 8): The most people of one photograph, those with the largest faces.
-        min_score (`float`, defaults to 0.5): Least score of a detection, and of a body's landmarks.
-        min_visibility (`float`, defaults to 0.8): Least visibility of all joints of a limb.
+        max_people (`int`, *optional*, defaults to 8): Maximum number of people in one photo, those with the largest
+            faces.
+        min_score (`float`, *optional*, defaults to 0.5): Least score of a detection, and of a body's landmarks.
+        min_visibility (`float`, *optional*, defaults to 0.8): Least visibility of all joints of a limb.
 
     Raises:
-        ImportError: the extra `people` or the wheel with the models is not installed.
-        PerceptionModelError: a model's file is not that of the wheel named.
+        ImportError: The extra `people` or the wheel with the models is not installed.
+        PerceptionModelError: A model's file is not that of the expected wheel.
     """
 
     def __init__(self, max_people: int = 8, min_score: float = 0.5, min_visibility: float = 0.8) -> None:
@@ -106,15 +113,15 @@ class PeoplePerception(PerceptionAgent):
         self._finder = PeopleFinder(min_score)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Interpreters do not travel between processes; each loads its own in 0.2 s.
+        # Interpreters cannot be pickled; each process loads its own.
         return type(self), (self.max_people, self.min_score, self.min_visibility)
 
     def perceive(self, image: Image.Image, source_id: str) -> Perception:
         """
-        The people of an image, largest first.
+        Find the people in an image, largest first.
 
         Args:
-            image (`PIL.Image.Image`): RGB, upright where possible.
+            image (`PIL.Image.Image`): RGB, upright if possible.
             source_id (`str`): Unused.
 
         Returns:
@@ -122,7 +129,7 @@ class PeoplePerception(PerceptionAgent):
             people.
 
         Raises:
-            PerceptionError: no person found.
+            PerceptionError: No person is found.
         """
         working = image.convert("RGB")
         working.thumbnail((_WORKING_SIDE, _WORKING_SIDE), Image.Resampling.BOX)
@@ -144,7 +151,9 @@ class PeoplePerception(PerceptionAgent):
         }
 
     def _find(self, image: Image.Image) -> list[_Person]:
-        """People in the first turn that shows one of them for certain, or else in the first that shows any."""
+        """
+        Return people in the first rotation that shows one of them for certain, or else in the first that shows any.
+        """
         uncertain: list[_Person] = []
         for turn in _TURNS:
             people = self._find_turned(image, turn)
@@ -154,7 +163,7 @@ class PeoplePerception(PerceptionAgent):
         return uncertain
 
     def _find_turned(self, image: Image.Image, turn: float) -> list[_Person]:
-        """People in views turned by `turn`; those without a face only upright."""
+        """Return people in views rotated by `turn`; those without a face only upright."""
         views = _views(image.size, turn)
         detections = self._finder.detect_bodies(image, views)
         people = []
@@ -172,7 +181,9 @@ class PeoplePerception(PerceptionAgent):
         return people
 
     def _with_face(self, image: Image.Image, face: Landmarks, detections: list[BlazeDetection]) -> list[_Person]:
-        """The person that fits a face best, of the body below it and those detected about it; none if none fits."""
+        """
+        Return the person that fits a face best, of the body below it and those detected around it; none if none fits.
+        """
         center = face.points.mean(axis=0)
         about = [one for one in detections if float(np.linalg.norm(one.middle - center)) < face.size]
         people: list[_Person] = []
@@ -196,7 +207,7 @@ class PeoplePerception(PerceptionAgent):
                 people.append(_Person(body))
 
     def _entity(self, person: _Person, mask: np.ndarray, size: tuple[int, int], identifiers: count[int]) -> Entity:
-        """The person with all parts, in the pixels of an image of `size` `(width, height)`."""
+        """Return the person with all parts, in pixels of an image of `size` `(width, height)`."""
         identifier = next(identifiers)
         parts = []
         for region in self._regions(person, mask):
@@ -224,7 +235,7 @@ class PeoplePerception(PerceptionAgent):
 
 
 def _views(size: tuple[int, int], turn: float) -> list[Roi]:
-    """The whole of an image, and squares of half its long side that overlap by half."""
+    """Return the whole of an image, and squares of half its long side that overlap by half."""
     side = max(size) / 2
     columns, rows = (_centers(length, side) for length in size)
     tiles = [Roi((x, y), side, turn) for y in rows for x in columns]
@@ -232,16 +243,16 @@ def _views(size: tuple[int, int], turn: float) -> list[Roi]:
 
 
 def _centers(length: float, side: float) -> list[float]:
-    """Centres of the least number of tiles that overlap by half or more, or of one tile where it suffices."""
+    """Return centres of the fewest tiles that overlap by half or more, or of a single one if it suffices."""
     if length <= side:
         return [length / 2]
     return [float(center) for center in np.linspace(side / 2, length - side / 2, int(np.ceil(2 * length / side)) - 1)]
 
 
 def _masks(people: list[_Person]) -> list[tuple[_Person, np.ndarray]]:
-    """Each person's mask, largest first; nobody without pixels."""
+    """Return each person's mask, largest first; nobody without pixels."""
     soft = np.stack([_blurred(person.body) for person in people])
-    # Where bodies hold the same pixels it is the smaller one that is in front: a child on a lap.
+    # Where bodies overlap, the smaller one is in front: a child on a lap.
     by_size = np.argsort((soft > 0.5).sum(axis=(1, 2)), kind="stable")
     claimed = soft[by_size] > 0.5
     owner = np.where(claimed.any(axis=0), by_size[claimed.argmax(axis=0)], soft.argmax(axis=0))
@@ -250,16 +261,16 @@ def _masks(people: list[_Person]) -> list[tuple[_Person, np.ndarray]]:
 
 
 def _blurred(body: Body) -> np.ndarray:
-    """A body's coarse map with softer borders, which the finer outline then decides."""
+    """Soften the border of a body's coarse map, so that the finer outline decides it."""
     radius = 0.02 * float(np.sqrt(body.mask.sum()))
-    picture = Image.fromarray(np.round(255 * body.probability).astype(np.uint8))
-    return np.asarray(picture.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
+    image = Image.fromarray(np.round(255 * body.probability).astype(np.uint8))
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
 
 
 def _enlarged(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
-    A mask at a larger size. Only around its box is anything written: the rest of a fresh array takes no memory, and
-    there are dozens of masks of large photographs.
+    Enlarge a mask to `size`. Only the pixels around its box are written: the rest of a fresh array takes no memory,
+    and a large photo has dozens of masks.
     """
     if (mask.shape[1], mask.shape[0]) == size or not mask.any():
         return mask
@@ -268,10 +279,10 @@ def _enlarged(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     low = np.maximum(np.floor((box[0] - 1) * scale), 0).astype(int)
     high = np.minimum(np.ceil((box[1] + 1) * scale), size).astype(int)
     window = (*(low / scale), *(high / scale))
-    picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    picture = picture.resize(tuple(high - low), Image.Resampling.BILINEAR, box=window)
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    image = image.resize(tuple(high - low), Image.Resampling.BILINEAR, box=window)
     enlarged = np.zeros(size[::-1], dtype=bool)
-    enlarged[low[1] : high[1], low[0] : high[0]] = np.asarray(picture) > 127
+    enlarged[low[1] : high[1], low[0] : high[0]] = np.asarray(image) > 127
     return enlarged
 
 

@@ -1,4 +1,4 @@
-"""Faces, hands, bodies and outlines of people in a photo, found by MediaPipe's models on LiteRT."""
+"""Faces, hands, bodies and outlines of people in a photo, found with MediaPipe's models on LiteRT."""
 
 from __future__ import annotations
 
@@ -49,18 +49,17 @@ MODELS = {
     ),
 }
 
-# Sides of the landmark models' regions: of the circle around the hips that holds a body, of the box of a face or palm
-# that was detected, of the landmarks found in a first pass. A hand's region lies half a palm beyond the palm.
+# Sides of the landmark models' regions, relative to the circle around the hips that holds a body, to the box of a
+# detected face or palm, or to the landmarks of a first pass. A hand's region lies half a palm beyond the palm.
 _BODY_MARGIN = 2.5
 _FACE_MARGIN = 1.5
 _PALM_MARGIN, _PALM_SHIFT, _HAND_MARGIN = 2.6, 0.5, 2.0
 _OUTLINE_MARGIN = 1.2
 
-# From a face to the body below it, in heights of the face: how far the hips' centre is, and the side of the region.
+# From a face to the body below it, in heights of the face: distance of the hips' centre, and side of the region.
 _HIPS_BELOW_FACE, _BODY_SIDE = 3.6, 11.0
 
-# Scores of the mesh and the hand model reach 0.6 for what is no face or hand (an ear, a ball) and are mostly over 0.95
-# for what is one.
+# Lower scores of the mesh and the hand model are mostly of other things, such as an ear or a ball.
 _MIN_LANDMARK_SCORE = 0.8
 
 _SEEN = 0.5
@@ -69,13 +68,14 @@ _SEEN = 0.5
 @dataclass(frozen=True, eq=False)
 class Body:
     """
-    A body that was found.
+    A detected body.
 
     Attributes:
         landmarks (`Landmarks`): Its 33 points.
-        probability (`np.ndarray` of shape `(height, width)`, `float32`): Of each pixel to be this body.
-        outline (`np.ndarray` of shape `(height, width)`, `float32`): Probability to be of anybody, around this body;
-            finer, and 0 further away.
+        probability (`np.ndarray` of shape `(height, width)`, `float32`): Probability of each pixel to belong to this
+            body.
+        outline (`np.ndarray` of shape `(height, width)`, `float32`): Probability of each pixel to belong to anybody,
+            in finer resolution; 0 far from this body.
     """
 
     landmarks: Landmarks
@@ -84,28 +84,29 @@ class Body:
 
     @property
     def mask(self) -> np.ndarray:
+        """Return the pixels that probably belong to this body."""
         return self.probability > 0.5
 
     @property
     def agreement(self) -> float:
-        """Mean of the outline over the body."""
+        """Return the mean of the outline over the body."""
         return float(self.outline[self.mask].mean())
 
     def shared(self, other: Body) -> float:
-        """Share of the smaller of two bodies that both hold."""
+        """Return the overlap of two bodies as a share of the smaller one."""
         return float((self.mask & other.mask).sum() / min(self.mask.sum(), other.mask.sum()))
 
 
 class PeopleFinder:
     """
-    The models, loaded. Detections and landmarks are in pixels of the image.
+    Loaded models of people. Detections and landmarks are in pixels of the image.
 
     Args:
         min_score (`float`): Least score of a detection, and of a body's landmarks.
 
     Raises:
-        ImportError: the extra `people` or the wheel with the models is not installed.
-        PerceptionModelError: a model's file is not that of the wheel named.
+        ImportError: The extra `people` or the wheel with the models is not installed.
+        PerceptionModelError: A model's file is not that of the expected wheel.
     """
 
     def __init__(self, min_score: float) -> None:
@@ -121,7 +122,7 @@ class PeopleFinder:
         )
 
     def faces(self, image: Image.Image, views: Sequence[Roi]) -> list[Landmarks]:
-        """Faces seen in any of the views, largest first; each gets a second pass on the region the first one found."""
+        """Find faces visible in any of the views, largest first. A second pass refines the region of the first."""
         detections = suppress([found for detector in self._faces for found in detector(image, views)])
         faces = []
         for detection in detections:
@@ -135,7 +136,7 @@ class PeopleFinder:
         return sorted(_unique(faces), key=lambda face: -face.size)
 
     def hands(self, image: Image.Image, views: Sequence[Roi]) -> list[Landmarks]:
-        """Hands seen in any of the views, best first."""
+        """Find hands visible in any of the views, best first."""
         hands = []
         for detection in self._palms(image, views):
             upward = detection.keypoints[2] - detection.keypoints[0]
@@ -150,11 +151,11 @@ class PeopleFinder:
         return _unique(hands)
 
     def detect_bodies(self, image: Image.Image, views: Sequence[Roi]) -> list[BlazeDetection]:
-        """Bodies seen in any of the views, best first, without their landmarks."""
+        """Find bodies visible in any of the views, best first, without their landmarks."""
         return self._bodies(image, views)
 
     def body(self, image: Image.Image, region: Roi) -> Body | None:
-        """The body in a region, which a first pass improves; `None` if there is none."""
+        """Find the body in a region, which a first pass refines; return `None` if there is none."""
         for _ in range(2):
             used = region
             values, score, segmentation, *_ = self._pose(image, used)
@@ -172,13 +173,13 @@ class PeopleFinder:
 
 
 def body_region(detection: BlazeDetection) -> Roi:
-    """Of a detected body: the circle around the hips that holds it, with a margin."""
+    """Return the region of a detected body: the circle around the hips that holds it, with a margin."""
     hips, rim = detection.keypoints[:2]
     return Roi.upward(hips, rim - hips, _BODY_MARGIN)
 
 
 def region_below(face: Landmarks) -> Roi:
-    """Where the body of somebody would be who holds the head straight."""
+    """Return the region of the body below a face, assuming an upright head."""
     upward = face.points[10] - face.points[152]
     # Foreshortened in a face that looks up or down.
     upward = upward * face.size / max(float(np.linalg.norm(upward)), 1e-6)
@@ -186,7 +187,7 @@ def region_below(face: Landmarks) -> Roi:
 
 
 def wrist_regions(body: Landmarks) -> list[Roi]:
-    """Where the hands of a body would be, for those too small to be seen in the views."""
+    """Return the regions where a body's hands should be, to find hands too small to be seen in the views."""
     points, regions = body.points, []
     for elbow, wrist in ((13, 15), (14, 16)):
         if body.visibility[wrist] > _SEEN:
@@ -196,7 +197,7 @@ def wrist_regions(body: Landmarks) -> list[Roi]:
 
 
 def _unique(found: list[Landmarks]) -> list[Landmarks]:
-    """Those with a sufficient score, the best of each place."""
+    """Keep landmarks with a sufficient score, the best of each place."""
     kept: list[Landmarks] = []
     for landmarks in sorted(found, key=lambda one: -one.score):
         center = landmarks.points.mean(axis=0)

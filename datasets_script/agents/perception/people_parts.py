@@ -1,4 +1,4 @@
-"""Parts of a person as masks, from the landmarks of MediaPipe's face mesh, hand and pose models."""
+"""Masks of a person's parts, from the landmarks of MediaPipe's face mesh, hand and pose models."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _SHOULDER, _ELBOW, _WRIST, _HIP, _KNEE, _ANKLE, _HEEL, _TOES = 11, 13, 15, 23, 2
 @dataclass(frozen=True, eq=False)
 class Landmarks:
     """
-    Points found on a face (468), a hand (21) or a body (33).
+    Points of a face (468), a hand (21) or a body (33).
 
     Attributes:
         points (`np.ndarray` of shape `(count, 2)`): `(x, y)` in pixels.
-        score (`float`): Probability that there is such a thing.
-        visibility (`np.ndarray` of shape `(count,)`): Probability that each point is seen; 1 for faces and hands.
+        score (`float`): Probability that the face, hand or body is there.
+        visibility (`np.ndarray` of shape `(count,)`): Probability that each point is visible; 1 for faces and hands.
     """
 
     points: np.ndarray
@@ -48,13 +48,13 @@ class Landmarks:
 
     @property
     def size(self) -> float:
-        """Long side of the upright box around the points, pixels."""
+        """Return the long side of the points' bounding box in pixels."""
         return float(np.ptp(self.points, axis=0).max())
 
 
 @dataclass(frozen=True, eq=False)
 class PartRegion:
-    """A part's name, its `bool` mask and its score."""
+    """Name, `bool` mask and score of a part."""
 
     name: str
     mask: np.ndarray
@@ -63,12 +63,12 @@ class PartRegion:
 
 def hull(shape: Shape, points: np.ndarray, radius: float = 0.0) -> np.ndarray:
     """
-    The convex hull of discs.
+    Draw the convex hull of discs.
 
     Args:
         shape (`tuple[int, int]`): `(height, width)` of the mask.
-        points (`np.ndarray` of shape `(count, 2)`): Their centres, in pixels.
-        radius (`float`): Of all of them, pixels.
+        points (`np.ndarray` of shape `(count, 2)`): Centres of the discs, in pixels.
+        radius (`float`, *optional*, defaults to 0.0): Radius of all discs, in pixels.
 
     Returns:
         `np.ndarray` of shape `(height, width)`, `bool`.
@@ -76,14 +76,14 @@ def hull(shape: Shape, points: np.ndarray, radius: float = 0.0) -> np.ndarray:
     turns = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     circle = radius * np.stack([np.cos(turns), np.sin(turns)], axis=1)
     corners = _convex((np.asarray(points)[:, None] + circle).reshape(-1, 2))
-    picture = Image.new("1", (shape[1], shape[0]))
-    # Coordinates of a drawing are those of pixel centres.
-    ImageDraw.Draw(picture).polygon([(x - 0.5, y - 0.5) for x, y in corners], fill=1)
-    return np.asarray(picture)
+    image = Image.new("1", (shape[1], shape[0]))
+    # Pillow's drawing coordinates are those of pixel centres.
+    ImageDraw.Draw(image).polygon([(x - 0.5, y - 0.5) for x, y in corners], fill=1)
+    return np.asarray(image)
 
 
 def face_regions(face: Landmarks, shape: Shape) -> Iterator[PartRegion]:
-    """The face, eyes with their lids, eyebrows, nose and mouth."""
+    """Yield the face, eyes with their lids, eyebrows, nose and mouth."""
     points = face.points
     yield PartRegion("face", hull(shape, points[list(_FACE_OVAL)]), face.score)
     for eye, brow in zip(_EYES, _EYEBROWS, strict=True):
@@ -96,9 +96,9 @@ def face_regions(face: Landmarks, shape: Shape) -> Iterator[PartRegion]:
 
 
 def hand_regions(hand: Landmarks, shape: Shape) -> list[PartRegion]:
-    """The hand, then its thumb and fingers."""
+    """Return the hand, then its thumb and fingers."""
     points = hand.points
-    # Of the palm's two sides, for one of them is foreshortened where the hand is seen edge on.
+    # The longer of the palm's two sides: one of them is foreshortened if the hand is seen edge on.
     palm = max(
         float(np.linalg.norm(points[_HAND_MIDDLE] - points[_HAND_BASE])),
         1.4 * float(np.linalg.norm(points[5] - points[17])),
@@ -112,8 +112,13 @@ def hand_regions(hand: Landmarks, shape: Shape) -> list[PartRegion]:
 
 def limb_regions(body: Landmarks, person: np.ndarray, min_visibility: float) -> list[PartRegion]:
     """
-    Upper arms, forearms, legs and feet that are seen from end to end: the pixels of the `person`, a `bool` mask, that
-    are nearer to a limb's bone than to the other limbs and the trunk, measured in widths of each.
+    Return upper arms, forearms, legs and feet that are visible from end to end: the pixels of a person that are nearer
+    to a limb's bone than to the other limbs and the trunk, measured in widths of each.
+
+    Args:
+        body (`Landmarks`): Points of the body.
+        person (`np.ndarray` of shape `(height, width)`, `bool`): Mask of the person.
+        min_visibility (`float`): Least visibility of all joints of a limb, in [0, 1].
     """
     rows, columns = np.nonzero(person)
     pixels = np.stack([columns, rows], axis=1).astype(np.float32) + 0.5
@@ -135,8 +140,8 @@ def limb_regions(body: Landmarks, person: np.ndarray, min_visibility: float) -> 
 
 def _believed_joints(body: Landmarks, shape: Shape, min_visibility: float) -> np.ndarray:
     """
-    Joints that are seen and in the image. An elbow is not believed where the wrist would be in the image and is
-    not seen: both were guessed then.
+    Return which joints are visible and in the image. An elbow is not trusted if the wrist should be in the image but
+    is not visible: both were guessed then.
     """
     inside = np.all((body.points >= 0) & (body.points <= (shape[1], shape[0])), axis=1)
     seen = body.visibility >= min_visibility
@@ -147,7 +152,7 @@ def _believed_joints(body: Landmarks, shape: Shape, min_visibility: float) -> np
 
 
 def _bones(size: float) -> Iterator[tuple[str, tuple[int, ...], float]]:
-    """Name, joints and half width of each limb of a body with a trunk of `size`."""
+    """Yield name, joints and half width of each limb of a body with a trunk of `size`."""
     for side in (0, 1):
         yield "arm", (_SHOULDER + side, _ELBOW + side), 0.13 * size
         yield "forearm", (_ELBOW + side, _WRIST + side), 0.1 * size
@@ -156,7 +161,7 @@ def _bones(size: float) -> Iterator[tuple[str, tuple[int, ...], float]]:
 
 
 def trunk_length(points: np.ndarray) -> float:
-    """From shoulders to hips, or from their width where that is foreshortened."""
+    """Estimate the distance from shoulders to hips, from the shoulders' width if it is foreshortened."""
     shoulders, hips = points[[_SHOULDER, _SHOULDER + 1]], points[[_HIP, _HIP + 1]]
     return max(
         float(np.linalg.norm(shoulders.mean(axis=0) - hips.mean(axis=0))),
@@ -169,7 +174,10 @@ def _chain(shape: Shape, joints: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _distance(pixels: np.ndarray, joints: np.ndarray) -> np.ndarray:
-    """Distance of each pixel `(count, 2)` to a chain of joints, threefold beyond its ends: a shoulder is no arm."""
+    """
+    Compute the distance of each pixel `(count, 2)` from a chain of joints, threefold beyond its ends: a shoulder is no
+    arm.
+    """
     distances = []
     for start, end in zip(joints[:-1], joints[1:], strict=True):
         length = max(float(np.linalg.norm(end - start)), 1e-3)
@@ -183,7 +191,7 @@ def _distance(pixels: np.ndarray, joints: np.ndarray) -> np.ndarray:
 
 
 def _convex(points: np.ndarray) -> list[Point]:
-    """Corners of the convex hull, in order around it: Andrew's monotone chain."""
+    """Return the corners of the convex hull, in order around it, by Andrew's monotone chain."""
     ordered: list[Point] = sorted((float(x), float(y)) for x, y in points)
     return [*_half_hull(ordered)[:-1], *_half_hull(ordered[::-1])[:-1]]
 
@@ -198,5 +206,5 @@ def _half_hull(points: list[Point]) -> list[Point]:
 
 
 def _turn(first: Point, second: Point, third: Point) -> float:
-    """Positive where the way over three points bends towards the second axis."""
+    """Return a positive number if the path over three points bends towards the second axis."""
     return (second[0] - first[0]) * (third[1] - first[1]) - (second[1] - first[1]) * (third[0] - first[0])

@@ -1,4 +1,4 @@
-"""Where named things are, by SAM 3: masks of all instances of a noun."""
+"""Perception with SAM 3, which finds and segments all instances of a noun."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ from .grounded import VocabularyPerception
 from .grounding import NMS_IOU, chunks, load_checkpoint
 
 
-# Access to it must be asked for on the Hub.
+# A gated repository: access must be requested on the Hub.
 DEFAULT_MODEL = "facebook/sam3"
 
-# By the `model_type` of the configuration; the checkpoint's is that of the video model it is a part of.
+# By the `model_type` of the configuration. The published checkpoint has that of the video model it is a part of.
 _CLASSES = dict.fromkeys(("sam3", "sam3_video"), (Sam3Model, Sam3Processor))
 
-# Tokens of a prompt, as SAM 3 was trained.
+# Tokens of a prompt, as in SAM 3's training.
 _PROMPT_LENGTH = 32
 
 
 class Sam3Perception(VocabularyPerception):
     """
-    Entities and parts that a VLM names, found and outlined by SAM 3, which takes one name at a time. An image is
+    Entities and parts that a VLM names, found and segmented by SAM 3, which takes one name at a time. An image is
     encoded once for all its names.
 
     Args:
         vlm (`VLM`): Names and captions.
-        model (`str`): A folder or Hub id of a SAM 3 model with safetensors.
+        model (`str`, *optional*, defaults to `"facebook/sam3"`): A folder or Hub id of a SAM 3 model with safetensors.
         revision (`str`, *optional*): Branch, tag or commit of a Hub model.
-        device (`str`, *optional*): Defaults to CUDA where there is one.
-        dtype (`torch.dtype`): Of the weights.
-        score_threshold (`float`): Least score of an instance, exclusive.
-        mask_threshold (`float`): Least probability of a pixel of a mask, exclusive.
-        batch_size (`int`): Most images encoded, and most names looked for, at once.
+        device (`str`, *optional*): Defaults to CUDA if available.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): Dtype of the weights.
+        score_threshold (`float`, *optional*, defaults to 0.5): Least score of an instance, exclusive.
+        mask_threshold (`float`, *optional*, defaults to 0.5): Least probability of a pixel of a mask, exclusive.
+        batch_size (`int`, *optional*, defaults to 8): Maximum number of images encoded, and of names looked for, at
+            once.
 
     Raises:
-        PerceptionModelError: there is no such model, or it cannot be had.
+        PerceptionModelError: The model does not exist or cannot be loaded.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Sam3Perception(VocabularyPerception):
         return network.get_vision_features(pixels.to(network.device, network.dtype))
 
     def _outputs(self, features: Any, queries: Sequence[tuple[int, str]]) -> Any:
-        """The model's outputs for names, each in the image of a row of `features`."""
+        """Run the model on names, each in the image of a row of `features`."""
         network, rows = self.checkpoint.network, [row for row, _ in queries]
         text = self.checkpoint.processor.tokenizer(
             [name for _, name in queries],
@@ -110,7 +111,7 @@ class Sam3Perception(VocabularyPerception):
         return network(vision_embeds=chosen, input_ids=text["input_ids"], attention_mask=text["attention_mask"])
 
     def _segments(self, name: str, size: tuple[int, int], outputs: Any, position: int) -> Iterator[Segment]:
-        """The instances of one name, best first, in an image of `size` `(width, height)`."""
+        """Yield the instances of one name, best first, in an image of `size` `(width, height)`."""
         scores = outputs.pred_logits[position].float().sigmoid()
         if outputs.presence_logits is not None:
             scores = scores * outputs.presence_logits[position].float().sigmoid()
@@ -125,5 +126,5 @@ class Sam3Perception(VocabularyPerception):
 
 def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None) -> Sam3Perception:
     """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
-    assert vlm is not None  # checked, as the list of backends says so
+    assert vlm is not None  # checked by `PerceptionSpec`, because of `needs_vlm`
     return Sam3Perception(vlm, spec.segmenter or DEFAULT_MODEL, device=device)

@@ -1,4 +1,4 @@
-"""From the annotated photo to what can be used of it on the image that the model sees."""
+"""Selection of what can be used of a perception on the image that the model sees."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ PartOrEntity = TypeVar("PartOrEntity", Part, Entity)
 
 def apply_to_perception(perception: Perception, transform: SourceTransform) -> Perception:
     """
-    A perception of the source in the pixels of the transformed image. Boxes are those of the transformed masks;
-    parts and entities that lie outside the crop are left out, and so are the parts of such an entity.
+    Transform a perception of the source photo to the image that the model sees. Boxes are those of the transformed
+    masks. Parts and entities outside the crop are dropped, and so are the parts of such an entity.
+
+    Args:
+        perception (`Perception`): In pixels of the source photo.
+        transform (`SourceTransform`): Crop and resize of the photo.
     """
     entities = []
     for entity in perception.entities:
@@ -37,19 +41,20 @@ def filter_perception(
     min_part_patches: int = 2,
 ) -> tuple[Perception, list[str]]:
     """
-    What is large enough to carry an artifact, on the image that the model sees (ArtiAgent §3).
+    Keep what is large enough to carry an artifact on the image that the model sees (ArtiAgent §3).
 
     Args:
-        perception (`Perception`): In the pixels of that image.
-        patch_size (`int`, defaults to 16): Side of a token, pixels.
-        min_entity_share (`float`, defaults to 0.01): Least share of the image an entity covers.
-        min_part_pixels (`int`, defaults to 512): A part has more pixels than this.
-        max_part_share (`float`, defaults to 0.5): Greatest share of the image a part covers.
-        min_part_patches (`int`, defaults to 2): Least number of rows, and of columns, of patches a part touches.
+        perception (`Perception`): In pixels of that image.
+        patch_size (`int`, *optional*, defaults to 16): Side of a patch in pixels.
+        min_entity_share (`float`, *optional*, defaults to 0.01): Least share of the image that an entity covers.
+        min_part_pixels (`int`, *optional*, defaults to 512): A part has more pixels than this.
+        max_part_share (`float`, *optional*, defaults to 0.5): Greatest share of the image that a part covers.
+        min_part_patches (`int`, *optional*, defaults to 2): Least number of rows, and of columns, of patches that a
+            part touches.
 
     Returns:
-        `tuple[Perception, list[str]]`: The entities and parts kept, and for each one dropped its reason. The parts of
-        a dropped entity go with it and are not listed.
+        `tuple[Perception, list[str]]`: The entities and parts kept, and for each dropped one its reason. Parts of a
+        dropped entity are dropped with it and not listed.
     """
     entities, reasons = [], []
     for entity in perception.entities:
@@ -69,7 +74,7 @@ def filter_perception(
 
 
 def _part_reason(part: Part, patch_size: int, min_pixels: int, max_share: float, min_patches: int) -> str:
-    """Why a part cannot be used; empty where it can."""
+    """Return why a part cannot be used; empty if it can."""
     pixels = int(part.mask.sum())
     if pixels <= min_pixels:
         return f"{pixels} px, not over {min_pixels}"

@@ -1,1 +1,1 @@
-"""What vision-language models are asked, one module for each kind of question: wording, schema and typed answer."""
+"""Questions to vision-language models, one module for each kind: wording, schema and typed answer."""

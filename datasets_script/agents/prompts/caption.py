@@ -1,4 +1,4 @@
-"""One short caption of a picture: the prompt that it is inverted and denoised with (ArtiAgent §3)."""
+"""A short caption of an image, the prompt of its inversion and denoising (ArtiAgent §3)."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ Answer with JSON only: {"caption": "..."}"""
 
 
 def request(image: Image.Image) -> VLMRequest:
-    """The question for a caption of an image."""
+    """Create the request for a caption of an image."""
     return VLMRequest("caption", VERSION, _PROMPT, (image,), SCHEMA, max_new_tokens=96)
 
 
 def read(value: Mapping[str, Any]) -> str:
     """
-    The text of an answer that satisfies `SCHEMA`.
+    Read the caption from an answer that satisfies `SCHEMA`.
 
     Raises:
-        ValueError: it is blank.
+        ValueError: It is blank.
     """
     return read_text("caption", value)

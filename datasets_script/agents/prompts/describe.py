@@ -1,4 +1,4 @@
-"""What a clean image shows: the counterpart of an explanation, for an image with nothing wrong."""
+"""Description of a clean image: the counterpart of an explanation, for an image without artifacts."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ Answer with JSON only: {"description": "..."}"""
 
 
 def request(clean: Image.Image) -> VLMRequest:
-    """The question what a clean image shows."""
+    """Create the request for a description of a clean image."""
     return VLMRequest("describe_clean", VERSION, _PROMPT, (clean,), SCHEMA, max_new_tokens=256)
 
 
 def read(value: Mapping[str, Any]) -> str:
     """
-    The text of an answer that satisfies `SCHEMA`.
+    Read the description from an answer that satisfies `SCHEMA`.
 
     Raises:
-        ValueError: it is blank.
+        ValueError: It is blank.
     """
     return read_text("description", value)

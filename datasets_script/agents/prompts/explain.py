@@ -1,4 +1,4 @@
-"""What is wrong with a flawed image: in one place, and as a whole (ArtiAgent §5)."""
+"""Explanations of an artifact image: of one artifact, and of the image as a whole (ArtiAgent §5)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...vlm.base import VLMRequest
 from .text import read_text
 
 
-# Covers the pictures of `datasets_script.agents.curation.triplets` too: raise it when either changes.
+# Covers the images of `datasets_script.agents.curation.triplets` too: raise it when either changes.
 VERSION = "1"
 
 LOCAL_SCHEMA = {
@@ -56,8 +56,8 @@ can be seen, in plain everyday words. Give no coordinates, percentages or number
 regions, an edit or a tool.
 Answer with JSON only: {{"explanation": "..."}}"""
 
-# What a reader who has the flawed image alone could not understand.
-_PICTURE_NUMBER = re.compile(
+# Phrases that make no sense to a reader who has the artifact image alone.
+_SHOWN_IMAGE = re.compile(
     r"\b(?:first|second|third|1st|2nd|3rd|original|masked)\s+(?:image|picture|photo(?:graph)?|crop|close-up)\b"
     r"|\b(?:image|picture|crop|close-up)\s*[#(]?\s*[1-3]\b",
     re.IGNORECASE,
@@ -67,68 +67,72 @@ _COORDINATES = re.compile(r"\d+(?:\.\d+)?\s*(?:%|px\b|pixels?\b)|[\[(]\s*\d+(?:\
 
 @dataclass(frozen=True)
 class LocalExplanation:
-    """One flaw in words: a sentence or two, and a name of a few words."""
+    """Explanation of one artifact: a sentence or two, and a name of a few words."""
 
     explanation: str
     label: str
 
 
-def local_request(flaw: str, triplet: tuple[Image.Image, Image.Image, Image.Image]) -> VLMRequest:
+def local_request(artifact: str, triplet: tuple[Image.Image, Image.Image, Image.Image]) -> VLMRequest:
     """
-    The question what is wrong in one place.
+    Create the request for an explanation of one artifact.
 
     Args:
-        flaw (`str`): What was made, as a clause, e.g. `"the cat has an extra ear"`.
+        artifact (`str`): The artifact as a clause, e.g. `"the cat has an extra ear"`.
         triplet (`tuple[PIL.Image.Image, PIL.Image.Image, PIL.Image.Image]`): See
             [`~datasets_script.agents.curation.triplets.make_triplet`].
     """
-    return VLMRequest("explain_local", VERSION, _LOCAL.format(flaw=flaw), triplet, LOCAL_SCHEMA, max_new_tokens=256)
+    return VLMRequest(
+        "explain_local", VERSION, _LOCAL.format(flaw=artifact), triplet, LOCAL_SCHEMA, max_new_tokens=256
+    )
 
 
 def read_local(value: Mapping[str, Any]) -> LocalExplanation:
     """
-    The texts of an answer that satisfies `LOCAL_SCHEMA`.
+    Read the texts from an answer that satisfies `LOCAL_SCHEMA`.
 
     Raises:
-        ValueError: a text that is blank, speaks of the pictures by number, or gives coordinates.
+        ValueError: A text is blank, refers to the images of the question, or gives coordinates.
     """
     return LocalExplanation(_plain("explanation", value), _plain("label", value))
 
 
-def global_request(flawed: Image.Image, flaws: Sequence[tuple[tuple[float, float, float, float], str]]) -> VLMRequest:
+def global_request(
+    flawed: Image.Image, artifacts: Sequence[tuple[tuple[float, float, float, float], str]]
+) -> VLMRequest:
     """
-    The question what is wrong with an image as a whole.
+    Create the request for an explanation of an artifact image as a whole.
 
     Args:
-        flawed (`PIL.Image.Image`): The flawed image.
-        flaws (`Sequence[tuple[tuple[float, float, float, float], str]]`): The box of each flaw,
+        flawed (`PIL.Image.Image`): The artifact image.
+        artifacts (`Sequence[tuple[tuple[float, float, float, float], str]]`): The box of each artifact,
             `(x_min, y_min, x_max, y_max)` in pixels of `flawed`, and its local explanation.
     """
-    regions = "\n".join(f"- {_place(box, flawed.size)}: {explanation}" for box, explanation in flaws)
+    regions = "\n".join(f"- {_place(box, flawed.size)}: {explanation}" for box, explanation in artifacts)
     prompt = _GLOBAL.format(regions=regions)
     return VLMRequest("explain_global", VERSION, prompt, (flawed,), GLOBAL_SCHEMA, max_new_tokens=384)
 
 
 def read_global(value: Mapping[str, Any]) -> str:
     """
-    The text of an answer that satisfies `GLOBAL_SCHEMA`.
+    Read the explanation from an answer that satisfies `GLOBAL_SCHEMA`.
 
     Raises:
-        ValueError: as for [`read_local`].
+        ValueError: As for [`read_local`].
     """
     return _plain("explanation", value)
 
 
 def _place(box: tuple[float, float, float, float], size: tuple[int, int]) -> str:
-    # Shares, because a model sees the image at a size of its own.
+    # Shares of the sides, because the model resizes the image.
     left, top, right, bottom = (f"{position / size[i % 2]:.0%}" for i, position in enumerate(box))
     return f"{left} to {right} from the left, {top} to {bottom} from the top"
 
 
 def _plain(name: str, value: Mapping[str, Any]) -> str:
     text = read_text(name, value)
-    if found := _PICTURE_NUMBER.search(text):
-        raise ValueError(f"`{name}` must not speak of the pictures it was made from, got {found[0]!r}")
+    if found := _SHOWN_IMAGE.search(text):
+        raise ValueError(f"`{name}` must not refer to the images of the question, got {found[0]!r}")
     if found := _COORDINATES.search(text):
         raise ValueError(f"`{name}` must not give coordinates, got {found[0]!r}")
     return text

@@ -1,4 +1,4 @@
-"""What the readers of answers share."""
+"""Reading of texts from answers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 def read_text(name: str, value: Mapping[str, Any]) -> str:
     """
-    A text of an answer, on one line.
+    Read a text from an answer, on one line.
 
     Raises:
-        ValueError: it is blank.
+        ValueError: It is blank.
     """
     if not (text := " ".join(value[name].split())):
-        raise ValueError(f"`{name}` is blank")
+        raise ValueError(f"`{name}` must not be blank, got {value[name]!r}")
     return text

@@ -1,4 +1,4 @@
-"""The triplet check: does a close-up show the flaw that was meant (ArtiAgent §5)?"""
+"""Triplet check: whether a close-up shows the intended artifact (ArtiAgent §5)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffusers_artifact.mapping import ArtifactType
 from ...vlm.base import VLMRequest
 
 
-# Covers the pictures of `datasets_script.agents.curation.triplets` too: raise it when either changes.
+# Covers the images of `datasets_script.agents.curation.triplets` too: raise it when either changes.
 VERSION = "1"
 
 SCHEMA = {
@@ -63,7 +63,7 @@ _ANSWER = (
 
 def request(kind: ArtifactType, subject: str, triplet: tuple[Image.Image, Image.Image, Image.Image]) -> VLMRequest:
     """
-    The question whether a flaw can be seen.
+    Create the request that asks whether an artifact can be seen.
 
     Args:
         kind (`str`): `"duplication"`, `"omission"` or `"fusion"`.
@@ -72,7 +72,7 @@ def request(kind: ArtifactType, subject: str, triplet: tuple[Image.Image, Image.
             [`~datasets_script.agents.curation.triplets.make_triplet`].
 
     Raises:
-        ValueError: a distortion.
+        ValueError: `kind` is another, such as `"distortion"`.
     """
     if kind not in _CRITERIA:
         raise ValueError(f"`kind` must be among {sorted(_CRITERIA)}, got {kind!r}")
@@ -82,5 +82,5 @@ def request(kind: ArtifactType, subject: str, triplet: tuple[Image.Image, Image.
 
 
 def read(value: Mapping[str, Any]) -> bool:
-    """Whether the flaw can be seen, of an answer that satisfies `SCHEMA`."""
+    """Read whether the artifact can be seen from an answer that satisfies `SCHEMA`."""
     return bool(value["has_artifact"])

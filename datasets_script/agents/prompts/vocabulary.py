@@ -1,4 +1,4 @@
-"""What a picture holds: its entities and their parts by name, for a detector to look for (ArtiAgent §3)."""
+"""Vocabulary of an image: names of its entities and their parts, for a detector to look for (ArtiAgent §3)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ...vlm.base import VLMRequest
 
 VERSION = "1"
 
-# Of parts and entities in an answer: the first of them are used, and limits twice as wide keep a model from going on
-# for ever where a server holds it to the schema.
+# Numbers of parts and entities that are used. The schema allows twice as many; without a limit, a model that a server
+# holds to the schema could go on for ever.
 MAX_PARTS, MAX_ENTITIES = 6, 8
 
 _NAME = {"type": "string", "minLength": 1, "maxLength": 60}
@@ -62,18 +62,18 @@ Answer with JSON only:
 {{"peripheral": [{{"entity": "...", "subentities": ["...", "..."]}}], "intermediate": [{{"entity": "...", \
 "subentities": ["..."]}}]}}"""
 
-# Last words of names of what comes in any number, which no tool can add one of or take one away.
+# Last words of names of uncountable parts: no tool can add one of them or remove one.
 _ANY_NUMBER = frozenset("hair fur leaf leaves foliage feather feathers scale scales petal petals crowd people".split())
 
 _DETERMINERS = frozenset("a an the its his her their one two three four several many some both".split())
 
-# A longer one is a description, not a name.
+# Words of a name; longer ones are descriptions.
 _MAX_WORDS = 4
 
 
 @dataclass(frozen=True)
 class EntityNames:
-    """An entity's name and those of its parts, of each level."""
+    """Name of an entity, and names of its parts by level."""
 
     name: str
     peripheral: tuple[str, ...] = ()
@@ -81,32 +81,36 @@ class EntityNames:
 
     @property
     def parts(self) -> tuple[str, ...]:
+        """Return the names of all parts."""
         return self.peripheral + self.intermediate
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a VLM names in one image, cleaned up. Names are lower case and hold letters, digits, `-` and `'` only."""
+    """
+    Names that a VLM gives to the contents of one image, cleaned up: lower case, only letters, digits, `-` and `'`.
+    """
 
     entities: tuple[EntityNames, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name once: the entities, then their parts."""
+        """Return every name once: the entities, then their parts."""
         parts = (part for entity in self.entities for part in entity.parts)
         return tuple(dict.fromkeys([*(entity.name for entity in self.entities), *parts]))
 
 
 def request(image: Image.Image) -> VLMRequest:
-    """The question what an image holds."""
+    """Create the request for the vocabulary of an image."""
     return VLMRequest("vocabulary", VERSION, _PROMPT, (image,), SCHEMA, max_new_tokens=1024)
 
 
 def read(value: Mapping[str, Any]) -> Vocabulary:
     """
-    The names of an answer that satisfies `SCHEMA`, cleaned up: entries of one entity are joined; a part in both lists
-    is peripheral; left out are repetitions, descriptions, parts named as their entity, peripheral parts that come in
-    any number, entities without parts, and what is beyond `MAX_PARTS` of a list or `MAX_ENTITIES`.
+    Read the vocabulary from an answer that satisfies `SCHEMA`, and clean it up. Entries of one entity are merged, and
+    a part in both lists is peripheral. Left out are repetitions, descriptions, parts named like their entity,
+    uncountable peripheral parts, entities without parts, and everything beyond `MAX_PARTS` of a list or
+    `MAX_ENTITIES`.
     """
     peripheral, intermediate = (_merged(value[level]) for level in ("peripheral", "intermediate"))
     entities = []
@@ -119,7 +123,7 @@ def read(value: Mapping[str, Any]) -> Vocabulary:
 
 
 def _merged(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Clean names of the parts, each once, by the clean name of their entity."""
+    """Return the clean names of the parts, each once, by the clean name of their entity."""
     merged: dict[str, list[str]] = {}
     for entry in entries:
         for entity in _clean([entry["entity"]]):

@@ -1,6 +1,6 @@
 """
-The stages that turn photos into pairs, one a file, in this order. What one of them rejects passes through the
-others untouched.
+The stages that turn photos into pairs, in order: read, perceive, plan, inject, explain. A sample that one stage
+rejects passes through the later ones unchanged.
 """
 
 from .base import ArtifactPlan, Sample, Stage

@@ -1,4 +1,4 @@
-"""What a stage is: a generator over samples, so that stages can be chained, run anywhere, or wrapped for a cluster."""
+"""Base class of the stages: a generator over samples, so that stages can be chained."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from ...vlm import VLMUnavailable
 
 logger = logging.getLogger(__name__)
 
-# What is wrong with the run and not with a sample: it stops, and can be continued once the cause is removed.
+# Errors of the run and not of a sample. The run stops, and can be resumed once the cause is removed.
 FATAL_ERRORS = (VLMUnavailable, PerceptionModelError, ImportError)
 
 
 @dataclass(frozen=True, eq=False)
 class ArtifactPlan:
     """
-    What is to be made of one photo.
+    Artifacts planned for one photo.
 
     Attributes:
-        photo (`PIL.Image.Image`): The photo as the model sees it.
-        transform (`SourceTransform`): How it came from the file.
-        scene (`Scene`): What was perceived, in its pixels.
-        variants (`dict[int, tuple[Artifact, ...]]`): The artifacts of each variant, by the variant's number.
+        photo (`PIL.Image.Image`): Photo as the model sees it.
+        transform (`SourceTransform`): Crop and resize that made it from the file.
+        scene (`Scene`): Perceived entities and parts, in pixels of `photo`.
+        variants (`Mapping[int, tuple[Artifact, ...]]`): Artifacts of each variant, by its number.
     """
 
     photo: Image.Image
@@ -48,7 +48,7 @@ class ArtifactPlan:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A photo on its way through the stages, with what they have made of it so far."""
+    """Photo on its way through the stages, with their results so far."""
 
     source_id: str
     image: Image.Image | None = None
@@ -58,14 +58,22 @@ class Sample:
     pairs: tuple[Pair, ...] = ()
     rejections: tuple[Rejection, ...] = ()
     alive: bool = True
-    """Whether later stages still have something to do."""
+    """Whether later stages should process it."""
 
     def noting(self, *rejections: Rejection) -> Sample:
-        """With something rejected of it."""
+        """Return the sample with further rejections on record."""
         return replace(self, rejections=(*self.rejections, *rejections))
 
     def rejected(self, stage: str, reason: str, raw: str = "", traceback: str = "") -> Sample:
-        """Rejected as a whole; images are let go."""
+        """
+        Return the sample rejected as a whole, without its images.
+
+        Args:
+            stage (`str`): Name of the stage that rejects it.
+            reason (`str`): Why.
+            raw (`str`, *optional*, defaults to `""`): Answer of a model that could not be read.
+            traceback (`str`, *optional*, defaults to `""`): Traceback of an unexpected error.
+        """
         rejection = Rejection(self.source_id, stage, reason, raw=raw, traceback=traceback)
         return replace(
             self.noting(rejection), alive=False, image=None, perception=None, plan=None, injected=(), pairs=()
@@ -74,13 +82,13 @@ class Sample:
 
 class Stage(ABC):
     """
-    One step of the synthesis.
+    One stage of the synthesis.
 
     Args:
-        batch_size (`int`): Samples processed together.
+        batch_size (`int`, *optional*, defaults to 1): Samples processed together.
 
     Attributes:
-        name (`str`): Its name in rejections and logs.
+        name (`str`): Name in rejections and logs.
     """
 
     name: str
@@ -91,18 +99,18 @@ class Stage(ABC):
     @abstractmethod
     def process(self, samples: Sequence[Sample]) -> list[Sample]:
         """
-        The samples with what this stage makes of them, in the same order. It leaves no trace elsewhere when it fails,
-        because the samples are then processed again in smaller batches.
+        Return the samples with this stage's results, in the same order. An implementation must have no side effects
+        when it fails, because the samples are then processed again in smaller batches.
         """
 
     def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """
-        Process samples in batches and yield them in the same order. When the accelerator's memory runs out the batch
-        is halved for all samples that follow; when a batch fails its samples are processed one by one, and one that
-        fails alone is rejected with the error.
+        Process samples in batches and yield them in the same order. When memory of the device runs out, the batch
+        size is halved from then on. When a batch fails, its samples are processed one by one, and one that fails alone
+        is rejected with the error.
 
         Raises:
-            Exception: of `FATAL_ERRORS`, or a full disk: what no sample is to blame for.
+            Exception: One of `FATAL_ERRORS`, or a full disk, which no sample is to blame for.
         """
         size, iterator = self.batch_size, iter(samples)
         while batch := list(islice(iterator, size)):
@@ -112,7 +120,7 @@ class Stage(ABC):
                 yield from now
 
     def _process_some(self, samples: Sequence[Sample], size: int) -> tuple[list[Sample], int]:
-        """The first of `samples`, as many as could be processed together, and the batch size to go on with."""
+        """Process as many of the first `samples` as fit; return them and the batch size to continue with."""
         alive = [sample for sample in samples if sample.alive]
         try:
             return _merge(samples, self.process(alive) if alive else []), size
@@ -120,7 +128,7 @@ class Stage(ABC):
             if len(samples) == 1:
                 return [_failed(samples[0], self.name, error)], size
             smaller = (len(samples) + 1) // 2
-            logger.warning("%s: out of memory with %d samples, going on with %d", self.name, len(samples), smaller)
+            logger.warning("%s: out of memory with %d samples, continuing with %d", self.name, len(samples), smaller)
             torch.cuda.empty_cache()
             return self._process_some(samples[:smaller], smaller)
         except FATAL_ERRORS:
@@ -147,7 +155,17 @@ def _failed(sample: Sample, stage: str, error: Exception) -> Sample:
 def rejection_of(
     artifact: Artifact, source_id: str, variant: int, stage: str, reason: str, raw: str = ""
 ) -> Rejection:
-    """The record of one artifact that was made and is not kept."""
+    """
+    Return the record of an artifact that was made and rejected.
+
+    Args:
+        artifact (`Artifact`): The artifact.
+        source_id (`str`): Photo.
+        variant (`int`): Number of the photo's variant.
+        stage (`str`): Name of the stage that rejects it.
+        reason (`str`): Why.
+        raw (`str`, *optional*, defaults to `""`): Answer of a model that could not be read.
+    """
     return Rejection(
         source_id,
         stage,

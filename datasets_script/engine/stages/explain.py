@@ -1,4 +1,4 @@
-"""The last stage: what was injected is put into words, and becomes pairs."""
+"""The fifth stage: explain the artifacts in words, and build the pairs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .base import ArtifactPlan, Sample, Stage, rejection_of
 
 class Explain(Stage):
     """
-    Put what was injected into words, describe the clean image, and build the pairs.
+    Stage that explains the artifacts, describes the clean images, and builds the pairs.
 
     Args:
-        curator (`Curator`): Writes the texts.
-        injector (`Injector`): The model that injected, which pairs name.
-        settings (`RunSettings`): Seed and solver, which pairs name too.
-        batch_size (`int`): Photos explained together.
+        curator (`Curator`): Writer of the texts.
+        injector (`Injector`): Model that injected the artifacts; pairs record its name.
+        settings (`RunSettings`): Settings; pairs record seed and solver.
+        batch_size (`int`, *optional*, defaults to 1): Photos explained together.
     """
 
     name = "explain"

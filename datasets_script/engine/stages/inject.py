@@ -1,4 +1,4 @@
-"""The fourth stage: artifacts are injected, judged, and where one is rejected, tried once more or left out."""
+"""The fourth stage: inject artifacts, have them judged, and replace or leave out the rejected ones."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .base import ArtifactPlan, Sample, Stage, rejection_of
 
 @dataclass(eq=False)
 class _Attempt:
-    """One variant of a photo, while its artifacts are being made."""
+    """One variant of a photo while its artifacts are being made."""
 
     draft: _Draft
     number: int
     artifacts: tuple[Artifact, ...]
     tried: list[Artifact] = field(default_factory=list)
-    """What was rejected of it so far."""
+    """Artifacts rejected so far."""
 
 
 @dataclass(eq=False)
@@ -48,15 +48,15 @@ class _Draft:
 
 class Inject(Stage):
     """
-    Inject the planned artifacts and have them judged. What is rejected is replaced, up to `settings.max_rerolls`
-    times, by the same tool at another place or with another kernel, or else left out; the variant is then injected
-    once more, because an image must not hold an artifact that its labels do not mention.
+    Stage that injects the planned artifacts and has them judged. A rejected artifact is replaced by another of the
+    same tool, at another place or with another kernel, up to `settings.max_rerolls` times, and then left out. Each
+    time its variant is injected again, because an image must not hold an artifact that its labels do not mention.
 
     Args:
-        injector (`Injector`): The loaded model.
-        curator (`Curator`): Gives the verdicts.
-        settings (`RunSettings`): Seed, rerolls and the limits of the plan.
-        batch_size (`int`): Photos injected together.
+        injector (`Injector`): Loaded model.
+        curator (`Curator`): Judge of the artifacts.
+        settings (`RunSettings`): Seed, number of rerolls, and limits of the plan.
+        batch_size (`int`, *optional*, defaults to 1): Photos injected together.
     """
 
     name = "inject"
@@ -83,7 +83,7 @@ class Inject(Stage):
         ]
 
     def _attempt(self, attempts: Sequence[_Attempt], number: int) -> list[_Attempt]:
-        """Inject and judge; return what has to be injected again, with what it is to hold then."""
+        """Inject and judge; return the variants to inject again, with their new artifacts."""
         variants = self._inject(attempts)
         again = []
         for attempt, variant, verdicts in zip(attempts, variants, self.curator.judge(variants), strict=True):
@@ -98,7 +98,7 @@ class Inject(Stage):
         return again
 
     def _inject(self, attempts: Sequence[_Attempt]) -> list[Variant]:
-        """Make the images, with one job for all variants of a photo."""
+        """Inject all attempts, with one job for all variants of a photo."""
         groups: dict[int, list[_Attempt]] = {}
         for attempt in attempts:
             groups.setdefault(id(attempt.draft), []).append(attempt)
@@ -112,7 +112,7 @@ class Inject(Stage):
         ]
         variants = []
         for group, output in zip(groups.values(), self.injector.inject(jobs), strict=True):
-            # The first reconstruction serves all variants: that of a later attempt differs in the last bits alone.
+            # All variants use the first reconstruction: that of a later attempt only differs by rounding.
             draft = group[0].draft
             clean = draft.clean = draft.clean or output.clean
             caption = draft.plan.scene.perception.caption
@@ -123,7 +123,7 @@ class Inject(Stage):
         return variants
 
     def _sort_out(self, attempt: _Attempt, verdicts: Sequence[Verdict]) -> tuple[list[Artifact], list[Artifact]]:
-        """Return the artifacts that are kept and those that are not; put the latter on record."""
+        """Return the accepted and the rejected artifacts, and record the rejections."""
         source_id = attempt.draft.sample.source_id
         rejected = [verdict for verdict in verdicts if not verdict.kept]
         attempt.draft.rejections += [
@@ -135,7 +135,7 @@ class Inject(Stage):
     def _replacements(
         self, attempt: _Attempt, kept: Sequence[Artifact], rejected: Sequence[Artifact], number: int
     ) -> list[Artifact]:
-        """For each rejected artifact another by the same tool that has not been tried yet, as far as there is one."""
+        """Plan, for each rejected artifact, another of the same tool that was not tried yet, if there is one."""
         attempt.tried.extend(rejected)
         plan, seed = attempt.draft.plan, self.settings.seed
         occupied = np.zeros(plan.scene.grid, dtype=bool)
@@ -143,7 +143,7 @@ class Inject(Stage):
             occupied |= artifact.mapping.target_patches() | artifact.mapping.reference_patches()
         avoid = _choices_of_others(plan, attempt.number)
         for artifact in attempt.tried:
-            if artifact.tool == "add":  # the part may be copied to another place
+            if artifact.tool == "add":  # the same part may be copied to another place
                 occupied |= artifact.mapping.target_patches()
             else:
                 avoid.add(Choice.of(artifact))
@@ -168,7 +168,7 @@ class Inject(Stage):
 
 
 def _choices_of_others(plan: ArtifactPlan, number: int) -> set[Choice]:
-    """What the other variants of a photo are made of."""
+    """Return the choices that the other variants of a photo are made of."""
     return {
         Choice.of(artifact).with_any_kernel
         for other, artifacts in plan.variants.items()

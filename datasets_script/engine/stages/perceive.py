@@ -1,4 +1,4 @@
-"""The second stage: what is in the photos, and where."""
+"""The second stage: find the entities and parts in the photos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from .base import Sample, Stage
 
 
 class Perceive(Stage):
-    """Names and grounds entities and parts."""
+    """
+    Stage that names entities and parts, and finds their masks.
+
+    Args:
+        agent (`PerceptionAgent`): Loaded perception backend.
+        batch_size (`int`, *optional*, defaults to 1): Photos perceived together.
+    """
 
     name = "perceive"
 

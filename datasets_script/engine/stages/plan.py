@@ -1,4 +1,4 @@
-"""The third stage: which artifacts are made of what was perceived."""
+"""The third stage: choose the artifacts for the perceived entities and parts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .base import ArtifactPlan, Sample, Stage
 
 class Plan(Stage):
     """
-    Chooses the artifacts. With `balance="sample"` a photo's artifacts depend on nothing but the seed and itself; with
-    `"shard"` the types that are rare so far among the samples of one `run` come first, which balances better where
-    some types seldom fit.
+    Stage that chooses the artifacts. With `balance="sample"` they depend only on the photo and the seed; with
+    `"shard"` the types that are rare so far among the samples of one `run` come first, which balances better if some
+    types seldom fit.
 
     Args:
-        settings (`RunSettings`): Tools, numbers, seed and balance.
-        sample_size (`int`, *optional*): Side of the square the model takes, pixels, if it takes no other size.
-        patch_size (`int`): Side of a token, pixels.
+        settings (`RunSettings`): Tools, limits, seed and balance.
+        sample_size (`int`, *optional*): Side, in pixels, of the square images that the model is limited to.
+        patch_size (`int`): Side of a patch, in pixels.
     """
 
     name = "plan"
@@ -70,7 +70,7 @@ class Plan(Stage):
         return replace(sample, image=None, perception=None, plan=plan)
 
     def _frame(self, image: Image.Image, perception: Perception) -> SourceTransform:
-        """The crop the model will see, centred on what was perceived."""
+        """Return the crop that the model will see, centred on the perceived entities."""
         left, top, right, bottom = zip(*(entity.bbox for entity in perception.entities), strict=True)
         focus = (min(left), min(top), max(right), max(bottom))
         if self.sample_size:

@@ -1,4 +1,4 @@
-"""The first stage: photos are opened."""
+"""The first stage: open the photos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from .base import Sample, Stage
 
 
 class Read(Stage):
-    """Opens photos. `folder` is what source ids are relative to."""
+    """
+    Stage that opens photos.
+
+    Args:
+        folder (`Path`): Folder that source ids are relative to.
+    """
 
     name = "read"
 

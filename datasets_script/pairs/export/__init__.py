@@ -1,1 +1,1 @@
-"""Pairs for trainers that want another format than Parquet, one file a format."""
+"""Export of pairs to other formats than Parquet, one module per format."""

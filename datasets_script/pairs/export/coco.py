@@ -1,4 +1,4 @@
-"""COCO's object detection format: `images/` and `annotations.json`."""
+"""Export to COCO's object detection format: `images/` and `annotations.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pycocotools import mask as rle
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 
 from ..views.stored_rows import SIDES, image_size
-from .common import ExportSettings, encode_rle, write_picture
+from .common import ExportSettings, encode_rle, write_image
 
 
 _CATEGORY_IDS = {kind: number for number, kind in enumerate(ARTIFACT_TYPES, start=1)}
@@ -20,14 +20,14 @@ _CATEGORY_IDS = {kind: number for number, kind in enumerate(ARTIFACT_TYPES, star
 
 def write_coco(folder: Path, rows: Iterable[dict[str, Any]], info: dict[str, Any], settings: ExportSettings) -> None:
     """
-    Writes both halves of each pair as images; clean ones have no annotations. A category is a type of artifact, a
-    segmentation the run-length encoding of the mask.
+    Write both images of each pair; clean images have no annotations. Categories are artifact types, and segmentations
+    are run-length encodings of the masks.
 
     Args:
         folder (`Path`): An empty folder.
-        rows (iterable of `dict`): Rows of `PAIR_FEATURES` as they are stored.
-        info (`dict`): What the export records of itself; also in the file's `info`.
-        settings (`ExportSettings`): None concern this format.
+        rows (iterable of `dict`): Rows of `PAIR_FEATURES` as stored.
+        info (`dict`): Record of the export, stored in `info` of the annotations.
+        settings (`ExportSettings`): Not used by this format.
     """
     (folder / "images").mkdir()
     images: list[dict[str, Any]] = []
@@ -38,8 +38,8 @@ def write_coco(folder: Path, rows: Iterable[dict[str, Any]], info: dict[str, Any
             images.append(
                 {
                     "id": len(images) + 1,
-                    # Relative to `images/`, which detectors are given as the folder of images.
-                    "file_name": Path(write_picture(folder, index, row, side)).name,
+                    # Relative to `images/`, the folder that detectors take as their image root.
+                    "file_name": Path(write_image(folder, index, row, side)).name,
                     "width": width,
                     "height": height,
                     "license": 1,

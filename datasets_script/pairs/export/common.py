@@ -1,4 +1,4 @@
-"""What the formats share."""
+"""Settings and helpers that the export formats share."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ INFO_FILE = "info.json"
 @dataclass(frozen=True)
 class ExportSettings:
     """
+    Settings of an export.
+
     Args:
-        box_format (`BoxFormat`): How conversations write boxes (sharegpt).
-        seed (`int`): Chooses the questions of conversations (sharegpt).
-        shard_size (`int`): Pairs a tar (webdataset).
+        box_format (`BoxFormat`, *optional*): Convention of the boxes in conversations (sharegpt); pixels by default.
+        seed (`int`, *optional*, defaults to 0): Chooses the questions of conversations (sharegpt).
+        shard_size (`int`, *optional*, defaults to 1000): Number of pairs per tar file (webdataset).
     """
 
     box_format: BoxFormat = field(default_factory=BoxFormat)
@@ -30,14 +32,25 @@ class ExportSettings:
     shard_size: int = 1000
 
 
-def write_picture(folder: Path, index: int, row: dict[str, Any], side: str) -> str:
-    """Writes one half of a pair as it is stored, under `images/`; returns its path relative to `folder`."""
+def write_image(folder: Path, index: int, row: dict[str, Any], side: str) -> str:
+    """
+    Write one image of a pair under `images/`, byte for byte.
+
+    Args:
+        folder (`Path`): Folder of the export.
+        index (`int`): Number of the pair, for the file name.
+        row (`dict`): A row of `PAIR_FEATURES` as stored.
+        side (`str`): Column of the image, `"clean"` or `"flawed"`.
+
+    Returns:
+        `str`: Path of the file, relative to `folder`.
+    """
     name = f"images/{index:08d}_{side}.png"
     (folder / name).write_bytes(row[side]["bytes"])
     return name
 
 
-def encode_rle(picture: dict[str, Any]) -> dict[str, Any]:
-    """A stored mask as COCO's compressed run-length encoding, JSON-serialisable."""
-    encoded = rle.encode(np.asfortranarray(decode_mask(picture) > 127, dtype=np.uint8))
+def encode_rle(mask: dict[str, Any]) -> dict[str, Any]:
+    """Encode a stored mask as COCO's compressed run-length encoding, JSON-serialisable."""
+    encoded = rle.encode(np.asfortranarray(decode_mask(mask) > 127, dtype=np.uint8))
     return {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")}

@@ -1,4 +1,4 @@
-"""Export pairs: in one of the formats, with a record of what they are from."""
+"""Export of pairs to one of the formats, with a record of their origin."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ def export_pairs(
     show_progress: bool = True,
 ) -> int:
     """
-    Writes pairs in another format. `folder` is whole or absent: all is written beside it and renamed at the end.
+    Export pairs to another format, atomically.
 
     Args:
-        source (`str` or sequence of `str`): See [`datasets_script.pairs.builder.PairsConfig`].
-        folder (`Path`): To write; missing or empty.
-        name (`str`): One of [`datasets_script.pairs.export.formats.FORMATS`].
-        settings (`ExportSettings`): What the formats leave open.
-        show_progress (`bool`): Whether to show a bar.
+        source (`str` or sequence of `str`): As in [`datasets_script.pairs.builder.PairsConfig`].
+        folder (`Path`): The folder to write; must be missing or empty.
+        name (`str`): The format, one of [`datasets_script.pairs.export.formats.FORMATS`].
+        settings (`ExportSettings`, *optional*): Settings of the formats.
+        show_progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
 
     Returns:
         `int`: The number of pairs.
 
     Raises:
-        UserError: the source holds no completed run, or the folder is not empty.
+        UserError: `source` does not hold a completed run, or `folder` is not empty.
     """
     files = find_shards(source)
     check_shards(files)
     info = export_info(files, name, settings)
     count = sum(pq.read_metadata(path).num_rows for path in files)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"'{folder.absolute()}' exists and is not empty: choose another folder, or remove it")
+        raise UserError(f"`folder` must be missing or empty, got '{folder.absolute()}'; choose another, or remove it")
     with replacing_folder(folder) as temporary:
         rows = tqdm(read_rows(files), "export", count, unit="pair", disable=not show_progress)
         find_writer(name)(temporary, rows, info, settings)
@@ -57,7 +57,17 @@ def export_pairs(
 
 
 def export_info(files: Sequence[str], name: str, settings: ExportSettings) -> dict[str, Any]:
-    """Return what an export records of itself: its settings, versions, and the runs that its pairs are from."""
+    """
+    Compose the record of an export.
+
+    Args:
+        files (`Sequence[str]`): Parquet files of the pairs.
+        name (`str`): The format.
+        settings (`ExportSettings`): Settings of the format.
+
+    Returns:
+        `dict`: Format, settings, versions, licence, and the origin of the runs that wrote the pairs.
+    """
     folders = dict.fromkeys(Path(path).parents[1] for path in files)
     runs = [RunRecord.read(folder) for folder in folders if (folder / RUN_FILE).exists()]
     licenses = sorted({run.license or "unknown" for run in runs})

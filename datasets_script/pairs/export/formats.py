@@ -1,4 +1,4 @@
-"""The formats that pairs can be exported in."""
+"""Formats that pairs can be exported to."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     Writer = Callable[[Path, Iterable[dict[str, Any]], dict[str, Any], ExportSettings], None]
 
-# Each is a module here of that name; imported when it is written, so that a command line lists them at once.
+# A format is a module of that name and its function. Modules are imported on use, to keep the command line fast.
 FORMATS = {"coco": "write_coco", "webdataset": "write_webdataset", "sharegpt": "write_sharegpt"}
 
 
 def find_writer(name: str) -> Writer:
-    """Return the function that writes a format, one of `FORMATS`."""
+    """Return the function that writes the format `name`, one of `FORMATS`."""
     writer: Writer = getattr(import_module(f".{name}", __package__), FORMATS[name])
     return writer

@@ -1,4 +1,4 @@
-"""WebDataset: tars of `<key>.clean.png`, `<key>.flawed.png`, `<key>.source.png` and `<key>.json`."""
+"""Export to WebDataset: tar files of `<key>.clean.png`, `<key>.flawed.png`, `<key>.source.png` and `<key>.json`."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any
 from .common import ExportSettings, encode_rle
 
 
-_PICTURES = ("source", "clean", "flawed")
+_IMAGES = ("source", "clean", "flawed")
 
 
 def write_webdataset(
     folder: Path, rows: Iterable[dict[str, Any]], info: dict[str, Any], settings: ExportSettings
 ) -> None:
     """
-    Writes each pair as a sample; the JSON holds all columns but the images, and masks as COCO's run-length encoding.
+    Write each pair as a sample. Its JSON holds all columns except the images; masks are in COCO's run-length encoding.
 
     Args:
         folder (`Path`): An empty folder.
-        rows (iterable of `dict`): Rows of `PAIR_FEATURES` as they are stored.
-        info (`dict`): What the export records of itself, which lies beside the tars alone.
-        settings (`ExportSettings`): `shard_size` is the number of pairs in a tar.
+        rows (iterable of `dict`): Rows of `PAIR_FEATURES` as stored.
+        info (`dict`): Not used by this format.
+        settings (`ExportSettings`): `shard_size` is the number of pairs per tar file.
     """
     numbered = enumerate(rows)
     shard = 0
@@ -40,16 +40,16 @@ def write_webdataset(
 
 def _add_sample(tar: tarfile.TarFile, index: int, row: dict[str, Any]) -> None:
     for extension, content in _members(row):
-        # Names and sizes alone, no times and owners: equal pairs give equal tars.
+        # Without times and owners, so that equal pairs give equal tar files.
         member = tarfile.TarInfo(f"{index:08d}.{extension}")
         member.size = len(content)
         tar.addfile(member, io.BytesIO(content))
 
 
 def _members(row: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
-    for name in _PICTURES:
+    for name in _IMAGES:
         yield f"{name}.png", row[name]["bytes"]
-    record = {name: value for name, value in row.items() if name not in _PICTURES}
+    record = {name: value for name, value in row.items() if name not in _IMAGES}
     record["transform"] = json.loads(row["transform"])
     record["artifacts"] = [_artifact(artifact) for artifact in row["artifacts"]]
     yield "json", json.dumps(record, ensure_ascii=False).encode()

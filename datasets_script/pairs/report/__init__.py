@@ -1,6 +1,6 @@
 """
-What is in a set of pairs, to be seen before training on it: `report.html`, a page of its own that needs no network and
-no script, and `report.json`, the same numbers.
+Report on a dataset of pairs, to read before training on it: `report.html`, a self-contained page without scripts, and
+`report.json` with the same numbers.
 """
 
 from __future__ import annotations
@@ -27,25 +27,27 @@ __all__ = ["write_pair_report"]
 
 def write_pair_report(out: Path, to: Path, show_progress: bool = True) -> list[str]:
     """
-    Write `report.html` and `report.json` for a dataset. Memory does not grow with the number of pairs.
+    Write `report.html` and `report.json` for a dataset of pairs. Memory does not grow with the number of pairs.
 
     Args:
-        out (`Path`): Folder written by `artiagent synthesize`, its run complete.
-        to (`Path`): Folder to write to; made if it is not there.
-        show_progress (`bool`, *optional*, defaults to `True`): A bar on stderr.
+        out (`Path`): Folder of a completed run, written by `artiagent synthesize`.
+        to (`Path`): Folder to write to; created if it is missing.
+        show_progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
 
     Returns:
-        `list[str]`: What was found of biases, in words.
+        `list[str]`: Findings in words, biases first.
 
     Raises:
-        UserError: no such folder, a run that is not complete, or one without pairs.
+        UserError: `out` does not hold a completed run, or the run has no pairs.
     """
     run = _read_run(out)
     statistics = Statistics(acceptance=run.acceptance)
     for pair in tqdm(read_facts(out), total=count_pairs(out), unit="pair", desc="read", disable=not show_progress):
         statistics.count(pair)
     if not statistics.pairs:
-        raise UserError(f"'{out}' has no pairs in {out / 'data'}; why they were rejected is in its rejected.jsonl")
+        raise UserError(
+            f"`out` must hold at least one pair, got none in '{out / 'data'}'; see its rejected.jsonl for the reasons"
+        )
     statistics.rejections.update(read_rejections(out))
     findings = find_biases(statistics, run.pairs)
     content = {
@@ -71,7 +73,7 @@ def _read_run(out: Path) -> RunRecord:
     run = RunRecord.read(out)
     if not run.is_complete:
         raise UserError(
-            f"the run in '{out}' is not complete, and a report on a part would mislead: the command that began it "
-            f"continues it, and `artiagent status {out}` tells how far it is"
+            f"`out` must hold a completed run, got '{out}', whose run is not complete; continue it with the command "
+            f"that began it, and see its progress with `artiagent status {out}`"
         )
     return run

@@ -1,4 +1,4 @@
-"""The charts of a report."""
+"""Charts of a report."""
 
 from __future__ import annotations
 
@@ -39,21 +39,23 @@ _POINTS_SHOWN = 2000
 
 @dataclass(frozen=True)
 class Chart:
-    """An image, its name, and what it shows for those who cannot see it."""
+    """Chart with its alternative text."""
 
-    name: str
     image: Image.Image
     description: str
 
 
 def make_charts(statistics: Statistics) -> list[Chart]:
     """
-    All charts in the order of the page.
+    Draw all charts in the order of the page.
 
     Args:
-        statistics (`Statistics`): With at least one pair.
+        statistics (`Statistics`): Statistics of at least one pair.
+
+    Returns:
+        `list[Chart]`: The charts; those without data are left out.
     """
-    charts = [_types(statistics), _flaws_per_pair(statistics), _positions(statistics), _sizes(statistics)]
+    charts = [_types(statistics), _artifacts_per_pair(statistics), _positions(statistics), _sizes(statistics)]
     if statistics.sampled_changes():
         charts.append(_changes(statistics))
     charts.append(_names(statistics.entities, "entity", statistics.artifacts))
@@ -76,14 +78,17 @@ def _types(statistics: Statistics) -> Chart:
     for place, number in enumerate(numbers):
         _beside(axes, number, place, f"{number:,}  ({number / statistics.artifacts:.0%})")
     axes.set_xlim(0, 1.28 * max(numbers))
-    axes.set(title=f"Artifacts by type, n = {statistics.artifacts:,}", xlabel="artifacts (dashed: all types alike)")
+    axes.set(
+        title=f"Artifacts by type, n = {statistics.artifacts:,}",
+        xlabel="artifacts (dashed: equal numbers of all types)",
+    )
     _finish_bars(axes)
     shares = ", ".join(f"{kind} {number}" for kind, number in zip(ARTIFACT_TYPES, numbers, strict=True))
-    return Chart("types", to_image(figure), f"Artifacts by type: {shares}.")
+    return Chart(to_image(figure), f"Artifacts by type: {shares}.")
 
 
 @styled
-def _flaws_per_pair(statistics: Statistics) -> Chart:
+def _artifacts_per_pair(statistics: Statistics) -> Chart:
     figure = new_figure(_HALF, 250)
     axes = figure.subplots()
     places = range(1, max(3, *statistics.artifacts_per_pair) + 1)
@@ -95,12 +100,12 @@ def _flaws_per_pair(statistics: Statistics) -> Chart:
             ha="center", fontsize=9.5,
         )  # fmt: skip
     axes.set_ylim(0, 1.15 * max(numbers))
-    axes.set(title=f"Artifacts an image, n = {statistics.pairs:,} pairs", xlabel="artifacts in the artifact image")
+    axes.set(title=f"Artifacts per image, n = {statistics.pairs:,} pairs", xlabel="artifacts in the artifact image")
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_ylabel("pairs")
     axes.grid(axis="y")
     told = ", ".join(f"{number} with {place}" for place, number in zip(places, numbers, strict=True))
-    return Chart("flaws_per_image", to_image(figure), f"Pairs by number of artifacts: {told}.")
+    return Chart(to_image(figure), f"Pairs by number of artifacts: {told}.")
 
 
 @styled
@@ -121,7 +126,7 @@ def _positions(statistics: Statistics) -> Chart:
         axes.spines[:].set_visible(False)
     _outline_constant_box(panels[0], statistics.constant_box)
     figure.suptitle(
-        "Where artifacts are: how many boxes cover a place of the image (dashed: the best constant box, mean IoU "
+        "Positions of artifacts: number of boxes that cover each place (dashed: the best constant box, mean IoU "
         f"{statistics.constant_box.mean_iou:.3f})",
         x=0.006,
         ha="left",
@@ -133,7 +138,7 @@ def _positions(statistics: Statistics) -> Chart:
         f"Heat maps of box positions. The place most often covered is {(column + 0.5) / GRID:.0%} across and "
         f"{(row + 0.5) / GRID:.0%} down, by {everywhere.max() / statistics.artifacts:.0%} of all boxes."
     )
-    return Chart("positions", to_image(figure), description)
+    return Chart(to_image(figure), description)
 
 
 def _outline_constant_box(axes: Axes, constant: ConstantBox) -> None:
@@ -162,13 +167,13 @@ def _sizes(statistics: Statistics) -> Chart:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set(
-        title=f"Size of the boxes, n = {_sampled(len(everything), statistics.artifacts)}",
+        title=f"Box sizes, n = {_sampled(len(everything), statistics.artifacts)}",
         xlabel="share of the image that the box covers (logarithmic)",
-        ylabel="flaws",
+        ylabel="artifacts",
     )
     axes.grid(axis="y")
     legend_below(axes)
-    return Chart("sizes", to_image(figure), f"Histogram of box sizes; the median covers {_percent(median)}.")
+    return Chart(to_image(figure), f"Histogram of box sizes; the median covers {_percent(median)}.")
 
 
 @styled
@@ -177,7 +182,7 @@ def _changes(statistics: Statistics) -> Chart:
     axes = figure.subplots()
     changes = {kind: statistics.sampled_changes(kind) for kind in ARTIFACT_TYPES}
     total = sum(len(of) for of in changes.values())
-    least = 1e-4  # of change outside: less is no change to be seen, and a logarithm has no zero
+    least = 1e-4  # smaller changes are invisible, and zero has no place on a logarithmic axis
     for kind, of in changes.items():
         if of:
             points = np.asarray(of[: max(1, _POINTS_SHOWN * len(of) // max(total, _POINTS_SHOWN))])
@@ -186,7 +191,7 @@ def _changes(statistics: Statistics) -> Chart:
                 color=COLOR_OF_TYPE[kind], alpha=0.75, linewidths=0, label=kind,
             )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="change outside all artifacts", ylabel="change inside the artifact")
-    # Room below for the lines of equal ratio to be seen to be diagonal.
+    # Leave room below, so that the lines of equal ratio are recognisable as diagonals.
     x_low, x_high = axes.get_xlim()
     y_low, y_high = axes.get_ylim()
     y_low = min(y_low, 0.03)
@@ -203,7 +208,7 @@ def _changes(statistics: Statistics) -> Chart:
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     description = "Scatter of the change inside each artifact over the change outside, with lines of equal ratio."
-    return Chart("changes", to_image(figure), description)
+    return Chart(to_image(figure), description)
 
 
 @styled
@@ -223,28 +228,28 @@ def _names(counts: Mapping[str, Counter[str]], what: str, total: int) -> Chart:
     axes.set_yticks(places, [shortened(name, 24) for name in shown])
     axes.set_xlim(0, 1.12 * left.max())
     rest = len(names) - len(shown)
-    others = f"; {rest:,} rarer not shown" if rest else ""
-    axes.set(title=f"Artifacts by {what}, n = {total:,}{others}", xlabel="flaws")
+    others = f"; {rest:,} rarer ones not shown" if rest else ""
+    axes.set(title=f"Artifacts by {what}, n = {total:,}{others}", xlabel="artifacts")
     _finish_bars(axes)
     legend_below(axes)
     told = ", ".join(f"{name} {counts[name].total()}" for name in shown[:5])
-    return Chart(what, to_image(figure), f"Artifacts by {what}, the most frequent first: {told}.")
+    return Chart(to_image(figure), f"Artifacts by {what}, the most frequent first: {told}.")
 
 
 @styled
 def _words(statistics: Statistics) -> Chart:
     figure = new_figure(_HALF, 300)
-    flaws, images = figure.subplots(1, 2, sharex=True)
+    of_artifact_axes, of_image_axes = figure.subplots(1, 2, sharex=True)
     of_artifacts = [artifact.words for artifact in statistics.sampled_artifacts()]
     of_images = [pair.words for pair in statistics.sample]
     most = max(*of_artifacts, *of_images, 1)
     step = -(-most // 25)
     edges = list(np.arange(0, most + 1 + step, step) - 0.5)
-    for axes, words, what in ((flaws, of_artifacts, "an artifact"), (images, of_images, "an image")):
+    for axes, words, what in ((of_artifact_axes, of_artifacts, "artifact"), (of_image_axes, of_images, "image")):
         median = float(np.median(words))
         axes.hist(words, bins=edges, color=BLUE, rwidth=0.9)
         axes.axvline(median, color=ORANGE, linewidth=1.4, linestyle=(0, (4, 3)))
-        axes.set_title(f"of {what}: median {median:.0f}", fontsize=9.5, fontweight="normal")
+        axes.set_title(f"per {what}: median {median:.0f}", fontsize=9.5, fontweight="normal")
         axes.set_xlabel("words")
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(axis="y")
@@ -252,10 +257,9 @@ def _words(statistics: Statistics) -> Chart:
         f"Length of explanations, n = {len(of_artifacts):,} artifacts in {len(of_images):,} images",
         x=0.012, ha="left", fontsize=11, fontweight="bold",
     )  # fmt: skip
-    description = (
-        f"Histograms of words: median {np.median(of_artifacts):.0f} an artifact, {np.median(of_images):.0f} an image."
-    )
-    return Chart("explanations", to_image(figure), description)
+    medians = f"{np.median(of_artifacts):.0f} per artifact, {np.median(of_images):.0f} per image"
+    description = f"Histograms of words: median {medians}."
+    return Chart(to_image(figure), description)
 
 
 @styled
@@ -273,15 +277,15 @@ def _acceptance(acceptance: Mapping[str, Mapping[str, int]]) -> Chart:
     axes.set_xlim(0, 1.0)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     made = sum(of["made"] for of in acceptance.values())
-    axes.set(title=f"Kept of what was made, n = {made:,}", xlabel="share that curation kept, 95 % interval")
+    axes.set(title=f"Acceptance by curation, n = {made:,}", xlabel="share accepted, 95 % interval")
     axes.invert_yaxis()
     only_x(axes)
     told = "; ".join(f"{_spaced(kind)} {of['accepted']} of {of['made']}" for kind, of in acceptance.items())
-    return Chart("acceptance", to_image(figure), f"Kept of what was made: {told}.")
+    return Chart(to_image(figure), f"Artifacts accepted by curation: {told}.")
 
 
 def _spaced(kind: str) -> str:
-    """The last names of `"type/tool/kernel"`; the tool goes with the type."""
+    """Write `"type/tool/kernel"` as `"type, kernel"`, since the tool follows from the type."""
     names = kind.split("/")
     return ", ".join([names[0], *names[2:]])
 

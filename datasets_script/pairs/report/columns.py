@@ -1,4 +1,4 @@
-"""The columns of a dataset that a report is made of; its images stay unread."""
+"""Reading of the columns that a report needs, without the images."""
 
 from __future__ import annotations
 
@@ -34,20 +34,21 @@ _COLUMNS = (
 )
 _ROWS_AT_ONCE = 256
 
-# What differs from case to case in a reason: measured values and names.
+# Parts of a reason that differ from case to case: measured values and names.
 _PARTICULARS = re.compile(r"'[^']*'|\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
 @dataclass(frozen=True)
 class ArtifactFacts:
     """
-    What a report takes of one artifact.
+    Facts about an artifact that a report counts.
 
     Attributes:
         type, tool, kernel, entity, part (`str`): As in [`Artifact`]; `kernel` is empty for tools without one.
-        box (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)` in shares of the image's sides.
-        words (`int`): In its explanation.
-        change_inside, change_outside (`float`): As curation measured them, in [0, 1]; `None` where it did not.
+        box (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)` as shares of the image's sides.
+        words (`int`): Number of words in its explanation.
+        change_inside (`float`): Mean absolute change inside the artifact, in [0, 1]; `None` if not measured.
+        change_outside (`float`): Mean absolute change outside all artifacts, in [0, 1]; `None` if not measured.
     """
 
     type: ArtifactType
@@ -62,13 +63,13 @@ class ArtifactFacts:
 
     @property
     def share(self) -> float:
-        """Of the image, that the box covers."""
+        """Share of the image that the box covers, in [0, 1]."""
         return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
 
 
 @dataclass(frozen=True)
 class PairFacts:
-    """What a report takes of one pair. `words` are those of its explanation, `place` is its file and row."""
+    """Facts about a pair that a report counts; `words` of its explanation, `place` is its file name and row number."""
 
     pair_id: str
     source_id: str
@@ -79,19 +80,19 @@ class PairFacts:
 
 
 def count_pairs(out: Path) -> int:
-    """From the files' footers alone."""
+    """Count the pairs of a dataset from the footers of its files."""
     return sum(_open(path).metadata.num_rows for path in _files(out))
 
 
 def read_facts(out: Path) -> Iterator[PairFacts]:
     """
-    The pairs of a dataset in order, without their images.
+    Read the facts about the pairs of a dataset in order, without their images.
 
     Args:
         out (`Path`): Folder written by `artiagent synthesize`.
 
     Raises:
-        UserError: a file that is no whole Parquet file.
+        UserError: a Parquet file is damaged.
     """
     for path in _files(out):
         row_number = 0
@@ -102,11 +103,14 @@ def read_facts(out: Path) -> Iterator[PairFacts]:
 
 
 def read_rejections(out: Path) -> Counter[str]:
-    """What was rejected, as `"stage: reason"` without the particulars of each case."""
+    """Count rejections by `"stage: reason"`, without values and names that differ from case to case."""
     reasons: Counter[str] = Counter()
     path = out / "rejected.jsonl"
     if not path.is_file():
-        raise UserError(f"'{out}' has lost its rejected.jsonl; the command that made the dataset writes it again")
+        raise UserError(
+            f"`out` must hold rejected.jsonl, got '{out}' without it; run the command that made the dataset to write "
+            "it again"
+        )
     with path.open(encoding="utf-8") as file:
         for line in file:
             record = json.loads(line)
@@ -122,7 +126,7 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise UserError(f"'{path}' is no whole Parquet file: {error}") from error
+        raise UserError(f"'{path}' is not a complete Parquet file: {error}") from error
 
 
 def _pair_of(row: dict[str, Any], place: tuple[str, int]) -> PairFacts:

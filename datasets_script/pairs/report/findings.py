@@ -1,4 +1,4 @@
-"""The biases of a dataset in words, by simple rules."""
+"""Simple rules that find biases of a dataset and put them into words."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ...agents.curation.measures import inside_outside_ratio
 from .statistics import Statistics, wilson_interval
 
 
-# Fewer artifacts than this say little of a share: its 95 % interval is about 20 points wide.
+# Below this number of artifacts, the 95 % interval of a share is up to 20 points wide.
 _FEW = 100
-# Artifacts or artifacts of a kind that a rule needs to speak of that kind.
+# Number of artifacts below which a rule makes no statement about a group of them.
 _ENOUGH = 20
-# A model that looks at no image should stay below this; published VLMs reach about .1 on ArtiBench (spec §8).
+# A model that ignores the image should stay below this mean IoU.
 _HIGH_CONSTANT_IOU = 0.15
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule has to say; `is_bias` if it is more than a number to know."""
+    """Statement of a rule; `is_bias` marks a bias that a model can learn, as opposed to information."""
 
     rule: str
     text: str
@@ -34,15 +34,18 @@ class Finding:
 
 def find_biases(statistics: Statistics, recorded_pairs: int) -> list[Finding]:
     """
-    Apply the rules to a dataset, and return what they say, the biases first.
+    Apply all rules to a dataset.
 
     Args:
-        statistics (`Statistics`): With at least one pair.
-        recorded_pairs (`int`): How many pairs the run says that it wrote.
+        statistics (`Statistics`): Statistics of at least one pair.
+        recorded_pairs (`int`): Number of pairs that the run records.
+
+    Returns:
+        `list[Finding]`: The findings, biases first.
     """
     found = [finding for rule in _RULES for finding in rule(statistics)]
     if recorded_pairs != statistics.pairs:
-        text = f"run.json tells of {recorded_pairs} pairs, the files hold {statistics.pairs}."
+        text = f"run.json records {recorded_pairs} pairs, but the files hold {statistics.pairs}."
         found.insert(0, Finding("missing_pairs", text))
     return sorted(found, key=lambda finding: not finding.is_bias)
 
@@ -79,7 +82,7 @@ def _acceptance(counts: Statistics) -> Iterator[Finding]:
         if of["made"] >= _ENOUGH and of["accepted"] / of["made"] < 0.5 * kept / made:
             text = (
                 f"{kind.replace('/', ' by ', 1).replace('/', ', ')}: {of['accepted']} of {of['made']} were kept "
-                f"({of['accepted'] / of['made']:.0%}); what is left of it are the easy cases."
+                f"({of['accepted'] / of['made']:.0%}); the remaining ones are the easy cases."
             )
             yield Finding("acceptance", text)
 
@@ -104,7 +107,7 @@ def _sizes(counts: Statistics) -> Iterator[Finding]:
     low, high = shares[len(shares) // 10], shares[-1 - len(shares) // 10]
     text = (
         f"The median box covers {_percent(middle.median(shares))} of the image; four of five cover "
-        f"{_percent(low)} to {_percent(high)}. A detector sees few smaller or larger ones."
+        f"{_percent(low)} to {_percent(high)}. A detector trained on them sees few smaller or larger ones."
     )
     yield Finding("size", text, is_bias=high < 8 * low)
 
@@ -119,7 +122,7 @@ def _sizes_by_type(counts: Statistics) -> Iterator[Finding]:
         if not 0.5 < ratio < 2:
             text = (
                 f"The median box of {RECORDS[kind].plural} covers {_percent(middle.median(own))} of the image, "
-                f"that of the other types {_percent(middle.median(others))}: size alone tells much of the type."
+                f"that of the other types {_percent(middle.median(others))}: size alone gives away much of the type."
             )
             yield Finding("size_tells_type", text)
 
@@ -131,7 +134,7 @@ def _constant_box(counts: Statistics) -> Iterator[Finding]:
         f"A model that answers the same box for every image ({x_min} to {x_max} across, {y_min} to {y_max} down) "
         f"reaches a mean IoU of at least {constant.mean_iou:.3f}; the whole image, "
         f"{constant.mean_iou_of_whole_image:.3f} (union of boxes, "
-        "mean over images: protocol artiagent). Localization is learned above that."
+        "mean over images: protocol artiagent). Only a higher score shows that a model has learned to localize."
     )
     yield Finding("constant_box", text, is_bias=constant.mean_iou > _HIGH_CONSTANT_IOU)
 
@@ -146,7 +149,7 @@ def _names(counts: Statistics) -> Iterator[Finding]:
         if share > 0.25 and number > 1:
             yield Finding(rule, f"{share:.0%} of artifacts are {where} “{name}”, the most frequent of {number} names.")
         top = sum(count for _, count in totals.most_common(5)) / totals.total()
-        text = f"The five most frequent {rule} have {top:.0%} of the artifacts with one; there are {number} names."
+        text = f"The five most frequent {rule} make up {top:.0%} of the artifacts with one; there are {number} names."
         yield Finding(rule, text, is_bias=top > 0.75 and number > 5)
 
 
@@ -157,7 +160,7 @@ def _types_of_parts(counts: Statistics) -> Iterator[Finding]:
         if of.total() >= _ENOUGH and most / of.total() >= 0.8 and counts.types[kind] / counts.artifacts < 0.6:
             told.append(f"{most / of.total():.0%} of those at “{name}” are {RECORDS[cast(ArtifactType, kind)].plural}")
     if told:
-        yield Finding("part_tells_type", f"The part tells the type: {', '.join(told[:3])}.")
+        yield Finding("part_tells_type", f"The part gives away the type: {', '.join(told[:3])}.")
 
 
 def _kernels(counts: Statistics) -> Iterator[Finding]:
@@ -167,18 +170,18 @@ def _kernels(counts: Statistics) -> Iterator[Finding]:
             yield Finding("kernels", f"{number / total:.0%} of distortions come from the kernel “{kernel}”.")
 
 
-def _flaws_per_pair(counts: Statistics) -> Iterator[Finding]:
+def _artifacts_per_pair(counts: Statistics) -> Iterator[Finding]:
     (number, pairs), *_ = counts.artifacts_per_pair.most_common(1)
-    flaws = "one artifact" if number == 1 else f"{number} artifacts"
-    text = f"{pairs / counts.pairs:.0%} of artifact images have {flaws}; a model learns to find just so many."
+    artifacts = "one artifact" if number == 1 else f"{number} artifacts"
+    text = f"{pairs / counts.pairs:.0%} of artifact images have {artifacts}; a model learns to expect that number."
     yield Finding("flaws_per_pair", text, is_bias=pairs / counts.pairs > 0.8)
 
 
-def _photographs(counts: Statistics) -> Iterator[Finding]:
-    if counts.pairs > counts.photographs:
+def _photos(counts: Statistics) -> Iterator[Finding]:
+    if counts.pairs > counts.photos:
         text = (
-            f"{counts.pairs} pairs come from {counts.photographs} photos: split training and test by "
-            "source_id, not by pair, or the test's scenes are known."
+            f"{counts.pairs} pairs come from {counts.photos} photos: split training and test by "
+            "source_id, not by pair, or scenes of the test split are seen in training."
         )
         yield Finding("photographs", text)
 
@@ -213,8 +216,8 @@ _RULES: tuple[Callable[[Statistics], Iterator[Finding]], ...] = (
     _sizes_by_type,
     _types_of_parts,
     _names,
-    _photographs,
-    _flaws_per_pair,
+    _photos,
+    _artifacts_per_pair,
     _kernels,
     _acceptance,
     _changes,

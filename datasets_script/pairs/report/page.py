@@ -1,4 +1,4 @@
-"""The page of a report: one file, all pictures in it."""
+"""HTML page of a report: one file with all images embedded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _STYLE = f"""
 .findings {{ padding: 0; list-style: none; }}
 .charts {{ display: flex; flex-wrap: wrap; gap: 24px; align-items: flex-start; }}
 .tiles {{ display: flex; flex-wrap: wrap; gap: 8px; }}
-.flaw {{ margin: 6px 0; }} .flaw span {{ display: inline-block; width: 13px; height: 13px; border-radius: 3px; }}
+.artifact {{ margin: 6px 0; }}
+.artifact span {{ display: inline-block; width: 13px; height: 13px; border-radius: 3px; }}
 """
 
 
@@ -41,14 +42,17 @@ def make_page(
     samples: Sequence[Pair],
 ) -> str:
     """
-    The page as HTML.
+    Compose the HTML page of a report.
 
     Args:
-        content (`Mapping`): What goes to `report.json`.
-        findings (`Sequence[Finding]`): In order.
-        statistics (`Statistics`): Of the data set.
-        charts (`Sequence[Chart]`): In order.
-        samples (`Sequence[Pair]`): To show.
+        content (`Mapping`): Content of `report.json`.
+        findings (`Sequence[Finding]`): Findings, in the order to show.
+        statistics (`Statistics`): Statistics of the dataset.
+        charts (`Sequence[Chart]`): Charts, in the order to show.
+        samples (`Sequence[Pair]`): Pairs to show.
+
+    Returns:
+        `str`: The HTML document.
     """
     run, settings = content["run"], content["run"]["settings"]
     name = escape(content["data_set"])
@@ -57,20 +61,20 @@ def make_page(
         f"<h1>What is in {name}</h1>",
         f'<p class="faint">{escape(made)} · report of {content["made"]}</p>',
         _facts(statistics),
-        "<h2>To know before training</h2>",
-        '<p class="faint">Found by simple rules; those marked are biases that a model can learn.</p>',
+        "<h2>Before training</h2>",
+        '<p class="faint">Findings of simple rules; those highlighted are biases that a model can learn.</p>',
         _list(findings),
         "<h2>Numbers</h2>",
         f'<div class="charts">{"".join(_chart(chart) for chart in charts)}</div>',
-        "<h2>Some pairs</h2>",
-        '<p class="faint">Drawn at random, up to two with each type of flaw.</p>',
+        "<h2>Sample pairs</h2>",
+        '<p class="faint">Drawn at random, up to two with each type of artifact.</p>',
         *(_pair(pair) for pair in samples),
-        "<h2>What was not kept</h2>",
+        "<h2>Rejections</h2>",
         _rejections(statistics),
         "<h2>Settings and versions</h2>",
         f"<details><summary>As recorded by the run</summary><pre>{_json(run)}</pre></details>",
-        f'<p class="faint">Distributions are of up to {content["report"]["sample_size"]:,} pairs, drawn with seed '
-        f"{content['report']['seed']}; counts are of all. The same numbers are in report.json.</p>",
+        f'<p class="faint">Distributions are over up to {content["report"]["sample_size"]:,} pairs, drawn with seed '
+        f"{content['report']['seed']}; counts cover all pairs. The same numbers are in report.json.</p>",
     ]
     return html_page(f"What is in {content['data_set']}", "\n".join(sections), _STYLE)
 
@@ -79,10 +83,10 @@ def _facts(statistics: Statistics) -> str:
     shares = statistics.as_dict()["box_share"]["all"]
     facts = {
         "pairs": f"{statistics.pairs:,}",
-        "photographs": f"{statistics.photographs:,}",
-        "flaws": f"{statistics.artifacts:,}",
-        "flaws an image": f"{statistics.artifacts / statistics.pairs:.1f}",
-        "median box, of the image": f"{shares['q50']:.1%}",
+        "photos": f"{statistics.photos:,}",
+        "artifacts": f"{statistics.artifacts:,}",
+        "artifacts per image": f"{statistics.artifacts / statistics.pairs:.1f}",
+        "of the image covered by the median box": f"{shares['q50']:.1%}",
         "IoU of the best constant box": f"{statistics.constant_box.mean_iou:.3f}",
     }
     items = "".join(f"<li><b>{value}</b>{label}</li>" for label, value in facts.items())
@@ -97,31 +101,31 @@ def _list(findings: Sequence[Finding]) -> str:
 
 def _chart(chart: Chart) -> str:
     width, height = (side // SHARPNESS for side in chart.image.size)
-    # Charts have few colours: a palette is a third of the size, to no difference the eye sees.
-    picture = chart.image.quantize(256, dither=Image.Dither.NONE)
-    return embedded_image(picture, chart.description, "PNG", width, height)
+    # Charts have few colours, so a palette makes the file smaller without a visible difference.
+    quantized = chart.image.quantize(256, dither=Image.Dither.NONE)
+    return embedded_image(quantized, chart.description, "PNG", width, height)
 
 
 def _pair(pair: Pair) -> str:
     factor = _TILE / max(pair.flawed.size)
     size = (max(1, round(pair.flawed.width * factor)), max(1, round(pair.flawed.height * factor)))
-    pictures = {
-        "clean": pair.clean.resize(size, Image.Resampling.LANCZOS),
-        "flawed": pair.flawed.resize(size, Image.Resampling.LANCZOS),
-        "where": draw_artifacts(pair.flawed, pair.artifacts, size),
+    images = {
+        "clean image": pair.clean.resize(size, Image.Resampling.LANCZOS),
+        "artifact image": pair.flawed.resize(size, Image.Resampling.LANCZOS),
+        "artifacts": draw_artifacts(pair.flawed, pair.artifacts, size),
     }
     tiles = "".join(
-        f"<figure>{embedded_image(picture, f'{pair.pair_id}: {title}', 'JPEG', *size)}"
+        f"<figure>{embedded_image(image, f'{pair.pair_id}: {title}', 'JPEG', *size)}"
         f'<figcaption class="faint">{title}</figcaption></figure>'
-        for title, picture in pictures.items()
+        for title, image in images.items()
     )
-    flaws = "".join(
-        f'<p class="flaw"><span style="background:{as_hex(TYPE_COLORS[artifact.type])}"></span> '
+    artifacts = "".join(
+        f'<p class="artifact"><span style="background:{as_hex(TYPE_COLORS[artifact.type])}"></span> '
         f"<b>{escape(artifact.type)}</b>, {escape(artifact.label)}: {escape(artifact.explanation)}</p>"
         for artifact in pair.artifacts
     )
     name = f'<p class="faint">{escape(pair.pair_id)}</p>'
-    return f'<div class="section"><div class="tiles">{tiles}</div>{flaws}{name}</div>'
+    return f'<div class="section"><div class="tiles">{tiles}</div>{artifacts}{name}</div>'
 
 
 def _rejections(statistics: Statistics) -> str:
@@ -133,13 +137,13 @@ def _rejections(statistics: Statistics) -> str:
     rest = total - sum(count for _, count in most)
     note = f'<p class="faint">and {rest:,} for rarer reasons</p>' if rest else ""
     return (
-        f"<p>{total:,} rejections on record: flaws that curation did not keep, tools without a fitting place, and "
-        f"photographs that could not be used.</p>{_table(('stage', 'reason', 'times'), rows)}{note}"
+        f"<p>{total:,} rejections on record: artifacts that curation rejected, tools that found no place, and "
+        f"photos that could not be used.</p>{_table(('stage', 'reason', 'times'), rows)}{note}"
     )
 
 
 def _table(heading: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows whose last cell is a number."""
+    """Compose a table whose last column holds numbers."""
     head = "".join(f"<th>{cell}</th>" for cell in heading)
     body = "".join(
         f'<tr>{"".join(f"<td>{escape(cell)}</td>" for cell in row[:-1])}<td class="n">{row[-1]}</td></tr>'

@@ -1,4 +1,4 @@
-"""A few pairs to look at, read back from the dataset."""
+"""Sample pairs for the page of a report."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .statistics import SEED, Statistics
 
 def sample_pairs(out: Path, statistics: Statistics, of_each_type: int = 2) -> list[Pair]:
     """
-    Draw pairs at random, so many with each type of artifact as there are.
+    Draw pairs at random, up to `of_each_type` with each type of artifact.
 
     Args:
-        out (`Path`): The dataset that `statistics` were counted on.
-        statistics (`Statistics`): Its sample is drawn from.
-        of_each_type (`int`, *optional*, defaults to 2): How many.
+        out (`Path`): Folder of the dataset that `statistics` describes.
+        statistics (`Statistics`): Statistics whose sample to draw from.
+        of_each_type (`int`, *optional*, defaults to 2): Number of pairs per type.
 
     Returns:
-        `list[Pair]`: None twice, by type.
+        `list[Pair]`: Distinct pairs, ordered by type.
     """
     shuffled = random.Random(SEED).sample(statistics.sample, len(statistics.sample))
     chosen: list[PairFacts] = []

@@ -1,4 +1,4 @@
-"""The numbers of a report: counts of all pairs, and distributions from a sample of fixed size."""
+"""Statistics of a report: counts over all pairs, and distributions from a sample of fixed size."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .columns import ArtifactFacts, PairFacts
 SEED = 0
 SAMPLE_SIZE = 10_000
 
-# Images that the constant box is looked for on: a few seconds, and its mean IoU is within about .01.
+# Images that the constant box is searched on. The standard error of a mean IoU over so many is at most 0.01.
 _CONSTANT_BOX_IMAGES = 2500
 
-# Cells a side of the map of positions; a multiple of 3, as ninths of the image are told too.
+# Cells per side of the map of positions.
 GRID = 24
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -32,15 +32,15 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 @dataclass(frozen=True)
 class ConstantBox:
     """
-    The box that, answered for every image, has the greatest mean IoU with the artifacts.
+    Box with the greatest mean IoU when it is the answer for every image.
 
     Attributes:
-        box (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)` in shares of the image's sides,
+        box (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)` as shares of the image's sides,
             multiples of 1/24.
-        mean_iou (`float`): With the union of each image's boxes, mean over images (the protocol `artiagent`). A box
+        mean_iou (`float`): IoU with the union of each image's boxes, mean over images (protocol `artiagent`). Boxes
             off the grid may reach more.
-        mean_iou_of_whole_image (`float`): The same for the whole image as the answer.
-        n (`int`): Images that it was looked for on.
+        mean_iou_of_whole_image (`float`): The same if the answer is the whole image.
+        n (`int`): Number of images that the box was searched on.
     """
 
     box: Box
@@ -52,26 +52,28 @@ class ConstantBox:
 @dataclass
 class Statistics:
     """
-    Counts of a dataset. Everything but the names is of fixed size, however many pairs are counted.
+    Running statistics of a dataset. Apart from the names, their size does not depend on the number of pairs.
 
     Attributes:
         acceptance (`Mapping`): `{"type/tool/kernel": {"made": …, "accepted": …}}`, as in `run.json`.
-        pairs, artifacts, photos (`int`): How many; a run writes the pairs of one photo one after the other.
-        types, tools, kernels, explanation_sources (`Counter[str]`): Artifacts, and pairs for the last, by name.
-        entities, parts (`dict[str, Counter[str]]`): Artifacts by name and type.
-        artifacts_per_pair (`Counter[int]`): Pairs by how many artifacts they have.
-        rejections (`Counter[str]`): Rejections by stage and reason.
-        coverage (`dict[str, np.ndarray]`): Sum over artifacts of a type of the share of each cell that the box covers,
+        pairs, artifacts, photos (`int`): Numbers of each. Pairs of the same photo must be counted consecutively.
+        types, tools, kernels (`Counter[str]`): Number of artifacts by name.
+        explanation_sources (`Counter[str]`): Number of pairs by name.
+        entities, parts (`dict[str, Counter[str]]`): Number of artifacts by name and type.
+        artifacts_per_pair (`Counter[int]`): Number of pairs by number of artifacts.
+        rejections (`Counter[str]`): Number of rejections by stage and reason.
+        coverage (`dict[str, np.ndarray]`): By type, the share of each cell that the box covers, summed over artifacts;
             shape `(GRID, GRID)`.
-        ninths (`np.ndarray` of shape `(3, 3)`): Artifacts by where the centre of the box is.
-        sample_size (`int`): Most pairs in memory at once.
-        sample (`list[PairFacts]`): Up to so many pairs, each as likely as any other.
+        ninths (`np.ndarray` of shape `(3, 3)`): Number of artifacts by the ninth of the image that holds the centre of
+            the box.
+        sample_size (`int`): Largest number of pairs in the sample.
+        sample (`list[PairFacts]`): Uniform random sample of the pairs.
     """
 
     acceptance: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     pairs: int = 0
     artifacts: int = 0
-    photographs: int = 0
+    photos: int = 0
     types: Counter[str] = field(default_factory=Counter)
     tools: Counter[str] = field(default_factory=Counter)
     kernels: Counter[str] = field(default_factory=Counter)
@@ -89,9 +91,9 @@ class Statistics:
     _constant_box: ConstantBox | None = None
 
     def count(self, pair: PairFacts) -> None:
-        """Counts one more pair."""
+        """Count a pair."""
         self.pairs += 1
-        self.photographs += pair.source_id != self._source_id
+        self.photos += pair.source_id != self._source_id
         self._source_id = pair.source_id
         self.artifacts += len(pair.artifacts)
         self.artifacts_per_pair[len(pair.artifacts)] += 1
@@ -113,18 +115,18 @@ class Statistics:
         self.ninths[min(2, int(1.5 * (y_min + y_max))), min(2, int(1.5 * (x_min + x_max)))] += 1
 
     def _draw(self, pair: PairFacts) -> None:
-        """Vitter's algorithm R."""
+        """Update the sample by reservoir sampling (Vitter, 1985, algorithm R)."""
         if len(self.sample) < self.sample_size:
             self.sample.append(pair)
         elif (index := self._random.randrange(self.pairs)) < self.sample_size:
             self.sample[index] = pair
 
     def sampled_artifacts(self, kind: str | None = None) -> list[ArtifactFacts]:
-        """Return the artifacts of the sample, of one type if one is given."""
+        """Return the artifacts of the sample, only those of type `kind` if it is given."""
         return [artifact for pair in self.sample for artifact in pair.artifacts if kind in (None, artifact.type)]
 
     def sampled_changes(self, kind: str | None = None) -> list[tuple[float, float]]:
-        """Return change inside and outside of the artifacts of the sample that have both."""
+        """Return the changes inside and outside of the sampled artifacts for which both were measured."""
         return [
             (artifact.change_inside, artifact.change_outside)
             for artifact in self.sampled_artifacts(kind)
@@ -133,17 +135,18 @@ class Statistics:
 
     @property
     def constant_box(self) -> ConstantBox:
+        """Best constant box of the sample, computed on first use."""
         if self._constant_box is None:
             pairs = random.Random(SEED).sample(self.sample, min(len(self.sample), _CONSTANT_BOX_IMAGES))
             self._constant_box = best_constant_box([[artifact.box for artifact in pair.artifacts] for pair in pairs])
         return self._constant_box
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-serialisable; shares in [0, 1], quantiles from the sample."""
+        """Return the statistics as a JSON-serialisable dictionary: shares in [0, 1], quantiles from the sample."""
         constant = self.constant_box
         return {
             "pairs": self.pairs,
-            "photographs": self.photographs,
+            "photographs": self.photos,
             "flaws": self.artifacts,
             "flaws_per_pair": {
                 str(number): self.artifacts_per_pair[number] for number in sorted(self.artifacts_per_pair)
@@ -179,7 +182,7 @@ class Statistics:
 
 
 def covered_cells(box: Box) -> np.ndarray:
-    """The share of each cell of the image that a box covers, exactly; `(GRID, GRID)`, rows first."""
+    """Compute the exact share of each cell that a box covers, shape `(GRID, GRID)`, rows first."""
     edges = np.arange(GRID + 1)
     x_min, y_min, x_max, y_max = (coordinate * GRID for coordinate in box)
     across, down = (
@@ -191,17 +194,18 @@ def covered_cells(box: Box) -> np.ndarray:
 
 def best_constant_box(boxes_of_images: Sequence[Sequence[Box]]) -> ConstantBox:
     """
-    What a model that looks at no image can reach: tries every box whose corners lie on a grid.
+    Find the constant box with the greatest mean IoU, the best that a model can reach without looking at the images.
+    Every box whose corners lie on the grid is tried.
 
     Args:
-        boxes_of_images (`Sequence[Sequence[Box]]`): Boxes of each image's artifacts, in shares of its sides. Where two
-            of one image share a cell, the one that covers more of it counts.
+        boxes_of_images (`Sequence[Sequence[Box]]`): Boxes of each image's artifacts, as shares of its sides. Where two
+            boxes of an image share a cell, the one that covers more of it counts.
 
     Returns:
-        `ConstantBox`: The first of the best.
+        `ConstantBox`: The first of the best boxes.
 
     Raises:
-        ValueError: no image.
+        ValueError: `boxes_of_images` is empty.
     """
     if not boxes_of_images:
         raise ValueError("`boxes_of_images` must hold at least one image, got none")
@@ -218,7 +222,7 @@ def best_constant_box(boxes_of_images: Sequence[Sequence[Box]]) -> ConstantBox:
         shared = rows[:, highs] - rows[:, lows]
         ious = (shared / ((highs - lows) * (bottom - top) + total - shared)).mean(axis=0)
         column = int(ious.argmax())
-        # The margin keeps rounding from preferring one of equal boxes over another.
+        # The margin keeps rounding errors from choosing among equally good boxes.
         if ious[column] > best + 1e-6:
             best = float(ious[column])
             left, right = lows[column], highs[column]
@@ -228,7 +232,7 @@ def best_constant_box(boxes_of_images: Sequence[Sequence[Box]]) -> ConstantBox:
 
 
 def quantiles(values: Iterable[float]) -> dict[str, float]:
-    """Mean and quantiles of at least one value."""
+    """Compute the number, mean and quantiles of at least one value."""
     array = np.asarray(list(values), dtype=np.float64)
     found = np.quantile(array, _QUANTILES)
     return {
@@ -239,7 +243,16 @@ def quantiles(values: Iterable[float]) -> dict[str, float]:
 
 
 def wilson_interval(hits: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927), which holds its limits at 0 and 1 too; `total` above 0."""
+    """
+    Compute the 95 % interval of a share (Wilson, 1927), which stays in [0, 1].
+
+    Args:
+        hits (`int`): Number of cases that count.
+        total (`int`): Number of cases, above 0.
+
+    Returns:
+        `tuple[float, float]`: Lower and upper limit.
+    """
     z = 1.959964
     share, spread = hits / total, z * z / total
     centre = (share + spread / 2) / (1 + spread)
@@ -250,7 +263,7 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
 def _changes(changes: Sequence[tuple[float, float]]) -> dict[str, Any]:
     if not changes:
         return {"n": 0}
-    # Nothing changed outside: the ratio is infinite, which JSON cannot hold and the others' quantiles need not.
+    # Without a change outside, the ratio is infinite, which JSON cannot hold; such artifacts are left out.
     ratios = [inside_outside_ratio(inside, outside) for inside, outside in changes if outside]
     return {
         "n": len(changes),

@@ -1,1 +1,1 @@
-"""Rows of pairs as rows for other uses, one file each: images to detect in, masks to segment, conversations."""
+"""Conversions of pairs to rows for other tasks, one module each: images, masks and conversations."""

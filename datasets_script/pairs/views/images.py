@@ -1,4 +1,4 @@
-"""One row an image, in the schema of the benchmarks, so that detectors can be trained and scored on pairs."""
+"""Single images: one row per image in the schema of the benchmarks, to train and score detectors on pairs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ FEATURES = BENCHMARK_FEATURES
 
 def image_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """
-    The clean and the flawed image of a pair as rows of `FEATURES`; of the flawed one each artifact is a region with
-    its mask.
+    Convert a pair to one row for its clean image and one for its artifact image, in which each artifact is a region
+    with a mask.
 
     Args:
-        row (`dict`): A row of `PAIR_FEATURES` as it is stored.
+        row (`dict`): A row of `PAIR_FEATURES` as stored.
+
+    Returns:
+        `Iterator[dict]`: Two rows of `FEATURES`, the clean image first.
     """
     metadata = {name: row[name] for name in ("pair_id", "source_id", "model", "model_revision")}
     for side in SIDES:

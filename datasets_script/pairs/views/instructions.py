@@ -1,4 +1,4 @@
-"""One row an image and task: the questions of `artiagent predict`, and the right answers in the form they ask for."""
+"""Instructions: one row per image and task, a question of `artiagent predict` with the right answer."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ _CLEAN_ANSWERS: dict[Task, str] = {"detection": "No", "localization": "[]", "exp
 
 def instruction_rows(row: dict[str, Any], box_format: BoxFormat) -> Iterator[dict[str, Any]]:
     """
-    The tasks about the clean and the flawed image of a pair as rows of [`~datasets_script.pairs.views.vqa.FEATURES`].
-    A task whose answer is not known for the flawed image, for want of a text, is left out for the clean one too: the
-    share of clean images tells nothing.
+    Convert a pair to the questions of `artiagent predict` about its clean image and its artifact image. A task that
+    cannot be answered for the artifact image, because a text is missing, is left out for the clean image too:
+    otherwise the task alone would hint at the answer.
 
     Args:
-        row (`dict`): A row of `PAIR_FEATURES` as it is stored.
-        box_format (`BoxFormat`): How boxes are written.
+        row (`dict`): A row of `PAIR_FEATURES` as stored.
+        box_format (`BoxFormat`): Convention to write boxes in.
+
+    Returns:
+        `Iterator[dict]`: Rows of [`~datasets_script.pairs.views.vqa.FEATURES`].
     """
     answers = {"clean": _CLEAN_ANSWERS, "flawed": _flawed_answers(row, box_format)}
     for side in SIDES:
@@ -43,7 +46,7 @@ def instruction_rows(row: dict[str, Any], box_format: BoxFormat) -> Iterator[dic
 
 
 def _flawed_answers(row: dict[str, Any], box_format: BoxFormat) -> dict[Task, str]:
-    """Empty where a text is missing."""
+    """Return the answers about the artifact image; empty where a text is missing."""
     regions = [(artifact["bbox"], artifact["label"]) for artifact in row["artifacts"]]
     is_labelled = all(label for _, label in regions)
     return {
@@ -53,24 +56,35 @@ def _flawed_answers(row: dict[str, Any], box_format: BoxFormat) -> dict[Task, st
     }
 
 
-def asked(task: Task, coordinates: str, picture: bytes) -> str:
-    """The text of `artiagent predict` for a picture, of which the header alone is read."""
-    with Image.open(io.BytesIO(picture)) as image:
+def asked(task: Task, coordinates: str, content: bytes) -> str:
+    """
+    Compose the question that `artiagent predict` asks about an image.
+
+    Args:
+        task (`str`): The task.
+        coordinates (`str`): Convention in which to ask for boxes.
+        content (`bytes`): Content of the image file; only its header is read.
+
+    Returns:
+        `str`: The question.
+    """
+    with Image.open(io.BytesIO(content)) as image:
         return request(task, coordinates, image).prompt
 
 
 def regions_answer(regions: Iterable[tuple[Box, str]], size: tuple[int, int], box_format: BoxFormat) -> str:
     """
-    The answer to "where?" in the form that the question asks for in a convention, regions from top to bottom, so that
-    an image has one right answer.
+    Write regions in the form that the localization question asks for, sorted from top to bottom, so that an image has
+    one right answer.
 
     Args:
-        regions (iterable of `tuple[Box, str]`): Boxes, px of the stored image, and what is wrong there.
+        regions (iterable of `tuple[Box, str]`): Boxes `(x_min, y_min, x_max, y_max)`, exclusive maxima, px of the
+            stored image, and their labels.
         size (`tuple[int, int]`): Width and height of the stored image, px.
-        box_format (`BoxFormat`): How boxes are written.
+        box_format (`BoxFormat`): Convention to write boxes in.
 
     Returns:
-        `str`: `"[]"` without a region.
+        `str`: The answer; `"[]"` without regions.
     """
     ordered = sorted(regions, key=lambda region: (region[0][1], region[0][0]))
     written = [(box_format(box, size), label) for box, label in ordered]

@@ -1,4 +1,4 @@
-"""One row an image with masks of its flaws, for detectors of pixels."""
+"""Masks: one row per image with the masks of its artifacts, for segmentation."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ FEATURES = Features(
 
 def mask_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """
-    The clean and the flawed image of a pair as rows of `FEATURES`: `mask` is the union of all flaws, `mask_<type>` of
-    those of a type, 255 inside and 0 outside; those of the clean image are empty.
+    Convert a pair to one row for its clean image and one for its artifact image. `mask` is the union of all artifacts,
+    `mask_<type>` of those of a type: 255 inside, 0 outside. The masks of the clean image are empty.
 
     Args:
-        row (`dict`): A row of `PAIR_FEATURES` as it is stored.
+        row (`dict`): A row of `PAIR_FEATURES` as stored.
+
+    Returns:
+        `Iterator[dict]`: Two rows of `FEATURES`, the clean image first.
     """
     width, height = image_size(row["clean"])
     empty = stored_mask(np.zeros((height, width), dtype=bool))

@@ -1,8 +1,8 @@
 """
-Where the parts of things are in the clean image, as far as a pair knows it.
+Boxes of parts in the clean image, as far as a pair tells them.
 
-A pair records where flaws are in the flawed image. Two kinds of them tell where a part is in the clean one: it still
-has what was removed, and what was doubled.
+A pair records where artifacts are in the artifact image. Two types also tell where a part is in the clean image, which
+still has the part that was removed (omission) or copied (duplication).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ...schema.pair import Artifact
 
 def part_box(artifact: Artifact) -> Box | None:
     """
-    The box in the clean image of the part that an artifact concerns, where it is known to the pixel: of an omission,
-    whose mask is that part, and of a duplication, whose mask is that part moved.
+    Find the box, in the clean image, of the part that an artifact concerns. It is known to the pixel for an omission,
+    whose mask is the part, and for a duplication, whose mask is the moved part.
 
     Args:
-        artifact (`Artifact`): Of any type.
+        artifact (`Artifact`): An artifact of any type.
 
     Returns:
-        `tuple[float, float, float, float]`: `(x_min, y_min, x_max, y_max)`, exclusive maxima, pixels; `None` where it
-        is not known: for a copy that overlaps the part or may have lost patches beyond the border of the image; for a
-        distortion, which records whole patches, up to a patch off; for a fusion, which is of no part.
+        `tuple[float, float, float, float]`: `(x_min, y_min, x_max, y_max)`, exclusive maxima, px; `None` where it is
+        not known: for a copy that overlaps the part or may be cut off at the border of the image, for a distortion,
+        which records whole patches, and for a fusion, which concerns no part.
     """
     if artifact.type == "omission":
         return artifact.bbox
@@ -39,15 +39,15 @@ def part_box(artifact: Artifact) -> Box | None:
 
 def other_box(artifact: Artifact, others: Iterable[Artifact]) -> Box | None:
     """
-    A box in the clean image without the part that an artifact concerns: that of a part of another name which does not
-    touch it. It looks like any box of a part, so that nothing but the picture tells the two apart.
+    Find a box, in the clean image, that does not contain the part which an artifact concerns: the box of a part with
+    another name that does not touch it. Both are boxes of parts, so only the image tells them apart.
 
     Args:
-        artifact (`Artifact`): Of any type.
-        others (`Iterable[Artifact]`): Those of the same pair.
+        artifact (`Artifact`): An artifact of any type.
+        others (`Iterable[Artifact]`): Artifacts of the same pair.
 
     Returns:
-        `tuple[float, float, float, float]`: As of [`part_box`], of the first that there is; `None` without one.
+        `tuple[float, float, float, float]`: The first such box, as in [`part_box`]; `None` if there is none.
     """
     place = part_box(artifact)
     boxes = (part_box(other) for other in others if other.part != artifact.part)
@@ -63,7 +63,7 @@ def _patch_side(artifact: Artifact) -> int:
 
 
 def _shift(artifact: Artifact) -> np.ndarray:
-    """Rows and columns that a copy was moved by; one for all its patches."""
+    """Compute the rows and columns that a copy was moved by, which are equal for all its patches."""
     mapping = artifact.mapping
     target, reference = (np.array(divmod(i[0], mapping.grid[1])) for i in (mapping.targets, mapping.references))
     return target - reference
@@ -74,7 +74,7 @@ def _overlaps(artifact: Artifact) -> bool:
 
 
 def _may_be_cut(artifact: Artifact) -> bool:
-    """Whether a copy touches a border that it was moved towards."""
+    """Return whether a copy touches a border that it was moved towards."""
     copy = artifact.mapping.target_patches()
     rows, columns = _shift(artifact)
     return bool(
@@ -86,6 +86,6 @@ def _may_be_cut(artifact: Artifact) -> bool:
 
 
 def _moved_back(artifact: Artifact) -> np.ndarray:
-    """The mask of a copy, moved to where it was taken from."""
+    """Move the mask of a copy back to where it was copied from."""
     rows, columns = _shift(artifact) * _patch_side(artifact)
     return np.roll(artifact.mask, (-rows, -columns), axis=(0, 1))

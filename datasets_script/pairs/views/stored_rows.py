@@ -1,4 +1,4 @@
-"""Images as they are stored in rows, `{"bytes", "path"}`."""
+"""Reading of stored rows, whose images are `{"bytes", "path"}`."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ SIDES = ("clean", "flawed")
 
 
 def image_id(row: dict[str, Any], side: str) -> str:
-    """The id of one half of a pair, `"<pair_id>#clean"` or `"<pair_id>#flawed"`."""
+    """Compose the id of an image of a pair, `"<pair_id>#clean"` or `"<pair_id>#flawed"`."""
     return compose_image_id(row["pair_id"], side)
 
 
-def image_size(picture: dict[str, Any]) -> tuple[int, int]:
-    """Width and height, from the header alone."""
-    with Image.open(io.BytesIO(picture["bytes"])) as image:
+def image_size(stored: dict[str, Any]) -> tuple[int, int]:
+    """Read the width and height of a stored image, px, from its header."""
+    with Image.open(io.BytesIO(stored["bytes"])) as image:
         return image.size
 
 
 def read_artifacts(row: dict[str, Any]) -> list[Artifact]:
-    """The artifacts of a row of `PAIR_FEATURES` as it is stored."""
+    """Read the artifacts of a row of `PAIR_FEATURES` as stored."""
     grid = (row["grid"][0], row["grid"][1])
     return [row_to_artifact({**item, "mask": decode_mask(item["mask"])}, grid) for item in row["artifacts"]]
 
 
-def decode_mask(picture: dict[str, Any]) -> np.ndarray:
-    """Grey levels, `uint8` of shape `(height, width)`."""
-    with Image.open(io.BytesIO(picture["bytes"])) as image:
+def decode_mask(stored: dict[str, Any]) -> np.ndarray:
+    """Decode a stored mask to grey levels, `uint8` of shape `(height, width)`."""
+    with Image.open(io.BytesIO(stored["bytes"])) as image:
         return np.asarray(image)

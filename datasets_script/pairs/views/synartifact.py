@@ -1,4 +1,4 @@
-"""One row an image of SynArtifact-1K: which kinds of artifacts it has, or the paper's four questions on where."""
+"""SynArtifact-1K as conversations: one row per image, with the paper's classification or detection task."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ OTHER = (
 )
 _NO_OTHER = "No other artifacts."
 _OTHER_CLASS = find_class("Other artifacts")
-# What follows would read as the next entry of a list.
+# A remark ends here: what follows would read as the next entry of the list.
 _END_OF_REMARK = re.compile(r"[.;:\n]")
 
 
 def classification_row(image: BenchmarkImage, box_format: BoxFormat) -> dict[str, Any] | None:
     """
-    The task of SynArtifact §3.3 as a row of [`~datasets_script.pairs.views.vqa.FEATURES`]: the question of `artiagent
-    predict`, answered with a numbered list of classes.
+    Convert an image to the classification task (SynArtifact, §3.3): the question of `artiagent predict`, answered with
+    a numbered list of classes.
 
     Args:
-        image (`BenchmarkImage`): Of SynArtifact-1K.
-        box_format (`BoxFormat`): Has no part in it; as of [`detection_row`].
+        image (`BenchmarkImage`): An image of SynArtifact-1K.
+        box_format (`BoxFormat`): Convention of boxes. The answer holds none; the signature is that of
+            [`detection_row`].
 
     Returns:
-        `dict`: `None` where the benchmark does not say which kinds there are.
+        `dict`: A row of [`~datasets_script.pairs.views.vqa.FEATURES`]; `None` where the benchmark does not say which
+        classes of artifacts the image has.
 
     Raises:
-        UserError: a region has a class that is none of SynArtifact's.
+        UserError: a region has a class that is not in SynArtifact's taxonomy.
     """
     if not _is_known(image):
         return None
@@ -47,9 +49,19 @@ def classification_row(image: BenchmarkImage, box_format: BoxFormat) -> dict[str
 
 def detection_row(image: BenchmarkImage, box_format: BoxFormat) -> dict[str, Any] | None:
     """
-    The four turns of SynArtifact §A.3 as a row: are there artifacts, of which kinds, where, and any other. Clean
-    images are asked all four as well, so that no question gives away its answer. Arguments and errors as of
-    [`classification_row`].
+    Convert an image to the detection task (SynArtifact, §A.3) in four turns: are there artifacts, of which classes,
+    where, and are there any others. All four are asked about clean images as well, so that no question gives away the
+    answer.
+
+    Args:
+        image (`BenchmarkImage`): An image of SynArtifact-1K.
+        box_format (`BoxFormat`): Convention to write boxes in.
+
+    Returns:
+        `dict`: As in [`classification_row`].
+
+    Raises:
+        UserError: a region has a class that is not in SynArtifact's taxonomy.
     """
     if not _is_known(image):
         return None
@@ -65,7 +77,7 @@ def detection_row(image: BenchmarkImage, box_format: BoxFormat) -> dict[str, Any
 
 
 def classes_answer(image: BenchmarkImage) -> str:
-    """The numbered list of an image's classes in the order of the taxonomy; what is other than those is described."""
+    """Write the classes of an image as a numbered list in the order of the taxonomy, with a remark on others."""
     remarks: dict[ArtifactClass, str] = {}
     for region in image.regions:
         kind = _class_of(region, image)
@@ -85,9 +97,7 @@ def _is_known(image: BenchmarkImage) -> bool:
 def _class_of(region: Region, image: BenchmarkImage) -> ArtifactClass:
     kind = find_class(region.name)
     if kind is None:
-        raise UserError(
-            f"image '{image.id}' has a region of the class '{region.name}', which is none of SynArtifact's"
-        )
+        raise UserError(f"regions must have a class of SynArtifact, got '{region.name}' in the image '{image.id}'")
     return kind
 
 

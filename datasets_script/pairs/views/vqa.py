@@ -1,4 +1,4 @@
-"""One row an image: a conversation about its flaws, to tune vision-language models on (spec §6)."""
+"""Visual question answering: one row per image, a conversation about its artifacts, to fine-tune VLMs on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .part_boxes import other_box, part_box
 from .stored_rows import SIDES, image_id, image_size, read_artifacts
 
 
-# The form of TRL's trainers. Parts of a message that are no text have none.
+# The format of TRL's trainers. `text` is null for parts of a message that are images.
 FEATURES = Features(
     {
         "id": Value("string"),
@@ -80,13 +80,16 @@ class Turn:
 
 def vqa_rows(row: dict[str, Any], box_format: BoxFormat, seed: int = 0) -> Iterator[dict[str, Any]]:
     """
-    The conversations about the clean and the flawed image of a pair as rows of `FEATURES`.
+    Convert a pair to one conversation about its clean image and one about its artifact image.
 
     Args:
-        row (`dict`): A row of `PAIR_FEATURES` as it is stored.
-        box_format (`BoxFormat`): How boxes are written.
-        seed (`int`): With the id of the image it chooses the wording of the questions, and which question is asked of
-            a part.
+        row (`dict`): A row of `PAIR_FEATURES` as stored.
+        box_format (`BoxFormat`): Convention to write boxes in.
+        seed (`int`, *optional*, defaults to 0): Chooses the wording of the questions, and which question is asked
+            about a part, together with the id of the image.
+
+    Returns:
+        `Iterator[dict]`: Two rows of `FEATURES`, the clean image first.
     """
     artifacts, size = read_artifacts(row), image_size(row["clean"])
     for side in SIDES:
@@ -101,7 +104,7 @@ def vqa_rows(row: dict[str, Any], box_format: BoxFormat, seed: int = 0) -> Itera
 
 @dataclass(frozen=True)
 class _Conversation:
-    """Asks about one image."""
+    """Questions and answers about one image."""
 
     box_format: BoxFormat
     size: tuple[int, int]
@@ -109,7 +112,7 @@ class _Conversation:
 
     def about_clean(self, artifacts: Sequence[Artifact], description: str) -> list[Turn]:
         turns = [self._turn(HAS_ARTIFACT, "No")]
-        # Of two parts of one name the first: the same question cannot have two answers.
+        # Of parts with the same name only the first is asked about: a question cannot have two answers.
         by_name = {part_name(artifact): artifact for artifact in reversed(artifacts)}
         for artifact in by_name.values():
             turns += self._of_part(artifact, artifacts)
@@ -129,8 +132,8 @@ class _Conversation:
 
     def _of_part(self, artifact: Artifact, artifacts: Sequence[Artifact]) -> list[Turn]:
         """
-        One question about where a part is, or whether it is somewhere, if the pair knows; not both, as the answer to
-        the one would give away the other. Whether is asked only where yes and no are equally likely.
+        Ask either where a part is or whether it is in a box, as far as the pair tells; the answer to one would give
+        away the other. The second is asked only where yes and no are equally likely.
         """
         place, elsewhere = part_box(artifact), other_box(artifact, artifacts)
         if place is None:
@@ -150,7 +153,7 @@ class _Conversation:
 
 
 def part_name(artifact: Artifact) -> str:
-    """`"a cat's ear"`: a pair does not know whether the image has one cat, and one ear."""
+    """Name the part of an artifact, as in `"a cat's ear"`: indefinite, as the image may have several cats and ears."""
     if is_plural(artifact.entity):
         return f"the {artifact.entity}{_apostrophe(artifact.entity)} {artifact.part}"
     article = "an" if artifact.entity[:1] in "aeiou" else "a"
@@ -161,9 +164,9 @@ def _apostrophe(plural: str) -> str:
     return "'" if plural.endswith("s") else "'s"
 
 
-def to_messages(turns: Iterable[Turn], pictures: int = 1) -> Iterator[dict[str, Any]]:
-    """Turns as the `messages` of `FEATURES`; the first question comes after so many pictures."""
-    shown = [{"type": "image", "text": None}] * pictures
+def to_messages(turns: Iterable[Turn], images: int = 1) -> Iterator[dict[str, Any]]:
+    """Convert turns to `messages` of `FEATURES`, with placeholders for `images` images before the first question."""
+    shown = [{"type": "image", "text": None}] * images
     for turn in turns:
         yield {"role": "user", "content": [*shown, {"type": "text", "text": turn.question}]}
         yield {"role": "assistant", "content": [{"type": "text", "text": turn.answer}]}

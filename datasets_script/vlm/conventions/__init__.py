@@ -1,5 +1,5 @@
 """
-Boxes as vision-language models write them, and back.
+Conventions by which vision-language models write boxes, and the conversion of boxes to them and back.
 
 | convention | values of a box |
 |---|---|
@@ -10,8 +10,8 @@ Boxes as vision-language models write them, and back.
 | `internvl` | thousandths of width and height, as `<box>[[x, y, x, y]]</box>` |
 | `llava` | fractions of the image padded to a square around its middle, 2 decimals |
 
-Values go to the nearest step, halves upwards. A box thinner than a step, which would become empty, is widened to the
-steps around it. A family's file holds all there is to know of its convention, [`BoxFormat`] sets one up for a model.
+Values are rounded to the nearest step, halves upwards. A box thinner than a step, which would become empty, is widened
+to the steps around it. Each family's file defines its convention; [`BoxFormat`] sets one up for a model.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ def encode_box(
 
     Args:
         box (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)`, exclusive maxima, in pixels of the
-            stored image; what lies outside of the image is cut off.
+            stored image; clipped to the image.
         size (`tuple[int, int]`): Width and height of the stored image.
         convention (`str`): One of `CONVENTIONS`.
-        resized (`tuple[int, int]`, *optional*): Width and height of the image as the processor resizes it; for
-            `"qwen2.5"` only, where the default is `qwen2_5_size(size)`.
+        resized (`tuple[int, int]`, *optional*): Width and height of the image after the processor has resized it; for
+            `"qwen2.5"` only, defaults to `qwen2_5_size(size)`.
 
     Returns:
         `tuple[float | int, ...]`: Whole numbers (`int`), or fractions for `"normalized"` and `"llava"`.
 
     Raises:
-        ValueError: the convention is unknown, or the maxima of the box are below its minima.
+        ValueError: The convention is unknown, or the maxima of the box are below its minima.
 
     Examples:
 
@@ -68,6 +68,7 @@ def encode_box(
     (0.1, 0.2, 0.5, 0.5)
 
     ```
+
     """
     return find_convention(convention).encode(box, size, resized)
 
@@ -83,11 +84,11 @@ def decode_box(
         size, convention, resized: See [`encode_box`].
 
     Returns:
-        `tuple[float, float, float, float]`: `(x_min, y_min, x_max, y_max)` in pixels of the stored image, cut off at
-            its borders. It is empty if the values are.
+        `tuple[float, float, float, float]`: `(x_min, y_min, x_max, y_max)` in pixels of the stored image, clipped to
+        it. Empty if the values are.
 
     Raises:
-        ValueError: the convention is unknown, `values` are not four finite numbers, or the maxima are below the
+        ValueError: The convention is unknown, `values` are not four finite numbers, or the maxima are below the
             minima.
     """
     return find_convention(convention).decode(values, size, resized)
@@ -95,7 +96,18 @@ def decode_box(
 
 def format_box(box: Box, size: tuple[int, int], convention: str, resized: tuple[int, int] | None = None) -> str:
     """
-    Write a box as text: `[x_min, y_min, x_max, y_max]`, for InternVL within its tags. Arguments as of [`encode_box`].
+    Write a box as text: `[x_min, y_min, x_max, y_max]`, for InternVL within its tags.
+
+    Args:
+        box, size, convention, resized: See [`encode_box`].
+
+    Returns:
+        `str`: The text as the model writes it.
+
+    Raises:
+        ValueError: See [`encode_box`].
+
+    Examples:
 
     ```python
     >>> format_box((64, 48, 320, 240), (640, 480), "normalized")
@@ -104,5 +116,6 @@ def format_box(box: Box, size: tuple[int, int], convention: str, resized: tuple[
     '<box>[[100, 100, 500, 500]]</box>'
 
     ```
+
     """
     return find_convention(convention).format(box, size, resized)

@@ -1,4 +1,4 @@
-"""How boxes are written in a conversation with one model."""
+"""The box convention of one model, set up with the bounds of its image processor."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .registry import CONVENTIONS, find_convention
 @dataclass(frozen=True)
 class BoxFormat:
     """
-    A convention of boxes, with the bounds of the image processor that it may depend on. A call writes a box of an
-    image of a size, in px, as text.
+    A box convention, with the bounds of the image processor that it may depend on. Calling it with a box and the size
+    of its image, in pixels, writes the box as text.
 
     Args:
         coordinates (`str`, *optional*, defaults to `"pixel"`): Name of the convention, one of `CONVENTIONS`.
-        min_pixels, max_pixels (`int`, *optional*): As the model's image processor is set, by default as that of the
-            published Qwen2.5-VL models; conventions but `"qwen2.5"` do not depend on them.
+        min_pixels, max_pixels (`int`, *optional*): Bounds of the model's image processor; by default those of the
+            published Qwen2.5-VL models. Only `"qwen2.5"` depends on them.
 
     Raises:
-        UserError: there is no such convention, `min_pixels` is not above 0, or it is above `max_pixels`.
+        UserError: There is no such convention, `min_pixels` is not above 0, or it is above `max_pixels`.
 
     Example:
 
@@ -34,6 +34,7 @@ class BoxFormat:
     ((1316, 728), '[0, 0, 658, 364]')
 
     ```
+
     """
 
     coordinates: str = "pixel"
@@ -53,14 +54,16 @@ class BoxFormat:
 
     @property
     def convention(self) -> BoxConvention:
-        """The convention itself."""
+        """Return the convention itself."""
         return find_convention(self.coordinates)
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int] | None:
-        """Return width and height of the image that the model sees, where the convention depends on it."""
+        """
+        Return width and height of the image that the model sees, or `None` if the convention does not depend on it.
+        """
         return self.convention.resized(size, self.min_pixels, self.max_pixels)
 
     def record(self) -> dict[str, Any]:
-        """Return what a run records, JSON-serialisable: `coordinates`, and the bounds where boxes depend on them."""
+        """Return what a run records, JSON-serialisable: `coordinates`, and the bounds if boxes depend on them."""
         bounds = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
         return {"coordinates": self.coordinates, **(bounds if self.convention.counts_resized else {})}

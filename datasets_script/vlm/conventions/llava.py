@@ -10,8 +10,8 @@ from .base import Axis, BoxConvention
 class Llava(BoxConvention):
     """
     Fractions of the image padded to a square around its middle, 2 decimals (haotian-liu/LLaVA#606). They do not depend
-    on how far the square is then shrunk (336 px for LLaVA-1.5 and SynArtifact), as long as it is padded and not
-    cropped.
+    on the size that the square is resized to (336 px for LLaVA-1.5 and SynArtifact), as long as the image is padded
+    and not cropped.
     """
 
     name = "llava"

@@ -6,7 +6,7 @@ from .base import JSON_QUESTION, BoxConvention
 
 
 class Normalized(BoxConvention):
-    """Fractions of width and height, 3 decimals. Ours, for every model whose family is not known."""
+    """Fractions of width and height, 3 decimals: the default for models of unknown families."""
 
     name = "normalized"
     meaning = "fractions of width and height"

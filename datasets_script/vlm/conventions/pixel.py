@@ -6,7 +6,7 @@ from .base import JSON_QUESTION, Axis, BoxConvention
 
 
 class Pixel(BoxConvention):
-    """Whole pixels of the stored image. Ours: no family is trained on it."""
+    """Whole pixels of the stored image, the convention of no published family."""
 
     name = "pixel"
     meaning = "pixels of the image as it is stored"

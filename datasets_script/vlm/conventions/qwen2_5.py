@@ -38,16 +38,19 @@ def qwen2_5_size(
     factor: int = 28,
 ) -> tuple[int, int]:
     """
-    Compute width and height to which the processor of Qwen2-VL and Qwen2.5-VL resizes an image: multiples of `factor`,
-    of about the same shape, with `min_pixels` to `max_pixels` pixels.
+    Compute width and height to which the processor of Qwen2-VL and Qwen2.5-VL resizes an image: multiples of `factor`
+    in about the same aspect ratio, with `min_pixels` to `max_pixels` pixels.
 
     Args:
         size (`tuple[int, int]`): Width and height of the stored image.
-        min_pixels, max_pixels (`int`): As the processor is set; the defaults are those of the published models.
-        factor (`int`, *optional*, defaults to 28): Side of a token: a patch of 14 px, merged 2 x 2.
+        min_pixels, max_pixels (`int`, *optional*): Bounds of the processor; by default those of the published models.
+        factor (`int`, *optional*, defaults to 28): Side of a token in pixels: patches of 14 px, merged 2 x 2.
+
+    Returns:
+        `tuple[int, int]`: Width and height in pixels.
 
     Raises:
-        ValueError: one side is more than 200 times the other, which the processor refuses.
+        ValueError: One side is more than 200 times the other, which the processor refuses.
     """
     width, height = size
     if max(size) > 200 * min(size):
@@ -67,14 +70,14 @@ def qwen2_5_size(
 
 def pixel_bounds(image_processor: Any) -> tuple[int, int]:
     """
-    Return least and most pixels of an image that a model gets.
+    Return the least and the greatest number of pixels of an image that a model sees.
 
     Args:
-        image_processor (`BaseImageProcessor`, *optional*): Of Qwen2-VL, Qwen2.5-VL or Qwen3-VL. For those of other
+        image_processor (`BaseImageProcessor`, *optional*): Processor of Qwen2-VL, Qwen2.5-VL or Qwen3-VL. For other
             families, and for `None`, the bounds are those of the published Qwen2.5-VL models.
     """
     if hasattr(image_processor, "merge_size"):
-        # transformers keeps the numbers of pixels of these families under the names of edges.
+        # For these families transformers stores numbers of pixels under the names of edges.
         with suppress(KeyError):
             least, most = image_processor.size["shortest_edge"], image_processor.size["longest_edge"]
             if least and most:

@@ -1,4 +1,4 @@
-"""The conventions there are, by name."""
+"""List of the box conventions, by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .qwen2_5 import Qwen2_5
 from .qwen3 import Qwen3
 
 
-# A new family is a file beside this one and a line here. Where a model's name fits two, the first counts.
+# A new family is a file beside this one and a line here. If a model's name fits two, the first counts.
 _REGISTERED: tuple[type[BoxConvention], ...] = (
     Pixel,
     Normalized,
@@ -30,13 +30,13 @@ CONVENTIONS: tuple[str, ...] = tuple(_BY_NAME)
 
 def find_convention(name: str) -> BoxConvention:
     """
-    Return a convention.
+    Return a convention by its name.
 
     Args:
         name (`str`): One of `CONVENTIONS`.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: There is no such convention.
     """
     if name not in CONVENTIONS:
         raise ValueError(f"`convention` must be one of {', '.join(CONVENTIONS)}, got {name!r}")
@@ -48,11 +48,11 @@ def convention_for(*names: str) -> str:
     Return the name of the convention that a model's family is trained on.
 
     Args:
-        names (`str`): What tells the family: a `model_type` of transformers, an id on the Hub. The first that does
-            counts.
+        names (`str`): Names that may tell the family: a `model_type` of transformers, an id on the Hub. The first that
+            does counts.
 
     Returns:
-        `str`: One of `CONVENTIONS`; `"normalized"` where no name tells.
+        `str`: One of `CONVENTIONS`; `"normalized"` if no name tells the family.
 
     Example:
 
@@ -61,6 +61,7 @@ def convention_for(*names: str) -> str:
     ('internvl', 'normalized')
 
     ```
+
     """
     for name in names:
         plain = re.sub(r"[^a-z0-9]", "", name.lower())

@@ -199,7 +199,7 @@ def test_keypoints_become_discs(tmp_path):
     parts = parts_of(entity)
     assert sorted(parts) == ["left shoulder", "left wrist", "nose"]
     assert (parts["left shoulder"].level, parts["left wrist"].level) == ("intermediate", "peripheral")
-    assert parts["nose"].instance_id == 2  # drawn by hand, so no disc
+    assert parts["nose"].instance_id == 2  # has a mask of its own, so no disc
     radius = 0.08 * np.sqrt(50 * 100)
     assert parts["left shoulder"].mask.sum() == pytest.approx(np.pi * radius**2, rel=0.05)
     assert np.array_equal(parts["left wrist"].mask, disc(SHAPE, (10, 60), radius) & entity.mask)
@@ -344,7 +344,7 @@ def test_malformed_files_are_refused_at_the_door(tmp_path, content, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(AnnotationError, match="absent.json: no such file"):
+    with pytest.raises(AnnotationError, match="absent.json: must be a COCO-format JSON file, got no such file"):
         AnnotationPerception(tmp_path / "absent.json")
 
 
@@ -363,7 +363,7 @@ def test_boxes_alone_tell_that_pixels_are_missing(tmp_path):
         perceive(tmp_path, [annotation(1, "dog", bbox=[0, 0, 9, 9])], ["dog"])
 
 
-def test_a_photograph_of_another_size_is_refused(tmp_path):
+def test_a_photo_of_another_size_is_refused(tmp_path):
     path = write(tmp_path, [annotation(1, "dog", (0, 0, 9, 9))], ["dog"])
     with pytest.raises(AnnotationError, match=r"image 1: .* turned upright, \(100, 120\), got \(120, 100\)"):
         AnnotationPerception(path).perceive(Image.new("RGB", (HEIGHT, WIDTH)), "a/photo.jpg")

@@ -307,7 +307,7 @@ class TestExplanations:
         assert label(made) == name
         assert local_explanation(made, (SIZE, SIZE)) == sentence
 
-    def test_global_explanation_names_all_flaws_and_no_place(self):
+    def test_global_explanation_names_all_artifacts_and_no_place(self):
         one, two = artifact(), artifact("distortion", part="paws")
         three = artifact("fusion", entity="person", fused_entity="person")
         assert global_explanation([one]) == "The cat has an extra ear."

@@ -1,4 +1,4 @@
-"""The curation agent with a vision-language model that answers by script, and the pictures it is shown."""
+"""The curation agent with a vision-language model that answers by script, and the images it is shown."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class TestTriplet:
         assert (np.asarray(scene)[targets] == 128).all()
         np.testing.assert_array_equal(np.asarray(scene)[~targets], np.asarray(photo)[~targets])
 
-    def test_close_ups_show_the_same_place_without_and_with_the_flaw(self, photo):
+    def test_close_ups_show_the_same_place_without_and_with_the_artifact(self, photo):
         made = make_artifact("omission")
         flawed = inject(photo, [made])
         _, before, after = make_triplet(made, photo, flawed)
@@ -288,7 +288,7 @@ class TestTexts:
         assert pair.clean_description.startswith("An astronaut. No part is")
         assert pair.explanation_source == "template"
 
-    def test_two_batches_for_all_texts_and_one_description_for_each_photograph(self, photo, stlpips):
+    def test_two_batches_for_all_texts_and_one_description_for_each_photo(self, photo, stlpips):
         vlm = scripted()
         pairs = [make_variant(photo, "duplication", "omission"), make_variant(photo, "fusion", number=1)]
         explained = Curator(CurationSettings(), stlpips, vlm).explain(pairs)
@@ -307,8 +307,8 @@ class TestTexts:
 
     def test_every_artifact_gets_its_own_text_and_the_whole_is_told_of_all(self, photo, stlpips):
         def local(request: VLMRequest) -> dict[str, Any]:
-            flaw = request.prompt.partition("with a flaw: ")[2].partition(".\n")[0]
-            return {"explanation": f"Look: {flaw}.", "label": flaw[-12:]}
+            artifact = request.prompt.partition("with a flaw: ")[2].partition(".\n")[0]
+            return {"explanation": f"Look: {artifact}.", "label": artifact[-12:]}
 
         vlm = scripted(explain_local=local)
         variant = make_variant(photo, "duplication", "omission")
@@ -330,7 +330,7 @@ class TestTexts:
             ),
             (
                 {"explanation": "The third image has an eye on the cheek.", "label": "eye on cheek"},
-                "no usable local explanation: `explanation` must not speak of the pictures it was made from, "
+                "no usable local explanation: `explanation` must not refer to the images of the question, "
                 "got 'third image'",
                 '{"explanation": "The third image has an eye on the cheek.", "label": "eye on cheek"}',
             ),

@@ -290,9 +290,8 @@ class TestAgents:
         perceiving.vlm.texts["caption", (64, 64)] = '{"caption": " "}'
         del perceiving.vlm.texts["caption", (50, 80)]
         results = perceiving.perceive_batch(IMAGES, SOURCES)
-        assert (
-            str(results[1]) == "the VLM gave no caption: `caption` is blank" and results[1].raw == '{"caption": " "}'
-        )
+        assert str(results[1]) == "the VLM gave no caption: `caption` must not be blank, got ' '"
+        assert results[1].raw == '{"caption": " "}'
         assert "no caption: the answer holds no JSON" in str(results[3])
         assert all(isinstance(results[index], Perception) for index in (0, 2, 4))
 

@@ -1,4 +1,4 @@
-"""People found by MediaPipe's models: what they are compared to was drawn or read off the photographs by hand."""
+"""People found by MediaPipe's models, compared to regions and points annotated in the photos."""
 
 import json
 import pickle
@@ -277,7 +277,7 @@ class TestPeople:
         (person,) = agent.perceive(photo.convert("RGB"), "small.png").entities
         assert middle(parts_named(person, "nose")[0]) == pytest.approx((700 + 111.5, 500 + 60), abs=4)
 
-    def test_masks_of_a_large_photograph_are_those_of_a_small_one(self, agent, astronaut, perceived):
+    def test_masks_of_a_large_photo_are_those_of_a_small_one(self, agent, astronaut, perceived):
         large = astronaut.resize((2400, 2400), Image.Resampling.LANCZOS)
         (person,) = agent.perceive(large, "large.png").entities
         small = Image.fromarray(person.mask).resize((512, 512))

@@ -1,4 +1,4 @@
-"""Planning: which flaws are made of what was perceived."""
+"""Planning: which artifacts are chosen for what was perceived."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_levels_decide_what_a_tool_may_use(scene):
             assert artifact.part in allowed[artifact.tool]
 
 
-def test_large_flaws_are_refused_with_the_reason(scene):
+def test_large_artifacts_are_refused_with_the_reason(scene):
     artifacts, reasons = plan(scene, max_target_share=0.02)
     assert all(artifact.mapping.target_patches().mean() <= 0.02 for artifact in artifacts)
     assert "of the image, over 2%" in reasons["fuse"]

@@ -66,7 +66,7 @@ def test_schemas(schema: dict[str, Any], value: dict[str, Any], valid: bool):
 
 class TestVerify:
     @pytest.mark.parametrize("kind", ["duplication", "omission", "fusion"])
-    def test_the_three_pictures_come_in_the_order_of_the_prompt(self, kind):
+    def test_the_three_images_come_in_the_order_of_the_prompt(self, kind):
         request = verify.request(kind, "the ear of the cat", TRIPLET)
         assert request.images == TRIPLET
         assert "the ear of the cat" in request.prompt and "Be strict" in request.prompt
@@ -90,7 +90,7 @@ class TestVerify:
 
 
 class TestExplain:
-    def test_the_flaw_is_named(self):
+    def test_the_artifact_is_named(self):
         request = REQUESTS["explain_local"]
         assert "with a flaw: the cat has an extra {ear}." in request.prompt and request.images == TRIPLET
 
@@ -107,7 +107,7 @@ class TestExplain:
     @pytest.mark.parametrize(
         ("text", "reason"),
         [
-            (" \n", "is blank"),
+            (" \n", "must not be blank"),
             ("In the third image the cat has two tails.", "'third image'"),
             ("Unlike in the original picture, there is no tail.", "'original picture'"),
             ("The tail of image 3 is gone.", "'image 3'"),
@@ -139,5 +139,5 @@ class TestExplain:
 class TestDescribe:
     def test_read(self):
         assert describe.read({"description": "A cat.\nAll whole. "}) == "A cat. All whole."
-        with pytest.raises(ValueError, match="`description` is blank"):
+        with pytest.raises(ValueError, match="`description` must not be blank, got"):
             describe.read({"description": " "})

@@ -151,5 +151,5 @@ def test_whatever_the_answer_the_vocabulary_keeps_the_rules(value):
 
 def test_a_caption_is_read_on_one_line():
     assert caption.read({"caption": " A cat\n on a rug. "}) == "A cat on a rug."
-    with pytest.raises(ValueError, match="`caption` is blank"):
+    with pytest.raises(ValueError, match="`caption` must not be blank, got"):
         caption.read({"caption": " \n"})

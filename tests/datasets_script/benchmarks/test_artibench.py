@@ -96,7 +96,9 @@ def test_a_shard_that_was_cut_short_is_named(tmp_path):
     source = write_artibench(tmp_path, [artibench_row(number) for number in range(6)])
     shard = source / "data" / "test-00001-of-00003.parquet"
     shard.write_bytes(shard.read_bytes()[:-100])
-    with pytest.raises(BenchmarkError, match="test-00001-of-00003.parquet' is no whole Parquet file, fetch it again"):
+    with pytest.raises(
+        BenchmarkError, match="test-00001-of-00003.parquet' is not a complete Parquet file, fetch it again"
+    ):
         read(source)
 
 
@@ -130,8 +132,8 @@ def test_counts_are_checked(tmp_path):
     rows = [artibench_row(0), flawed_without_box, clean_with_box]
     survey = survey_split(ArtiBench(), write_artibench(tmp_path, rows), "test")
     assert survey.problems == (
-        "published are 1000 images, 3 could be read, 0 records were left out",
-        "published is one half with artifacts, 1 of 3 have them",
+        "1000 images are published, 3 could be read, 0 records were left out",
+        "half of the images are published with artifacts, 1 of 3 have them",
         "1 clean images have boxes, such as 0002",
         "1 images with artifacts have no box, such as 0001",
     )
@@ -146,7 +148,9 @@ def test_equal_ids_are_a_problem(tmp_path):
 
 def test_contradicted_counts_are_refused_unless_allowed(tmp_path):
     source = write_artibench(tmp_path / "source", [artibench_row(number) for number in range(4)])
-    with pytest.raises(BenchmarkError, match="(?s)not as published.*published are 1000 images, 4 .*allow-partial"):
+    with pytest.raises(
+        BenchmarkError, match="(?s)differs from the publication.*1000 images are published, 4 .*allow-partial"
+    ):
         ArtiBenchBuilder(cache_dir=tmp_path / "cache", source=str(source)).download_and_prepare()
     assert not list((tmp_path / "cache").rglob("*.arrow"))
     builder = ArtiBenchBuilder(cache_dir=tmp_path / "cache", source=str(source), allow_partial=True)
@@ -174,7 +178,7 @@ def test_nothing_readable_is_an_error_even_if_partial_is_allowed(tmp_path):
 @pytest.mark.parametrize("source", ["nowhere/at/all", "./nowhere"])
 def test_a_source_that_is_no_folder_tells_what_to_fetch(tmp_path, source):
     builder = ArtiBenchBuilder(cache_dir=tmp_path, source=source)
-    with pytest.raises(BenchmarkError, match=f"(?s)source must be a folder, got '{source}'.*cc-by-nc-4.0"):
+    with pytest.raises(BenchmarkError, match=f"(?s)`source` must be a folder, got '{source}'.*cc-by-nc-4.0"):
         builder.download_and_prepare()
 
 
@@ -250,7 +254,7 @@ def test_row_groups_before_a_range_are_not_read(tmp_path):
     content = bytearray(shard.read_bytes())
     content[4:end] = b"\xff" * (end - 4)
     shard.write_bytes(content)
-    with pytest.raises(BenchmarkError, match="is no whole Parquet file"):
+    with pytest.raises(BenchmarkError, match="is not a complete Parquet file"):
         read(source)
     assert [image.id for image in ArtiBench().read(source, "test", 6)] == ["0006", "0007", "0008"]
 
@@ -284,10 +288,10 @@ def test_a_row_gives_back_its_image():
     )
     row = image_to_row(image)
     assert BENCHMARK_FEATURES.encode_example(row)["image"]["bytes"] == image.image
-    with Image.open(io.BytesIO(row["regions"][2]["mask"]["bytes"])) as picture_of_mask:
-        assert picture_of_mask.mode == "L" and set(np.unique(np.asarray(picture_of_mask))) == {0, 255}
-    with Image.open(io.BytesIO(row["regions"][3]["mask"]["bytes"])) as picture_of_map:
-        assert picture_of_map.mode == "I;16" and np.asarray(picture_of_map).max() == 23 * 257
+    with Image.open(io.BytesIO(row["regions"][2]["mask"]["bytes"])) as stored_mask:
+        assert stored_mask.mode == "L" and set(np.unique(np.asarray(stored_mask))) == {0, 255}
+    with Image.open(io.BytesIO(row["regions"][3]["mask"]["bytes"])) as stored_map:
+        assert stored_map.mode == "I;16" and np.asarray(stored_map).max() == 23 * 257
     again = row_to_image(row)
     for field in ("id", "image", "size", "has_artifact", "caption", "explanation", "metadata"):
         assert getattr(again, field) == getattr(image, field)
@@ -305,4 +309,4 @@ def test_the_card_of_a_prepared_folder_has_its_counts(tmp_path):
     survey = survey_split(ArtiBench(), write_artibench(tmp_path, rows), "test")
     card = render_card(ArtiBench(), [survey])
     assert "| test | 1000 | 1 | 0 | 1 | 1 |" in card
-    assert "- test: published are 1000 images, 1 could be read, 1 records were left out" in card
+    assert "- test: 1000 images are published, 1 could be read, 1 records were left out" in card

@@ -381,7 +381,7 @@ class TestSynArtifact:
             "clipped_boxes": {"2": [20, 5, 40, 9]},
         }
 
-    def test_clean_flawed_and_unknown(self, source: Path) -> None:
+    def test_clean_artifact_and_unknown(self, source: Path) -> None:
         images, _ = read(SynArtifact(), source, "test")
         clean, described, empty_box = list(images.values())[1:]
         assert clean.has_artifact is False and clean.regions == () and clean.explanation == ""
@@ -482,7 +482,7 @@ class TestPal4Vst:
 
     def test_a_task_without_labels_says_so(self, source: Path) -> None:
         write(source / "ldm" / "images" / "val" / "a.jpg", encode("JPEG"))
-        with pytest.raises(BenchmarkError, match="has no folder of labels"):
+        with pytest.raises(BenchmarkError, match="must have a folder of labels"):
             list(Pal4Vst().read(source, "val"))
 
 

@@ -98,7 +98,7 @@ show(images=builder.info.splits["test"].num_examples, missing=missing)
         shown = run_clean(code, folder / "empty", folder / "home", True, **hub.environment(folder / "home"))
     assert shown["images"] == 1000
     assert not list(folder.rglob("0000.png"))
-    assert shown["missing"].startswith("BenchmarkError: source must be a folder, or a dataset on the Hub")
+    assert shown["missing"].startswith("BenchmarkError: `source` must be a folder, or a dataset on the Hub")
     assert "hf download KRAFTON/ArtiBench" in shown["missing"]
     return folder / "home"
 
@@ -161,7 +161,7 @@ show(
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     shown = run_clean(code, tmp_path / "empty", tmp_path / "home", True)
     assert shown.pop("missing").startswith(
-        "BenchmarkError: artibench needs `source`, a folder with its files\n\nFetch"
+        "BenchmarkError: `source` must be a folder with the files of artibench, got none\n\nFetch"
     )
     assert "Unknown split \"train\". Should be one of ['test']" in shown.pop("unknown_split")
     assert shown == {
@@ -203,14 +203,14 @@ def test_load_benchmark_streams_images_as_published(folder, source):
     second = next(images)
     assert second.image == picture(1, (8, 10))
     assert second.regions[0].bbox == (2.0, 1.0, 6.0, 5.0)
-    with pytest.raises(BenchmarkError, match="splits of .* are test, got 'train'"):
+    with pytest.raises(BenchmarkError, match="`split` must be one of test for .*, got 'train'"):
         next(load_benchmark(folder, "train"))
 
 
 def test_sizes_are_those_of_the_images_in_their_order(folder):
     sizes = load_sizes(folder)
     assert list(sizes.items()) == [(image.id, image.size) for image in load_benchmark(folder)] and sizes
-    with pytest.raises(BenchmarkError, match="splits of"):
+    with pytest.raises(BenchmarkError, match="`split` must be one of"):
         load_sizes(folder, "train")
 
 
@@ -252,11 +252,11 @@ def test_the_command_writes_a_folder_and_reports(tmp_path, capsys):
     assert run_command("artibench", "--source", str(source), "--out", str(out), "--allow-partial") == 0
     printed = capsys.readouterr().out
     assert "test: 5 images, 2 with artifacts, 3 without\n" in printed
-    assert "differs from the publication: published are 1000 images, 5 could be read, 1 records" in printed
+    assert "differs from the publication: 1000 images are published, 5 could be read, 1 records" in printed
     assert "1 left out: 1 × the row holds no image (0005)" in printed
     assert json.loads((out / "skipped.jsonl").read_text())["id"] == "0005"
     assert len(datasets.load_dataset(str(out), split="test")) == 5
-    with pytest.raises(UserError, match="--out must be a folder that is not there yet"):
+    with pytest.raises(UserError, match="--out must be a folder that does not exist yet"):
         run_command("artibench", "--source", str(source), "--out", str(out))
 
 
@@ -272,15 +272,18 @@ def test_the_command_lists_benchmarks_and_tells_what_to_fetch(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["artibench", "--source", "/nowhere"], "source must be a folder, got '/nowhere'"),
+        (["artibench", "--source", "/nowhere"], "`source` must be a folder, got '/nowhere'"),
         (["artibench", "--source", ".", "--num-proc", "0"], "--num-proc must be at least 1, got 0"),
-        (["artibench", "--source", ".", "--split", "val"], "splits of artibench are test, got 'val'"),
-        (["artibench", "--config", "vqa"], "--config is for artiagent alone"),
+        (["artibench", "--source", ".", "--split", "val"], "`splits` must be among test for artibench, got 'val'"),
+        (["artibench", "--config", "vqa"], "--config must only be given with artiagent, got it with artibench"),
         (["artiagent", "--source", ".", "--config", "all"], "--config must be one of pairs, images, vqa, masks"),
-        (["artiagent", "--source", ".", "--split", "x"], "--split is for benchmarks"),
-        (["artiagent", "--source", ".", "--out", "."], "--out must be a folder that is not there yet"),
+        (
+            ["artiagent", "--source", ".", "--split", "x"],
+            "--split must only be given with a benchmark, got it with artiagent",
+        ),
+        (["artiagent", "--source", ".", "--out", "."], "--out must be a folder that does not exist yet"),
         (["artiagent", "--source", ".", "--out", "x"], "holds no run.json"),
-        (["artiagent"], "artiagent needs --source, a folder written by `artiagent synthesize`"),
+        (["artiagent"], "--source must be a folder written by `artiagent synthesize`, got none"),
     ],
 )
 def test_mistakes_are_told_in_a_line(arguments, message):

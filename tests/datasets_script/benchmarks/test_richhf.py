@@ -241,5 +241,5 @@ def test_only_the_asked_split_is_read(tmp_path):
     assert list(builder.as_dataset()) == ["test"]
     with pytest.raises(BenchmarkError, match="found no train.tfrecord"):
         RichHFBuilder(cache_dir=tmp_path, source=str(source), allow_partial=True).download_and_prepare()
-    with pytest.raises(BenchmarkError, match="splits of richhf are train, dev, test, got 'val'"):
+    with pytest.raises(BenchmarkError, match="`splits` must be among train, dev, test for richhf, got 'val'"):
         RichHFBuilder(cache_dir=tmp_path, source=str(source), splits="val").download_and_prepare()

@@ -53,10 +53,13 @@ def test_values_are_the_texts_of_the_command_line(config):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("solvr: euler\n", "must hold options of artiagent synthesize, got 'solvr'; did you mean 'solver'?"),
-        ("shard_size: 4\n", "got 'shard_size'; did you mean 'shard-size'?"),
-        ("zzz: 4\n", "got 'zzz'\n"),
-        ("config: other.yaml\n", "got 'config'"),
+        (
+            "solvr: euler\n",
+            "--config must hold options of artiagent synthesize, got 'solvr' in '{path}'; did you mean 'solver'?",
+        ),
+        ("shard_size: 4\n", "got 'shard_size' in '{path}'; did you mean 'shard-size'?"),
+        ("zzz: 4\n", "got 'zzz' in '{path}'\n"),
+        ("config: other.yaml\n", "got 'config' in '{path}'\n"),
         (
             "solver: fireflo\n",
             "`solver` in '{path}' must be one of euler, fireflow, midpoint, rf_solver, uni_inv, got",
@@ -66,7 +69,7 @@ def test_values_are_the_texts_of_the_command_line(config):
         ("executor-option: a=b\n", "`executor-option` in '{path}' must be a list of values, got 'a=b'"),
         ("executor-option: [[a]]\n", "`executor-option` in '{path}' must be a list of values"),
         ("allow-distilled: maybe\n", "`allow-distilled` in '{path}' must be true or false, got 'maybe'"),
-        ("- solver\n", "--config must hold options as NAME: VALUE"),
+        ("- solver\n", "--config must hold one option per line as NAME: VALUE, got '{path}'"),
         ("solver: [\n", "--config must be a YAML file, got '{path}'"),
     ],
 )
@@ -79,7 +82,7 @@ def test_mistakes_are_told_with_the_file(text, message, config, capsys):
 
 def test_a_file_that_is_not_there_is_told(tmp_path, capsys):
     assert main(["synthesize", "photos", "out", "--config", str(tmp_path / "no.yaml")]) == 2
-    assert "--config must be a file that can be read" in capsys.readouterr().err
+    assert "--config must be a readable file" in capsys.readouterr().err
     assert main(["synthesize", "photos", "out", "--config"]) == 2
     assert "--config: expected one argument" in capsys.readouterr().err
 

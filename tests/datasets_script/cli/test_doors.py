@@ -111,7 +111,7 @@ class TestHelp:
             main(["--help"])
         told = capsys.readouterr().out
         assert ended.value.code == 0
-        groups = ("make data:", "look:", "benchmarks and scores:", "train and detect:", "publish:")
+        groups = ("make data:", "inspect:", "benchmarks and scores:", "train and detect:", "publish:")
         places = [told.index(f"\n{group}\n") for group in groups]
         assert places == sorted(places)
         for command in COMMANDS:
@@ -157,10 +157,10 @@ class TestMistakes:
         [
             (["synthesise"], "COMMAND must be one of demo, synthesize"),
             (["synthesise"], "got 'synthesise'; did you mean 'synthesize'? (see `artiagent --help`)"),
-            (["synthesize", "a", "b", "--solvr", "x"], "there is no option --solvr; did you mean '--solver'?"),
-            (["synthesize", "a", "b", "--sovler=x"], "there is no option --sovler; did you mean '--solver'?"),
-            (["synthesize", "a", "b", "--zzz"], "there is no option --zzz (see `artiagent synthesize --help`)"),
-            (["synthesize", "a", "b", "c"], "'c' is one argument too many"),
+            (["synthesize", "a", "b", "--solvr", "x"], "unknown option --solvr; did you mean '--solver'?"),
+            (["synthesize", "a", "b", "--sovler=x"], "unknown option --sovler; did you mean '--solver'?"),
+            (["synthesize", "a", "b", "--zzz"], "unknown option --zzz (see `artiagent synthesize --help`)"),
+            (["synthesize", "a", "b", "c"], "unexpected argument 'c'"),
             (["synthesize", "a", "b", "--solver", "fireflo"], "--solver must be one of euler, fireflow"),
             (["synthesize", "a", "b", "--solver", "fireflo"], "got 'fireflo'; did you mean 'fireflow'?"),
             (["synthesize", "a", "b", "--limit", "ten"], "--limit must be a whole number, got 'ten'"),

@@ -69,7 +69,7 @@ def test_views_are_square_and_cut_without_enlarging(document):
         assert entry["caption"]
 
 
-def test_at_least_eight_photographs_each_with_licence_and_credit(document):
+def test_at_least_eight_photos_each_with_licence_and_credit(document):
     sources = {source["name"]: source for source in document["info"]["sources"]}
     assert {entry["source"] for entry in document["images"]} == set(sources)
     assert len(sources) >= 8
@@ -151,7 +151,7 @@ def test_missing_package_names_the_extra(with_source, tmp_path):
 
 
 @pytest.mark.parametrize("fields", [{"sha256": "0" * 64}, {"file": "skimage/data/no_such_photo.png"}])
-def test_another_picture_than_the_annotated_one_is_refused(with_source, tmp_path, fields):
+def test_another_image_than_the_annotated_one_is_refused(with_source, tmp_path, fields):
     with_source(**fields)
     with pytest.raises(ValueError, match="must be the photo that was annotated"):
         write_demo_photos(tmp_path / "photos")

@@ -1,4 +1,4 @@
-"""Images in which flaws are looked for: the detector, its pictures and the command."""
+"""The detector of artifacts, its figures and the command."""
 
 from __future__ import annotations
 
@@ -113,11 +113,11 @@ class TestDetector:
         with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
             ArtifactDetector(vlm, batch_size=0)
 
-    def test_boxes_are_in_the_upright_picture(self, tmp_path):
+    def test_boxes_are_in_the_upright_image(self, tmp_path):
         exif = Image.Exif()
         exif[0x0112] = 6
-        picture = Image.new("RGB", SIZE, (200, 0, 0))
-        picture.save(tmp_path / "turned.jpg", exif=exif)
+        image = Image.new("RGB", SIZE, (200, 0, 0))
+        image.save(tmp_path / "turned.jpg", exif=exif)
         for image in (tmp_path / "turned.jpg", Image.open(tmp_path / "turned.jpg")):
             detection = ArtifactDetector(Scripted())(image)
             assert detection.size == (20, 40) and detection.regions and detection.regions[0].box == (5, 20, 10, 40)
@@ -125,7 +125,7 @@ class TestDetector:
     def test_pixels_of_16_bits_are_not_clipped_and_what_is_no_image_is_told(self, tmp_path):
         grey = Image.fromarray(np.full((20, 40), 128 * 257, dtype=np.uint16))
         assert upright(grey).getpixel((0, 0)) == (128, 128, 128)
-        (tmp_path / "note.png").write_text("no picture")
+        (tmp_path / "note.png").write_text("no image")
         with pytest.raises(SourceError, match="not an image"):
             ArtifactDetector(Scripted())([RED, tmp_path / "note.png"])
 
@@ -159,7 +159,7 @@ def test_labels_belong_to_their_boxes_in_any_form(convention, answer):
     }
 
 
-class TestPicture:
+class TestFigure:
     def test_a_numbered_box_is_drawn_where_the_region_is(self):
         image = Image.new("RGB", (768, 768), "white")
         region = DetectedRegion((100, 200, 300, 400), "six fingers")
@@ -187,10 +187,10 @@ class TestPicture:
 
 
 class TestCommand:
-    def test_images_and_folders_give_lines_and_pictures(self, talker, photos, tmp_path, capsys):
+    def test_images_and_folders_give_lines_and_figures(self, talker, photos, tmp_path, capsys):
         out = photos / "seen"
         options = ("--model", talker, "--out", out, "--device", "cpu", "--coordinates", "normalized")
-        for _ in range(2):  # the pictures of the first call are no inputs of the second
+        for _ in range(2):  # the figures of the first call are no inputs of the second
             assert run(photos / "a.png", photos, *options, "--cache", tmp_path / "cache", "--batch-size", 3) == 0
             told = capsys.readouterr()
             lines = [json.loads(line) for line in told.out.splitlines()]
@@ -212,7 +212,7 @@ class TestCommand:
             "more/a.png.png",
         ]
         assert all(Image.open(line["overlay"]).width >= 640 for line in lines)
-        assert "looking for flaws" in told.err and not [*out.rglob("*.incomplete")]
+        assert "looking for artifacts" in told.err and not [*out.rglob("*.incomplete")]
 
     def test_what_was_done_before_an_interruption_is_whole(self, photos, tmp_path, capsys):
         inputs = [command.Input(photos / name, Path(f"{name}.png")) for name in ("a.png", "b.jpg", "more/a.png")]
@@ -226,10 +226,11 @@ class TestCommand:
         assert main(["detect", str(tmp_path / "missing.png"), "--out", str(tmp_path / "out")]) == 2
         told = capsys.readouterr().err
         assert (
-            told.startswith("artiagent: nothing was asked: 1 of 1 images cannot be used\n  ") and "Trace" not in told
+            told.startswith("artiagent: IMAGE must be images that can be read, got 1 of 1 that cannot:\n  ")
+            and "Trace" not in told
         )
 
-    def test_a_picture_that_goes_away_while_the_model_is_loaded_is_told_in_a_line(self, photos, tmp_path, capsys):
+    def test_an_image_that_goes_away_while_the_model_is_loaded_is_told_in_a_line(self, photos, tmp_path, capsys):
         def remove_it_first(args):
             detector = ArtifactDetector(Scripted())
             inputs = [command.Input(photos / "a.png", Path("a.png"))]
@@ -246,9 +247,9 @@ class TestCommand:
         with pytest.raises(UserError) as error:
             run(photos, tmp_path / "missing.png", "--model", "no/such-model", "--out", tmp_path / "out")
         first, *lines = str(error.value).splitlines()
-        assert first == "nothing was asked: 3 of 6 images cannot be used"
+        assert first == "IMAGE must be images that can be read, got 3 of 6 that cannot:"
         assert lines[0].startswith(f"  {photos / 'broken.png'}: broken or truncated image")
-        assert lines[1] == f"  {photos / 'line.png'}: too narrow: 900x4 px, one side is over 200 times the other"
+        assert lines[1] == f"  {photos / 'line.png'}: too narrow: 900x4 px, one side is more than 200 times the other"
         assert lines[2] == f"  {tmp_path / 'missing.png'}: cannot be read: No such file or directory"
 
     @pytest.mark.parametrize(
@@ -257,8 +258,8 @@ class TestCommand:
             (("--batch-size", 0), "--batch-size must be at least 1, got 0"),
             (("--max-pixels", 0), "--max-pixels must be at least 1, got 0"),
             (("--endpoint", "localhost:8000/v1"), "the endpoint must begin with http:// or https://"),
-            (("--out", "{photos}/a.png"), "--out must be a folder that can be made, got '.*a.png': File exists"),
-            (("{photos}/empty",), "IMAGE must be an image or a folder with images, found none in '.*empty'"),
+            (("--out", "{photos}/a.png"), "--out must be a folder that can be created, got '.*a.png': File exists"),
+            (("{photos}/empty",), "IMAGE must be an image or a folder of images, found none in '.*empty'"),
         ],
     )
     def test_mistakes_are_told(self, photos, tmp_path, options, message):

@@ -88,10 +88,12 @@ def test_a_second_process_of_the_same_rank_is_refused_and_one_of_another_world_t
         assert working_ranks(tmp_path) == [(0, 2)]
         with pytest.raises(RunBusyError, match="as rank 0 of 2"):
             make_run(photos, tmp_path, injector, rank=0, world_size=2).execute(show_progress=False)
-        with pytest.raises(RunBusyError, match="at work on .* as rank 0 of 2, so this one cannot be rank 0 of 1"):
+        with pytest.raises(
+            RunBusyError, match="world size must be 2 while another process works on .* as rank 0 of 2, got 1"
+        ):
             make_run(photos, tmp_path, injector).execute(show_progress=False)
         make_run(photos, tmp_path, injector, rank=1, world_size=2).execute(show_progress=False)
-        assert "at work" in status_text(tmp_path)
+        assert "running" in status_text(tmp_path)
     assert working_ranks(tmp_path) == []
 
 
@@ -99,19 +101,20 @@ def test_a_second_process_of_the_same_rank_is_refused_and_one_of_another_world_t
 def test_another_world_size_gives_the_same_rows_also_midway(photos, injector, whole, tmp_path, world_size):
     make_run(photos, tmp_path, injector, rank=1, world_size=2).execute(show_progress=False)
     assert [path.name for path in (tmp_path / "shards").iterdir()] == ["00001.json"]
-    run = {}
-    for rank in range(world_size):
-        run = make_run(photos, tmp_path, injector, rank=rank, world_size=world_size).execute(show_progress=False)
-    assert rows(tmp_path) == rows(whole) and run["pairs"] == 6
+    runs = [
+        make_run(photos, tmp_path, injector, rank=rank, world_size=world_size).execute(show_progress=False)
+        for rank in range(world_size)
+    ]
+    assert rows(tmp_path) == rows(whole) and runs[-1].pairs == 6
 
 
-def test_shard_size_and_order_do_not_change_a_photographs_pairs(photos, injector, whole, tmp_path):
+def test_shard_size_and_order_do_not_change_a_photos_pairs(photos, injector, whole, tmp_path):
     settings = replace(SETTINGS, shard_size=2)
     make_run(photos, tmp_path, injector, settings, sources=SOURCES[::-1]).execute(show_progress=False)
     assert sorted(rows(tmp_path), key=lambda row: row["pair_id"]) == rows(whole)
 
 
-def test_a_batch_of_several_photographs_gives_the_same_pairs_up_to_rounding(photos, injector, whole, tmp_path):
+def test_a_batch_of_several_photos_gives_the_same_pairs_up_to_rounding(photos, injector, whole, tmp_path):
     settings = replace(SETTINGS, shard_size=3)
     make_run(photos, tmp_path, injector, settings, batch_size=3, perception_batch_size=2).execute(show_progress=False)
     for pair, alone in zip(read_pairs(tmp_path), read_pairs(whole), strict=True):
@@ -182,27 +185,25 @@ class VanishingPhotos(AnnotationPerception):
         return super().perceive(image, source_id)
 
 
-def test_photographs_that_vanish_midway_are_rejected_and_the_run_can_still_be_continued(
-    photos, injector, whole, tmp_path
-):
+def test_photos_that_vanish_midway_are_rejected_and_the_run_can_still_be_continued(photos, injector, whole, tmp_path):
     folder, out = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(photos, folder)
     perception = VanishingPhotos(folder / "annotations.json")
     make_run(folder, out, injector, perception=perception, rank=0, world_size=2).execute(show_progress=False)
     left = [name for name in SOURCES if name != SOURCES[1]]
     run = make_run(folder, out, injector, sources=left).execute(show_progress=False)
-    assert run["status"] == "complete" and "cannot be read" in rejections(out)[SOURCES[1]]
+    assert run.is_complete and "cannot be read" in rejections(out)[SOURCES[1]]
     assert rows(out) == [row for row in rows(whole) if row["source_id"] != SOURCES[1]]
 
 
-def test_photographs_that_came_or_were_left_out_make_another_run(photos, injector, whole):
+def test_photos_that_came_or_were_left_out_make_another_run(photos, injector, whole):
     with pytest.raises(RunMismatchError, match="other sources, 3 and not 4 \\('new.png' is new\\)"):
         make_run(photos, whole, injector, sources=[*SOURCES, "new.png"])
     with pytest.raises(RunMismatchError, match=f"other sources, 3 and not 2 \\('{SOURCES[0]}' is left out\\)"):
         make_run(photos, whole, injector, sources=SOURCES[1:])
 
 
-def test_a_worker_that_was_killed_is_started_again_and_its_photograph_barred(photos, whole, tmp_path, capsys):
+def test_a_worker_that_was_killed_is_started_again_and_its_photo_barred(photos, whole, tmp_path, capsys):
     def start_worker(rank, one_by_one):
         return start_killed_at(photos, tmp_path, SOURCES[1], rank=rank, world_size=2)  # three deaths in all
 
@@ -244,7 +245,7 @@ class BrokenPerception(AnnotationPerception):
         raise RuntimeError("the model has gone mad")
 
 
-def test_a_run_in_which_every_photograph_fails_alike_stops_instead_of_rejecting_all(photos, injector, tmp_path):
+def test_a_run_in_which_every_photo_fails_alike_stops_instead_of_rejecting_all(photos, injector, tmp_path):
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
     for number in range(25):
@@ -265,7 +266,7 @@ def test_a_clock_that_jumps_changes_nothing(photos, injector, whole, tmp_path, m
     jumps = random.Random(0)
     monkeypatch.setattr(time, "time", lambda: jumps.uniform(0, 4e9))
     run = make_run(photos, tmp_path, injector).execute()
-    assert rows(tmp_path) == rows(whole) and 0 < run["seconds"] < 600
+    assert rows(tmp_path) == rows(whole) and 0 < run.seconds < 600
 
 
 def test_a_torn_line_of_a_log_is_passed_over(photos, injector, tmp_path):
@@ -293,4 +294,4 @@ def test_names_of_any_characters(photos, injector, tmp_path):
     (folder / SOURCES[0]).rename(folder / "a\u2028b\u0085c é.png")
     sources = [name for name in list_sources(folder) if name != "annotations.json"]
     run = make_run(folder, tmp_path / "out", injector, sources=sources).execute(show_progress=False)
-    assert run["pairs"] == 4 and make_run(folder, tmp_path / "out", injector, sources=sources)
+    assert run.pairs == 4 and make_run(folder, tmp_path / "out", injector, sources=sources)

@@ -39,7 +39,7 @@ def test_a_plan_that_was_pickled_opens_the_run_that_its_parts_make(photos, tmp_p
     whole = make_run(photos, tmp_path / "whole", sources=ONE).execute(show_progress=False)
     assert rows(tmp_path / "planned") == rows(tmp_path / "whole") and rows(tmp_path / "whole")
     # What identifies a run does not depend on how it was opened, so that runs of before continue.
-    assert json.loads((tmp_path / "planned" / "run.json").read_text())["fingerprint"] == whole["fingerprint"]
+    assert json.loads((tmp_path / "planned" / "run.json").read_text())["fingerprint"] == whole.fingerprint
 
 
 def test_the_photos_are_the_files_of_the_folder_but_for_the_annotations(photos, tmp_path):
@@ -86,7 +86,6 @@ def test_paths_are_made_absolute_for_processes_that_begin_elsewhere(monkeypatch,
         ({"perception_batch_size": 0}, "`perception_batch_size` must be at least 1"),
         ({"perception": PerceptionSpec("sam3")}, "`perception` sam3 needs `vlm`"),
         ({"perception": PerceptionSpec("annotations", Path("none.json"))}, "`annotations` must be a file"),
-        ({"settings": RunSettings(injection=InjectionSettings(solver="magic"))}, "`solver` must be among"),
     ],
 )
 def test_what_is_wrong_is_told_before_a_model_is_loaded(photos, tmp_path, changes, message):
@@ -106,8 +105,15 @@ def test_settings_that_cannot_be_used_are_refused_when_they_are_made():
     ):
         with pytest.raises(ArgumentError, match=message):
             RunSettings(**options)
-    with pytest.raises(ArgumentError, match="`num_inference_steps` must be at least 1, got 0"):
-        InjectionSettings(num_inference_steps=0)
+    for options, message in (
+        ({"num_inference_steps": 0}, "`num_inference_steps` must be at least 1, got 0"),
+        ({"preset": "bold"}, "`preset` must be among auto, .*, got 'bold'"),
+        ({"solver": "magic"}, "`solver` must be among .*fireflow.*, got 'magic'"),
+        ({"value_source": "air"}, "`value_source` must be among reconstruction, inversion, got 'air'"),
+        ({"confine": "walls"}, "`confine` must be among none, latent, pixel, got 'walls'"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            InjectionSettings(**options)
     with pytest.raises(UserError, match="the endpoint must begin with http:// or https://, got 'localhost'"):
         VLMSpec("model", endpoint="localhost")
 
@@ -134,6 +140,6 @@ def test_nothing_of_a_run_is_lost_between_samples_and_shards(photos, tmp_path):
     run = plan_of(photos, tmp_path).open().execute(show_progress=False)
     events = [json.loads(line) for line in (tmp_path / "logs" / "rank-00000.jsonl").read_text().split("\n") if line]
     samples = [event for event in events if event["event"] == "sample"]
-    assert sum(event["pairs"] for event in samples) == run["pairs"] == len(rows(tmp_path))
-    assert sum(sum(event["accepted"].values()) for event in samples) == sum(run["accepted"].values())
-    assert run["rejected"] == len(list(read_rejected(tmp_path)))
+    assert sum(event["pairs"] for event in samples) == run.pairs == len(rows(tmp_path))
+    assert sum(sum(event["accepted"].values()) for event in samples) == sum(run.accepted.values())
+    assert run.rejected == len(list(read_rejected(tmp_path)))

@@ -79,7 +79,7 @@ def test_the_output_is_a_data_set(finished):
     assert not list(finished.rglob("*.incomplete"))
 
 
-def test_clean_half_is_shared_and_flaws_are_where_they_are_said_to_be(finished):
+def test_clean_half_is_shared_and_artifacts_are_where_they_are_said_to_be(finished):
     pairs = list(read_pairs(finished))
     assert np.array_equal(np.asarray(pairs[0].clean), np.asarray(pairs[1].clean))
     for pair in pairs:
@@ -132,7 +132,7 @@ def test_a_rejected_artifact_is_not_left_in_the_image(photos, injector, tmp_path
         assert change[targets].mean() > 3 * change[~targets].mean()
 
 
-def test_a_rejected_flaw_is_tried_again_with_another_kernel_or_elsewhere(photos, injector, tmp_path):
+def test_a_rejected_artifact_is_tried_again_with_another_kernel_or_elsewhere(photos, injector, tmp_path):
     settings = replace(
         TWO_STEPS, tools=("distort",), max_artifacts=1, pairs_per_image=1, max_target_share=1.0, max_rerolls=2
     )
@@ -148,8 +148,8 @@ def test_a_rejected_flaw_is_tried_again_with_another_kernel_or_elsewhere(photos,
     between = 1 - sorted(reachable)[len(reachable) // 2]
     some = replace(settings, curation=replace(KEEP_ALL, stlpips_band=(-10.0, between)))
     run = run_of(photos, tmp_path / "some", injector, some).execute()
-    assert run["pairs"] and run["made"]["distortion"] > run["accepted"]["distortion"] == run["pairs"]
-    assert sum(counts["made"] for counts in run["acceptance"].values()) == run["made"]["distortion"]
+    assert run.pairs and run.made["distortion"] > run.accepted["distortion"] == run.pairs
+    assert sum(counts["made"] for counts in run.acceptance.values()) == run.made["distortion"]
 
 
 def test_unusable_files_are_rejected_by_name_and_the_rest_is_finished(photos, injector, tmp_path):
@@ -162,14 +162,14 @@ def test_unusable_files_are_rejected_by_name_and_the_rest_is_finished(photos, in
     sources = ["broken.jpg", "dot.png", "notes.txt", "unknown.png", TWO[0]]
     run = run_of(folder, tmp_path / "out", injector, sources=sources).execute()
     rejected = {r["source_id"]: r["reason"] for r in read_rejected(tmp_path / "out") if r["stage"] != "plan"}
-    assert run["pairs"] == 2
+    assert run.pairs == 2
     assert set(rejected) >= set(sources[:4]) and "too small" in rejected["dot.png"]
 
 
 def test_a_run_in_which_nothing_is_made_says_so(photos, injector, tmp_path):
     never = replace(KEEP_ALL, min_change_inside=2.0, stlpips_band=(5.0, 6.0))
     run = run_of(photos, tmp_path, injector, replace(TWO_STEPS, curation=never)).execute()
-    assert run["pairs"] == 0 and run["rejected"] >= 4 and not list(read_pairs(tmp_path))
+    assert run.pairs == 0 and run.rejected >= 4 and not list(read_pairs(tmp_path))
 
 
 def test_a_checkpoint_with_text_encoders_takes_the_caption_and_its_own_size(photos, tmp_path):
@@ -234,13 +234,22 @@ def test_a_new_run_beside_another(photos, tmp_path, capsys):
     [
         (["synthesize", "{photos}", "{photos}/out"], "OUT must lie outside SOURCE"),
         (["synthesize", "{photos}", "{photos}/annotations.json"], "OUT must be a folder, got the file"),
-        (["synthesize", "{photos}", "out", "--device", "bogus"], "`device` must be one that torch can use"),
+        (["synthesize", "{photos}", "out", "--device", "bogus"], "`device` must be available to torch, got 'bogus'"),
         (["synthesize", "{photos}", "out", "--processes", "0"], "--processes must be at least 1, got 0"),
-        (["synthesize", "{photos}", "out", "--world-size", "2"], "--world-size 2 needs --rank"),
-        (["synthesize", "{photos}", "out", "--rank", "1"], "--rank must be from 0 to --world-size - 1, 0, got 1"),
+        (
+            ["synthesize", "{photos}", "out", "--world-size", "2"],
+            "--rank must be from 0 to 1 with --world-size 2, got none",
+        ),
+        (["synthesize", "{photos}", "out", "--rank", "1"], "--rank must be from 0 to 0, below --world-size 1, got 1"),
         (["synthesize", "{photos}", "out", "--rank", "0", "--force-new"], "without --processes, --executor and"),
-        (["synthesize", "{photos}", "out", "--tasks", "4"], "--tasks and --executor-option need --executor"),
-        (["synthesize", "{photos}", "out", "--vlm-endpoint", "http://x"], "--vlm-endpoint needs --vlm"),
+        (
+            ["synthesize", "{photos}", "out", "--tasks", "4"],
+            "--executor must be one of local, slurm, ray with --tasks",
+        ),
+        (
+            ["synthesize", "{photos}", "out", "--vlm-endpoint", "http://x"],
+            "--vlm must name a model at --vlm-endpoint http://x",
+        ),
         (["synthesize", "{photos}", "out", "--perception", "sam3"], "--perception sam3 needs --vlm"),
         (["status", "{empty}"], "found no run.json"),
         (["show", "{empty}", "--perception", "people"], "FOLDER must hold photos"),
@@ -248,10 +257,10 @@ def test_a_new_run_beside_another(photos, tmp_path, capsys):
         (["synthesize", "{photos}", "out", "--tools", "melt"], "--tools must be among add, remove, distort, fuse"),
         (["synthesize", "{photos}", "out", "--max-artifacts", "0"], "--max-artifacts must be at least 1, got 0"),
         (["synthesize", "{photos}", "out", "--max-long-side", "64"], "--max-long-side must be at least 480, got 64"),
-        (["synthesize", "{photos}", "out", "--model", "no/such-model"], "`model` must be 'embedded', a folder of"),
-        (["synthesize", "{photos}", "out", "--model", "{empty}"], "`model` must be 'embedded', a folder of"),
+        (["synthesize", "{photos}", "out", "--model", "no/such-model"], "`model` must be 'embedded', a folder with"),
+        (["synthesize", "{photos}", "out", "--model", "{empty}"], "`model` must be 'embedded', a folder with"),
         (["synthesize", "{photos}", "out", "--annotations", "none.json"], "--annotations must be a file"),
-        (["synthesize", "{empty}", "out"], "Tell what is in the photos with a COCO-format file"),
+        (["synthesize", "{empty}", "out"], "Describe the photos in a COCO-format file"),
         (["show", "{empty}"], "found no run.json"),
     ],
 )

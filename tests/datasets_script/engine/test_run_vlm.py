@@ -19,7 +19,7 @@ from ...helpers.engine_runs import SETTINGS, SOURCES, make_photos, make_run, row
 
 
 # Several artifacts an image of all kinds, so that every question is asked.
-VLM_SETTINGS = replace(SETTINGS, max_artifacts=3, max_target_share=1.0, max_rerolls=0)
+VLM_SETTINGS = replace(SETTINGS, pairs_per_image=1, max_artifacts=3, max_target_share=1.0, max_rerolls=0)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_passing_faults_change_nothing(photos, injector, proxy, talking, whole, 
     # Never so many in a row that the server counts as gone.
     faults = ["prose", *(fault if index % 4 else "pass" for index, fault in enumerate(drawn))]
     run = run_with(vlm_at(proxy.reset(*faults).base_url, talking, max_concurrency=1), photos, tmp_path, injector)
-    assert rows(tmp_path) == rows(whole) and run["vlm_retries"] > 0 and run["vlm_repairs"] > 0
+    assert rows(tmp_path) == rows(whole) and run.counters["vlm_retries"] > 0 and run.counters["vlm_repairs"] > 0
 
 
 @pytest.mark.parametrize("fault", ["hang_up", "500", "401"])
@@ -102,7 +102,7 @@ def test_an_interrupted_run_asks_nothing_twice(photos, injector, proxy, talking,
     asked = len(list(cache.rglob("*.json")))
     second = CachedVLM(vlm_at(proxy.reset().base_url, talking), cache)
     run = run_with(second, photos, out, injector)
-    assert rows(out) == rows(whole) and asked > 0 and run["vlm_cache_hits"] > 0
+    assert rows(out) == rows(whole) and asked > 0 and run.counters["vlm_cache_hits"] > 0
     total = json.loads((whole / "run.json").read_text())["vlm_requests"]
     assert asked + len(proxy.requests) <= total
     again = CachedVLM(vlm_at(proxy.reset(always="500").base_url, talking), cache)
@@ -122,7 +122,7 @@ def test_answers_that_stay_bad_cost_their_artifact_and_are_kept(
     vlm = vlm_at(proxy.reset(always=fault).base_url, talking)
     run = run_with(vlm, photos, tmp_path, injector, sources=SOURCES[:1])
     failures = [entry for entry in read_rejected(tmp_path) if entry["stage"] in ("curation", "explain")]
-    assert run["pairs"] == 0 and failures
+    assert run.pairs == 0 and failures
     assert all("no usable" in entry["reason"] for entry in failures)
     assert all(len(entry["raw"]) <= 4000 for entry in failures) and (fault == "empty" or failures[0]["raw"])
 

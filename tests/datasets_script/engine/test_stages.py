@@ -135,7 +135,7 @@ def plans(names: Sequence[str], **settings) -> dict[str, list[tuple]]:
 NAMES = [f"{index}.png" for index in range(24)]
 
 
-def test_a_photographs_flaws_depend_on_itself_and_the_seed_alone():
+def test_a_photos_artifacts_depend_on_itself_and_the_seed_alone():
     together = plans(NAMES, pairs_per_image=2)
     assert together == plans(NAMES[::-1], pairs_per_image=2)
     assert together["7.png"] == plans(["7.png"], pairs_per_image=2)["7.png"]
@@ -153,7 +153,7 @@ def test_balance_over_a_shard_is_tight_and_by_sample_it_holds_on_average():
     assert set(by_sample) == set(tools) and min(by_sample.values()) >= 4
 
 
-def test_variants_of_one_photograph_take_turns():
+def test_variants_of_one_photo_take_turns():
     for artifacts in plans(NAMES, max_artifacts=1, pairs_per_image=3, tools=("add", "remove", "distort")).values():
         assert sorted(tool for tool, *_ in artifacts) == ["add", "distort", "remove"]
 

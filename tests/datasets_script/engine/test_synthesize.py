@@ -79,12 +79,16 @@ def test_a_worker_that_cannot_work_stops_the_call(photos, tmp_path):
     "given, options, message",
     [
         ([], {}, "`photos` must be a folder or files, got an empty list"),
-        (["nowhere.png"], {}, "`photos` must be a folder or files that exist, got .*nowhere.png"),
-        (None, {"annotations": "a.json"}, "`annotations` need `perception` 'annotations', got 'people'"),
+        (["nowhere.png"], {}, "`photos` must be a folder or existing files, got .*nowhere.png"),
+        (
+            None,
+            {"annotations": "a.json"},
+            "`perception` must be 'annotations' if `annotations` is given, got 'people'",
+        ),
         (
             None,
             {"annotations": "a.json", "perception": PerceptionSpec("annotations")},
-            "`annotations` must be in the PerceptionSpec",
+            "`annotations` must be an argument of the PerceptionSpec .*, got 'a.json'",
         ),
         (None, {"perception": "sam3"}, "`perception` sam3 needs `vlm`"),
         (None, {"confine": "walls"}, "`confine` must be among"),

@@ -190,7 +190,7 @@ def test_a_family_is_known_by_its_name(name, convention):
         (("--batch-size", 0), "--batch-size must be at least 1, got 0"),
         (("--tasks", "detection,colour"), "--tasks must be among .*, got 'colour'"),
         (("--endpoint", "localhost:8000/v1"), "the endpoint must begin with http:// or https://, got 'localhost"),
-        (("--split", "train"), "splits of .* are test, got 'train'"),
+        (("--split", "train"), "`split` must be one of test for .*, got 'train'"),
     ],
 )
 def test_mistakes_are_told_before_a_model_is_loaded(folder, tmp_path, options, message):

@@ -69,22 +69,31 @@ def test_a_first_line_that_is_not_ours_is_told(tmp_path, header):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2: it is not JSON"),
-        ("[]", "line 2: it must be a JSON object"),
+        ("{", "line 2: must be JSON, got something else"),
+        ("[]", "line 2: must be a JSON object"),
         ('{"answer": "No"}', 'line 2: "id" must be a text'),
-        ('{"id": "a", "answer": "No"}', "line 2: id 'a' is on line 1 already"),
-        ('{"id": "z", "answer": "No"}', "line 2: the benchmark has no image 'z'"),
-        ('{"id": "b"}', "line 2: it must have"),
+        ('{"id": "a", "answer": "No"}', "line 2: \"id\" must be unique, got 'a', which is on line 1 too"),
+        ('{"id": "z", "answer": "No"}', "line 2: \"id\" must be that of an image of the benchmark, got 'z'"),
+        ('{"id": "b"}', 'line 2: must have "answer", "answers" or a value'),
         ('{"id": "b", "has_artifacts": true}', "line 2: fields must be among .*, got 'has_artifacts'"),
-        ('{"id": "b", "answer": "No", "boxes": []}', "line 2: 'answer' must stand alone, got 'boxes'"),
-        ('{"id": "b", "answer": "No", "answers": {}}', 'line 2: it must have "answer" or "answers"'),
+        ('{"id": "b", "answer": "No", "boxes": []}', "line 2: 'answer' must be alone, got 'boxes'"),
+        (
+            '{"id": "b", "answer": "No", "answers": {}}',
+            'line 2: must have either "answer" or "answers", got answer, answers',
+        ),
         ('{"id": "b", "answer": 1}', 'line 2: "answer" must be a text, got 1'),
         ('{"id": "b", "answers": {"detection": 1}}', 'line 2: "answers" must be an object of texts'),
-        ('{"id": "b", "answers": {"detected": "No"}}', "line 2: \"answers\" must be to .*, got 'detected'"),
+        (
+            '{"id": "b", "answers": {"detected": "No"}}',
+            "line 2: the keys of \"answers\" must be among .*, got 'detected'",
+        ),
         ('{"id": "b", "has_artifact": 1}', 'line 2: "has_artifact" must be true, false or null, got 1'),
         ('{"id": "b", "boxes": [[1, 2, 3]]}', 'line 2: "boxes" must be a list of .*, got .1, 2, 3. in it'),
-        ('{"id": "b", "mask": "none.png"}', 'line 2: "mask" must be an image beside the file'),
-        ('{"id": "b", "boxes": [], "mask": "none.png"}', 'line 2: "mask" stands in place of "boxes"'),
+        (
+            '{"id": "b", "mask": "none.png"}',
+            'line 2: "mask" must be an image file, relative to the predictions, found no',
+        ),
+        ('{"id": "b", "boxes": [], "mask": "none.png"}', 'line 2: must have either "mask" or "boxes", got both'),
         ('{"id": "b", "classes": [1]}', 'line 2: "classes" must be a list of texts, got 1'),
     ],
 )
@@ -99,7 +108,7 @@ def test_files_that_are_none_are_told(tmp_path):
     with pytest.raises(UserError, match="PREDICTIONS must be a file of JSON lines.*No such file"):
         read_predictions(tmp_path / "none.jsonl", SIZES)
     (tmp_path / "p.jsonl").write_bytes(b'{"id": "\xff"}\n')
-    with pytest.raises(UserError, match="not UTF-8"):
+    with pytest.raises(UserError, match="must be UTF-8"):
         read_predictions(tmp_path / "p.jsonl", SIZES)
     write(tmp_path / "q.jsonl", {"artiagent": {"coordinates": "polar"}})
     with pytest.raises(UserError, match="line 1: \"coordinates\" must be among .*, got 'polar'"):
@@ -129,5 +138,5 @@ def test_a_run_with_other_settings_or_a_file_of_someone_else_is_refused(tmp_path
     with pytest.raises(UserError, match=r"other settings \(coordinates\): coordinates was 'qwen3' and is now 'llava'"):
         begin_predictions(tmp_path / "p.jsonl", HEADER | {"coordinates": "llava"})
     write(tmp_path / "q.jsonl", {"id": "a", "answer": "No"})
-    with pytest.raises(UserError, match="was not written by `artiagent predict`"):
+    with pytest.raises(UserError, match="--out must be a new file or one written by `artiagent predict`"):
         begin_predictions(tmp_path / "q.jsonl", HEADER)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets_script.figures import cases as pictures
+from datasets_script.figures import cases
 from datasets_script.figures.cases import Case, case_sheet, reliability_of_boxes, success_curve, type_bars
 
 
@@ -112,7 +112,7 @@ class TestReliabilityOfBoxes:
     def test_mistakes(self):
         with pytest.raises(ValueError, match="`ious` must hold at least one IoU"):
             reliability_of_boxes([])
-        with pytest.raises(ValueError, match="`true_shares` must be as many as `ious`, 2, got 1"):
+        with pytest.raises(ValueError, match="`true_shares` must have the length of `ious`, 2, got 1"):
             reliability_of_boxes([0.1, 0.2], [0.5])
 
 
@@ -138,5 +138,5 @@ class TestTypeBars:
 
 
 def test_examples_of_the_docstrings():
-    result = doctest.testmod(pictures)
+    result = doctest.testmod(cases)
     assert result.attempted and not result.failed

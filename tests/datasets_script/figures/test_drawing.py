@@ -1,4 +1,4 @@
-"""What all images are drawn with, and the page that holds some of them."""
+"""Drawing primitives, and pages with embedded images."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def test_the_long_side_is_fitted_and_none_vanishes():
     assert fitted(grey(1, 1000), 10).size == (1, 10)
 
 
-def test_charts_and_pictures_have_the_same_colours():
+def test_charts_and_sheets_have_the_same_colours():
     assert BLUE_OF_CHARTS == as_hex(BLUE) == "#0072b2"
     assert COLOR_OF_TYPE == {kind: as_hex(color) for kind, color in TYPE_COLORS.items()}
 
 
-def test_a_page_is_one_file_with_its_pictures():
+def test_a_page_is_one_file_with_its_images():
     element = embedded_image(grey(), 'a "b" <c>', "PNG", 20, 15)
     page = html_page("x < y", element, ".own { color: red; }")
     assert "<title>x &lt; y</title>" in page and ".own { color: red; }" in page and "{{" not in page

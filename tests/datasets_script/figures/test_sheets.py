@@ -1,4 +1,4 @@
-"""The contact sheet, the summary and the sheet of what was perceived."""
+"""The contact sheet of pairs, the sheet of perceived photos, and the summary of a run."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TestContactSheet:
         contact_sheet(endless(), max_pairs=3)
         assert len(taken) == 3
 
-    def test_long_texts_and_several_flaws_get_lines_of_their_own(self):
+    def test_long_texts_and_several_artifacts_get_lines_of_their_own(self):
         short = make_artifact("omission", (128, 128))
         plain = contact_sheet([make_pair(short)])
         assert contact_sheet([make_pair(short, short)]).height > plain.height
@@ -163,7 +163,7 @@ class TestPerceptionSheet:
         assert next(numbers) == 5
         assert five.width == 1372 and five.height > perception_sheet([("cat.png", photo, cat)]).height
 
-    def test_needs_a_photograph(self):
+    def test_needs_a_photo(self):
         with pytest.raises(ValueError, match="`items` must hold at least one photo"):
             perception_sheet([])
 

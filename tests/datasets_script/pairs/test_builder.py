@@ -322,7 +322,7 @@ def test_vqa_is_in_the_chosen_coordinates(out, tmp_path, pairs):
     assert len(rows) == 2 * len(pairs)
     for row in rows:
         assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * (len(row["messages"]) // 2)
-        assert [picture.size for picture in row["images"]] == [(WIDTH, HEIGHT)]
+        assert [image.size for image in row["images"]] == [(WIDTH, HEIGHT)]
         assert row["messages"][0]["content"][0] == {"type": "image", "text": None}
     flawed = [row["messages"][3]["content"][0]["text"] for row in rows if row["id"].endswith("#flawed")]
     assert all(answer.startswith("<box>[[") for answer in flawed)
@@ -340,7 +340,7 @@ def test_streams_and_processes_give_the_same_rows(out, tmp_path, config):
     assert undecoded(stream) == rows
 
 
-def test_no_photograph_is_in_both_splits(out, tmp_path):
+def test_no_photo_is_in_both_splits(out, tmp_path):
     splits = build(out, tmp_path, test_share=0.5, seed=1)
     photos = {name: set(rows["source_id"]) for name, rows in splits.items()}
     assert photos["train"] and photos["test"] and not photos["train"] & photos["test"]
@@ -405,7 +405,7 @@ def test_files_without_pairs_and_ids_in_use_twice_are_refused(out, tmp_path):
     with pytest.raises(UserError, match="unique.*photo0"):
         build_from([str(out), str(out / "data" / "pairs-00000.parquet")], tmp_path / "cache")
     (tmp_path / "cut.parquet").write_bytes((out / "data" / "pairs-00000.parquet").read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"cut\.parquet' is no whole Parquet file"):
+    with pytest.raises(UserError, match=r"cut\.parquet' is not a complete Parquet file"):
         build_from(str(tmp_path / "cut.parquet"), tmp_path / "cache")
 
 

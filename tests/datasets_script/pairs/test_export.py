@@ -121,10 +121,10 @@ def test_sharegpt_reads_back(out, tmp_path, stored):
     box_format = BoxFormat("qwen2.5", max_pixels=78400)
     views = [view for row in stored for view in vqa_rows(row, box_format, 3)]
     images = [row[side] for row in stored for side in ("clean", "flawed")]
-    for (texts, (picture,)), image, view in zip(samples, images, views, strict=True):
+    for (texts, (exported,)), image, view in zip(samples, images, views, strict=True):
         parts = [part["text"] for message in view["messages"] for part in message["content"] if part["text"]]
         assert texts[0] == f"<image>{parts[0]}" and texts[1:] == parts[1:]
-        np.testing.assert_array_equal(np.asarray(picture), np.asarray(Image.open(io.BytesIO(image["bytes"]))))
+        np.testing.assert_array_equal(np.asarray(exported), np.asarray(Image.open(io.BytesIO(image["bytes"]))))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -139,7 +139,7 @@ def test_settings_versions_and_seeds_are_on_record(out, tmp_path, name):
 def test_a_folder_in_use_is_refused_and_an_empty_one_taken(out, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="must be missing or empty"):
         export_pairs(str(out), tmp_path / "mine", "coco", show_progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""The report on a set of pairs: its numbers, its words, its page."""
+"""The report on a dataset of pairs: its numbers, findings and page."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def make_artifact(
     )
 
 
-def make_pair(number: int, photograph: int, *artifacts: Artifact) -> Pair:
+def make_pair(number: int, photo: int, *artifacts: Artifact) -> Pair:
     rng = np.random.default_rng(number)
     clean, flawed = (Image.fromarray(rng.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)) for _ in range(2))
     return Pair(
-        pair_id=f"cat-{photograph}.png:{number}",
-        source_id=f"cat-{photograph}.png",
+        pair_id=f"cat-{photo}.png:{number}",
+        source_id=f"cat-{photo}.png",
         variant=number,
         source=clean,
         clean=clean,
@@ -236,19 +236,19 @@ class TestPage:
         assert page.links and all(link.startswith("data:image/") for link in page.links)
         assert not {"script", "link", "iframe", "object"} & set(page.tags)
         for link in page.links:
-            picture = Image.open(io.BytesIO(base64.b64decode(link.partition("base64,")[2])))
-            picture.load()
-            assert min(picture.size) > 100
+            image = Image.open(io.BytesIO(base64.b64decode(link.partition("base64,")[2])))
+            image.load()
+            assert min(image.size) > 100
 
-    def test_every_picture_has_an_alternative_in_words(self, page):
+    def test_every_image_has_an_alternative_text(self, page):
         assert len(page.alternatives) == len(page.links) and all(page.alternatives)
 
-    def test_shows_three_pictures_of_each_pair_it_shows(self, page):
+    def test_shows_three_images_of_each_pair_it_shows(self, page):
         assert page.tags.count("figure") == 9
         for pair in PAIRS:
             assert pair.pair_id in page.text
 
-    def test_texts_of_a_data_set_are_no_markup(self, page):
+    def test_texts_of_a_dataset_are_no_markup(self, page):
         assert "The cat has <two> ears." in page.text and "What is in cats & dogs" in page.text
 
     def test_says_what_was_found(self, page, content):
@@ -266,11 +266,13 @@ class TestPage:
         assert len(before) == len(after) == 9 and not set(before) & set(after)
 
 
-def facts(number: int, *flaws: ArtifactFacts, photograph: str | None = None) -> PairFacts:
-    return PairFacts(f"{number}", photograph or f"{number}", "model", 20, flaws, ("a.parquet", number))
+def facts(number: int, *artifacts: ArtifactFacts, photo: str | None = None) -> PairFacts:
+    return PairFacts(f"{number}", photo or f"{number}", "model", 20, artifacts, ("a.parquet", number))
 
 
-def flaw(kind: ArtifactType = "duplication", box: Box = (0.4, 0.4, 0.6, 0.6), **changes: Any) -> ArtifactFacts:
+def artifact_facts(
+    kind: ArtifactType = "duplication", box: Box = (0.4, 0.4, 0.6, 0.6), **changes: Any
+) -> ArtifactFacts:
     plain = ArtifactFacts(kind, TOOL_OF[kind], "", "cat", "ear", box, words=9, change_inside=0.2, change_outside=0.01)
     return replace(plain, **changes)
 
@@ -291,17 +293,17 @@ def found(statistics: Statistics, recorded: int | None = None) -> dict[str, list
     return texts
 
 
-def even_flaw(number: int, **changes: Any) -> ArtifactFacts:
+def even_artifact(number: int, **changes: Any) -> ArtifactFacts:
     """One of a set without bias in type, place, size, part and entity."""
     kind: ArtifactType = list(TOOL_OF)[number % 4]
     x, y, side = number // 4 % 3 / 3 + 0.01, number // 12 % 3 / 3 + 0.01, (0.05, 0.1, 0.3)[number // 36 % 3]
     names = {"part": f"part {number // 4 % 17}", "entity": f"thing {number // 4 % 19}"}
-    return flaw(kind, (x, y, x + side, y + side), **(names | changes))
+    return artifact_facts(kind, (x, y, x + side, y + side), **(names | changes))
 
 
 class TestFindings:
     def test_an_even_set_has_no_bias(self):
-        pairs = [facts(n, *(even_flaw(n + k) for k in range(1 + n % 2))) for n in range(432)]
+        pairs = [facts(n, *(even_artifact(n + k) for k in range(1 + n % 2))) for n in range(432)]
         assert found(counted(*pairs)) == {}
 
     @pytest.mark.parametrize(
@@ -315,12 +317,12 @@ class TestFindings:
         ],
     )
     def test_a_bias_is_told(self, rule, words, changes):
-        pairs = [facts(n, replace(even_flaw(n), **changes)) for n in range(108)]
-        texts = found(counted(*pairs, facts(108, even_flaw(108))))[rule]
+        pairs = [facts(n, replace(even_artifact(n), **changes)) for n in range(108)]
+        texts = found(counted(*pairs, facts(108, even_artifact(108))))[rule]
         assert any(words in text for text in texts)
 
     def test_types_out_of_balance(self):
-        pairs = [facts(n, flaw("duplication" if n < 54 else "omission")) for n in range(100)]
+        pairs = [facts(n, artifact_facts("duplication" if n < 54 else "omission")) for n in range(100)]
         assert found(counted(*pairs))["type_balance"] == [
             "Duplications are 54% of all artifacts; an even share is 25%.",
             "Omissions are 46% of all artifacts; an even share is 25%.",
@@ -328,31 +330,33 @@ class TestFindings:
             "There are no fusions.",
         ]
 
-    def test_a_side_without_flaws(self):
-        pairs = [facts(n, flaw(box=(0.0, 0.0, 0.1 + n / 100, 0.1))) for n in range(20)]
+    def test_a_side_without_artifacts(self):
+        pairs = [facts(n, artifact_facts(box=(0.0, 0.0, 0.1 + n / 100, 0.1))) for n in range(20)]
         texts = found(counted(*pairs))["position"]
         assert "Only 0% of artifacts have their centre in the right third; an even spread has 33%." in texts
         assert "Only 0% of artifacts have their centre in the lower third; an even spread has 33%." in texts
 
     def test_size_and_part_that_tell_the_type(self):
-        small = [facts(n, flaw("omission", (0.1, 0.1, 0.2, 0.2))) for n in range(30)]
-        large = [facts(n, flaw("fusion", (0.1, 0.1, 0.6, 0.6), part="")) for n in range(30)]
+        small = [facts(n, artifact_facts("omission", (0.1, 0.1, 0.2, 0.2))) for n in range(30)]
+        large = [facts(n, artifact_facts("fusion", (0.1, 0.1, 0.6, 0.6), part="")) for n in range(30)]
         biases = found(counted(*small, *large))
         assert "fusions covers 25% of the image, that of the other types 1.0%" in biases["size_tells_type"][1]
-        assert biases["part_tells_type"] == ["The part tells the type: 100% of those at “ear” are omissions."]
+        assert biases["part_tells_type"] == ["The part gives away the type: 100% of those at “ear” are omissions."]
 
     def test_a_kind_that_is_seldom_kept(self):
         acceptance = {"fusion/fuse": {"made": 50, "accepted": 5}, "omission/remove": {"made": 100, "accepted": 90}}
-        biases = found(counted(facts(0, flaw()), acceptance=acceptance))
+        biases = found(counted(facts(0, artifact_facts()), acceptance=acceptance))
         assert biases["acceptance"] == [
-            "fusion by fuse: 5 of 50 were kept (10%); what is left of it are the easy cases."
+            "fusion by fuse: 5 of 50 were kept (10%); the remaining ones are the easy cases."
         ]
 
-    def test_pairs_of_one_photograph_few_flaws_and_missing_pairs(self):
-        biases = found(counted(facts(0, flaw(), photograph="a"), facts(1, flaw(), photograph="a")), recorded=5)
+    def test_pairs_of_one_photo_few_artifacts_and_missing_pairs(self):
+        biases = found(
+            counted(facts(0, artifact_facts(), photo="a"), facts(1, artifact_facts(), photo="a")), recorded=5
+        )
         assert "2 pairs come from 1 photos" in biases["photographs"][0]
         assert biases["few_flaws"][0].startswith("2 artifacts are few")
-        assert biases["missing_pairs"] == ["run.json tells of 5 pairs, the files hold 2."]
+        assert biases["missing_pairs"] == ["run.json records 5 pairs, but the files hold 2."]
 
 
 class TestConstantBox:
@@ -404,13 +408,13 @@ def test_the_interval_of_a_share_is_wilsons():
 
 
 def test_the_sample_is_of_fixed_size_and_fair():
-    statistics = counted(*(facts(number, flaw()) for number in range(4000)), sample_size=500)
-    assert len(statistics.sample) == 500 and statistics.pairs == statistics.photographs == 4000
+    statistics = counted(*(facts(number, artifact_facts()) for number in range(4000)), sample_size=500)
+    assert len(statistics.sample) == 500 and statistics.pairs == statistics.photos == 4000
     numbers = [int(pair.pair_id) for pair in statistics.sample]
     assert len(set(numbers)) == 500 and 1850 < np.mean(numbers) < 2150
 
 
-def test_pictures_are_not_read(tmp_path):
+def test_images_are_not_read(tmp_path):
     out = write_set(tmp_path / "set", PAIRS)
     before = list(read_facts(out))
     path = out / "data" / "pairs-00000.parquet"
@@ -435,20 +439,20 @@ class TestMistakes:
             write_pair_report(write_set(tmp_path / "set", PAIRS, status="running"), tmp_path)
 
     def test_a_set_without_pairs(self, tmp_path):
-        with pytest.raises(UserError, match="has no pairs in .*rejected.jsonl"):
+        with pytest.raises(UserError, match="must hold at least one pair, got none in .*rejected.jsonl"):
             write_pair_report(write_set(tmp_path / "set", []), tmp_path, show_progress=False)
 
     def test_a_file_that_is_cut_off(self, tmp_path):
         out = write_set(tmp_path / "set", PAIRS)
         (path := out / "data" / "pairs-00001.parquet").write_bytes(path.read_bytes()[:-9])
-        with pytest.raises(UserError, match="pairs-00001.parquet' is no whole Parquet file"):
+        with pytest.raises(UserError, match="pairs-00001.parquet' is not a complete Parquet file"):
             write_pair_report(out, tmp_path, show_progress=False)
         assert not (tmp_path / "report.html").exists()
 
     def test_a_set_without_its_rejections(self, tmp_path):
         out = write_set(tmp_path / "set", PAIRS)
         (out / "rejected.jsonl").unlink()
-        with pytest.raises(UserError, match="lost its rejected.jsonl"):
+        with pytest.raises(UserError, match="`out` must hold rejected.jsonl"):
             write_pair_report(out, tmp_path, show_progress=False)
 
 

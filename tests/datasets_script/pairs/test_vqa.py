@@ -174,7 +174,7 @@ def test_trl_takes_the_messages():
     from trl.data_utils import prepare_multimodal_messages
 
     clean = next(vqa_rows(pair_to_row(make_pair(1)), BoxFormat()))
-    prepared = prepare_multimodal_messages(clean["messages"], images=["picture"])
+    prepared = prepare_multimodal_messages(clean["messages"], images=["image"])
     placed = [part for message in prepared for part in message["content"] if part["type"] == "image"]
-    assert [part["image"] for part in placed] == ["picture"]
+    assert [part["image"] for part in placed] == ["image"]
     assert prepared[0]["content"][0]["type"] == "image"

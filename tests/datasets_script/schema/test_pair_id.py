@@ -1,4 +1,4 @@
-"""Ids of pairs and images, there and back."""
+"""Ids of pairs and images: composing and parsing them."""
 
 from __future__ import annotations
 

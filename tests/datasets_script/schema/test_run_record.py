@@ -1,4 +1,4 @@
-"""The record of a run: what is read of it, and what of a broken one is told."""
+"""The record of a run: reading it, and the messages about a broken one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDENTITY: dict[str, Any] = {
     "versions": {"torch": "2.15.0"},
     "sources": {"count": 22, "sha256": "d426"},
 }
-# As a run wrote it before there was a type for it.
+# The stored form, which must not change.
 COMPLETE: dict[str, Any] = {
     **IDENTITY,
     "status": "complete",
@@ -73,7 +73,7 @@ def test_a_broken_record_is_refused_with_what_is_wrong_and_what_to_do(tmp_path, 
         RunRecord.read(tmp_path)
     message = str(caught.value)
     assert str(tmp_path / "run.json") in message and problem in message
-    assert "give the command that began the run, which writes it again" in message
+    assert "repeat the command that began the run, which writes it again" in message
 
 
 def test_a_folder_without_a_record_is_no_run(tmp_path):

@@ -26,7 +26,7 @@ RECORD = TrainingRecord(
     loss=((1, 4.0), (2, 2.0)),
     eval_loss=(),
 )
-# As it was stored before there was a class for it.
+# The stored form, which must not change.
 STORED = {
     "format": 1,
     "script": "training/sft_vlm.py",

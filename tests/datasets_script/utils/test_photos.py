@@ -24,7 +24,7 @@ def test_lists_every_visible_file_sorted(tmp_path):
         list_sources(tmp_path / "b.jpg")
 
 
-def test_opens_an_ordinary_photograph_unchanged(tmp_path):
+def test_opens_an_ordinary_photo_unchanged(tmp_path):
     gradient().save(tmp_path / "a.png")
     opened = open_source(tmp_path / "a.png")
     assert opened.mode == "RGB"
@@ -76,7 +76,7 @@ def test_converts_a_palette(tmp_path):
     assert np.abs(opened - np.asarray(gradient(), int)).mean() < 16
 
 
-def test_takes_the_first_picture_of_a_multi_picture_jpeg(tmp_path):
+def test_takes_the_first_image_of_a_multi_image_jpeg(tmp_path):
     gradient().save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[gradient(64, 64)], quality=100)
     assert open_source(tmp_path / "a.jpg").size == (96, 80)
 
@@ -141,7 +141,7 @@ def boxes(draw, size):
 
 
 def assert_no_stretch(transform):
-    """Both sides of the crop are what one scale gives, to within a pixel of the source."""
+    """Check that both sides of the crop have one scale, to within a pixel of the source."""
     x_min, y_min, x_max, y_max = transform.crop
     width, height = x_max - x_min, y_max - y_min
     across, down = width / transform.output_size[0], height / transform.output_size[1]

@@ -1,6 +1,6 @@
 """
-Boxes as answers name them are where the model sees them: a bright box on a dark image goes through the image processor
-of each family, and is looked for in what comes out.
+Box coordinates in answers match what the model sees: a bright box on a dark image passes through the image processor
+of each family and is searched for in the output.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ CHANNEL = 2
 
 
 @st.composite
-def pictures(draw, shortest=60, longest=500, most_slender=8.0):
-    """Width and height, and a whole box of at least an eighth of each, often at a border."""
+def sizes_and_boxes(draw, shortest=60, longest=500, most_slender=8.0):
+    """Draw an image size, and an integer box of at least an eighth of each side, often at a border."""
     size = draw(
         st.tuples(*[st.integers(shortest, longest)] * 2).filter(lambda size: max(size) <= most_slender * min(size))
     )
@@ -47,18 +47,18 @@ def drawn(size, box):
 
 
 def brightness(values, processor):
-    """Of one channel, 0 to 1, from normalised values of shape `(channels, height, width)`."""
+    """Return one channel, 0 to 1, of normalised values of shape `(channels, height, width)`."""
     return values[CHANNEL] * processor.image_std[CHANNEL] + processor.image_mean[CHANNEL]
 
 
 def seen_box(canvas):
-    """Around what is at least half as bright as the box, px of the canvas."""
+    """Return the box around everything at least half as bright as the box, in pixels of the canvas."""
     rows, columns = (np.flatnonzero((canvas > 0.5).any(axis)) for axis in (1, 0))
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
 def unpatchified(inputs, processor):
-    """The canvas of Qwen's patches, which lie in blocks of `merge_size` by `merge_size`."""
+    """Reassemble the canvas from Qwen's patches, which are in blocks of `merge_size` by `merge_size`."""
     _, rows, columns = inputs["image_grid_thw"][0].tolist()
     merge, side = processor.merge_size, processor.patch_size
     shape = (rows // merge, columns // merge, merge, merge, 3, processor.temporal_patch_size, side, side)
@@ -70,22 +70,19 @@ def unpatchified(inputs, processor):
 
 
 def assert_seen_where_named(canvas, box, size, box_format):
-    """
-    Args:
-        canvas (`np.ndarray` of shape `(height, width)`): What the model sees.
-    """
+    """Assert that a box in an answer matches `canvas`, the image as the model sees it, and is read back correctly."""
     convention, seen_size = box_format.coordinates, canvas.shape[::-1]
     resized = seen_size if convention == "qwen2.5" else None
-    # What stands for the whole width and height, and how fine it is written.
+    # Coordinates of the whole width and height, and their resolution.
     whole, step = {"qwen2.5": (seen_size, 1), "llava": ((1, 1), 0.01)}.get(convention, ((1000, 1000), 1))
-    # Of the image as it is stored, what the model sees: LLaVA's square is longer than its narrow side.
+    # Size of the image that the model sees, in stored pixels: LLaVA pads the narrow side to a square.
     shown = (max(size),) * 2 if convention == "llava" else size
     named = encode_box(box, size, convention, resized)
     answer = find_boxes(box_format(box, size), size, convention, resized)
     assert not answer.failures
     for edge, seen in enumerate(seen_box(canvas)):
         per_step = seen_size[edge % 2] / whole[edge % 2] * step
-        # A pixel, and half a step where that is more than half a pixel.
+        # One pixel, and half a step where that is more than half a pixel.
         assert abs(named[edge] / step * per_step - seen) <= 1 + max(0.0, (per_step - 1) / 2), (named, canvas.shape)
         back = abs(answer.boxes[0][edge] - box[edge])
         assert back <= shown[edge % 2] / whole[edge % 2] * step + 1e-6
@@ -95,7 +92,7 @@ def assert_seen_where_named(canvas, box, size, box_format):
     "bounds", [(56 * 56, 28 * 28 * 1280), (28 * 28 * 64, 28 * 28 * 256), (28 * 28 * 4, 28 * 28 * 20)]
 )
 @EXAMPLES
-@given(made=pictures())
+@given(made=sizes_and_boxes())
 def test_qwen2_5_names_pixels_of_what_it_sees(bounds, made):
     size, box = made
     processor = SimpleNamespace(image_processor=Qwen2VLImageProcessor())
@@ -108,7 +105,7 @@ def test_qwen2_5_names_pixels_of_what_it_sees(bounds, made):
 
 
 @EXAMPLES
-@given(made=pictures())
+@given(made=sizes_and_boxes())
 def test_qwen3_names_thousandths_of_what_it_sees(made):
     size, box = made
     processor = SimpleNamespace(image_processor=Qwen2VLImageProcessor(patch_size=16))
@@ -121,7 +118,7 @@ def test_qwen3_names_thousandths_of_what_it_sees(made):
 
 @pytest.mark.parametrize("crop_to_patches", [False, True])
 @EXAMPLES
-@given(made=pictures())
+@given(made=sizes_and_boxes())
 def test_internvl_names_thousandths_of_what_it_sees(crop_to_patches, made):
     size, box = made
     processor = SimpleNamespace(
@@ -143,7 +140,7 @@ def test_internvl_names_thousandths_of_what_it_sees(crop_to_patches, made):
 
 
 @EXAMPLES
-@given(made=pictures(most_slender=3.0))
+@given(made=sizes_and_boxes(most_slender=3.0))
 def test_llava_names_hundredths_of_the_padded_square_that_it_sees(made):
     size, box = made
     processor = SimpleNamespace(
@@ -157,7 +154,7 @@ def test_llava_names_hundredths_of_the_padded_square_that_it_sees(made):
 
 
 def test_a_cropping_processor_does_not_show_what_llava_names():
-    """What the padding is for: this is how the test above fails without it."""
+    """The test above needs LLaVA's padding: without it, the box is cropped away."""
     size, box = (300, 100), (0, 20, 40, 80)
     cropping = CLIPImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
     inputs = cropping(drawn(size, box), return_tensors="pt")
