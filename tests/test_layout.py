@@ -1,4 +1,4 @@
-"""The order of rooms: who may import whom, read from the import statements of every module."""
+"""The order of folders: imports point one way, as read from the import statements of all modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from .helpers.paths import ROOT
 
 
-# From the ground up. A room may import those of the floors below its own, and no other of its floor.
+# Floors from the lowest. A room may import rooms of lower floors, but no other room of its floor.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("utils", "evaluate_metrics", "diffusers_artifact"),
     ("schema",),
@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("pairs",),
     ("engine",),
     ("benchmarks",),
-    # `datasets_script/__init__.py`: short names for what lies in the rooms below.
+    # `datasets_script/__init__.py`: short names from the rooms below.
     ("datasets_script",),
     ("evaluation", "training", "demo"),
     ("hub_cards", "app"),
@@ -33,14 +33,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PACKAGES = ("diffusers_artifact", "datasets_script", "evaluate_metrics", "hub_cards", "training")
 MODULE = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
-# Libraries for anybody, which import none of the other packages, not even those below their floor.
+# Libraries of their own, which import none of the other packages, not even those of lower floors.
 ALONE = ("diffusers_artifact", "evaluate_metrics")
-# Opened by people, imported by nobody.
+# Entry points, which no room imports.
 DOORS = ("cli", "app")
 
 
 def room_of(module: str) -> str | None:
-    """The room of a module's dotted name; `None` outside the packages."""
+    """Return the room of a module, a folder or package, by its dotted name; `None` outside the packages."""
     package, *inside = module.split(".")
     if package not in (*PACKAGES, "tests"):
         return None
@@ -48,14 +48,14 @@ def room_of(module: str) -> str | None:
 
 
 def is_module(text: str) -> bool:
-    """Whether a text is the full name of a module of ours."""
+    """Return whether a text is the full name of a module of these packages."""
     return bool(MODULE.fullmatch(text)) and (ROOT / f"{text.replace('.', '/')}.py").is_file()
 
 
 def imported(tree: ast.Module, module: str, is_package: bool) -> Iterator[tuple[int, str]]:
     """
-    Line and dotted name of all that a module imports: relative too, within functions, and for annotations alone. A
-    text that is the full name of a module of ours counts as well, since it is what `import_module` is given.
+    Yield line and dotted name of everything that a module imports, including relative imports, those within functions
+    and those for annotations. The full name of a module in a string counts too, as an argument of `import_module`.
     """
     parents = module.split(".") if is_package else module.split(".")[:-1]
     for node in ast.walk(tree):
@@ -64,14 +64,14 @@ def imported(tree: ast.Module, module: str, is_package: bool) -> Iterator[tuple[
         elif isinstance(node, ast.ImportFrom):
             start = parents[: len(parents) - node.level + 1] if node.level else []
             base = [*start, *(node.module.split(".") if node.module else [])]
-            # `from .. import vlm` names a folder as well as `from ..vlm import VLM` does.
+            # `from .. import vlm` imports from a folder just as `from ..vlm import VLM` does.
             yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and is_module(node.value):
             yield node.lineno, node.value
 
 
 def room_imported(name: str, root: Path) -> str | None:
-    """The room that an imported name lies in; a name of `datasets_script/__init__.py` lies in that."""
+    """Return the room that an imported name lies in; names of `datasets_script/__init__.py` lie in that file."""
     room = room_of(name)
     if room in FLOOR_OF or room is None or (root / "datasets_script" / room).is_dir():
         return room
@@ -79,7 +79,7 @@ def room_imported(name: str, root: Path) -> str | None:
 
 
 def modules_of(root: Path, package: str) -> Iterator[tuple[Path, str, ast.Module]]:
-    """Path, dotted name and syntax tree of each module of a package."""
+    """Yield path, dotted name and syntax tree of each module of a package."""
     for path in sorted((root / package).rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -87,7 +87,7 @@ def modules_of(root: Path, package: str) -> Iterator[tuple[Path, str, ast.Module
 
 
 def wrong_imports(root: Path) -> list[str]:
-    """Imports that point up or across, as a line each with the names of both rooms."""
+    """List imports that point up or across, one line each with the names of both rooms."""
     wrong = []
     for package in PACKAGES:
         for path, module, tree in modules_of(root, package):
@@ -112,7 +112,7 @@ def test_no_module_lies_beside_the_rooms() -> None:
 
 
 def test_nobody_imports_a_door() -> None:
-    """That no floor lies above theirs says so already; this holds where somebody adds one."""
+    """No floor lies above theirs, which implies it; this test holds if somebody adds one."""
     for package in PACKAGES:
         for path, module, tree in modules_of(ROOT, package):
             for line, name in imported(tree, module, path.name == "__init__.py"):

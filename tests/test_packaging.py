@@ -1,4 +1,4 @@
-"""What the project says of itself: metadata, dependencies, tested versions, no trace of the machine it was made on."""
+"""Metadata of the project, its dependencies and tested versions, and no path of a developer's machine."""
 
 import ast
 import configparser
@@ -21,7 +21,7 @@ from .test_layout import PACKAGES
 
 MAX_EMBEDDED_BYTES = 16 * 2**20
 
-# Alice is nobody's account: it is she whose paths must not be published, in the tests of that.
+# Alice is an invented account: tests of publishing check that her paths are removed.
 LOCAL_PATH = re.compile(r"(?<![\w.~-])/(?:home|media|mnt|opt|root|srv|tmp|Users|work)/(?!alice\b)\w")
 REGISTRY_HOST = re.compile(r"\b(?:pypi\.org|pythonhosted\.org|download\.pytorch\.org|registry\.npmjs\.org)")
 
@@ -47,7 +47,7 @@ def core_requirements() -> list[Requirement]:
 
 
 def external_requirements() -> list[Requirement]:
-    """Every dependency, core or extra, on something other than the package itself."""
+    """Return all dependencies, core and extra, except on the package itself."""
     listed = [*core_requirements(), *(requirement for extra in extras().values() for requirement in extra)]
     return [requirement for requirement in listed if requirement.name != setup()["metadata"]["name"]]
 
@@ -60,7 +60,7 @@ def constraints() -> dict[str, SpecifierSet]:
 
 @cache
 def project_texts() -> dict[str, str]:
-    """Content of every text file that is or would be committed, by path."""
+    """Return the content of each text file that is or would be committed, by path."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     texts = {}
@@ -72,13 +72,13 @@ def project_texts() -> dict[str, str]:
 
 
 def modules(package: str) -> Iterator[tuple[str, ast.Module]]:
-    """Path and syntax tree of every module of a package."""
+    """Yield path and syntax tree of each module of a package."""
     for path in sorted((ROOT / package).rglob("*.py")):
         yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
 
 
 def imports(nodes: Iterable[ast.AST]) -> set[str]:
-    """Top-level names of what `nodes` import by absolute name, outside the standard library."""
+    """Return the top-level names that `nodes` import by absolute name, without the standard library."""
     names: list[str] = []
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -90,12 +90,12 @@ def imports(nodes: Iterable[ast.AST]) -> set[str]:
 
 @cache
 def providers() -> Mapping[str, list[str]]:
-    """Distributions by the top-level modules that they install; a walk over every installed file."""
+    """Return distributions by the top-level modules that they install. It reads the list of all installed files."""
     return packages_distributions()
 
 
 def not_provided(names: set[str], listed: Iterable[Requirement]) -> set[str]:
-    """Those third-party modules of `names` that come with none of the `listed` requirements."""
+    """Return the third-party modules of `names` that no requirement of `listed` installs."""
     provided = {canonicalize_name(requirement.name) for requirement in listed}
     return {
         name
@@ -143,7 +143,7 @@ def test_every_import_is_declared(package: str) -> None:
         assert not missing, f"{path} imports {missing}, which setup.cfg does not name"
 
 
-# `evaluate` imports a metric's module only when asked for that metric.
+# `evaluate` imports a metric's module only when that metric is loaded.
 @pytest.mark.parametrize("package", ["diffusers_artifact", "datasets_script", "hub_cards"])
 def test_imports_at_the_top_of_a_module_need_no_extra(package: str) -> None:
     for path, tree in modules(package):
@@ -162,7 +162,7 @@ def test_constraints_pin_public_versions() -> None:
     for name, specifiers in constraints().items():
         (specifier,) = specifiers
         assert specifier.operator == "==", name
-        # A local version, such as +cpu, exists on one index only.
+        # A local version such as +cpu exists on one index only.
         assert "+" not in specifier.version, name
         assert not name.startswith(("nvidia-", "cuda-", "triton")), f"{name} is for one platform only"
 

@@ -1,1 +1,1 @@
-"""Recipes that train the models of this project and recompute their figures, and the scripts that run them."""
+"""Scripts and recipes that train and measure the models of this project."""

@@ -1,14 +1,14 @@
 """
-Shows what a model will see in training: the first conversations as the recipe's processor and collator make them.
+Preview what a model will see in training: the first conversations, as the recipe's processor and collator make them.
 
 ```bash
 python -m training.preview_vlm --config qwen2_5_vl_7b_stage1 --dataset_name runs/pairs
 ```
 
-One page, with all images in it: each image as the model gets it, un-normalised; the text token by token, what is
-masked from the loss in grey and what is learned in black; and boxes, read back from the text as `artiagent evaluate`
-reads them, drawn where they lie in that image. No weights are loaded. Arguments are those of `training.sft_vlm`, and
-two more.
+Writes one HTML page with all images embedded: each image as the model gets it, with the normalisation undone; the text
+token by token, with masked tokens in grey and learned tokens in black; and the boxes in that text, parsed as
+`artiagent evaluate` parses them and drawn on the image. No weights are loaded. Takes the arguments of
+`training.sft_vlm`, and two of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from training.vlm.seen_images import SeenImage, seen_images
 
 
 _ANSWERED, _ASKED = ORANGE, BLUE
-# Images smaller than this are enlarged by whole factors, so that pixels stay pixels.
+# Images smaller than this are enlarged by an integer factor, so that single pixels stay visible.
 _LEAST_SIDE = 448
 
 _STYLE = """
@@ -54,12 +54,13 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 14px; line-heig
 @dataclass(frozen=True)
 class Run:
     """
-    Tokens in a row of one kind.
+    Consecutive tokens of one kind.
 
     Attributes:
         kind (`str`): `"learned"`, `"masked"` from the loss, or `"image"`, which is masked too.
-        tokens (`tuple[str, ...]`): The text of each that is learned; of others, of all in one, of an image of one.
-        count (`int`): How many there are.
+        tokens (`tuple[str, ...]`): Texts of the tokens: of a learned run one for each token, of a masked run a single
+            text, of an image the text of its first token.
+        count (`int`): Number of tokens.
     """
 
     kind: str
@@ -77,10 +78,11 @@ class Conversation:
     A conversation as the model will see it.
 
     Attributes:
-        images (`tuple[SeenImage, ...]`): In their order.
+        images (`tuple[SeenImage, ...]`): Images in the order of the conversation.
         runs (`tuple[Run, ...]`): All tokens.
-        asked, answered (`tuple[Box, ...]`): Boxes in what is masked and in what is learned, px of the stored image.
-        warnings (`tuple[str, ...]`): What is wrong with it.
+        asked, answered (`tuple[Box, ...]`): Boxes in the masked and in the learned text, in pixels of the stored
+            image.
+        warnings (`tuple[str, ...]`): Problems found in the conversation.
     """
 
     images: tuple[SeenImage, ...]
@@ -94,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args, rest = make_parser().parse_known_args(arguments)
     if args.num_rows < 1:
         raise UserError(f"--num-rows must be at least 1, got {args.num_rows}")
-    # Nothing is computed, so a recipe for GPUs can be looked at without one.
+    # Nothing is computed, so that a recipe for GPUs can be previewed without one.
     script_args, training_args, model_args, _ = parse([*rest, "--use_cpu", "True", "--bf16", "False"])
 
     inputs = prepare_inputs(script_args, training_args, model_args)
@@ -125,12 +127,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/preview"), help="folder to write (default: %(default)s)"
     )
-    parser.add_argument("--num-rows", "--num_rows", type=int, default=8, help="conversations (default: %(default)s)")
+    parser.add_argument(
+        "--num-rows", "--num_rows", type=int, default=8, help="number of conversations to show (default: %(default)s)"
+    )
     return parser
 
 
 def make_collator(processor: Any) -> DataCollatorForVisionLanguageModeling:
-    """As `SFTTrainer` makes it for `sft_vlm.py`."""
+    """Create the collator that `SFTTrainer` uses in `sft_vlm.py`."""
     is_marked = has_generation_markers(processor.chat_template)
     return DataCollatorForVisionLanguageModeling(
         processor,
@@ -141,13 +145,17 @@ def make_collator(processor: Any) -> DataCollatorForVisionLanguageModeling:
 
 def see(row: Mapping[str, Any], processor: Any, collator: Any, form: BoxFormat, limit: int) -> Conversation:
     """
-    A conversation as the model will see it.
+    Process a conversation as training does, and check it.
 
     Args:
-        row (`Mapping`): With `images` (PIL) and `messages`.
-        processor, collator: Of the training.
-        form (`BoxFormat`): How its boxes are written.
-        limit (`int`): Most tokens of a sequence that the model has positions for.
+        row (`Mapping`): Conversation with `images` (PIL) and `messages`.
+        processor (`ProcessorMixin`): Processor that the recipe trains with.
+        collator (`Callable`): Collator from [`make_collator`].
+        form (`BoxFormat`): Format of the boxes in the text.
+        limit (`int`): Number of positions of the model.
+
+    Returns:
+        `Conversation`: Its warnings name boxes that cannot be read or are cut off, and sequences that are too long.
     """
     sizes = [image.size for image in row["images"]]
     batch = collator([dict(row)])
@@ -158,17 +166,17 @@ def see(row: Mapping[str, Any], processor: Any, collator: Any, form: BoxFormat, 
     for run in runs:
         found = find_boxes(run.text, sizes[0], form.coordinates, form.resized(sizes[0]))
         boxes[run.kind] += found.boxes
-        warnings += [f"a box in the text is none of the image: {failure}" for failure in found.failures]
+        warnings += [f"a box in the text cannot be read: {failure}" for failure in found.failures]
     for box in boxes["masked"] + boxes["learned"]:
         if not images[0].holds(box):
-            warnings.append(f"the box {_rounded(box)} is cut off: the model does not see all of that place")
+            warnings.append(f"the box {_rounded(box)} is cut off: the model does not see all of it")
     if len(images) > 1 and (boxes["masked"] or boxes["learned"]):
-        warnings.append("there are boxes and several images: they are drawn in the first")
+        warnings.append("the conversation has boxes and several images: all boxes are drawn in the first")
     return Conversation(tuple(images), runs, tuple(boxes["masked"]), tuple(boxes["learned"]), tuple(warnings))
 
 
 def token_runs(processor: Any, batch: Mapping[str, torch.Tensor]) -> Iterator[Run]:
-    """The tokens of the only conversation of a batch, without padding."""
+    """Yield the runs of tokens of a batch that holds one conversation, without padding."""
     length = int(batch["attention_mask"][0].sum())
     tokens, labels = (batch[name][0, :length].tolist() for name in ("input_ids", "labels"))
     pairs = zip(tokens, labels, strict=True)
@@ -182,28 +190,28 @@ def token_runs(processor: Any, batch: Mapping[str, torch.Tensor]) -> Iterator[Ru
 
 
 def annotated(image: SeenImage, asked: Sequence[Box], answered: Sequence[Box]) -> Image.Image:
-    """The image of an image with boxes of the questions and of the answers, enlarged where it is small."""
-    factor = max(1, -(-_LEAST_SIDE // max(image.picture.size)))
-    size = (image.picture.width * factor, image.picture.height * factor)
-    picture = image.picture.resize(size, Image.Resampling.NEAREST)
+    """Draw the boxes of questions and of answers on an image, which is enlarged if it is small."""
+    factor = max(1, -(-_LEAST_SIDE // max(image.image.size)))
+    size = (image.image.width * factor, image.image.height * factor)
+    drawn = image.image.resize(size, Image.Resampling.NEAREST)
     if image.tile:
-        _draw_tiles(picture, (image.tile[0] * factor, image.tile[1] * factor))
+        _draw_tiles(drawn, (image.tile[0] * factor, image.tile[1] * factor))
     for boxes, color, name in ((asked, _ASKED, "asked"), (answered, _ANSWERED, "answer")):
         for number, box in enumerate(boxes, start=1):
             place = image.place(box)
-            draw_box(picture, place, (factor, factor), color)
-            draw_tag(picture, f"{name} {number}", (place[0] * factor, place[1] * factor), color)
-    return picture
+            draw_box(drawn, place, (factor, factor), color)
+            draw_tag(drawn, f"{name} {number}", (place[0] * factor, place[1] * factor), color)
+    return drawn
 
 
 def make_page(conversations: Sequence[Conversation], facts: str) -> str:
-    """The page as HTML."""
+    """Compose the HTML page; `facts` is the line under its title."""
     sections = "\n".join(_section(number, item) for number, item in enumerate(conversations, start=1))
     body = (
         f'<h1>What the model will see</h1>\n<p class="faint">{escape(facts)}</p>\n'
-        '<p>In <span class="masked">grey</span> what is masked from the loss, in <span class="learned">black</span> '
-        "what is learned, every other token shaded. Boxes are read from the text: those of "
-        f'<b class="orange">answers</b>, and of <b class="blue">questions</b>.</p>\n{sections}'
+        '<p>Tokens masked from the loss are <span class="masked">grey</span>, learned tokens are '
+        '<span class="learned">black</span>, every other one shaded. Boxes are read from the text: those of '
+        f'<b class="orange">answers</b> and of <b class="blue">questions</b>.</p>\n{sections}'
     )
     return html_page("What the model will see", body, _STYLE)
 
@@ -215,7 +223,7 @@ def _kind(token: int, label: int, image_token: int) -> str:
 
 
 def _texts(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, ...]:
-    """The text of each token; where a character takes several tokens, the first has it."""
+    """Return the text of each token; the last of several tokens that make up one character has that character."""
     texts, begun = [], ""
     for end in range(1, len(tokens) + 1):
         text = tokenizer.decode(tokens[:end])
@@ -230,22 +238,22 @@ def _warn_of_tokens(runs: Sequence[Run], limit: int) -> Iterator[str]:
     if not any(run.kind == "learned" for run in runs):
         yield "no token is learned"
     if count > limit:
-        yield f"it has {count:,} tokens, and the model positions for {limit:,}"
+        yield f"it has {count:,} tokens, but the model has only {limit:,} positions"
 
 
 def _warn_of_sizes(images: Sequence[SeenImage], sizes: Sequence[tuple[int, int]], form: BoxFormat) -> Iterator[str]:
     for image, size in zip(images, sizes, strict=True):
         written = form.resized(size)
-        if written and written != image.picture.size:
-            yield f"boxes are written for {_by(written)} px, and the model sees {_by(image.picture.size)} px"
+        if written and written != image.image.size:
+            yield f"boxes are written for {_by(written)} px, but the model sees {_by(image.image.size)} px"
 
 
-def _draw_tiles(picture: Image.Image, tile: tuple[int, int]) -> None:
-    draw = ImageDraw.Draw(picture)
-    for x in range(tile[0], picture.width, tile[0]):
-        draw.line((x, 0, x, picture.height), fill="white", width=2)
-    for y in range(tile[1], picture.height, tile[1]):
-        draw.line((0, y, picture.width, y), fill="white", width=2)
+def _draw_tiles(drawn: Image.Image, tile: tuple[int, int]) -> None:
+    draw = ImageDraw.Draw(drawn)
+    for x in range(tile[0], drawn.width, tile[0]):
+        draw.line((x, 0, x, drawn.height), fill="white", width=2)
+    for y in range(tile[1], drawn.height, tile[1]):
+        draw.line((0, y, drawn.width, y), fill="white", width=2)
 
 
 def _section(number: int, item: Conversation) -> str:
@@ -265,14 +273,14 @@ def _section(number: int, item: Conversation) -> str:
 
 
 def _figure(image: SeenImage, asked: Sequence[Box], answered: Sequence[Box]) -> str:
-    picture = annotated(image, asked, answered)
-    stored = tuple(round(side / scale) for side, scale in zip(image.picture.size, image.scale, strict=True))
-    told = f"{_by(image.picture.size)} px, {image.tokens:,} tokens"
+    drawn = annotated(image, asked, answered)
+    stored = tuple(round(side / scale) for side, scale in zip(image.image.size, image.scale, strict=True))
+    told = f"{_by(image.image.size)} px, {image.tokens:,} tokens"
     if image.offset == (0.0, 0.0):
         told += f"; stored with {_by(stored)} px"
     if image.tile:
         told += f"; in tiles of {_by(image.tile)} px, and a thumbnail"
-    element = embedded_image(picture, told, "PNG", picture.width, picture.height)
+    element = embedded_image(drawn, told, "PNG", drawn.width, drawn.height)
     return f'<figure>{element}<figcaption class="faint">{told}</figcaption></figure>'
 
 

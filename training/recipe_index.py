@@ -1,8 +1,9 @@
 """
-The recipes by name. Light: it imports PyYAML and nothing heavier, so that a command line can list them at once.
+Index of the training recipes by name. It imports nothing heavier than PyYAML, so that the command line lists recipes
+at once.
 
-A recipe is one file, `recipes/SCRIPT/NAME.yaml`. Its facts stand in the comments at its head, as `# key: value`,
-because the parsers of the training scripts refuse names that they do not know:
+A recipe is one file, `recipes/SCRIPT/NAME.yaml`. Its facts are comments at the top of the file, as `# key: value`,
+because the parsers of the training scripts refuse unknown names:
 
 ```yaml
 # script: sft_vlm
@@ -29,16 +30,16 @@ RECIPES = Path(__file__).parent / "recipes"
 @dataclass(frozen=True)
 class RecipeInfo:
     """
-    What a recipe is for and what it takes.
+    Facts about a recipe.
 
     Attributes:
-        name (`str`): The file's name without `.yaml`, by which `--config` finds it.
-        script (`str`): The script that runs it: `python -m training.SCRIPT`.
-        base_model (`str`): The model that training begins with: an id on the Hub, or the folder that an earlier step
-            writes. Empty where the recipe names none.
-        paper (`str`): What it reproduces, or `"none"`.
-        memory (`str`): What it runs on.
-        path (`Path`): The file.
+        name (`str`): File name without `.yaml`, as given to `--config`.
+        script (`str`): Script that runs it: `python -m training.SCRIPT`.
+        base_model (`str`): Model that training begins with: an id on the Hub, or the folder that an earlier step
+            writes. Empty if the recipe names none.
+        paper (`str`): The result that it reproduces, or `"none"`.
+        memory (`str`): Required hardware and its memory.
+        path (`Path`): The recipe's file.
     """
 
     name: str
@@ -51,10 +52,10 @@ class RecipeInfo:
 
 def list_recipes() -> tuple[RecipeInfo, ...]:
     """
-    Return all recipes that come with the package, by script and name.
+    Return the recipes that come with the package, sorted by script and name.
 
     Raises:
-        UserError: a recipe's head lacks a fact.
+        UserError: A recipe lacks a fact.
     """
     return tuple(read_recipe_info(path) for path in _recipe_paths())
 
@@ -64,10 +65,10 @@ def find_recipe(name_or_path: str | Path) -> Path:
     Return the file of a recipe.
 
     Args:
-        name_or_path (`str` or `Path`): A recipe's name, such as `cpu_small`, or a file of your own.
+        name_or_path (`str` or `Path`): Name of a recipe, such as `cpu_small`, or path of a YAML file.
 
     Raises:
-        UserError: there is neither such a file nor such a recipe; the message names the nearest one and lists all.
+        UserError: There is no such file or recipe. The message suggests the closest name and lists all.
     """
     path = Path(name_or_path)
     if path.is_file():
@@ -82,16 +83,17 @@ def find_recipe(name_or_path: str | Path) -> Path:
 
 def read_recipe_info(path: Path) -> RecipeInfo:
     """
-    Read the facts of one recipe: those in the comments at its head, and the base model that it sets.
+    Read the facts of one recipe: the comments at the top of its file, and the base model that it sets.
 
     Raises:
-        UserError: the file is no YAML, or its head lacks `script`, `paper` or `memory`.
+        UserError: The file is not YAML, or its comments lack `script`, `paper` or `memory`.
     """
     text = path.read_text(encoding="utf-8")
     facts = _read_head(text)
     if missing := [key for key in ("script", "paper", "memory") if not facts.get(key)]:
         raise UserError(
-            f"recipe '{path}' must begin with comments that give script, paper and memory: add `# {missing[0]}: ...`"
+            f"recipe '{path}' must begin with comments that give script, paper and memory, got no {missing[0]}; add "
+            f"`# {missing[0]}: ...`"
         )
     return RecipeInfo(
         name=path.stem,
@@ -108,18 +110,23 @@ def parse_recipe(text: str, path: Path) -> dict[str, Any]:
     Parse the names and values of a recipe.
 
     Args:
-        text (`str`): Its content.
-        path (`Path`): Where it is from, for the error.
+        text (`str`): Content of the recipe.
+        path (`Path`): File that the content comes from, for the error message.
+
+    Returns:
+        `dict`: Values by name.
 
     Raises:
-        UserError: it is not YAML, or not a mapping.
+        UserError: The content is not YAML, or not a mapping.
     """
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"recipe '{path}' must be YAML: {error}") from None
+        raise UserError(f"recipe '{path}' must be YAML, got an error: {error}") from None
     if not isinstance(content, dict):
-        raise UserError(f"recipe '{path}' must hold names and values, one `name: value` a line")
+        raise UserError(
+            f"recipe '{path}' must hold names and values, got {type(content).__name__}; write one `name: value` a line"
+        )
     return content
 
 

@@ -1,8 +1,8 @@
 """
-The folder of a training run, shared by all trainers: whose it is, where to continue, and what is recorded of it.
+The folder of a training run, shared by all trainers: which recipe it belongs to and where training continues.
 
-A trainer calls [`begin_run`] before it loads anything, continues from the checkpoint that it returns, and ends with
-[`~datasets_script.schema.training_record.TrainingRecord.write`]. A script that makes a model in one go writes it into
+A trainer calls [`begin_run`] before it loads anything, continues from the returned checkpoint, and ends with
+[`~datasets_script.schema.training_record.TrainingRecord.write`]. A script that cannot be resumed writes its model into
 [`new_model_folder`].
 """
 
@@ -20,7 +20,7 @@ from datasets_script.utils.files import replacing_folder, write_json
 
 RECIPE_FILE = "recipe.json"
 
-# Arguments that do not change what is learned: a run may be continued with others.
+# Arguments that do not change what is learned: a run may be continued with other values of them.
 _INCIDENTAL = ("report_to", "run_name", "dataloader_num_workers", "disable_tqdm")
 _INCIDENTAL_PREFIXES = ("hub_", "logging_", "save_", "log_")
 
@@ -29,19 +29,21 @@ def begin_run(
     folder: Path, recipe: Mapping[str, Any], writes: bool = True, option: str = "--output_dir"
 ) -> Path | None:
     """
-    Claim a folder for a recipe.
+    Record which recipe a folder belongs to, and find the checkpoint to continue from.
 
     Args:
-        folder (`Path`): Where the model will be.
-        recipe (`Mapping`): The arguments that decide what is learned, as JSON can hold them.
-        writes (`bool`, *optional*, defaults to `True`): Whether this process is the one that writes.
-        option (`str`, *optional*, defaults to `"--output_dir"`): The argument that names the folder, for errors.
+        folder (`Path`): Folder of the run, where the model will be saved.
+        recipe (`Mapping`): Arguments of the run, JSON-serialisable. Those that only concern logging, saving and
+            publishing are ignored.
+        writes (`bool`, *optional*, defaults to `True`): Whether this process writes the record. One process of a
+            distributed run does.
+        option (`str`, *optional*, defaults to `"--output_dir"`): Name of the argument in error messages.
 
     Returns:
-        `Path`, *optional*: The checkpoint to continue from, the last that is whole.
+        `Path`, *optional*: The last complete checkpoint, `None` if there is none.
 
     Raises:
-        UserError: the folder is another recipe's.
+        UserError: The folder belongs to another recipe, or holds checkpoints of another program.
     """
     path, learned = folder / RECIPE_FILE, {n: v for n, v in recipe.items() if not _is_incidental(n)}
     if path.exists():
@@ -49,19 +51,22 @@ def begin_run(
         if changed := sorted(n for n in before.keys() | learned.keys() if before.get(n) != learned.get(n)):
             name = changed[0]
             raise UserError(
-                f"{option} '{folder}' is of another recipe, with {name} = {before.get(name)} and not "
-                f"{learned.get(name)}: choose another folder"
+                f"{option} must be the folder of a run with {name} = {learned.get(name)}, got '{folder}' with "
+                f"{name} = {before.get(name)}; choose another folder"
             )
     elif any(folder.glob("checkpoint-*")):
-        raise UserError(f"{option} '{folder}' holds checkpoints of another program: choose another folder")
+        raise UserError(
+            f"{option} must be a new folder or one of this script, got '{folder}', which holds checkpoints of another "
+            "program; choose another folder"
+        )
     if writes:
         write_json(path, learned)
     return find_checkpoint(folder)
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """Return the last checkpoint of a run that is whole, or `None`."""
-    # The state is the last that is written of a checkpoint.
+    """Return the last complete checkpoint of a run, or `None`."""
+    # The trainer writes this file last, so a checkpoint that has it is complete.
     whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
     return max(whole, key=step_of, default=None)
 
@@ -73,30 +78,30 @@ def step_of(checkpoint: Path) -> int:
 
 def check_new_folder(folder: Path, option: str) -> None:
     """
-    Refuse a folder that holds something.
+    Check that a folder is new or empty.
 
     Args:
-        folder (`Path`): Where a model will be.
-        option (`str`): The argument that names it.
+        folder (`Path`): Folder where a model will be saved.
+        option (`str`): Name of the argument in error messages.
 
     Raises:
-        UserError: it is a file, or a folder that is not empty.
+        UserError: `folder` is a file, or a folder that is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{option} must be a new or empty folder, got '{folder}': choose another or remove it")
+        raise UserError(f"{option} must be a new or empty folder, got '{folder}'; choose another or remove it")
 
 
 @contextmanager
 def new_model_folder(folder: Path, option: str) -> Iterator[Path]:
     """
-    Yield an empty temporary folder, and move it to `folder` once the block has succeeded.
+    Yield an empty temporary folder, and move it to `folder` if the block succeeds.
 
     Args:
-        folder (`Path`): Where the model will be.
-        option (`str`): The argument that names it.
+        folder (`Path`): Folder where the model will be saved.
+        option (`str`): Name of the argument in error messages.
 
     Raises:
-        UserError: it holds something already.
+        UserError: `folder` is a file, or a folder that is not empty.
     """
     check_new_folder(folder, option)
     with replacing_folder(folder) as temporary:

@@ -1,4 +1,4 @@
-"""How the scripts of this folder end: a mistake of the user's is one line, and no traceback."""
+"""Entry point of the scripts: a user's mistake ends in one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from datasets_script.utils.errors import UserError
 
 def run_script(main: Callable[[], None], interrupted: str = "nothing half-made is kept") -> None:
     """
-    Run a script's `main`, and exit with one line where the user made a mistake or pressed Ctrl-C.
+    Run a script's `main`, and exit with one line if the user made a mistake or pressed Ctrl-C.
 
     Args:
-        main (`Callable[[], None]`): The script.
-        interrupted (`str`, *optional*, defaults to `"nothing half-made is kept"`): What Ctrl-C leaves.
+        main (`Callable[[], None]`): Function to run.
+        interrupted (`str`, *optional*, defaults to `"nothing half-made is kept"`): What to print after Ctrl-C:
+            the state that the script leaves behind.
     """
     try:
         main()

@@ -6,8 +6,8 @@
 # ///
 
 """
-Fine-tunes a vision-language model on conversations about artifacts: TRL's `SFTTrainer`, with what `trl sft` cannot do:
-parts of the model frozen, boxes written for the model's own processor, pixel bounds set on both sides.
+Fine-tune a vision-language model on conversations about artifacts with TRL's `SFTTrainer`. Unlike `trl sft`, this
+script freezes parts of the model, writes boxes for the model's own processor, and sets pixel bounds for both.
 
 # Full training (ArtiAgent's two stages, on 8 GPUs)
 ```bash
@@ -23,8 +23,9 @@ python -m training.sft_vlm --config qwen2_5_vl_7b_lora_24gb --dataset_name runs/
 ```
 
 RECIPE is a name from the list of `artiagent train`, or a YAML file of your own. Every value of it can be overridden on
-the command line. Stopped by Ctrl-C or a crash, the same command continues from the last checkpoint. Beside the model
-lies `training.json`: recipe, base model, data, versions and losses. To publish it, `artiagent push model FOLDER REPO`.
+the command line. After Ctrl-C or a crash, the same command continues from the last checkpoint. `training.json` beside
+the model records recipe, base model, data, versions and losses. `artiagent push model FOLDER REPO` publishes the
+model.
 """
 
 import argparse
@@ -63,56 +64,60 @@ from training.vlm.processor import find_chat_template, prepare_processor, set_ch
 @dataclass
 class SFTVLMArguments(ScriptArguments):
     """
-    What is learned, from what.
+    Arguments of this script, besides those of TRL.
 
     Args:
-        conversations (`list[str]`, *optional*): Kinds of conversations, of `CONVERSATIONS`. Without it, the one that
-            `dataset_config` names, or `vqa` and `instructions`.
-        coordinates (`str`, *optional*): How boxes are written; by default as the model was trained, by its own record
-            or as its family.
-        min_pixels, max_pixels (`int`, *optional*): Bounds of the image the model sees, set on the processor and saved
-            with it; answers are written for them.
-        test_share (`float`, *optional*, defaults to 0): Share of source photos held out for the loss on data not
-            seen.
-        num_pairs (`int`, *optional*): Only the first pairs.
-        dataset_revision (`str`, *optional*): Of a dataset on the Hub.
-        freeze (`list[str]`, *optional*): Parts of the model that stay as they are, of `vision`, `projector`,
-            `language`.
+        conversations (`list[str]`, *optional*): Kinds of conversations, from `CONVERSATIONS`. Defaults to the one that
+            `dataset_config` names, or to `vqa` and `instructions`.
+        coordinates (`str`, *optional*): Convention for boxes. Defaults to the one in the model's training record, or
+            to that of its family.
+        min_pixels, max_pixels (`int`, *optional*): Bounds on the number of pixels of an image that the model sees.
+            They are set on the processor and saved with it, and answers are written for them.
+        test_share (`float`, *optional*, defaults to 0): Share of the source photos to hold out for the evaluation
+            loss, at least 0 and below 1.
+        num_pairs (`int`, *optional*): Number of pairs to train on, the first of the dataset. Defaults to all.
+        dataset_revision (`str`, *optional*): Branch, tag or commit of a dataset on the Hub.
+        freeze (`list[str]`, *optional*): Parts of the model to freeze, from `vision`, `projector` and `language`.
     """
 
     conversations: list[str] | None = field(
         default=None,
         metadata={
-            "help": f"Kinds of conversations, of {', '.join(CONVERSATIONS)}. Default: --dataset_config's, or vqa and "
-            "instructions."
+            "help": f"Kinds of conversations, from {', '.join(CONVERSATIONS)}. Default: the one that --dataset_config "
+            "names, or vqa and instructions."
         },
     )
     coordinates: str | None = field(
         default=None,
         metadata={
-            "help": "How boxes are written. Default: as the model was trained, by its record or as its family.",
+            "help": "Convention for boxes. Default: the one in the model's training record, or that of its family.",
             "choices": [*CONVENTIONS],
         },
     )
     min_pixels: int | None = field(
         default=None,
-        metadata={"help": "Least pixels of the image the model sees. Default: its processor's."},
+        metadata={"help": "Minimum number of pixels of an image that the model sees. Default: its processor's."},
     )
     max_pixels: int | None = field(
         default=None,
-        metadata={"help": "Most pixels of it, for InternVL of all its tiles together. Default: its processor's."},
+        metadata={
+            "help": "Maximum number of pixels of an image that the model sees, in InternVL of all tiles together. "
+            "Default: its processor's."
+        },
     )
     test_share: float = field(
         default=0.0,
-        metadata={"help": "Share of the source photos that is held out, to know the loss on."},
+        metadata={"help": "Share of the source photos to hold out for the evaluation loss."},
     )
-    num_pairs: int | None = field(default=None, metadata={"help": "Only the first so many pairs."})
+    num_pairs: int | None = field(
+        default=None, metadata={"help": "Number of pairs to train on: the first ones. Default: all."}
+    )
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of a dataset on the Hub."}
     )
     freeze: list[str] = field(
         default_factory=list,
-        metadata={"help": f"Parts of the model that stay as they are, of {', '.join(PARTS)}."},
+        metadata={"help": f"Parts of the model to freeze, from {', '.join(PARTS)}."},
     )
 
 
@@ -126,11 +131,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     inputs = prepare_inputs(script_args, training_args, model_args)
     dataset = inputs.conversations.load()
     if training_args.eval_strategy != "no" and "test" not in dataset:
-        raise UserError("--eval_strategy needs data held out: set --test_share, e.g. to 0.02")
+        raise UserError(
+            f"--test_share must be above 0 for --eval_strategy, got {script_args.test_share}; set it, e.g. to 0.02"
+        )
 
     # Model
-    # transformers writes the weights of these families under older names than it goes on with, warns and trains the
-    # base model again; so what a checkpoint holds is loaded here. Adapters and sharded weights it finds itself.
+    # transformers saves the weights of these families under older names than it looks for when it resumes, so that it
+    # would warn and train the base model again. So a checkpoint's weights are loaded here. The trainer finds adapters
+    # and sharded weights itself.
     if checkpoint is not None and (checkpoint / "config.json").exists():
         model = load_model(str(checkpoint), model_args, training_args.device, inputs.options | {"revision": None})
     else:
@@ -152,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     counts = parameter_counts(trainer.model)
     announce(trainer, recipe, inputs.conversations.box_format.coordinates, counts)
-    # Before training, so that it is of what is trained on, and what is wrong with it shows early.
+    # Before training, so that it describes the data trained on, and errors in the data show early.
     data = inputs.conversations.record() if trainer.is_world_process_zero() else {}
     begun = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -197,14 +205,30 @@ def make_parser() -> TrlParser:
 def parse(
     arguments: Sequence[str] | None = None,
 ) -> tuple[SFTVLMArguments, SFTConfig, ModelConfig, dict[str, Any]]:
-    """The arguments, and of those that were given, what the record keeps."""
+    """
+    Parse and check a command line.
+
+    Args:
+        arguments (`Sequence[str]`, *optional*): Arguments of the command line. Defaults to those of the process.
+
+    Returns:
+        `tuple`: Arguments of this script, of the trainer and of the model, and the values given on the command line
+            and in the recipe, as `training.json` records them.
+
+    Raises:
+        UserError: An argument is unknown, missing or out of range.
+    """
     arguments = with_recipe_paths(sys.argv[1:] if arguments is None else arguments)
     given = given_arguments(make_parser(), arguments)
     for name in ("packing", "padding_free", "max_length"):
         if given.get(name):
-            raise UserError(f"--{name} would cut images or join them: leave it out, got {given[name]}")
+            raise UserError(
+                f"--{name} must be unset, as it would truncate or join conversations, got {given[name]}; leave it out"
+            )
     if not given.get("assistant_only_loss", True):
-        raise UserError("--assistant_only_loss must be true: the questions are not to be learned")
+        raise UserError(
+            "--assistant_only_loss must be true, as questions are not to be learned, got false; leave it out"
+        )
     try:
         script_args, training_args, model_args = make_parser().parse_args_and_config(arguments)
     except ValueError as error:
@@ -225,7 +249,7 @@ def check(script_args: SFTVLMArguments, training_args: SFTConfig, model_args: Mo
         ("dataset_name", script_args.dataset_name),
     ):
         if not value:
-            raise UserError(f"--{name} is needed, in the recipe or on the command line")
+            raise UserError(f"--{name} must be set, got none; give it in the recipe or on the command line")
     for name, values, known in (
         ("conversations", script_args.conversations or (), CONVERSATIONS),
         ("freeze", script_args.freeze, PARTS),
@@ -237,25 +261,27 @@ def check(script_args: SFTVLMArguments, training_args: SFTConfig, model_args: Mo
     if script_args.num_pairs is not None and script_args.num_pairs < 1:
         raise UserError(f"--num_pairs must be at least 1, got {script_args.num_pairs}")
     if (model_args.load_in_4bit or model_args.load_in_8bit) and not model_args.use_peft:
-        raise UserError("--load_in_4bit and --load_in_8bit need --use_peft: quantized weights cannot be trained")
+        raise UserError(
+            "--use_peft must be true for quantized weights, which cannot be trained, got false; set it to true"
+        )
     if training_args.push_to_hub:
         raise UserError(
-            "--push_to_hub would send training_args.bin too, with paths of this machine: train without it, then "
-            f"`artiagent push model {training_args.output_dir} REPO`"
+            "--push_to_hub must be false, as training_args.bin holds paths of this machine, got true; leave it out, "
+            f"then run `artiagent push model {training_args.output_dir} REPO`"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """
-    What a recipe's base model is fed with, and what to load the model itself with.
+    Everything that training needs besides the model itself.
 
     Attributes:
-        base (`BaseModel`): The base model, for the record.
-        options (`dict`): For `from_pretrained`.
-        config (`PreTrainedConfig`): Of the base model.
-        processor (`ProcessorMixin`): As the recipe sets it.
-        conversations (`Conversations`): To train on, boxes written for the processor.
+        base (`BaseModel`): Record of the base model.
+        options (`dict`): Keyword arguments to load the base model with, for `from_pretrained`.
+        config (`PreTrainedConfig`): Configuration of the base model.
+        processor (`ProcessorMixin`): Processor of the base model, with the recipe's pixel bounds and chat template.
+        conversations (`Conversations`): Conversations to train on, with boxes written for the processor.
     """
 
     base: BaseModel
@@ -266,6 +292,7 @@ class Inputs:
 
 
 def prepare_inputs(script_args: SFTVLMArguments, training_args: SFTConfig, model_args: ModelConfig) -> Inputs:
+    """Load the processor of a recipe's base model, and set up the conversations for it; arguments from [`parse`]."""
     name = model_args.model_name_or_path
     base, revision, before = find_base(name, model_args.model_revision)
     options = {"revision": revision, "trust_remote_code": training_args.trust_remote_code}
@@ -291,7 +318,7 @@ def prepare_inputs(script_args: SFTVLMArguments, training_args: SFTConfig, model
 def load_model(name: str, model_args: ModelConfig, device: torch.device, options: dict[str, Any]) -> Any:
     quantization = get_quantization_config(model_args)
     if quantization is not None:
-        # Quantized weights cannot be moved, so each process loads its own device's.
+        # Quantized weights cannot be moved, so each process loads them onto its own device.
         options = options | {"quantization_config": quantization, "device_map": {"": device}}
     dtype = model_args.dtype if model_args.dtype in ("auto", None) else getattr(torch, model_args.dtype)
     model, loaded = AutoModelForImageTextToText.from_pretrained(
@@ -302,14 +329,16 @@ def load_model(name: str, model_args: ModelConfig, device: torch.device, options
         output_loading_info=True,
         **options,
     )
-    # transformers would only warn, and train random numbers in their place.
+    # transformers would only warn, and train random weights in their place.
     if missing := sorted(loaded["missing_keys"]):
-        raise UserError(f"'{name}' lacks weights, {missing[0]} first: download it again")
+        raise UserError(
+            f"--model_name_or_path must have all weights, got '{name}' without {missing[0]}; download it again"
+        )
     return model
 
 
 def announce(trainer: SFTTrainer, recipe: dict[str, Any], coordinates: str, counts: dict[str, int]) -> None:
-    """Says what will happen, before it does."""
+    """Print what will be trained, on what, and the effective batch size."""
     args = trainer.args
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     trainer.accelerator.print(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import fsspec
+from datasets.utils.file_utils import xopen
 
 from ..schema.image import BENCHMARK_FEATURES, BenchmarkImage, row_to_image
 from .base import BenchmarkError
@@ -83,7 +83,7 @@ def _with_bytes(row: dict[str, Any]) -> dict[str, Any]:
     """Load the bytes of images to which a row refers by file name."""
     for image in (row.get("image"), *(region["mask"] for region in row.get("regions", ()))):
         if image and image["bytes"] is None:
-            with fsspec.open(image["path"]) as file:
+            with xopen(image["path"], "rb") as file:
                 image["bytes"] = file.read()
     return row
 

@@ -1,13 +1,14 @@
-"""Injection in a transformer of FLUX.1-dev's size with random weights: forward, overhead, memory, pairs an hour.
+"""Measure injection in a transformer of FLUX.1-dev's size: time of a forward pass, overhead, memory, pairs an hour.
 
     python tests/benchmarks/accelerator.py --json accelerator.json
     python tests/benchmarks/accelerator.py --compile --backends native flash
-    python tests/benchmarks/accelerator.py --tiny --device cpu --sides 64 --rows 1 2     # does the script run?
+    python tests/benchmarks/accelerator.py --tiny --device cpu --sides 64 --rows 1 2     # checks that the script runs
 
-A batch of N rows is one reconstruction and N - 1 artifact variants, with 512 tokens of text. `forward_ms` is a bare
-forward pass of the batch with stock processors; `overhead` is an evaluation of the injecting walk (all blocks, values,
-queries and positions) over it. `pairs_per_hour` is what 8 FireFlow steps give at that pace, inversion and clean image
-included and autoencoder left out. Weights are random, which costs the same time as any; images are not made.
+A batch of N rows is one reconstruction and N - 1 artifact variants, with 512 tokens of text. `forward_ms` is the time
+of a forward pass of the batch with stock processors; `overhead` is the time of an evaluation with injection (all
+blocks, values, queries and positions) divided by it. `pairs_per_hour` is computed from it for 8 FireFlow steps, with
+inversion and clean image, without the autoencoder. Weights are random, which does not affect the time; no images are
+made.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def build(tiny: bool, device: str) -> FluxFamily:
 
 
 def seconds(call, device: str, repeats: int) -> float:
-    """Median time of `call`, after two that warm up and compile."""
+    """Return the median seconds of `call`, after two calls that warm up and compile."""
     times = []
     for _ in range(2 + repeats):
         start = time.perf_counter()
@@ -58,7 +59,7 @@ def seconds(call, device: str, repeats: int) -> float:
 
 @torch.no_grad()
 def measure(family: FluxFamily, side: int, rows: int, device: str, repeats: int) -> dict[str, float]:
-    """Figures of one size and batch."""
+    """Measure one image size and batch size."""
     grid = (side // 16, side // 16)
     tokens = torch.randn(rows, grid[0] * grid[1], 64, device=device)
     config = family.transformer.config
@@ -75,9 +76,9 @@ def measure(family: FluxFamily, side: int, rows: int, device: str, repeats: int)
     single = seconds(lambda: family.velocity(tokens[:1], timestep, one, guidance[:1], grid), device, repeats)
 
     part = tuple(range(grid[1] + 1, grid[1] + 3))
-    flaw = PatchMapping(part, tuple(index + grid[1] for index in part), grid)
+    mapping = PatchMapping(part, tuple(index + grid[1] for index in part), grid)
     state = InjectionState(
-        [PatchMapping.empty(grid), *[flaw] * (rows - 1)],
+        [PatchMapping.empty(grid), *[mapping] * (rows - 1)],
         [0] * rows,
         2,
         range(family.num_blocks),
@@ -106,17 +107,25 @@ def measure(family: FluxFamily, side: int, rows: int, device: str, repeats: int)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="default: %(default)s")
-    parser.add_argument("--sides", type=int, nargs="+", default=[512, 1024], help="pixels (default: %(default)s)")
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8], help="default: %(default)s")
+    parser.add_argument("--device", default="cuda", help="device to measure (default: %(default)s)")
+    parser.add_argument(
+        "--sides",
+        type=int,
+        nargs="+",
+        default=[512, 1024],
+        help="sides of the images in pixels (default: %(default)s)",
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8], help="batch sizes (default: %(default)s)")
     parser.add_argument("--backends", nargs="+", default=["native"], help="attention backends (default: %(default)s)")
-    parser.add_argument("--compile", action="store_true", help="also with torch.compile of the repeated blocks")
-    parser.add_argument("--repeats", type=int, default=5, help="default: %(default)s")
+    parser.add_argument(
+        "--compile", action="store_true", help="measure also with torch.compile of the repeated blocks"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="calls to take the median of (default: %(default)s)")
     parser.add_argument("--tiny", action="store_true", help="two blocks instead of 57")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda needs a GPU; --tiny --device cpu shows that the script runs")
+        parser.error("--device cuda needs a GPU, found none; check the script with --tiny --device cpu")
     family = build(args.tiny, args.device)
     results = []
     for compiled in (False, True)[: 1 + args.compile]:

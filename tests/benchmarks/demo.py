@@ -1,10 +1,10 @@
-"""The demo as a benchmark: speed, and what the issue asks of its pairs.
+"""Measure the demo: its speed, and the properties of its pairs.
 
     python tests/benchmarks/demo.py --json demo.json
 
-`overhead` is the wall time of the run over what its transformer evaluations alone would take: the time of a bare
-forward pass at the run's batch, per row, times the number of rows evaluated. Everything else (reading, planning,
-autoencoder, curation, PNG, parquet) is in the wall time. The medians are over pairs; `add_closer_share` is over
+`overhead` is the wall time of the run divided by the time of its transformer evaluations alone: the time of a bare
+forward pass at the run's batch size, per row, times the number of rows evaluated. The wall time includes everything
+else (reading, planning, autoencoder, curation, PNG, Parquet). Medians are over pairs; `add_closer_share` is over
 duplications, including those that curation rejected because they were not closer.
 """
 
@@ -32,7 +32,7 @@ from diffusers_artifact.presets import PRESETS
 
 @torch.no_grad()
 def bare_forward_seconds(injector: Injector, batch: int, repeats: int = 20) -> float:
-    """Median time of a forward pass at `batch`, per row."""
+    """Return the median seconds of a forward pass at batch size `batch`, per row."""
     pipe = injector.pipeline
     side = injector.sample_size // pipe.patch_size
     tokens = torch.randn(batch, side * side, pipe.transformer.config.in_channels)
@@ -48,7 +48,9 @@ def bare_forward_seconds(injector: Injector, batch: int, repeats: int = 20) -> f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--preset", choices=PRESETS, default="embedded", help="default: %(default)s")
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="embedded", help="injection preset (default: %(default)s)"
+    )
     args = parser.parse_args()
     settings = replace(DEMO_SETTINGS, injection=replace(DEMO_SETTINGS.injection, preset=args.preset))
     with tempfile.TemporaryDirectory() as folder:

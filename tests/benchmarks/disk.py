@@ -1,18 +1,18 @@
-"""What a dataset of pairs takes on the disk in all its configurations, and how fast its conversations are read.
+"""Measure the disk space of all configurations of a dataset of pairs, and how fast its conversations are read.
 
     python tests/benchmarks/disk.py --json disk.json [--run RUN]
 
-- `prepared_ratio`: bytes of the images and rows that `artiagent prepare artiagent --out` writes, all configurations
-  together, over the bytes of the Parquet files of the run.
-- `cache_ratio`: bytes that `ArtiAgentPairs` keeps in the cache of `datasets` for all configurations together, over the
-  same. `conversations_ratio` is of what stage 1 trains on alone: vqa, instructions and comparisons.
-- `copied_ratio`: the same conversations with a copy of an image for each row that shows it.
-- `read_speedup`, `collate_speedup`: rows a second of the conversations as they are, over those of the conversations
-  with copied images, in the order that training shuffles them to; once as rows with decoded images, and once through
-  the collator of TRL's `SFTTrainer` with the processor of a small Qwen2.5-VL. Passes alternate; medians over them.
+- `prepared_ratio`: bytes of the images and rows that `artiagent prepare artiagent --out` writes for all
+  configurations, divided by the bytes of the run's Parquet files.
+- `cache_ratio`: bytes that `ArtiAgentPairs` stores in the cache of `datasets` for all configurations, divided by the
+  same. `conversations_ratio` counts only the configurations of stage 1: vqa, instructions and comparisons.
+- `copied_ratio`: the same for these conversations with a copy of the image in each row that shows it.
+- `read_speedup`, `collate_speedup`: rows a second of the conversations, divided by those of conversations with copied
+  images, in training's shuffled order: of rows with decoded images, and of the collator of TRL's `SFTTrainer` with the
+  processor of a small Qwen2.5-VL. Passes alternate; figures are medians over passes.
 
-Without `--run` the pairs are made of random pixels, each of a photo of its own: the worst case, as pairs that share a
-photo share its images too.
+Without `--run`, pairs have random pixels and a photo of their own each: the worst case, because pairs of the same
+photo share its images.
 """
 
 from __future__ import annotations
@@ -39,16 +39,22 @@ from tests.helpers.made_pairs import make_pair, write_run
 from tests.helpers.tiny_vlms import tiny_qwen2_5_vl
 from training.preview_vlm import make_collator
 from training.vlm.data import PAIR_CONVERSATIONS, Conversations
+from training.vlm.processor import set_chat_template
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--run", type=Path, help="folder written by `artiagent synthesize`; default: pairs are made")
-    parser.add_argument("--pairs", type=int, default=48, help="pairs that are made (default: %(default)s)")
-    parser.add_argument("--rows", type=int, default=200, help="conversations of a pass (default: %(default)s)")
-    parser.add_argument("--passes", type=int, default=5, help="passes each (default: %(default)s)")
+    parser.add_argument(
+        "--run", type=Path, help="folder written by `artiagent synthesize` (default: pairs with random pixels)"
+    )
+    parser.add_argument("--pairs", type=int, default=48, help="number of pairs to make (default: %(default)s)")
+    parser.add_argument(
+        "--rows", type=int, default=200, help="number of conversations in a pass (default: %(default)s)"
+    )
+    parser.add_argument("--passes", type=int, default=5, help="number of passes of each kind (default: %(default)s)")
     args = parser.parse_args()
+    datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder:
         datasets.config.HF_DATASETS_CACHE = Path(folder, "cache")
         run = args.run or make_run(Path(folder, "run"), args.pairs)
@@ -91,7 +97,9 @@ def speeds(run: Path, folder: Path, count: int, passes: int) -> dict[str, Any]:
     pairs = sum(Path(path).stat().st_size for path in find_shards(run))
     both = {"named": rows, "copied": datasets.load_from_disk(folder / "copied")}
     both = {name: data.select(range(min(count, len(data)))) for name, data in both.items()}
-    collator = make_collator(tiny_qwen2_5_vl()[1])
+    processor = tiny_qwen2_5_vl()[1]
+    set_chat_template(processor, "qwen2_5_vl")
+    collator = make_collator(processor)
     read = rates(both, list, passes)
     collated = rates(both, lambda data: [collator([row]) for row in data], passes)
     return {
@@ -104,7 +112,7 @@ def speeds(run: Path, folder: Path, count: int, passes: int) -> dict[str, Any]:
 
 
 def rates(both: dict[str, datasets.Dataset], use: Callable[[Iterable[Any]], Any], passes: int) -> dict[str, float]:
-    """Rows a second of CPU time, which other programs on the machine disturb least; the first pass warms up."""
+    """Return rows per second of CPU time, which other programs disturb least. The first pass warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in both}
     for _ in range(passes + 1):
         for name, data in both.items():

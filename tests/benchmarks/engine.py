@@ -1,14 +1,14 @@
-"""What the engine costs beside the models: time a photo, time to resume, memory, what a second process wins.
+"""Measure the engine without the models: time per photo, time to resume, memory, and the speed-up of a second process.
 
     python tests/benchmarks/engine.py --json engine.json
 
-For all but the speed-up, the models are replaced by a stage that sleeps and gives a pair of real images, so that
-everything else runs as it does in a run: shards, records, PNG, Parquet, markers, logs. `overhead_1s` is what is added
-to a second of synthesis by one photo of 256×256 px with one pair. Scale is measured on pairs of 32×32 px: the
-time a photo takes in runs of 1,000, 10,000 and `--largest` photos, the time until a run of `--largest`
-photos with all shards but one finished is at work again, and the peak memory of the process. Every run has a
-process of its own. The speed-up is of the real synthesis: photos a second of two workers with a thread each over
-those of one with one thread, between the first photo and the last, so without imports and loading.
+For all but the speed-up, a stage that sleeps and returns a pair of images replaces the models; everything else runs as
+usual: shards, records, PNG, Parquet, markers, logs. `overhead_1s` is the share that the engine adds to a second of
+synthesis for a photo of 256×256 px with one pair. Scale is measured on pairs of 32×32 px: the time per photo in runs
+of 1,000, 10,000 and `--largest` photos, the time until a run of `--largest` photos with one unfinished shard is at
+work again, and the peak memory of the process. Each run has a process of its own. The speed-up is that of real
+synthesis: photos a second of two workers with one thread each, divided by those of one worker with one thread, from
+the first photo to the last, without imports and loading.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ PROCESSES = multiprocessing.get_context("spawn")
 
 
 @cache
-def pictures(side: int) -> tuple[Image.Image, Image.Image]:
-    """A clean and an artifact image."""
+def make_images(side: int) -> tuple[Image.Image, Image.Image]:
+    """Make a clean image and an artifact image."""
     clean = Image.fromarray(data.astronaut()[:256, 100:356]).resize((side, side))
     flawed = clean.copy()
     flawed.paste(clean.crop((0, 0, side // 2, side // 2)), (side // 4, side // 4))
@@ -60,7 +60,7 @@ def pictures(side: int) -> tuple[Image.Image, Image.Image]:
 
 
 def pair_of(source_id: str, side: int) -> Pair:
-    clean, flawed = pictures(side)
+    clean, flawed = make_images(side)
     mask = np.zeros((side, side), dtype=bool)
     mask[:16, :16] = True
     grid = (side // 16, side // 16)
@@ -76,7 +76,7 @@ def pair_of(source_id: str, side: int) -> Pair:
 
 
 class Sleep(Stage):
-    """Stands for the models: takes `seconds` for each photo and gives a pair of `side` pixels."""
+    """Stage in place of the models: takes `seconds` for each photo and returns a pair with images of `side` pixels."""
 
     name = "sleep"
 
@@ -90,7 +90,7 @@ class Sleep(Stage):
 
 
 class FirstSample(Stage):
-    """Notes when the first photo arrives."""
+    """Stage that records when the first photo arrives."""
 
     name = "first"
 
@@ -104,7 +104,7 @@ class FirstSample(Stage):
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function gives in a process of its own."""
+    """Call a function in a process of its own, and return its result."""
     with PROCESSES.Pool(1) as pool:
         return pool.apply(function, arguments)
 
@@ -118,13 +118,13 @@ def sleeping_run(out: Path, folder: Path, names: Sequence[str], stages: Sequence
     )
 
 
-def overhead_of_photographs(scratch: Path, count: int, seconds: float) -> float:
-    """Seconds a photo beyond those slept, reading it included."""
+def overhead_of_photos(scratch: Path, count: int, seconds: float) -> float:
+    """Return the seconds per photo besides those slept, including reading."""
     folder = scratch / "photos"
     folder.mkdir()
     names = [f"{number:05d}.png" for number in range(count)]
     for number, name in enumerate(names):
-        pixels = np.asarray(pictures(256)[0]).copy()
+        pixels = np.asarray(make_images(256)[0]).copy()
         pixels[0, 0] = number % 256, number // 256, 0  # no duplicates
         Image.fromarray(pixels).save(folder / name)
     start = time.perf_counter()
@@ -133,7 +133,7 @@ def overhead_of_photographs(scratch: Path, count: int, seconds: float) -> float:
 
 
 def small_run(scratch: Path, count: int) -> tuple[float, int]:
-    """Seconds a photo, and the peak memory of the process in bytes."""
+    """Return the seconds per photo, and the peak memory of the process in bytes."""
     names = [f"{number:07d}.png" for number in range(count)]
     start = time.perf_counter()
     sleeping_run(scratch / f"out-{count}", scratch, names, [Sleep(0.0, 32)]).execute(show_progress=False)
@@ -142,7 +142,7 @@ def small_run(scratch: Path, count: int) -> tuple[float, int]:
 
 
 def resume(scratch: Path, count: int) -> float:
-    """Seconds until a run whose last shard is missing is at work on it."""
+    """Return the seconds until a run whose last shard is missing is at work on it."""
     names = [f"{number:07d}.png" for number in range(count)]
     out, first = scratch / f"out-{count}", FirstSample()
     marker(out, len(Shards(names, RunSettings().shard_size)) - 1).unlink()
@@ -157,7 +157,7 @@ def real_worker(plan: RunPlan, rank: int, world_size: int) -> None:
     plan.open(rank, world_size).execute(show_progress=False)
 
 
-def photographs_a_second(out: Path, photos: Path, names: Sequence[str], world_size: int) -> float:
+def photos_a_second(out: Path, photos: Path, names: Sequence[str], world_size: int) -> float:
     settings, perception = replace(DEMO_SETTINGS, shard_size=1), PerceptionSpec("annotations")
     plan = RunPlan(photos, out, settings, perception, names=tuple(names), device="cpu")
 
@@ -171,7 +171,7 @@ def photographs_a_second(out: Path, photos: Path, names: Sequence[str], world_si
 
 
 def samples_of(out: Path, rank: int) -> list[float]:
-    """When each photo of a rank was done, in seconds."""
+    """Return when each photo of a rank was done, in seconds."""
     events = parse_events(log_path(out, rank).read_text().splitlines())
     return [datetime.fromisoformat(event["time"]).timestamp() for event in events if event["event"] == "sample"]
 
@@ -181,11 +181,11 @@ def rate_of(times: Sequence[float]) -> float:
 
 
 def speedup(scratch: Path) -> float:
-    """Two workers over one, both with a thread each."""
+    """Return the speed of two workers divided by that of one, with one thread each."""
     photos = scratch / "photos"
     names = prepare_demo(photos)
     names = [name for name in names if "face" in name or "motorcycle" in name or "admiral" in name]
-    rates = [photographs_a_second(scratch / f"out-{size}", photos, names, size) for size in (1, 2)]
+    rates = [photos_a_second(scratch / f"out-{size}", photos, names, size) for size in (1, 2)]
     return rates[1] / rates[0]
 
 
@@ -206,8 +206,8 @@ def scale(sizes: Iterable[int]) -> Iterator[tuple[str, Any]]:
         yield f"resume_seconds_{last // 1000}k", apart(resume, scratch, last)
 
 
-def figures(largest: int, photographs: int) -> Iterator[tuple[str, Any]]:
-    overhead = in_scratch(overhead_of_photographs, photographs, 0.02)
+def figures(largest: int, num_photos: int) -> Iterator[tuple[str, Any]]:
+    overhead = in_scratch(overhead_of_photos, num_photos, 0.02)
     yield "overhead_ms", overhead * 1000
     yield "overhead_1s", overhead
     yield from scale([1_000, 10_000, largest])
@@ -218,8 +218,12 @@ def figures(largest: int, photographs: int) -> Iterator[tuple[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--largest", type=int, default=100_000, help="photos of the largest run (100000)")
-    parser.add_argument("--photographs", type=int, default=1_000, help="for the overhead (default: 1000)")
+    parser.add_argument(
+        "--largest", type=int, default=100_000, help="number of photos of the largest run (default: 100000)"
+    )
+    parser.add_argument(
+        "--photographs", type=int, default=1_000, help="number of photos to measure the overhead on (default: 1000)"
+    )
     args = parser.parse_args()
     results = {}
     for name, value in figures(args.largest, args.photographs):

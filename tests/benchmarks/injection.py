@@ -1,22 +1,24 @@
-"""Ways to make a clean/flawed pair, side by side: evaluations, speed, faithfulness outside, strength inside.
+"""Compare ways to make a pair: evaluations, speed, faithfulness outside the artifact, strength inside.
 
     python tests/benchmarks/injection.py --json injection.json
     python tests/benchmarks/injection.py --sweep --photos 6 --json sweep.json --picture tests/benchmarks/pareto.png
 
-Photographs, annotations and model are the demo's, with the same flaws for every way, planned with seed 0:
+Photos, annotations and model are the demo's, with the same artifacts for every way, planned with seed 0:
 
-- `published`: for every pair, 25 Euler steps to invert with values cached, 25 to denoise, and both once more for the
-  clean half, one image at a time; the paper's injection settings on FLUX.1-dev's sigma grid;
-- `paper`: the same in FireFlow steps, with one inversion for both halves;
+- `published`: for every pair, 25 Euler steps of inversion with cached values, 25 of denoising, and both again for the
+  clean image, one image at a time; the paper's injection settings on FLUX.1-dev's sigma grid;
+- `paper`: the same in FireFlow steps, with one inversion for both images;
 - `published_our_settings`: as `published`, with the injection settings and the sigma grid of `ours`;
-- `ours`: what `artiagent` does with the embedded model; all flaws of a photograph in one batch with its clean half.
+- `ours`: what `artiagent` does with the embedded model; all artifact images of a photo in one batch with its
+  clean image.
 
-`nfe_per_flawed` counts transformer evaluations, each once for every row of its batch. `pairs_per_second` is wall time
-from the photographs as PIL images to the pairs as such. `overhead` is the wall time of the two walks over that of
-their evaluations as bare forward passes at the same batch, timed in between. `peak_memory` is what the process took
-above the loaded model, in MiB, on the first photograph. PSNR, SSIM and `stlpips` outside compare everything but the
-target patches with the clean half, `psnr_outside_source` with the photograph. `copy_distance` is how far duplications
-are from their original, as a share of how far the place was before. All are medians over pairs.
+`nfe_per_flawed` counts transformer evaluations per artifact image, each once for every row of its batch.
+`pairs_per_second` counts wall time from photos as PIL images to pairs of PIL images. `overhead` is the wall time of
+inversion and denoising, divided by that of their evaluations as bare forward passes at the same batch size, timed in
+between. `peak_memory` is the memory of the process above the loaded model, in MiB, on the first photo. PSNR, SSIM and
+`stlpips` outside compare everything but the target patches with the clean image, `psnr_outside_source` with the photo.
+`copy_distance` is the distance of duplications from their original, divided by the distance at that place in the clean
+image. All are medians over pairs.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ FLUX_GRID = {"base_shift": 0.5, "max_shift": 1.15}
 
 @dataclass
 class Work:
-    """A photograph and the flaws to make in it."""
+    """A photo and the artifacts to make in it."""
 
     photo: Image.Image
     artifacts: list[Artifact]
@@ -76,18 +78,18 @@ class Work:
 
 @dataclass
 class Made:
-    """The pairs of one photograph, and what they cost."""
+    """The pairs of one photo, and what they cost."""
 
     cleans: list[Image.Image]
     flawed: list[Image.Image]
     evaluations: Counter[int]
     """Forward passes by batch size."""
-    walk_seconds: float
+    loop_seconds: float
     cache_bytes: int
 
 
 def plan_works(num_photos: int, variants: int) -> list[Work]:
-    """The demo's photographs with exactly `variants` flaws each; those with fewer legal ones are left out."""
+    """Plan exactly `variants` artifacts for each of the demo's photos. Photos with fewer legal ones are left out."""
     works: list[Work] = []
     made: Counter = Counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +110,7 @@ def plan_works(num_photos: int, variants: int) -> list[Work]:
                 made.update(artifact.type for artifact in artifacts[-1:])
             if len(artifacts) == variants:
                 works.append(Work(transform.apply(image), artifacts))
-    # Spread over the sorted names, which hold several views of one photograph beside each other.
+    # Spread over the sorted names, because several views of one photo are adjacent.
     return [works[index] for index in np.linspace(0, len(works) - 1, min(num_photos, len(works))).round().astype(int)]
 
 
@@ -116,8 +118,9 @@ def one_at_a_time(
     pipe: ArtifactInjectionPipeline, work: Work, solver: str, preset: InjectionPreset, share_inversion: bool
 ) -> Made:
     """
-    The published procedure, batch 1, on the parts of our pipeline: inversion with cached values, flawed denoising,
-    and the clean half by itself, from an inversion of its own unless `share_inversion`.
+    Make pairs by the published procedure at batch size 1, with the parts of our pipeline: inversion with cached
+    values, denoising with injection, and the clean image by itself, from an inversion of its own unless
+    `share_inversion`.
     """
     family, steps = pipe.family, preset.num_inference_steps
     made = Made([], [], Counter(), 0.0, 0)
@@ -152,7 +155,7 @@ def one_at_a_time(
                 results.append(loop.denoise(denoising, begin, condition, one, lambda _, tokens: tokens))
             made.evaluations[1] += loop.num_function_evaluations
             made.cache_bytes = max(made.cache_bytes, state.cache_bytes)
-        made.walk_seconds += time.perf_counter() - start
+        made.loop_seconds += time.perf_counter() - start
         for result, kept in zip(results, (made.flawed, made.cleans), strict=True):
             decoded = family.decode_latents(family.unpack(result, artifact.mapping.grid))
             kept += pipe.image_processor.postprocess(decoded, output_type="pil")
@@ -160,7 +163,7 @@ def one_at_a_time(
 
 
 def in_one_batch(injector: Injector, work: Work) -> Made:
-    """Ours: one inversion, then the clean half and all flaws in one batch."""
+    """Make pairs our way: one inversion, then the clean image and all artifact images in one batch."""
     output = injector.run([work.photo], [[artifact.mapping for artifact in work.artifacts]], [""])
     rows = 1 + len(work.artifacts)
     scheduler = SOLVERS[injector.settings.solver].from_config(injector.pipeline.scheduler.config)
@@ -177,11 +180,11 @@ def in_one_batch(injector: Injector, work: Work) -> Made:
 
 
 class PeakMemory(threading.Thread):
-    """Watches the process's resident memory, in bytes, above what it was at the start."""
+    """Peak of the process's resident memory in bytes, above that at the start."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        # Freed memory goes back to the system first, else one way would run in what another had taken.
+        # Return freed memory to the system first; else one way would reuse the memory of another.
         ctypes.CDLL(None).malloc_trim(0)
         self.done = threading.Event()
         self.base = self.peak = resident_bytes()
@@ -208,7 +211,7 @@ def watch_memory() -> Iterator[PeakMemory]:
 
 @torch.no_grad()
 def bare_forward_seconds(pipe: ArtifactInjectionPipeline, batch: int) -> float:
-    """One forward pass of the transformer with its stock processors."""
+    """Measure one forward pass of the transformer with its stock processors."""
     grid = (SIDE // pipe.patch_size,) * 2
     tokens = torch.randn(batch, grid[0] * grid[1], pipe.transformer.config.in_channels)
     condition = pipe.family.encode_prompt("", torch.device("cpu"), None).expand(batch)
@@ -221,20 +224,20 @@ def bare_forward_seconds(pipe: ArtifactInjectionPipeline, batch: int) -> float:
 def run_way(
     pipe: ArtifactInjectionPipeline, works: list[Work], make: Callable[[Work], Made], label: str
 ) -> dict[str, float]:
-    """Figures of one way over all photographs."""
+    """Measure one way over all photos."""
     metric = load_perceptual_metric("stlpips")
     with watch_memory() as memory:
-        make(works[0])  # by itself, for first calls are slower, and so is memory that was just given back
+        make(works[0])  # a separate warm-up: first calls are slower, and so is memory that was just returned
     scores: list[dict[str, float]] = []
     evaluations: Counter[int] = Counter()
     bare: dict[int, list[float]] = {}
-    seconds = walk_seconds = 0.0
+    seconds = loop_seconds = 0.0
     cache_bytes = 0
     for work in tqdm(works, desc=label):
         start = time.perf_counter()
         made = make(work)
         seconds += time.perf_counter() - start
-        walk_seconds += made.walk_seconds
+        loop_seconds += made.loop_seconds
         evaluations += made.evaluations
         cache_bytes = max(cache_bytes, made.cache_bytes)
         for batch in made.evaluations:
@@ -245,7 +248,7 @@ def run_way(
     figures = {
         "nfe_per_flawed": sum(batch * count for batch, count in evaluations.items()) / len(scores),
         "pairs_per_second": len(scores) / seconds,
-        "overhead": walk_seconds / expected,
+        "overhead": loop_seconds / expected,
         "peak_memory": (memory.peak - memory.base) / 2**20,
         "cache_bytes": cache_bytes,
     }
@@ -275,7 +278,7 @@ def score(artifact: Artifact, photo: Image.Image, clean: Image.Image, flawed: Im
 
 
 def compare(injector: Injector, works: list[Work]) -> dict[str, dict[str, float]]:
-    """The four ways of the module's docstring."""
+    """Measure the four ways of the module's docstring."""
     pipe, ours = injector.pipeline, injector.preset
     own_grid = pipe.scheduler
     flux_grid = FlowMatchEulerDiscreteScheduler.from_config(own_grid.config, **FLUX_GRID)
@@ -294,7 +297,7 @@ def compare(injector: Injector, works: list[Work]) -> dict[str, dict[str, float]
 
 
 def sweep(injector: Injector, works: list[Work]) -> dict[str, dict[str, float]]:
-    """Our way with every solver and number of steps."""
+    """Measure our way with every solver and number of steps."""
     results = {}
     for solver in SWEEP_SOLVERS:
         for steps in SWEEP_STEPS:
@@ -307,8 +310,9 @@ def sweep(injector: Injector, works: list[Work]) -> dict[str, dict[str, float]]:
 
 def pareto_front(results: dict[str, dict[str, float]]) -> list[str]:
     """
-    Those that none is nearer the photograph than with as many evaluations or fewer, by evaluations. Nearness to the
-    clean half is no measure here: few Euler steps give a washed-out clean half and hardly any flaw.
+    Return the results that no other result with as many evaluations or fewer beats in closeness to the photo, sorted
+    by evaluations. Closeness to the clean image would mislead: few Euler steps give a washed-out clean image and
+    hardly any artifact.
     """
     front: list[str] = []
     for name in sorted(results, key=lambda name: (results[name]["nfe_per_flawed"], -results[name][QUALITY])):
@@ -318,15 +322,15 @@ def pareto_front(results: dict[str, dict[str, float]]) -> list[str]:
 
 
 def draw(results: dict[str, dict[str, float]], path: Path) -> None:
-    """Quality against evaluations, a line a solver, with the Pareto front."""
+    """Plot quality against evaluations, one line for each solver, with the Pareto front."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     panels = {
-        "psnr_outside": "PSNR outside, flawed against clean half (dB)",
-        "psnr_outside_source": "PSNR outside, flawed against the photograph (dB)",
+        "psnr_outside": "PSNR outside, artifact image against clean image (dB)",
+        "psnr_outside_source": "PSNR outside, artifact image against photo (dB)",
         "change_inside": "change inside the target",
     }
     figure, axes = pyplot.subplots(1, len(panels), figsize=(15, 4.5), layout="constrained")
@@ -343,7 +347,7 @@ def draw(results: dict[str, dict[str, float]], path: Path) -> None:
             front = [results[name] for name in pareto_front(results)]
             points = [row["nfe_per_flawed"] for row in front], [row[quality] for row in front]
             axis.plot(*points, "k--", lw=0.8, label="Pareto front")
-        axis.set(title=title, xlabel="evaluations for each flawed image", xscale="log")
+        axis.set(title=title, xlabel="evaluations per artifact image", xscale="log")
         axis.set_xticks([7, 10, 15, 20, 30, 40, 60, 80], labels=["7", "10", "15", "20", "30", "40", "60", "80"])
         axis.minorticks_off()
         axis.legend(fontsize=8)
@@ -360,20 +364,26 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=8, help="photographs (default: %(default)s; the demo has 22)")
-    parser.add_argument("--variants", type=int, default=3, help="flaws for each photograph (default: %(default)s)")
-    parser.add_argument("--sweep", action="store_true", help="steps and solvers of our way instead of the four ways")
+    parser.add_argument(
+        "--photos", type=int, default=8, help="number of photos, at most the demo's 22 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--variants", type=int, default=3, help="number of artifacts for each photo (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sweep", action="store_true", help="measure solvers and steps of our way instead of the four ways"
+    )
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--picture", type=Path, help="PNG of the sweep")
+    parser.add_argument("--picture", type=Path, help="PNG file to write the plot of the sweep to")
     args = parser.parse_args()
     if args.picture and not args.sweep:
-        parser.error("--picture needs --sweep")
+        parser.error("--picture needs --sweep, got none; add it")
     works = plan_works(args.photos, args.variants)
     injector = Injector("embedded", InjectionSettings())
     results = sweep(injector, works) if args.sweep else compare(injector, works)
     print(table(results))
     if args.sweep:
-        print("Pareto front, outside against the photograph:", ", ".join(pareto_front(results)))
+        print("Pareto front, outside against the photo:", ", ".join(pareto_front(results)))
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
     if args.picture:

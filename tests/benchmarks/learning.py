@@ -1,19 +1,20 @@
-"""Do models learn to see artifacts from the pairs, and nothing else? From scratch on a CPU, in under four hours.
+"""Measure what a small model learns from pairs, and whether it could cheat. Runs on a CPU, in under four hours.
 
     python tests/benchmarks/learning.py --photos PHOTOS --json learning.json
 
-1. Pairs are made with the embedded model from views of the photos (`learning_data.py`); about a sixth of the
-   photos is kept for judging.
-2. For 250, 500, 1,000 and 2,000 pairs: the vision tower of a small vision-language model
-   (`training.vlm.small_model`) learns which tokens are flawed (`training.vlm.tower`), which is also the control,
-   scored by itself; then the model learns to answer by the recipe `learning_cpu`, its tower frozen.
-3. `artiagent predict` and `artiagent evaluate` judge it on 400 pairs of the photos kept.
-4. Shortcuts: the same tower learns to tell the clean from the artifact image with the target hidden in both. Chance is
-   what there has to be.
+1. Make pairs with the embedded model from views of the photos (`learning_data.py`). About a sixth of the photos is
+   held out for evaluation.
+2. For 250, 500, 1,000 and 2,000 pairs: train the vision tower of a small vision-language model
+   (`training.vlm.small_model`) to tell which tokens have artifacts (`training.vlm.tower`), and score it by itself as
+       the
+   control; then train the model to answer, with its tower frozen (recipe `learning_cpu`).
+3. Evaluate it on 400 pairs of held-out photos with `artiagent predict` and `artiagent evaluate`.
+4. Check for shortcuts: train the same tower to tell clean from artifact images with the target hidden in both. Its
+   accuracy should be at chance.
 
-`detection_accuracy`, `detection_interval` and `localization_iou` are of the model trained on the most pairs;
-`constant_box_iou` is that of the one box that fits the training pairs best, answered for every image. What is finished
-in `--work` is not made again.
+`detection_accuracy`, `detection_interval` and `localization_iou` are those of the model trained on the most pairs;
+`constant_box_iou` is the IoU of answering the box that fits the training pairs best for every image. Finished results
+in `--work` are reused.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ from tests.benchmarks.learning_data import SIDE, make_views
 from tests.benchmarks.learning_towers import centred_crops, hide_targets, image_scores, token_logits
 from training.vlm.tower import (
     TOWER_FILE,
-    FlawDetector,
     PairArrays,
+    TokenDetector,
     TowerTraining,
     detector_of,
     load_model,
@@ -59,13 +60,13 @@ SIZES = (250, 500, 1000, 2000)
 HELDOUT_PAIRS = 400
 TOWER = TowerTraining()
 
-# How far around the target patches both images are hidden, px; `None` hides nothing. By chance, accuracies are within
-# .035 of .5 (95 % of them, with 800 images).
+# Margin around the target patches that is hidden in both images, px; `None` hides nothing. Chance gives accuracies
+# within .035 of .5 (95 % interval for 800 images).
 _HIDDEN = {"nothing hidden": None, "target hidden": 0, "target and 16 px around it hidden": 16}
 
 
 def run(*command: str | Path | int) -> None:
-    """A command of this checkout, its output passed on."""
+    """Run a Python command in this checkout, with its output shown."""
     print("$", *command, flush=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, *map(str, command)], check=True, env=environment, cwd=ROOT)
@@ -76,14 +77,14 @@ def artiagent(*arguments: str | Path | int) -> None:
 
 
 def once(path: Path, make: Callable[[], None]) -> Path:
-    """Calls `make` unless `path` is there, which it has to write whole."""
+    """Call `make` unless `path` exists; `make` must write it in one go."""
     if not path.exists():
         make()
     return path
 
 
 def make_pairs(photos: Path, work: Path, processes: int) -> dict[str, str]:
-    """Pairs to train on and to judge with. Of those to train on, no more are made once there are enough."""
+    """Make training and evaluation pairs. Training pairs are not added once there are enough."""
     views = once(work / "views", lambda: _make_views(photos, work / "views"))
     shards = work / "train" / "data"
     is_made = {
@@ -107,7 +108,7 @@ def _make_views(photos: Path, out: Path) -> None:
 
 
 def evaluate(predictions: Path, heldout: str) -> dict[str, Any]:
-    """The scores of predictions about the first of the held-out pairs."""
+    """Score predictions about the first held-out pairs."""
     report = predictions.with_suffix(".md")
     options = ("--limit", 2 * HELDOUT_PAIRS, "--css-model", "none")
     once(
@@ -123,7 +124,7 @@ def write_predictions(path: Path, predictions: Iterator[dict[str, Any]]) -> None
 
 
 def constant_box(pairs: PairArrays, heldout: str, out: Path) -> dict[str, Any]:
-    """Scores of a "model" that answers for every image the box that fits most training pairs."""
+    """Score the answer that fits the training pairs best, one box for every image."""
     box = [SIDE * share for share in best_constant_box([[_shares(mask)] for mask in pairs.masks]).box]
     ids = [image.id for image in load_benchmark(heldout)][: 2 * HELDOUT_PAIRS]
     write_predictions(out, ({"id": name, "has_artifact": True, "boxes": [box]} for name in ids))
@@ -131,13 +132,13 @@ def constant_box(pairs: PairArrays, heldout: str, out: Path) -> dict[str, Any]:
 
 
 def _shares(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """The box about a mask, in shares of the image's sides."""
+    """Return the bounding box of a mask, relative to the image's sides."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return columns[0] / SIDE, rows[0] / SIDE, (columns[-1] + 1) / SIDE, (rows[-1] + 1) / SIDE
 
 
-def control(detector: FlawDetector, pairs: PairArrays, heldout: str, judged: PairArrays, out: Path) -> dict[str, Any]:
-    """Scores of the tower alone: an image is flawed above the median of the training images' scores."""
+def control(detector: TokenDetector, pairs: PairArrays, heldout: str, judged: PairArrays, out: Path) -> dict[str, Any]:
+    """Score the tower alone: an image has an artifact if its score is above the median of the training images."""
     seen = np.concatenate([pairs.images[:, 0], pairs.images[:, 1]])
     threshold = image_scores(token_logits(detector, seen[:: max(1, len(seen) // 1000)])).median()
     logits = token_logits(detector, judged.images.reshape(-1, *judged.images.shape[2:]))
@@ -154,7 +155,7 @@ def control(detector: FlawDetector, pairs: PairArrays, heldout: str, judged: Pai
 
 
 def _token_boxes(logits: torch.Tensor) -> list[list[float]]:
-    """The box about the most flawed token and its neighbours that are more flawed than not."""
+    """Return the bounding box of the token with the highest logit and of connected tokens with positive logits."""
     grid = logits.numpy()
     labels = label(grid > min(0.0, float(grid.max()) - 1e-6), connectivity=1)
     rows, columns = np.nonzero(labels == labels[np.unravel_index(grid.argmax(), grid.shape)])
@@ -165,7 +166,7 @@ def _token_boxes(logits: torch.Tensor) -> list[list[float]]:
 def learn(
     work: Path, sources: dict[str, str], base: Path, size: int, all_pairs: PairArrays, judged: PairArrays
 ) -> Any:
-    """Trains on the first `size` pairs; returns the scores of the tower alone and of the whole model."""
+    """Train on the first `size` pairs, and return the scores of the tower alone and of the whole model."""
     folder = work / f"pairs-{size}"
     folder.mkdir(exist_ok=True)
     pairs = PairArrays(all_pairs.images[:size], all_pairs.masks[:size], all_pairs.targets[:size])
@@ -200,7 +201,7 @@ def learn(
 
 
 def shortcuts(work: Path, base: Path, pairs: PairArrays, judged: PairArrays) -> dict[str, float]:
-    """Accuracy on crops about the target of towers that learn which of the two images a crop is of."""
+    """Return accuracies, on crops around the target, of towers trained to tell clean from artifact images."""
     path = once(work / "shortcuts.json", lambda: write_json(work / "shortcuts.json", _shortcuts(base, pairs, judged)))
     accuracies: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
     return accuracies
@@ -220,15 +221,15 @@ def _shortcuts(base: Path, pairs: PairArrays, judged: PairArrays) -> dict[str, f
     return accuracies
 
 
-def by_photograph(predictions: Path, names: Sequence[str], resamples: int = 1000) -> list[float]:
-    """95 % interval of the accuracy of yes and no, of resampled photos: their pairs are not independent."""
+def by_photo(predictions: Path, names: Sequence[str], resamples: int = 1000) -> list[float]:
+    """Return the 95 % interval of the accuracy from resampled photos, as pairs of a photo are not independent."""
     read = (json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines())
     answers = {row["id"]: row["answers"]["detection"] for row in read if "answers" in row}
     hits: dict[str, list[bool]] = {}
     for name in names:
-        photograph = Path(name.partition(":")[0]).name
+        photo = Path(name.partition(":")[0]).name
         right = answers.get(name, "").strip().lower().startswith("yes" if name.endswith("#flawed") else "no")
-        hits.setdefault(photograph, []).append(right)
+        hits.setdefault(photo, []).append(right)
     sums = np.array([[sum(rights), len(rights)] for rights in hits.values()])
     drawn = sums[np.random.default_rng(0).integers(0, len(sums), (resamples, len(sums)))].sum(1)
     return [float(value) for value in np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))]
@@ -253,13 +254,22 @@ def draw(curve: dict[int, Any], constant: float, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, default=ROOT.parent / "shared/data/photos", help="250 are enough")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs/learning", help="default: %(default)s")
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        default=ROOT.parent / "shared/data/photos",
+        help="folder of photos; 250 are enough (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "runs/learning", help="folder for pairs and models (default: %(default)s)"
+    )
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--figure", type=Path, help="PNG of the curve to write")
+    parser.add_argument("--figure", type=Path, help="PNG file to write the curve to")
     parts = [*map(str, SIZES), "shortcuts"]
-    parser.add_argument("--only", choices=parts, help="do a part of the work and stop, e.g. several at once")
-    parser.add_argument("--processes", type=int, default=2, help="that make pairs (default: %(default)s)")
+    parser.add_argument("--only", choices=parts, help="do one part and stop; parts can run at the same time")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="number of processes that make pairs (default: %(default)s)"
+    )
     args = parser.parse_args()
     if not args.photos.is_dir():
         parser.error(f"--photos must be a folder of photos, got '{args.photos}'")
@@ -283,7 +293,7 @@ def main() -> None:
     figures = {
         "detection_accuracy": last["detection"]["accuracy"],
         "detection_interval": last["detection"]["accuracy_interval"],
-        "detection_interval_by_photograph": by_photograph(args.work / f"pairs-{max(SIZES)}" / "answers.jsonl", names),
+        "detection_interval_by_photograph": by_photo(args.work / f"pairs-{max(SIZES)}" / "answers.jsonl", names),
         "localization_iou": last["localization"]["miou"],
         "localization_interval": last["localization"]["miou_interval"],
         "constant_box_iou": constant,

@@ -1,11 +1,11 @@
 """
-Views of photos with regions to work on, for `tests/benchmarks/learning.py`: what is in them is found by colour
-and texture alone (Felzenszwalb and Huttenlocher's graph segmentation), so that any photos will do and nobody has
-to annotate them.
+Make views of photos with regions for `tests/benchmarks/learning.py`. Regions are found by colour and texture alone
+(Felzenszwalb and Huttenlocher's graph segmentation), so that photos need no annotations.
 
     python tests/benchmarks/learning_data.py PHOTOS OUT
 
-writes `OUT/train` and `OUT/heldout`, each with views and `annotations.json`. A photo is in one of them alone.
+writes views to `OUT/train` and `OUT/heldout`, and annotations to `OUT/train.json` and `OUT/heldout.json`. Each photo
+is in only one of the two parts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from datasets_script.utils.seeds import derive_seed
 SIDE = 256
 HELDOUT_SHARE = 0.17
 
-# Shares of a view. A part of 1 % is a handful of the embedded model's patches, of which a view has 256.
+# Shares of a view. A part of 1 % covers a few of the view's 256 patches.
 _ENTITY_SHARES, _PART_SHARES = (0.04, 0.6), (0.01, 0.08)
 _ENTITIES, _PARTS_EACH = 4, 3
 
@@ -40,24 +40,24 @@ _CATEGORIES = [
 ]
 
 
-def is_heldout(photograph: str) -> bool:
-    """Whether a photo is kept for judging, by a hash of its name."""
-    return derive_seed(0, f"learning:{photograph}") < HELDOUT_SHARE * 2**63
+def is_heldout(photo: str) -> bool:
+    """Return whether a photo is held out for evaluation, by a hash of its name."""
+    return derive_seed(0, f"learning:{photo}") < HELDOUT_SHARE * 2**63
 
 
-def views(photograph: Image.Image, name: str, number: int) -> Iterator[Image.Image]:
-    """Square views of `SIDE` px of different places and sizes of a photo; every second is mirrored."""
+def views(photo: Image.Image, name: str, number: int) -> Iterator[Image.Image]:
+    """Crop square views of `SIDE` px at different places and sizes from a photo; every second is mirrored."""
     generator = np.random.default_rng(derive_seed(0, name))
     for index in range(number):
-        longest = min(photograph.size)
+        longest = min(photo.size)
         side = int(generator.integers(min(longest, SIDE), longest + 1))
-        x, y = (int(generator.integers(0, length - side + 1)) for length in photograph.size)
-        view = photograph.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=(x, y, x + side, y + side))
+        x, y = (int(generator.integers(0, length - side + 1)) for length in photo.size)
+        view = photo.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=(x, y, x + side, y + side))
         yield ImageOps.mirror(view) if index % 2 else view
 
 
 def regions(view: Image.Image, generator: np.random.Generator) -> list[tuple[np.ndarray, list[np.ndarray]]]:
-    """Masks of the largest regions of a view, each with masks of smaller regions inside it."""
+    """Return masks of the largest regions of a view, each with masks of smaller regions inside it."""
     pixels = np.asarray(view)
     found = []
     finer = list(_segments(felzenszwalb(pixels, scale=60, sigma=0.8, min_size=300), _PART_SHARES))
@@ -77,7 +77,7 @@ def _segments(segmentation: np.ndarray, shares: tuple[float, float]) -> Iterator
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's uncompressed RLE: runs of 0 and 1 in turn, column by column."""
+    """Encode a mask as COCO's uncompressed RLE: lengths of runs of 0 and 1 in turn, column by column."""
     flat = mask.flatten(order="F")
     borders = np.flatnonzero(np.diff(flat)) + 1
     counts = np.diff([0, *borders, flat.size]).tolist()
@@ -85,7 +85,7 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
 
 
 class _Annotations:
-    """COCO-format file, growing."""
+    """COCO annotations to which images are added."""
 
     def __init__(self) -> None:
         self.images: list[dict[str, Any]] = []
@@ -119,31 +119,31 @@ class _Annotations:
 
 
 def make_views(photos: Path, out: Path, number: int) -> dict[str, int]:
-    """Writes the views; returns how many photos went to each part."""
+    """Write the views, and return the number of photos in each part."""
     annotations = {"train": _Annotations(), "heldout": _Annotations()}
-    photographs = {"train": 0, "heldout": 0}
+    counts = {"train": 0, "heldout": 0}
     for name in tqdm(list_sources(photos), desc="views"):
         split = "heldout" if is_heldout(name) else "train"
-        photographs[split] += 1
+        counts[split] += 1
         for index, view in enumerate(views(open_source(photos / name), name, number)):
             found = regions(view, np.random.default_rng(derive_seed(index, name)))
             if not any(parts for _, parts in found):
                 continue
-            # Sorted by name, the first views of all photos come before the second ones.
+            # In order of name, the first views of all photos come before the second ones.
             file = Path(str(index), name).with_suffix(".png")
             (out / split / file).parent.mkdir(parents=True, exist_ok=True)
             view.save(out / split / file)
             annotations[split].add(file.as_posix(), found)
     for split, one in annotations.items():
         one.write(out / f"{split}.json")
-    return photographs
+    return counts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="folder of photos")
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--views", type=int, default=5, help="of each photo (default: %(default)s)")
+    parser.add_argument("--views", type=int, default=5, help="number of views of each photo (default: %(default)s)")
     args = parser.parse_args()
     print(make_views(args.photos, args.out, args.views))
 

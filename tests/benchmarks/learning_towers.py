@@ -1,4 +1,4 @@
-"""Reading a trained vision tower: how it scores images, and pairs whose targets are hidden from it."""
+"""Scores of images by a trained vision tower, and pairs with hidden targets."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.vlm.tower import FlawDetector, PairArrays
+from training.vlm.tower import PairArrays, TokenDetector
 
 
-# An image is as flawed as the tokens of about one small artifact.
+# Number of tokens that the score of an image is the mean of, about those of a small artifact.
 _TOP_TOKENS = 4
 
 
 def hide_targets(pairs: PairArrays, margin: int) -> PairArrays:
-    """Pairs whose target patches, and `margin` px around them, are grey in both images: what is left is the rest."""
+    """Return pairs whose target patches, and `margin` px around them, are grey in both images."""
     size = 2 * margin + 1
     wider = functional.max_pool2d(torch.from_numpy(pairs.targets).float()[:, None], size, stride=1, padding=margin)
     hidden = (wider[:, 0] > 0).numpy()
@@ -24,20 +24,20 @@ def hide_targets(pairs: PairArrays, margin: int) -> PairArrays:
 
 
 @torch.no_grad()
-def token_logits(model: FlawDetector, images: np.ndarray, batch_size: int = 32) -> Tensor:
-    """Logits of shape `(images, rows, columns)` for images of shape `(images, height, width, 3)`, `uint8`."""
+def token_logits(model: TokenDetector, images: np.ndarray, batch_size: int = 32) -> Tensor:
+    """Map images of shape `(images, height, width, 3)`, `uint8`, to logits of shape `(images, rows, columns)`."""
     model.eval()
     batches = torch.from_numpy(images).split(batch_size)
     return torch.cat([model(batch) for batch in batches])
 
 
 def image_scores(logits: Tensor) -> Tensor:
-    """How flawed each image is: the mean of its most flawed tokens."""
+    """Score each image by the mean of its highest logits."""
     return logits.flatten(1).topk(_TOP_TOKENS).values.mean(1)
 
 
 def centred_crops(pairs: PairArrays, side: int) -> PairArrays:
-    """Each pair about the middle of its target, as far as the image reaches."""
+    """Crop each pair around the middle of its target, within the image."""
     kept = []
     for target in pairs.targets:
         middle = np.argwhere(target).mean(0)

@@ -1,21 +1,21 @@
-"""How fast `miou` is beside the ways at hand, and whether its memory grows with the number of images.
+"""Compare the speed of `miou` with other implementations, and measure whether its memory grows with the dataset.
 
     python tests/benchmarks/metrics.py --json metrics.json
 
-Inputs are pairs of predictions and references at 512×512: three boxes a side, and three ellipses a side as one
-compressed COCO RLE. Everything is timed from those inputs to IoU, F1, precision and recall over the dataset, without
-intervals, as the median of three passes in one process with one thread, imports and the making of inputs left out.
+Inputs are pairs of a prediction and a reference at 512×512 px: three boxes each, and three ellipses each as one
+compressed COCO RLE. Times are from these inputs to IoU, F1, precision and recall over the dataset, without intervals:
+medians of three passes in one process with one thread, without imports and the making of inputs.
 
 - `speedup_vs_torchmetrics`: the function `miou` against masks made from the same inputs (slices for boxes, pycocotools
-  for RLE), each pair fed to torchmetrics' binary Jaccard index, F1, precision and recall on the CPU, which share their
-  counts where torchmetrics can, with its checks of arguments off.
-- `speedup_vs_evaluate`: `compute` of the module `miou`, so through `evaluate` as well, against a module of `evaluate`
-  that takes masks as `Array2D` or, as `mean_iou` of the Hub does, as lists of lists, whichever is faster, and counts
-  their pixels with numpy. The masks are ready before the clock starts. As that takes long and much memory, it is timed
-  on `--evaluate-pairs` and taken per pair.
+  for RLE) and fed pair by pair to torchmetrics' binary Jaccard index, F1, precision and recall on the CPU. They share
+  their counts where torchmetrics can, and do not check arguments.
+- `speedup_vs_evaluate`: `compute` of the module `miou`, also through `evaluate`, against a module of `evaluate` that
+  takes masks as `Array2D` or, as `mean_iou` of the Hub does, as lists of lists, whichever is faster, and counts pixels
+  with numpy. The masks are made before timing. Because this needs much time and memory, it is timed per pair, on
+  `--evaluate-pairs` pairs.
 
-Each is given for boxes and for RLE; the name without either is the lower of the two. Peak memory is what Python and
-numpy have allocated at most while `n` pairs of masks, made one at a time, are scored.
+Each figure is given for boxes and for RLE; the name without a suffix is the lower of the two. Peak memory is the
+maximum allocated by Python and numpy while `n` pairs of masks, made one at a time, are scored.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ KINDS: dict[str, tuple[Callable, Callable]] = {"boxes": (boxes_of, mask_of_boxes
 
 
 class MasksThroughEvaluate(evaluate.Metric):
-    """What a module that takes masks does, in either of the features that `evaluate` has for them."""
+    """Metric on masks, in either of the features that `evaluate` has for them."""
 
     def _info(self) -> evaluate.MetricInfo:
         lists = self.config_name == "lists"
@@ -107,7 +107,7 @@ def by_torchmetrics(predictions: Sequence[Any], references: Sequence[Any], mask_
 
 
 def timed(function: Callable[[], dict[str, Any]]) -> tuple[float, dict[str, Any]]:
-    """Median seconds of three passes after one of no account, and the scores."""
+    """Return the median seconds of three passes after a warm-up pass, and the scores."""
     scores, seconds = function(), []
     for _ in range(3):
         start = time.perf_counter()
@@ -117,7 +117,7 @@ def timed(function: Callable[[], dict[str, Any]]) -> tuple[float, dict[str, Any]
 
 
 def same(first: dict[str, Any], second: dict[str, Any]) -> None:
-    """A comparison of speed is none unless both give the same."""
+    """Check that both give the same scores; otherwise their speeds are not comparable."""
     assert np.allclose([first[name] for name in SCORES], [second[name] for name in SCORES], atol=1e-5), (first, second)
 
 
@@ -149,7 +149,7 @@ def speedups(kind: str, pairs: int, evaluate_pairs: int) -> Iterator[tuple[str, 
 
 
 def peak_memory(pairs: int) -> float:
-    """MiB allocated at most while pairs of masks are scored that are made one at a time."""
+    """Return the peak of allocated memory in MiB while pairs of masks, made one at a time, are scored."""
 
     def masks(seed: int) -> Iterator[np.ndarray]:
         generator = np.random.default_rng(seed)
@@ -179,8 +179,10 @@ def figures(pairs: int, evaluate_pairs: int) -> Iterator[tuple[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--pairs", type=int, default=1_000, help="pairs of images (default: 1000)")
-    parser.add_argument("--evaluate-pairs", type=int, default=50, help="of masks through evaluate (default: 50)")
+    parser.add_argument("--pairs", type=int, default=1_000, help="number of image pairs (default: 1000)")
+    parser.add_argument(
+        "--evaluate-pairs", type=int, default=50, help="number of mask pairs scored through evaluate (default: 50)"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     datasets.disable_progress_bars()

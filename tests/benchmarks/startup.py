@@ -1,10 +1,10 @@
-"""What it costs to open the command line, and to import what should be light: CPU seconds.
+"""Measure the CPU seconds of opening the command line and of imports that should be light.
 
     python tests/benchmarks/startup.py --json startup.json
 
-Each command has a process of its own, `--repeats` times; what is shown is the median of user and system seconds of it
-and its children. The run that `artiagent status` is asked about is made here: three of five photos done. A first round
-that fills the caches of Python and of the disk is not counted.
+Each command runs in a process of its own, `--repeats` times. Figures are medians of user plus system seconds of the
+process and its children. `artiagent status` shows a run made here, with three of five photos done. A first round fills
+the caches of Python and of the disk and is not counted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LIMIT = 1.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="file to write the numbers to")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each command (default: 5)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,7 @@ def make_run(out: Path) -> Path:
 
 
 def openings(run: Path) -> list[tuple[str, list[str], int]]:
-    """Return what is opened: its name, the command, and the exit status that it has."""
+    """Return the names, commands and expected exit statuses to measure."""
     commands = [
         ("artiagent --help", [*ARTIAGENT, "--help"], 0),
         ("artiagent --version", [*ARTIAGENT, "--version"], 0),
@@ -75,7 +75,7 @@ def openings(run: Path) -> list[tuple[str, list[str], int]]:
 
 
 def measure(command: list[str], expected: int, repeats: int) -> dict[str, Any]:
-    """Run a command, and return the CPU seconds of each time and their median."""
+    """Run a command repeatedly, and return the CPU seconds of each run and their median."""
     values = [_cpu_seconds(command, expected) for _ in range(repeats + 1)][1:]
     return {"median": round(statistics.median(values), 3), "all": [round(value, 3) for value in values]}
 
@@ -91,7 +91,7 @@ def _cpu_seconds(command: list[str], expected: int) -> float:
 
 
 def about(repeats: int) -> dict[str, Any]:
-    """Return what the numbers depend on."""
+    """Return the machine and the versions that the figures depend on."""
     processor = next(
         (line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")),
         platform.processor(),

@@ -1,1 +1,1 @@
-"""What several tests build on: tiny models, made data, a Hub and servers on this machine."""
+"""Helpers of several tests: tiny models, synthetic data, a Hub and servers on localhost."""

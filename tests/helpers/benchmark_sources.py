@@ -35,13 +35,13 @@ def encode(pixels: np.ndarray, format: str = "PNG") -> bytes:
 
 
 def picture(number: int, size: tuple[int, int] = (20, 10)) -> bytes:
-    """A file of `size` (width, height) that differs from number to number."""
+    """Make an encoded image of `size` (width, height) that differs between numbers."""
     pixels = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return encode(pixels)
 
 
 def artibench_row(number: int) -> dict:
-    """Even ones are clean, odd ones have a relative box."""
+    """Make a row of ArtiBench: even numbers are clean, odd ones have a relative box."""
     flawed = number % 2 == 1
     box = {"bbox": [0.25, 0.1, 0.75, 0.5], "category": "distortion", "caption": f"Bent leg {number}"}
     return {
@@ -56,7 +56,7 @@ def artibench_row(number: int) -> dict:
 
 
 def write_artibench(folder: Path, rows: list[dict], shards: int = 3) -> Path:
-    """`data/test-*.parquet`, as `push_to_hub` of three shards leaves them."""
+    """Write `data/test-*.parquet`, as `push_to_hub` writes three shards."""
     (folder / "data").mkdir(parents=True)
     shards = min(shards, len(rows))
     data = datasets.Dataset.from_list(rows, features=ARTIBENCH_FEATURES)
@@ -71,7 +71,7 @@ def length_delimited(number: int, content: bytes) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """As protocol buffers write it: seven bits a byte, the lowest first, the top bit set in all but the last."""
+    """Encode a number as protocol buffers do: seven bits a byte, lowest first, top bit set in all but the last."""
     groups = []
     while True:
         groups.append(value & 0x7F)
@@ -81,7 +81,7 @@ def varint(value: int) -> bytes:
 
 
 def tf_example(features: dict[str, bytes | float | int]) -> bytes:
-    """A serialized `tf.train.Example` with one value a feature."""
+    """Serialize a `tf.train.Example` with one value per feature."""
     entries = b""
     for name, value in features.items():
         match value:
@@ -120,7 +120,7 @@ def richhf_example(filename: str, heat_map: np.ndarray) -> dict[str, bytes | flo
 
 
 def write_richhf(folder: Path, split: str, heat_maps: dict[str, np.ndarray], size: tuple[int, int]) -> Path:
-    """`<split>.tfrecord` with a record for each file name, and `images/<id>.png` of `size` (width, height)."""
+    """Write `<split>.tfrecord` with a record for each file name, and `images/<id>.png` of `size` (width, height)."""
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     for number, filename in enumerate(heat_maps):

@@ -1,4 +1,4 @@
-"""Runs of the engine on the embedded model and three of the demo's photographs, in this process or in others."""
+"""Runs of the engine on the embedded model and three of the demo's photos, in this process or in others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CHILDREN.set_forkserver_preload([__name__])
 
 
 def make_photos(folder: Path, scratch: Path, sources: Sequence[str] = SOURCES) -> Path:
-    """A folder of photographs with their annotations."""
+    """Make a folder of photos with their annotations."""
     prepare_demo(scratch)
     folder.mkdir(parents=True, exist_ok=True)
     for name in [*sources, "annotations.json"]:
@@ -64,19 +64,19 @@ def make_run(
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    """All rows as they are stored, encoded images included."""
+    """Read all rows as stored, with encoded images."""
     return [row for path in sorted((out / "data").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
 def start(photos: Path, out: Path, **options: Any) -> BaseProcess:
-    """A run in another process."""
+    """Start a run in another process."""
     process = CHILDREN.Process(target=_execute, args=(photos, out), kwargs=options)
     process.start()
     return process
 
 
 def start_killed_at(photos: Path, out: Path, source_id: str, **options: Any) -> BaseProcess:
-    """As [`start`], but the process is killed, as by the out-of-memory killer, whenever it perceives a photograph."""
+    """Start a run in a process that is killed, as by the out-of-memory killer, when it perceives photo `source_id`."""
     return start(photos, out, perception=KilledPerception(photos / "annotations.json", source_id), **options)
 
 

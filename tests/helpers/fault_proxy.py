@@ -1,4 +1,4 @@
-"""A proxy on localhost that puts faults between a client and an OpenAI-compatible server."""
+"""A proxy on localhost that injects faults between a client and an OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _TEXTS["huge"] = '{"a": ' * 1_700_000
 class FaultProxy:
     """
     Attributes:
-        base_url (`str`): For clients.
-        faults (`deque[str]`): What happens to the next requests, one after another; see `FAULTS`.
-        always (`str`): What happens once `faults` is empty.
-        requests (`list[dict]`): The bodies of the requests so far.
-        keys (`set[str]`): The `Authorization` headers seen.
+        base_url (`str`): URL for clients.
+        faults (`deque[str]`): Faults of the next requests, in order; see `FAULTS`.
+        always (`str`): Fault of requests once `faults` is empty.
+        requests (`list[dict]`): Bodies of the requests so far.
+        keys (`set[str]`): `Authorization` headers seen so far.
     """
 
     def __init__(self, upstream: str, slow_seconds: float = 1.0) -> None:
@@ -56,7 +56,7 @@ class FaultProxy:
             return self.faults.popleft() if self.faults else self.always
 
     def reset(self, *faults: str, always: str = "pass") -> FaultProxy:
-        """Forgets what has happened, and what is to happen next."""
+        """Forget past requests and pending faults."""
         self.faults, self.always = deque(faults), always
         self.requests.clear()
         self.keys.clear()
@@ -72,7 +72,7 @@ class FaultProxy:
 
 @contextmanager
 def fault_proxy(upstream: str, slow_seconds: float = 1.0) -> Iterator[FaultProxy]:
-    """A proxy in front of the server at the base URL `upstream`."""
+    """Run a proxy in front of the server at the base URL `upstream`."""
     proxy = FaultProxy(upstream, slow_seconds)
     thread = threading.Thread(target=proxy._server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -115,16 +115,16 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        # A client may have had enough before the end.
+        # A client may close the connection early.
         with suppress(ConnectionError):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent."""
+        """Log nothing."""
 
 
 def completion(text: str) -> bytes:
-    """What an OpenAI-compatible server sends for an answer."""
+    """Return the body that an OpenAI-compatible server sends for an answer."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "finish_reason": "stop", "message": message}
     content = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}

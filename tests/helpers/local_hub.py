@@ -1,11 +1,11 @@
 """
 A Hub on localhost: enough of the Hub's HTTP interface for the real clients to create, push, download and load models,
-data sets and Spaces. Everything is kept in memory.
+datasets and Spaces. Everything is kept in memory.
 
     with LocalHub() as hub:
         subprocess.run([sys.executable, "push.py"], env={**os.environ, **hub.environment(tmp_path)})
 
-`huggingface_hub` reads its endpoint when imported, hence the subprocess. By hand, until Ctrl-C:
+`huggingface_hub` reads its endpoint when imported, hence the subprocess. To run it until Ctrl-C:
 
     python -m tests.helpers.local_hub --port 8123
 """
@@ -44,7 +44,7 @@ API = f"/api/{KIND}/{REPO_ID}"
 
 @dataclass(frozen=True)
 class Commit:
-    """A state of a repository: its hash, and the content of every file by path."""
+    """State of a repository: its hash, and the content of each file by path."""
 
     sha: str
     files: dict[str, bytes]
@@ -53,12 +53,12 @@ class Commit:
 @dataclass
 class Fault:
     """
-    What goes wrong once, at one request.
+    Fault of one request.
 
     Args:
-        pattern (`str`): Found in the request's method and path, e.g. `"PUT /blobs/"`.
-        status (`int`, *optional*): What is answered; `None` drops the connection without an answer.
-        passes (`int`): Such requests that succeed before.
+        pattern (`str`): Substring of the request's method and path, e.g. `"PUT /blobs/"`.
+        status (`int`, *optional*): Status of the response; `None` drops the connection without one.
+        passes (`int`): Number of such requests that succeed before.
     """
 
     pattern: str
@@ -67,7 +67,7 @@ class Fault:
 
 
 class HubError(Exception):
-    """A refusal, in the form that `huggingface_hub` turns into its own exceptions."""
+    """Error response in the form that `huggingface_hub` turns into its own exceptions."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None):
         super().__init__(message)
@@ -77,15 +77,15 @@ class HubError(Exception):
 
 class LocalHub:
     """
-    Serves while its `with` block lasts.
+    Hub that serves while its `with` block lasts.
 
     Attributes:
         url (`str`): Endpoint to give to clients.
         requests (`list[str]`): Method and path of every request so far.
         repositories (`dict[tuple[str, str], list[Commit]]`):
             History by kind (`"model"`, `"dataset"` or `"space"`) and id.
-        private (`set[tuple[str, str]]`): Those that were created private.
-        faults (`list[Fault]`): What is still to go wrong.
+        private (`set[tuple[str, str]]`): Repositories created private.
+        faults (`list[Fault]`): Pending faults.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -110,7 +110,7 @@ class LocalHub:
         self._server.server_close()
 
     def environment(self, home: Path, token: str = TOKEN) -> dict[str, str]:
-        """Variables that point a client process at this hub, with its caches in `home`."""
+        """Return environment variables that point a client process at this hub, with its caches in `home`."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
@@ -120,7 +120,7 @@ class LocalHub:
         }
 
     def files(self, kind: str, repo_id: str, revision: str = "main") -> dict[str, bytes]:
-        """Content of every file of a repository at `revision`."""
+        """Return the content of each file of a repository at `revision`."""
         return self.find_commit(kind, repo_id, revision).files
 
     def create_repository(self, kind: str, repo_id: str) -> None:
@@ -139,7 +139,7 @@ class LocalHub:
         return self.repositories[kind, repo_id][-1]
 
     def take_fault(self, request: str) -> Fault | None:
-        """The fault that is due at this request, once."""
+        """Return and remove the fault that is due at this request, if any."""
         for fault in self.faults:
             if fault.pattern in request:
                 if not fault.passes:
@@ -171,7 +171,7 @@ _ROUTES: list[_Route] = []
 
 
 def _route(methods: str, pattern: str) -> Callable[[Any], Any]:
-    """Registers a method of `_Handler` for requests whose whole path matches `pattern`; groups become arguments."""
+    """Register a method of `_Handler` for requests whose whole path matches `pattern`; groups become arguments."""
 
     def register(function: Any) -> Any:
         _ROUTES.append(_Route(tuple(methods.split()), re.compile(pattern), function.__name__))
@@ -185,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
     hub: LocalHub
 
     def log_message(self, format: str, *args: Any) -> None:
-        """The tests' output is not a server's log."""
+        """Log nothing, to keep the output of tests readable."""
 
     def _dispatch(self) -> None:
         parts = urllib.parse.urlsplit(self.path)
@@ -215,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
         raise HubError(404, "EntryNotFound", f"This hub has no route {self.command} {path}")
 
     def _role(self) -> str | None:
-        """What the request's token may do: `"write"`, `"read"`, or `None` where it has no token."""
+        """Return the rights of the request's token: `"write"`, `"read"`, or `None` without a token."""
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token and token not in ROLES:
             raise HubError(401, "", "Invalid credentials in Authorization header")
@@ -441,7 +441,7 @@ def _folder_node(path: str) -> dict[str, Any]:
 
 
 def _content_oid(content: bytes, mode: str) -> str:
-    """How the Hub names a content to clients: as git does, or by the hash of the blob itself."""
+    """Return the id of a content as the Hub gives it to clients: git's hash, or the hash of the blob."""
     if mode == "lfs":
         return hashlib.sha256(content).hexdigest()
     return _sha1(b"blob %d\0" % len(content) + content)
@@ -453,12 +453,12 @@ def _sha1(content: bytes) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A Hub on localhost, in memory, until Ctrl-C.")
-    parser.add_argument("--port", type=int, default=0, help="default: any that is free")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any free one)")
     port = parser.parse_args().port
     try:
         local = LocalHub(port)
     except (OSError, OverflowError) as error:
-        parser.error(f"--port must be one that is free, got {port}: {error}")
+        parser.error(f"--port must be a free port, got {port}: {error}")
     with local as hub:
         variables = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
         print(f"export {' '.join(f'{name}={value}' for name, value in variables.items())}", flush=True)

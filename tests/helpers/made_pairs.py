@@ -1,4 +1,4 @@
-"""Pairs with planned flaws and random pixels, as a run writes them: no diffusion model is needed."""
+"""Pairs with planned artifacts and random pixels, as a run writes them, made without a diffusion model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RUN = {
 
 
 def make_scene(seed: int) -> Scene:
-    """A cat with two ears and a muzzle, and a dog with a tail that it touches, somewhere in the image."""
+    """Make a scene with a cat with two ears and a muzzle, and a dog whose tail it touches, at random places."""
     rng = np.random.default_rng(seed)
     top, left = (int(offset) for offset in rng.integers(0, 20, 2))
     ears = [
@@ -93,7 +93,7 @@ def make_pair(index: int, source_id: str | None = None) -> Pair:
 
 
 def write_run(out: Path, pairs: Sequence[Pair], shards: int = 3, status: str = "complete", **run: Any) -> Path:
-    """A folder as a run leaves it."""
+    """Write a folder as a run leaves it."""
     size = -(-len(pairs) // shards)
     (out / "data").mkdir(parents=True)
     for shard in range(shards):

@@ -24,7 +24,7 @@ def move_weights(module: nn.Module, offset: int) -> None:
 
 
 def offsets(module: nn.Module) -> set[int]:
-    """How many bytes past a cache line the weights of `module` lie."""
+    """Return how many bytes past a cache line each weight of `module` lies."""
     return {tensor.data_ptr() % CACHE_LINE for tensor in chain(module.parameters(), module.buffers())}
 
 

@@ -1,4 +1,4 @@
-"""Tiny random Grounding DINO, SAM, SAM 2 and SAM 3 models with their processors, made here without a download."""
+"""Tiny random Grounding DINO, SAM, SAM 2 and SAM 3 models with their processors, made without a download."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import transformers
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 
-# Tokens that Grounding DINO knows by number.
+# Tokens that Grounding DINO refers to by id.
 _BERT_IDS = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}
 
 
 def tiny_grounding_dino(folder: Path, seed: int = 0, **changes: Any) -> Path:
     """
-    Saves a model to `folder`. A word is as many tokens as it has letters. `changes` are to the configuration.
+    Save a Grounding DINO to `folder`. A word has one token per letter. `changes` override the configuration.
     """
     tokenizer = bert_tokenizer()
     processor = transformers.GroundingDinoProcessor(
@@ -55,7 +55,7 @@ def tiny_grounding_dino(folder: Path, seed: int = 0, **changes: Any) -> Path:
 
 
 def tiny_sam(folder: Path, seed: int = 0) -> Path:
-    """Saves a SAM to `folder`."""
+    """Save a SAM to `folder`."""
     config = transformers.SamConfig(
         vision_config={
             "hidden_size": 16,
@@ -80,7 +80,7 @@ def tiny_sam(folder: Path, seed: int = 0) -> Path:
 
 
 def tiny_sam2(folder: Path, seed: int = 0) -> Path:
-    """Saves a SAM 2 to `folder`."""
+    """Save a SAM 2 to `folder`."""
     config = transformers.Sam2Config(
         vision_config={
             "backbone_config": {
@@ -110,7 +110,7 @@ def tiny_sam2(folder: Path, seed: int = 0) -> Path:
 
 
 def tiny_sam3(folder: Path, seed: int = 0) -> Path:
-    """Saves a SAM 3 to `folder`. A word is as many tokens as it has bytes."""
+    """Save a SAM 3 to `folder`. A word has one token per byte."""
     tokenizer = clip_tokenizer()
     heads = {"hidden_size": 32, "num_attention_heads": 2}
     layers = {"num_layers": 1, "intermediate_size": 32, "dropout": 0.0}
@@ -157,7 +157,7 @@ def tiny_sam3(folder: Path, seed: int = 0) -> Path:
 
 
 def bert_tokenizer() -> Any:
-    """Splits words into letters and digits."""
+    """Make a tokenizer that splits words into letters and digits."""
     letters = string.ascii_lowercase + string.digits + "-'"
     tokens = {f"[unused{index}]": index for index in range(1100)}
     vocabulary = {index: token for token, index in tokens.items()}
@@ -167,7 +167,7 @@ def bert_tokenizer() -> Any:
 
 
 def clip_tokenizer() -> Any:
-    """Splits words into bytes."""
+    """Make a tokenizer that splits words into bytes."""
     letters = list(bytes_to_unicode().values())
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     return transformers.CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=[])

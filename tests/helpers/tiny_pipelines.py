@@ -1,4 +1,4 @@
-"""Tiny pipelines with random weights, built from configurations alone: real classes, no download."""
+"""Tiny pipelines of real classes with random weights, built from configurations without a download."""
 
 import re
 import string
@@ -56,7 +56,7 @@ _SMALL_LANGUAGE_MODEL = {
 
 def tiny_flux(guidance: bool = True) -> FluxPipeline:
     """
-    FLUX.1 with two double- and two single-stream blocks; one token is 16×16 px.
+    Make a FLUX.1 with two double- and two single-stream blocks; one token is 16×16 px.
 
     Args:
         guidance (`bool`, *optional*, defaults to `True`):
@@ -89,13 +89,13 @@ def tiny_flux(guidance: bool = True) -> FluxPipeline:
 
 
 def tiny_flux2() -> Flux2Pipeline:
-    """FLUX.2-dev with two double- and two single-stream blocks; one token is 16×16 px."""
+    """Make a FLUX.2-dev with two double- and two single-stream blocks; one token is 16×16 px."""
     template = (
         "{% for message in messages %}[INST]"
         "{% for part in message.content %}{{ part.text }}{% endfor %}[/INST]{% endfor %}"
     )
     tokenizer = _byte_tokenizer(["[IMG]", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]"])
-    # A token for each word of the system's message, so that the prompt is within the length that diffusers cuts it to.
+    # One token for each word of the system message, so that the prompt fits the length that diffusers truncates it to.
     tokenizer.add_tokens(re.findall(r" ?\w+|\W", SYSTEM_MESSAGE))
     processor = PixtralProcessor(PixtralImageProcessor(), tokenizer, chat_template=template)
     text = {**_SMALL_LANGUAGE_MODEL, "model_type": "mistral", "num_hidden_layers": 30}
@@ -115,7 +115,7 @@ def tiny_flux2() -> Flux2Pipeline:
 
 def tiny_flux2_klein(is_distilled: bool = False) -> Flux2KleinPipeline:
     """
-    FLUX.2-klein, as `tiny_flux2` with another text encoder.
+    Make a FLUX.2-klein, as `tiny_flux2` with another text encoder.
 
     Args:
         is_distilled (`bool`, *optional*, defaults to `False`):
@@ -139,7 +139,7 @@ def tiny_flux2_klein(is_distilled: bool = False) -> Flux2KleinPipeline:
 
 
 def tiny_chroma() -> ChromaPipeline:
-    """Chroma with two double- and two single-stream blocks; one token is 16×16 px."""
+    """Make a Chroma with two double- and two single-stream blocks; one token is 16×16 px."""
     tokenizer = _t5_tokenizer()
     torch.manual_seed(0)
     transformer = ChromaTransformer2DModel(
@@ -164,7 +164,7 @@ def tiny_chroma() -> ChromaPipeline:
 
 def tiny_sd3(dual_attention: bool = True) -> StableDiffusion3Pipeline:
     """
-    Stable Diffusion 3 with three blocks; one token is 16×16 px.
+    Make a Stable Diffusion 3 with three blocks; one token is 16×16 px.
 
     Args:
         dual_attention (`bool`, *optional*, defaults to `True`):
@@ -204,10 +204,10 @@ def tiny_sd3(dual_attention: bool = True) -> StableDiffusion3Pipeline:
 
 def tiny_qwen_image(**settings: bool | int) -> QwenImagePipeline:
     """
-    Qwen-Image with three blocks; one token is 16×16 px.
+    Make a Qwen-Image with three blocks; one token is 16×16 px.
 
     Args:
-        settings (`bool` or `int`): Further settings of the transformer.
+        settings (`bool` or `int`): Settings of the transformer to override.
     """
     tokenizer = _byte_tokenizer(["<|im_start|>", "<|im_end|>"])
     torch.manual_seed(0)
@@ -224,13 +224,13 @@ def tiny_qwen_image(**settings: bool | int) -> QwenImagePipeline:
         max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02, use_dynamic_shifting=True
     )
     pipeline = QwenImagePipeline(scheduler, vae.eval(), _qwen2_5_vl(), tokenizer, transformer.eval())
-    # A token for each word of the template, so that what the pipeline drops of it is what is dropped of the original.
+    # One token for each word of the template, so that the pipeline drops the same part of it as of the original.
     tokenizer.add_tokens(re.findall(r"\n| ?\w+|[,:]", pipeline.prompt_template_encode))
     return pipeline
 
 
 def _vae() -> AutoencoderKL:
-    """A stride-8 autoencoder of 16 channels, with the scaling and shift of SD3's."""
+    """Make a stride-8 autoencoder of 16 channels, with the scaling and shift of SD3's."""
     torch.manual_seed(0)
     return AutoencoderKL(
         sample_size=32,
@@ -267,7 +267,7 @@ def _transformer_of_flux2(guidance_embeds: bool) -> Flux2Transformer2DModel:
 
 
 def _vae_of_flux2() -> AutoencoderKLFlux2:
-    """A stride-8 autoencoder of 16 channels, with statistics that differ by channel and by pixel of a token."""
+    """Make a stride-8 autoencoder of 16 channels, with statistics that differ by channel and by pixel of a token."""
     torch.manual_seed(0)
     vae = AutoencoderKLFlux2(
         block_out_channels=(8,) * 4,
@@ -282,7 +282,7 @@ def _vae_of_flux2() -> AutoencoderKLFlux2:
 
 
 def _byte_tokenizer(special: list[str]) -> Qwen2Tokenizer:
-    """Byte-level BPE with no merges, so any text is tokenised without loss, and some tokens that are not text."""
+    """Make a lossless byte-level BPE tokenizer without merges, with some tokens that are not text."""
     symbols = bytes_to_unicode().values()
     tokenizer = Qwen2Tokenizer(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[])
     tokenizer.add_special_tokens({"additional_special_tokens": special})
@@ -290,7 +290,7 @@ def _byte_tokenizer(special: list[str]) -> Qwen2Tokenizer:
 
 
 def _clip_tokenizer() -> CLIPTokenizer:
-    """Byte-level BPE with no merges, so any text is tokenised without loss."""
+    """Make a lossless byte-level BPE tokenizer without merges."""
     symbols = list(bytes_to_unicode().values())
     pieces = [*symbols, *(symbol + "</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, merges=[], model_max_length=77)

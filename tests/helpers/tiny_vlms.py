@@ -1,4 +1,4 @@
-"""Tiny vision-language models with their processors, made here: random ones, and one that has learned to answer."""
+"""Tiny vision-language models with their processors: random ones, and one trained to answer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
 def byte_tokenizer(special: Sequence[str], **options: Any) -> Any:
-    """Byte-level, with no merges: loses nothing of any text, in 256 tokens and the special ones."""
+    """Make a lossless byte-level tokenizer without merges: 256 tokens and the special ones."""
     special = [*special, "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate([*bytes_to_unicode().values(), *special])}
     tokenizer = transformers.Qwen2Tokenizer(
@@ -70,7 +70,7 @@ def _text_config(tokenizer: Any) -> dict[str, Any]:
 
 
 def tiny_qwen2_5_vl() -> tuple[Any, Any]:
-    """A random Qwen2.5-VL and its processor."""
+    """Make a random Qwen2.5-VL and its processor."""
     tokenizer = byte_tokenizer(["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"])
     processor = transformers.Qwen2_5_VLProcessor(
         image_processor=transformers.Qwen2VLImageProcessor(
@@ -109,7 +109,7 @@ def tiny_qwen2_5_vl() -> tuple[Any, Any]:
 
 
 def tiny_internvl() -> tuple[Any, Any]:
-    """A random InternVL and its processor."""
+    """Make a random InternVL and its processor."""
     named = {
         "start_image_token": "<img>",
         "end_image_token": "</img>",
@@ -142,7 +142,7 @@ def tiny_internvl() -> tuple[Any, Any]:
 
 
 def word_tokenizer(special: Sequence[str], words: Sequence[str]) -> Any:
-    """One token for each of `words`, deaf to all other text."""
+    """Make a tokenizer with one token for each of `words`, which ignores all other text."""
     special = [*special, "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
     backend = Tokenizer(WordLevel({token: index for index, token in enumerate([*special, *words])}, "<|endoftext|>"))
     backend.normalizer = Replace(Regex(r"[\s\S]"), "")
@@ -159,7 +159,7 @@ def word_tokenizer(special: Sequence[str], words: Sequence[str]) -> Any:
 
 
 def tiny_llava(words: Sequence[str] = ()) -> tuple[Any, Any]:
-    """A random LLaVA and its processor, with a token for each byte, or where there are any, for each of `words`."""
+    """Make a random LLaVA and its processor, with a token for each of `words`, or for each byte without any."""
     tokenizer = word_tokenizer(["<image>"], words) if words else byte_tokenizer(["<image>"])
     processor = transformers.LlavaProcessor(
         transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
@@ -193,29 +193,29 @@ def _seeded(make: Callable[[Any], Any], config: Any) -> Any:
 
 def talking_vlm(folder: Path, answers: Mapping[str, str]) -> Path:
     """
-    Trains a tiny LLaVA for a few seconds, until it can, to answer questions that begin with a line `Task: <name>.`,
-    whatever follows and whatever the images show, and saves it with its processor. It reads those lines and writes
-    those answers as single tokens, and is deaf to all else.
+    Train a tiny LLaVA for a few seconds to answer questions by their first line, `Task: <name>.`, whatever follows and
+    whatever the images show, and save it with its processor. These lines and the answers are single tokens; all other
+    text is ignored.
 
     Args:
-        folder (`Path`): Where to.
-        answers (`Mapping[str, str]`): The answer to each task.
+        folder (`Path`): Folder to save the model to.
+        answers (`Mapping[str, str]`): Answer to each task.
 
     Returns:
         `Path`: The folder.
     """
     model, processor = tiny_llava([*(f"Task: {task}." for task in answers), *dict.fromkeys(answers.values())])
     image = torch.zeros(3, 28, 28, dtype=torch.uint8)
-    # Blind: all pictures look the same to it, so what it has learned with one holds for every other.
+    # Its vision is constant: all images look the same to it, so that it answers alike for all.
     torch.nn.init.zeros_(model.model.multi_modal_projector.linear_2.weight).requires_grad_(False)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     chance, texts, losses = random.Random(0), [*dict.fromkeys(answers.values())], []
     for step in range(300):
-        # Questions quote the answers that they may have.
+        # Questions quote the possible answers.
         quoted = "".join(chance.sample(texts, k=chance.randrange(min(len(texts), 3) + 1)))
         lessons = [_lesson(f"Task: {task}.{quoted}", answer, images=step % 4) for task, answer in answers.items()]
-        pictures = [[image] * (step % 4)] * len(lessons) if step % 4 else None
-        inputs = processor(images=pictures, text=lessons, return_tensors="pt")
+        images = [[image] * (step % 4)] * len(lessons) if step % 4 else None
+        inputs = processor(images=images, text=lessons, return_tensors="pt")
         labels = inputs["input_ids"].clone()
         labels[:, :-2] = -100  # the answer and the end
         loss = model(**inputs, labels=labels).loss
@@ -237,7 +237,7 @@ def _lesson(question: str, answer: str, images: int) -> str:
 
 @contextmanager
 def serving(folder: Path, seconds: float = 120.0) -> Iterator[str]:
-    """`transformers serve` with the model of a folder, on localhost; gives the base URL of its OpenAI interface."""
+    """Run `transformers serve` with the model of a folder on localhost, and yield the base URL of its OpenAI API."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Fixtures: the tiny model that has learned to answer our questions, and a real server with it. A plugin of pytest."""
+"""pytest plugin with fixtures: the tiny model trained to answer our questions, and a real server with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANSWERS = {
 
 @pytest.fixture(scope="module")
 def online():
-    """Localhost may be called, although the tests are offline in all else."""
+    """Allow calls to localhost, although tests are offline otherwise."""
     import huggingface_hub.constants
 
     patch = pytest.MonkeyPatch()

@@ -479,7 +479,7 @@ def test_a_metric_is_sent_under_its_own_name(tmp_path):
     assert 'evaluate.load("tester/miou")' in payload.card
     with pytest.raises(UserError, match="REPO must end in /miou"):
         metric_payload(folder, "tester/iou")
-    with pytest.raises(UserError, match="must be a metric's name or folder"):
+    with pytest.raises(UserError, match="must be a metric's name, or a folder with"):
         metric_payload(tmp_path, "tester/x")
 
 
@@ -555,7 +555,11 @@ def test_a_dry_run_shows_all_and_sends_nothing(hub, artiagent, model):
     status, out, _ = artiagent("model", model, "tester/dry", "--license", "mit", "--dry-run", token=None)
     assert (status, len(hub.requests)) == (0, before)
     assert "model to tester/dry (model repository, public if new):" in out
-    assert "  model.safetensors " in out and "left out" in out and "  # dry\n" in out
+    assert (
+        "  model.safetensors " in out
+        and "not uploaded, as not part of a model repository: " in out
+        and "  # dry\n" in out
+    )
     assert out.endswith("dry run: nothing was uploaded\n")
 
 
@@ -615,7 +619,7 @@ def test_repositories_that_exist(hub, artiagent, model):
     assert artiagent("pipeline", "tester/taken", "--private")[0] == 0
     assert ("model", "tester/taken") in hub.private
     status, _, err = artiagent("model", model, "tester/taken", "--license", "mit")
-    assert status == 2 and "of kind model, got tester/taken, which holds something else, such as confinement.py" in err
+    assert status == 2 and "of kind model, got tester/taken, which holds something else, such as alignment.py" in err
     assert artiagent("metric", "css", "tester/css")[0] == 0
     status, _, err = artiagent("metric", "css", "tester/css", "--private")
     assert status == 2 and "--private must be used with a new or private repository, got tester/css" in err

@@ -1,4 +1,4 @@
-"""Conversations to train on: answers that our own parser reads back, no shortcuts, and the sources they come from."""
+"""Conversations to train on: answers that our parser reads back, no shortcuts, and all kinds of sources."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ BOUNDS = (56 * 56, 100 * 784)
 
 
 def turns_of(row):
-    """`(question, answer)` of a conversation."""
+    """Return the turns `(question, answer)` of a conversation."""
     texts = [[part["text"] for part in message["content"] if part["type"] == "text"] for message in row["messages"]]
     return list(zip([text[0] for text in texts[::2]], [text[0] for text in texts[1::2]], strict=True))
 
 
 def answers_of(rows):
-    """Answers by side and task."""
+    """Return the answers by side and task."""
     answers: dict[str, dict[str, str]] = {"clean": {}, "flawed": {}}
     for row in rows:
         side, task = row["id"].rpartition("#")[2].split(".")
@@ -66,7 +66,7 @@ def stored():
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_instructions_are_asked_as_predict_asks_and_answered_as_it_reads(convention, stored):
     resized = qwen2_5_size(SIZE, *BOUNDS) if convention == "qwen2.5" else None
-    # Half a step of the convention.
+    # Half the resolution of the convention.
     exact = {"pixel": 0.5, "normalized": WIDTH / 2000, "qwen2.5": 0.5, "qwen3": WIDTH / 2000, "internvl": WIDTH / 2000}
     for row in stored:
         rows = list(instruction_rows(row, BoxFormat(convention, *BOUNDS)))
@@ -118,7 +118,7 @@ def test_a_task_without_a_text_is_left_out_for_both_halves(stored):
 
 
 def test_questions_tell_nothing_of_the_answer(stored):
-    """First questions, and how many follow in a form of one turn, are the same for clean and artifact images."""
+    """Clean and artifact images get the same first questions and, in forms of one turn, as many further ones."""
     for make in (lambda row: vqa_rows(row, BoxFormat()), lambda row: instruction_rows(row, BoxFormat("qwen3"))):
         asked: dict[str, Counter] = {"clean": Counter(), "flawed": Counter()}
         for index in range(60):
@@ -203,7 +203,7 @@ def test_synartifact_boxes_for_llava_are_those_of_its_padded_square():
 def test_synartifact_images_of_unknown_kinds_are_left_out():
     unsaid = synartifact_image(other="The whole image is too blurred.", has_artifact=True)
     assert classification_row(unsaid, BoxFormat()) is None and detection_row(unsaid, BoxFormat()) is None
-    with pytest.raises(UserError, match="region of the class 'crack'"):
+    with pytest.raises(UserError, match="regions must have a class of SynArtifact, got 'crack'"):
         classification_row(synartifact_image(regions=[region("crack")]), BoxFormat())
 
 
@@ -225,7 +225,7 @@ def prepared(out, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def synartifact_source(tmp_path_factory):
-    """As published: three images to train on, of which two have artifacts, and two to test on."""
+    """Write a source as published: three training images, two of them with artifacts, and two test images."""
     data = tmp_path_factory.mktemp("synartifact") / "source" / "data"
     for split, count in {"train": 3, "eval": 2}.items():
         paths = [f"sub_data_0/images/{split}{index}.png" for index in range(count)]
@@ -254,7 +254,7 @@ def synartifact(synartifact_source):
 
 
 def texts(rows):
-    """Questions and answers without decoding an image."""
+    """Return questions and answers without decoding images."""
     return [turns_of({"messages": messages}) for messages in rows["messages"]]
 
 
@@ -288,9 +288,7 @@ def test_the_first_pairs_are_those_of_the_source(out):
     assert len(first["train"]) == 7 < len(whole["train"])
     run = Conversations(out, ["instructions"], BoxFormat(), num_pairs=2).load()
     shown = {pixels(row["images"][0]) for row in run["train"]}
-    assert shown == {
-        pixels(picture) for index in (0, 1) for picture in (make_pair(index).clean, make_pair(index).flawed)
-    }
+    assert shown == {pixels(image) for index in (0, 1) for image in (make_pair(index).clean, make_pair(index).flawed)}
     with pytest.raises(UserError, match="at most the 6 pairs of the train split, got 7"):
         Conversations(out, ["vqa"], BoxFormat(), num_pairs=7).load()
 
@@ -304,12 +302,12 @@ def test_a_prepared_folder_gives_its_splits_in_whatever_convention(out, prepared
     from_folder = Conversations(prepared, ["vqa"], BoxFormat("llava"), seed=1).load()
     for split in ("train", "test"):
         assert texts(from_folder[split]) == texts(from_run[split])
-    with pytest.raises(UserError, match="without a split 'test'"):
+    with pytest.raises(UserError, match="`test_share` must be 0 unless pairs have no split 'test'"):
         Conversations(prepared, ["vqa"], BoxFormat(), test_share=0.1).load()
 
 
 def test_a_folder_of_before_is_still_a_source(out, tmp_path):
-    """When each configuration was a folder of Parquet files, of which those of pairs hold their images."""
+    """Earlier versions wrote a folder of Parquet files for each configuration; those of pairs hold their images."""
     builder = ArtiAgentPairs(source=str(out), cache_dir=str(tmp_path / "cache"), test_share=0.5, seed=1)
     builder.download_and_prepare(str(tmp_path / "set" / "pairs"), file_format="parquet")
     (tmp_path / "set" / "prepared.json").write_text("{}")
@@ -322,7 +320,7 @@ def shown(splits):
     return {split: [(pixels(row["images"][0]), row["messages"]) for row in rows] for split, rows in splits.items()}
 
 
-def test_kinds_share_the_files_of_their_images(out, tmp_path):
+def test_kinds_share_the_files_of_their_images(out):
     data = Conversations(out, ["vqa", "instructions", "comparisons"], BoxFormat()).load()["train"]
     undecoded = data.cast_column("images", List(ImageFeature(decode=False)))
     assert all(image["bytes"] is None for row in undecoded for image in row["images"])
@@ -382,7 +380,7 @@ def test_synartifact_is_a_source_by_its_name_once_it_is_prepared(synartifact, sy
         (["vqa", "synartifact_detection"], {}, "of one source"),
         (["vqa"], {"num_pairs": 0}, "at least 1"),
         (["vqa"], {"test_share": 1.0}, "test_share"),
-        (["synartifact_detection"], {}, "source must be 'synartifact' or a folder"),
+        (["synartifact_detection"], {}, "`source` must be 'synartifact' or a folder"),
         (["synartifact_detection"], {"num_pairs": 4}, "for conversations about pairs"),
         (["vqa"], {"test_share": 1e-9}, "no conversation for the split 'test'"),
         (["vqa"], {"test_share": 0.999999, "num_pairs": 1}, "no conversation for the split 'train'"),
@@ -435,7 +433,7 @@ def test_a_run_without_pairs_is_named(tmp_path):
 
 def test_a_run_that_lost_its_card_is_not_prepared(tmp_path):
     run = write_run(tmp_path / "run", [make_pair(0)], shards=1)
-    with pytest.raises(UserError, match=r"no README\.md, the card"):
+    with pytest.raises(UserError, match=r"`source` must hold README\.md, the card"):
         prepare_pairs_folder(run, tmp_path / "out", ["pairs"])
     assert not (tmp_path / "out").exists()
 
@@ -456,7 +454,7 @@ except UserError as error:
 """
 
 
-def test_data_sets_on_the_hub_are_sources(out, prepared, tmp_path):
+def test_datasets_on_the_hub_are_sources(out, prepared, tmp_path):
     with LocalHub() as hub:
         commits = []
         for name, folder in {"tester/run": out, "tester/prepared": prepared}.items():

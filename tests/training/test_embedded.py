@@ -1,4 +1,4 @@
-"""The scripts that made the embedded model, one after the other, on a few crops and for seconds."""
+"""The scripts that make the embedded model, one after another, on a few crops and for seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHORT = ["--minutes", "0.005", "--threads", "1"]
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """Crops of two photos and one render, and what the trainings write."""
+    """Make crops of two photos and one render, and train on them."""
     work, generator = tmp_path_factory.mktemp("embedded"), np.random.default_rng(0)
     (work / "photos" / "clic2025").mkdir(parents=True)
     (work / "renders").mkdir()
@@ -33,7 +33,7 @@ def work(tmp_path_factory):
         + [*("--out", str(work / "crops.npy"), "--num-crops", "66")]
     )
     with pytest.MonkeyPatch.context() as patch:
-        # The scripts set it for their process, which here is that of all tests.
+        # The scripts set the number of threads of their process, which all tests share here.
         patch.setattr(torch, "set_num_threads", lambda number: None)
         autoencoder.main([*crops, "--out", str(work / "vae"), "--batch-size", "2", *SHORT])
         transformer.main(
@@ -62,7 +62,9 @@ def test_the_parts_make_a_pipeline(work, tmp_path):
 
 def test_a_folder_of_other_settings_is_refused(work):
     crops = ["--crops", str(work / "crops.npy")]
-    with pytest.raises(UserError, match="--out '.*vae' is of another recipe, with seed = 0 and not 1"):
+    with pytest.raises(
+        UserError, match="--out must be the folder of a run with seed = 1, got '.*vae' with seed = 0; choose"
+    ):
         autoencoder.main([*crops, "--out", str(work / "vae"), "--batch-size", "2", *SHORT, "--seed", "1"])
 
 

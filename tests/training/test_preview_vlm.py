@@ -1,4 +1,4 @@
-"""What the preview shows of a recipe: the images, tokens and boxes that its training is made of."""
+"""The preview of a recipe: the images, tokens and boxes that a model will be trained on."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Family:
     make: Any
     model_type: str
     convention: str
-    side: int  # of the image of an image that is WIDTH px wide
+    side: int  # px, of an image seen by the model that is WIDTH px wide when stored
 
 
 FAMILIES = {
@@ -88,7 +88,7 @@ FAMILIES = {
 
 @pytest.fixture(scope="module")
 def pairs():
-    """Artifacts are red on blue, so that it can be seen where they are."""
+    """Make pairs with red artifacts on blue, so that their places can be seen."""
     made = []
     for index in range(4):
         pair = make_pair(index)
@@ -123,7 +123,7 @@ def row(*turns: tuple[str, str], images: int = 1, size: tuple[int, int] = (WIDTH
     return {"images": [Image.new("RGB", size, BLUE) for _ in range(images)], "messages": messages}
 
 
-def test_boxes_of_the_text_lie_on_the_flaws_of_the_image_as_it_is_seen(family, pairs, run):
+def test_boxes_of_the_text_lie_on_the_artifacts_of_the_image_as_it_is_seen(family, pairs, run):
     processor, form = prepared(family)
     box_format = prepare_processor(family.make()[1], family.convention)
     rows = Conversations(run, ["vqa", "instructions"], box_format).load()["train"]
@@ -132,8 +132,8 @@ def test_boxes_of_the_text_lie_on_the_flaws_of_the_image_as_it_is_seen(family, p
     for conversation in (see(rows[index], processor, collator, form, 8192) for index in range(len(rows))):
         assert conversation.warnings == ()
         (image,) = conversation.images
-        assert max(image.picture.size) == family.side
-        is_flawed = np.asarray(image.picture)[..., 0] > 130
+        assert max(image.image.size) == family.side
+        is_flawed = np.asarray(image.image)[..., 0] > 130
         if not is_flawed.any():
             continue
         for box in conversation.answered:
@@ -194,22 +194,22 @@ class TestWarnings:
     def test_nothing_is_learned_or_the_model_has_too_few_positions(self):
         assert self.warnings(row(("user", "Where?"))) == ("no token is learned",)
         (warning,) = self.warnings(row(("user", "Where?"), ("assistant", "No.")), limit=50)
-        assert re.fullmatch(r"it has \d+ tokens, and the model positions for 50", warning)
+        assert re.fullmatch(r"it has \d+ tokens, but the model has only 50 positions", warning)
 
     def test_a_box_outside_of_the_image(self):
         (warning,) = self.warnings(row(("user", "Where?"), ("assistant", "[10, 10, 400, 60]")))
         assert (
-            warning == "a box in the text is none of the image: [10, 10, 400, 60]: it reaches out of the image, "
+            warning == "a box in the text cannot be read: [10, 10, 400, 60]: it reaches out of the image, "
             "which is [0, 0, 168, 112]"
         )
 
     def test_boxes_written_for_other_bounds(self):
         (warning,) = self.warnings(row(("user", "Where?"), ("assistant", "No.")), max_pixels=28 * 28 * 6)
-        assert warning == "boxes are written for 84 x 56 px, and the model sees 168 x 112 px"
+        assert warning == "boxes are written for 84 x 56 px, but the model sees 168 x 112 px"
 
     def test_several_images(self):
         (warning,) = self.warnings(row(("user", "Which?"), ("assistant", "[0, 0, 50, 60]"), images=2))
-        assert warning == "there are boxes and several images: they are drawn in the first"
+        assert warning == "the conversation has boxes and several images: all boxes are drawn in the first"
 
     def test_a_processor_that_crops(self):
         _, processor = _llava()
@@ -217,7 +217,7 @@ class TestWarnings:
         asked = row(("user", "Where?"), ("assistant", "[0.0, 0.0, 0.1, 0.5] and [0.4, 0.5, 0.6, 1.0]"))
         conversation = see(asked, processor, make_collator(processor), BoxFormat("normalized"), 8192)
         assert conversation.warnings == (
-            "the box [0.0, 0.0, 19.2, 64.0] is cut off: the model does not see all of that place",
+            "the box [0.0, 0.0, 19.2, 64.0] is cut off: the model does not see all of it",
         )
         assert conversation.images[0].place((32, 0, 160, 128)) == (0, 0, 168, 168)
 
@@ -257,7 +257,7 @@ class TestCommand:
     def test_mistakes_are_told_and_help_is_given(self, capsys):
         with pytest.raises(UserError, match="--num-rows must be at least 1, got 0"):
             preview.main(["--num-rows", "0"])
-        with pytest.raises(UserError, match="--model_name_or_path is needed"):
+        with pytest.raises(UserError, match="--model_name_or_path must be set, got none"):
             preview.main(["--dataset_name", "x"])
         with pytest.raises(UserError, match="--model_name_or_path must be a folder or a model on the Hub"):
             preview.main(["--dataset_name", "x", "--model_name_or_path", "no/such-model"])

@@ -1,4 +1,4 @@
-"""What the guide to training says of recipes and commands is true."""
+"""The recipes and commands in the README of training exist and have the stated facts."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def test_commands_name_recipes_and_arguments_that_exist(monkeypatch):
     trained = [words[words.index("--config") :] for words in found if "training.sft_vlm" in words or "sft" in words]
     assert len(trained) == 6
     for words in trained:
-        # The parser asks for the GPU that the recipe needs.
+        # The parser would refuse the recipe without a GPU.
         parse([*words, "--use_cpu", "True", "--bf16", "False"])
         assert find_recipe(words[1])

@@ -1,4 +1,4 @@
-"""Recipes are found by name, and their facts are complete."""
+"""Recipes are found by name and state all their facts."""
 
 from __future__ import annotations
 

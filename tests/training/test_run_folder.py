@@ -1,4 +1,4 @@
-"""Whose the folder of a run is, and where a run is continued."""
+"""Folders of training runs: which recipe they belong to, and the checkpoint to continue from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ def test_a_folder_is_of_one_recipe(tmp_path):
     folder = tmp_path / "run"
     assert begin_run(folder, RECIPE) is None
     assert begin_run(folder, {**RECIPE, "logging_steps": 20}) is None
-    with pytest.raises(UserError, match="--out '.*run' is of another recipe, with learning_rate = 0.001 and not 0.1"):
+    with pytest.raises(
+        UserError,
+        match="--out must be the folder of a run with learning_rate = 0.1, got '.*run' with learning_rate = 0.001",
+    ):
         begin_run(folder, {"learning_rate": 0.1}, option="--out")
 
 
@@ -35,7 +38,7 @@ def test_a_run_continues_from_its_last_whole_checkpoint(tmp_path):
 
 def test_checkpoints_of_another_program_are_not_continued(tmp_path):
     (tmp_path / "checkpoint-1").mkdir()
-    with pytest.raises(UserError, match="holds checkpoints of another program: choose another folder"):
+    with pytest.raises(UserError, match="which holds checkpoints of another program; choose another folder"):
         begin_run(tmp_path, RECIPE)
 
 

@@ -1,4 +1,4 @@
-"""The recipe for vision-language models at tiny size: it learns every answer by heart."""
+"""The training script for vision-language models at tiny size: models learn every answer by heart."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ FAMILIES = ("qwen2_5_vl", "internvl", "llava")
 
 
 def mosaic(seed):
-    """An image that the smallest vision tower tells from others."""
+    """Make an image that the smallest vision tower distinguishes from others."""
     colors = np.random.default_rng(seed).integers(0, 2, (2, 2, 3), dtype=np.uint8) * 255
     return Image.fromarray(colors).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)
 
 
 def write_pairs(folder):
-    """Eight of them."""
+    """Write a run with eight pairs."""
     pairs = [replace(make_pair(index), clean=mosaic(2 * index), flawed=mosaic(2 * index + 1)) for index in range(8)]
     assert len({image.tobytes() for pair in pairs for image in (pair.clean, pair.flawed)}) == 16
     return write_run(folder, pairs)
@@ -73,7 +73,7 @@ def texts_of(rows):
 
 
 def learn_words(tokenizer, texts):
-    """Adds merges to a tokenizer of bytes: questions in a few tokens, at the same ids for all others."""
+    """Add merges to a byte-level tokenizer, so that questions take few tokens; other ids stay the same."""
     trained = tokenizer.train_new_from_iterator(texts, 1500, show_progress=False)
     merges = json.loads(trained.backend_tokenizer.to_str())["model"]["merges"]
     state = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -84,7 +84,7 @@ def learn_words(tokenizer, texts):
 
 
 def save_base(family, folder, texts, width=32):
-    """A tiny random model with its processor, that reads and writes the texts as words."""
+    """Save a tiny random model and its processor, which reads and writes the texts as words."""
     model, processor = getattr(tiny_vlms, f"tiny_{family}")()
     learn_words(processor.tokenizer, texts)
     config = model.config
@@ -94,7 +94,7 @@ def save_base(family, folder, texts, width=32):
     if family == "qwen2_5_vl":
         config.vision_config.out_hidden_size = width
         config.text_config.rope_parameters["mrope_section"] = [width // 32, width // 32, width // 16]
-        # The published models' own, which TRL knows.
+        # The published models' templates, which TRL knows.
         processor.chat_template = (Path(trl.__file__).parent / "chat_templates" / "qwen2_5_vl.jinja").read_text()
     torch.manual_seed(0)
     type(model)(config).save_pretrained(folder)
@@ -104,7 +104,7 @@ def save_base(family, folder, texts, width=32):
 
 @pytest.fixture(scope="module")
 def bases(run, tmp_path_factory):
-    """A base model of each family, 32 wide."""
+    """Return a base model of each family, with hidden size 32."""
     folder = tmp_path_factory.mktemp("bases")
     return {family: save_base(family, folder / family, texts_of(conversations(run, family))) for family in FAMILIES}
 
@@ -123,7 +123,7 @@ def weights(folder):
 
 @torch.inference_mode()
 def greedy(vlm, prompts):
-    """The model's own words after conversations of several turns, `(images, messages)` each."""
+    """Generate greedy continuations of conversations `(images, messages)` of several turns."""
     answers = []
     for start in range(0, len(prompts), 32):
         batch = prompts[start : start + 32]
@@ -135,14 +135,14 @@ def greedy(vlm, prompts):
 
 
 ONE_STEP = ("--max_steps", "1", "--warmup_steps", "0", "--per_device_train_batch_size", "2")
-# What each family learns by heart, and in how many steps: boxes and several turns, or two images. It takes more width
-# than the other tests need.
+# Conversations that each family learns by heart, and the number of steps: boxes and several turns, or two images. This
+# needs a larger hidden size than the other tests.
 LEARNED = {"qwen2_5_vl": ("vqa", 140), "internvl": ("comparisons", 80)}
 OVERFIT = ("--learning_rate", "6e-3", "--per_device_train_batch_size", "8", "--save_strategy", "no")
 
 
 def overfit(family, run, folder):
-    """The conversations and the record of a model that has learned them, in `folder / "tuned"`."""
+    """Train a model in `folder / "tuned"` until it has learned its conversations; return them and the record."""
     kind, steps = LEARNED[family]
     rows = conversations(run, family, [kind])
     base = save_base(family, folder / "base", texts_of(rows), width=64)
@@ -169,7 +169,7 @@ def test_every_answer_is_reproduced(overfitted):
             answers.append(row["messages"][place]["content"][0]["text"])
     assert len(answers) >= 16 and len(set(answers)) >= 9
     assert greedy(vlm, prompts) == answers
-    # And as `artiagent predict` asks, the first of each conversation.
+    # The first question of each conversation, as `artiagent predict` asks it.
     firsts = [row["messages"][1]["content"][0]["text"] for row in rows]
     assert [reply.raw for reply in vlm.ask(requests)] == firsts
 
@@ -200,7 +200,7 @@ def test_loss_is_of_answers_alone(family, run, bases):
         learned = processor.tokenizer.decode(tokens[kept])
         answers = [message["content"][0]["text"] for message in row["messages"][1::2]]
         assert [text.strip() for text in learned.split("<|im_end|>")] == [*answers, ""]
-        # What the model is asked later begins as what it has learned on.
+        # Prompts in use begin as those in training.
         prompt = processor.apply_chat_template(row["messages"][:1], add_generation_prompt=True)
         asked = processor(images=row["images"], text=prompt, return_tensors="pt")["input_ids"][0]
         assert (tokens[: len(asked)] == asked).all() and not kept[: len(asked)].any() and kept[len(asked)]
@@ -235,7 +235,7 @@ def test_resumed_equals_uninterrupted(run, bases, tmp_path):
     options = [*("--max_steps", "4", "--save_steps", "2", "--save_total_limit", "5", "--logging_steps", "1")]
     options += ["--per_device_train_batch_size", "2"]
     whole = train(bases["llava"], run, tmp_path / "whole", *options)
-    # As Ctrl-C leaves it in the middle of writing another checkpoint.
+    # As after Ctrl-C during the writing of another checkpoint.
     for name in ("checkpoint-2", "recipe.json"):
         copy = shutil.copytree if name != "recipe.json" else shutil.copy
         (tmp_path / "resumed").mkdir(exist_ok=True)
@@ -246,7 +246,9 @@ def test_resumed_equals_uninterrupted(run, bases, tmp_path):
     assert resumed["loss"] == whole["loss"] and len(whole["loss"]) == 4
     expected = weights(tmp_path / "whole")
     assert all(torch.equal(value, expected[name]) for name, value in weights(tmp_path / "resumed").items())
-    with pytest.raises(UserError, match="another recipe, with learning_rate = 0.001 and not 0.5"):
+    with pytest.raises(
+        UserError, match="a run with learning_rate = 0.5, got .* with learning_rate = 0.001; choose another"
+    ):
         train(bases["llava"], run, tmp_path / "resumed", *options, "--learning_rate", "0.5")
 
 
@@ -257,7 +259,7 @@ def test_record(run, bases, tmp_path):
     assert record["recipe"]["learning_rate"] == 1e-3 and "adam_beta1" not in record["recipe"]
     assert record["data"]["rows"]["test"] == {"vqa": 4, "comparisons": 2}
     assert record["base_model"]["id"] == "llava" and len(record["eval_loss"]) == 1
-    # A second stage knows where the first began, and goes on writing boxes as it did.
+    # A second stage records the base model of the first, and keeps its box convention.
     second = train(tmp_path / "one", run, tmp_path / "two", *options)
     assert second["base_model"]["id"] == "one" and second["base_model"]["base_model"] == record["base_model"]
     assert record["data"]["coordinates"] == second["data"]["coordinates"] == "normalized"
@@ -278,7 +280,7 @@ def test_lora(family, run, bases, tmp_path):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_are_understood(recipe):
-    # Bfloat16 without a GPU is refused, so that the recipe's own is set aside.
+    # Bfloat16 is refused without a GPU, so the recipe's value is overridden.
     script_args, training_args, _, given = parse(["--config", str(recipe), "--use_cpu", "true", "--bf16", "false"])
     assert training_args.max_length is None and training_args.assistant_only_loss
     content = yaml.safe_load(recipe.read_text())
@@ -287,7 +289,7 @@ def test_recipes_are_understood(recipe):
     (numbers,) = re.findall(told, recipe.read_text())
     batch, per_device, accumulated, devices = map(int, numbers)
     assert batch == per_device * accumulated * devices
-    if "cpu" not in recipe.stem:  # those are ours altogether
+    if "cpu" not in recipe.stem:  # no paper publishes a batch for these
         assert batch == (16 if "synartifact" in recipe.stem else 64)
     assert (per_device, accumulated) == (
         training_args.per_device_train_batch_size,
@@ -301,25 +303,25 @@ def test_trl_runs_a_recipe_wholly_or_not_at_all(recipe):
     *_, unknown, _ = make_trl_parser().parse_args_and_config(
         arguments, return_remaining_strings=True, separate_remaining_strings=True
     )
-    # `trl sft` hands unknown names to `accelerate launch`, which stops at them.
+    # `trl sft` passes unknown names to `accelerate launch`, which refuses them.
     assert bool(unknown) == ("lora" not in recipe.stem)
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (("--max_length", "512"), "--max_length would cut"),
-        (("--packing", "true"), "--packing would cut"),
+        (("--max_length", "512"), "--max_length must be unset, as it would truncate"),
+        (("--packing", "true"), "--packing must be unset, as it would truncate"),
         (("--assistant_only_loss", "false"), "--assistant_only_loss must be true"),
         (("--freeze", "eyes"), "--freeze must be among vision, projector, language, got 'eyes'"),
-        (("--freeze", *PARTS), "--freeze leaves nothing to train"),
+        (("--freeze", *PARTS), "--freeze must leave a part to train"),
         (("--conversations", "talk"), "--conversations must be among"),
-        (("--min_pixels", "1000"), "--min_pixels and --max_pixels are for Qwen2.5-VL"),
+        (("--min_pixels", "1000"), "--min_pixels and --max_pixels must be unset except for Qwen2-VL"),
         (("--min_pixels", "10", "--max_pixels", "5"), "--min_pixels must be at least 1 and at most --max_pixels"),
-        (("--load_in_4bit", "true"), "need --use_peft"),
+        (("--load_in_4bit", "true"), "--use_peft must be true for quantized weights"),
         (("--chat_template_path", "no.jinja"), "--chat_template_path must be a file, got 'no.jinja'"),
         (("--push_to_hub", "true"), "`artiagent push model "),
-        (("--eval_strategy", "steps"), "set --test_share"),
+        (("--eval_strategy", "steps"), "--test_share must be above 0 for --eval_strategy, got 0.0"),
         (("--model_name_or_path", "no/such/model"), "--model_name_or_path must be"),
     ],
 )
@@ -338,7 +340,7 @@ def test_a_broken_record_of_the_base_model_is_told(run, bases, tmp_path):
 
 def test_unknown_names_of_a_recipe_are_refused(tmp_path):
     (tmp_path / "mine.yaml").write_text("learning_rat: 1.0e-5\n")
-    with pytest.raises(UserError, match="unknown name, learning_rat"):
+    with pytest.raises(UserError, match="--config must set known names only, got learning_rat in"):
         parse(["--config", str(tmp_path / "mine.yaml")])
 
 

@@ -1,4 +1,4 @@
-"""The small model that is trained from scratch, and the training of its vision tower."""
+"""The small model for training from scratch, and the training of its vision tower."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def base(run, tmp_path_factory):
-    """What the command writes."""
+    """Make a base model with the command."""
     folder = tmp_path_factory.mktemp("small") / "base"
     small_model.main([str(folder), "--dataset_name", str(run), "--side", str(SIDE)])
     return folder
@@ -50,7 +50,7 @@ def load(folder):
 
 
 def noisy_pairs(number, seed=0):
-    """Smooth images; the artifact is a square of noise."""
+    """Make pairs of smooth images, with a square of noise as artifact."""
     generator = np.random.default_rng(seed)
     colors = generator.integers(0, 256, (number, 2, 2, 3), dtype=np.uint8)
     clean = np.stack([np.asarray(Image.fromarray(one).resize((SIDE, SIDE), 2)) for one in colors])
@@ -68,10 +68,10 @@ def test_each_token_of_the_image_begins_with_the_code_of_its_place(base):
     texts = [question(task, "llava") for task in TASKS]
     messages = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}] for text in texts]
     prompts = processor.apply_chat_template(messages, add_generation_prompt=True)
-    picture = Image.new("RGB", (WIDTH, HEIGHT))
+    image = Image.new("RGB", (WIDTH, HEIGHT))
     weights = model.model.language_model.wpe.weight
     for prompt in prompts:
-        tokens = processor(images=picture, text=prompt, return_tensors="pt").input_ids[0]
+        tokens = processor(images=image, text=prompt, return_tensors="pt").input_ids[0]
         places = torch.nonzero(tokens == model.config.image_token_index)[:, 0]
         torch.testing.assert_close(weights[places], PLACE_SCALE * place_codes(rows, weights.shape[1]))
 
@@ -111,7 +111,7 @@ def test_a_side_must_be_whole_tokens(tmp_path, run, capsys):
     assert not (tmp_path / "x").exists()
 
 
-def test_a_tower_learns_which_tokens_are_flawed(base):
+def test_a_tower_learns_which_tokens_have_artifacts(base):
     model, processor = load(base)
     detector = detector_of(model, processor, 0)
     curve = train(detector, noisy_pairs(64), TowerTraining(steps=40, crop=SIDE))
@@ -124,8 +124,8 @@ def test_a_tower_learns_which_tokens_are_flawed(base):
     assert (image_scores(flawed) > image_scores(clean)).float().mean() > 0.9
 
 
-def test_hidden_targets_leave_nothing_of_flaws_that_end_with_them():
-    """As the shortcut check hides them."""
+def test_hidden_targets_leave_nothing_of_artifacts_that_end_with_them():
+    """Targets are hidden as in the shortcut check of `tests/benchmarks/learning.py`."""
     clean, flawed = np.moveaxis(hide_targets(noisy_pairs(8), margin=0).images, 1, 0)
     assert np.array_equal(clean, flawed)
 
@@ -180,7 +180,7 @@ def test_the_command_trains_the_tower_and_nothing_else(base, run, tmp_path):
 
 
 def test_a_folder_that_holds_something_is_refused_before_anything_is_made(base, run, tmp_path):
-    with pytest.raises(UserError, match="OUT must be a new or empty folder, got '.*base': choose another"):
+    with pytest.raises(UserError, match="OUT must be a new or empty folder, got '.*base'; choose another"):
         small_model.main([str(base), "--dataset_name", "no/such/pairs"])
     with pytest.raises(UserError, match="--output_dir must be a new or empty folder"):
         tower.main(["no/such/model", "--dataset_name", str(run), "--output_dir", str(base)])

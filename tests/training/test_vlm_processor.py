@@ -154,7 +154,7 @@ def test_llava_names_hundredths_of_the_padded_square_that_it_sees(made):
 
 
 def test_a_cropping_processor_does_not_show_what_llava_names():
-    """The test above needs LLaVA's padding: without it, the box is cropped away."""
+    """Without LLaVA's padding, which the test above relies on, the box is cropped away."""
     size, box = (300, 100), (0, 20, 40, 80)
     cropping = CLIPImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
     inputs = cropping(drawn(size, box), return_tensors="pt")

@@ -1,13 +1,11 @@
 """
-Trains the embedded model's autoencoder: a PCA of image patches, then a decoder that hides the borders between
-patches.
+Train the embedded model's autoencoder: a PCA of image patches, then a decoder that hides the borders between patches.
 
     python -m training.embedded.autoencoder --crops work/crops.npy --out work/vae --minutes 20
 
 The encoder is fitted in a minute and written first, so that `training.embedded.transformer` can start at once. Half
-of each batch of the decoder are composites: the latents of another crop are put in random rectangles of 16×16 px
-tokens, and the target is the same composite with feathered borders. That is what an injected artifact looks like to
-the decoder.
+of each batch of the decoder are composites, which resemble injected artifacts: random rectangles of 16×16 px tokens
+hold latents of another crop, and the decoder's target is the same composite with feathered borders.
 """
 
 from __future__ import annotations
@@ -31,16 +29,22 @@ from training.script import run_script
 
 
 PATCH, TOKEN, CROP = 8, 16, 128  # px
-VALIDATION = 64  # crops, the last
+VALIDATION = 64  # crops, the last ones
 
 
 def to_tensor(crops: np.ndarray) -> torch.Tensor:
-    """uint8 `(batch, height, width, 3)` to float32 `(batch, 3, height, width)` in [-1, 1]."""
+    """Convert `uint8` `(batch, height, width, 3)` to `float32` `(batch, 3, height, width)` in [-1, 1]."""
     return torch.from_numpy(np.array(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def fit_principal_components(model: AutoencoderPCA, images: torch.Tensor) -> None:
-    """Fits the encoder on `images`; channels are divided by std^0.75 and all of them by their joint RMS."""
+    """
+    Fit the encoder in place: latent channels are divided by std^0.75, then all by their joint RMS.
+
+    Args:
+        model (`AutoencoderPCA`): Autoencoder to fit.
+        images (`torch.Tensor` of shape `(batch, 3, height, width)`): Images in [-1, 1].
+    """
     patches = F.unfold(images, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2).double()
     mean = patches.mean(0)
     variances, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / (len(patches) - 1))
@@ -55,7 +59,14 @@ def fit_principal_components(model: AutoencoderPCA, images: torch.Tensor) -> Non
 
 def composite_masks(batch: int, generator: torch.Generator) -> torch.Tensor:
     """
-    One to three rectangles of tokens each, `(batch, 1, CROP / TOKEN, CROP / TOKEN)`; the second half stays empty.
+    Draw one to three rectangles of tokens for each image of the first half of a batch.
+
+    Args:
+        batch (`int`): Number of images.
+        generator (`torch.Generator`): Source of randomness.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, 1, CROP / TOKEN, CROP / TOKEN)`: 1 within rectangles, else 0.
     """
     side = CROP // TOKEN
     masks = torch.zeros(batch, 1, side, side)
@@ -68,7 +79,7 @@ def composite_masks(batch: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def feather(masks: torch.Tensor, sigma: float = 3.0) -> torch.Tensor:
-    """Token masks to pixel masks with Gaussian borders (`sigma` in px)."""
+    """Convert token masks to pixel masks with Gaussian borders of standard deviation `sigma` in pixels."""
     kernel = torch.exp(-(torch.arange(-8, 9.0) ** 2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
     pixels = F.pad(masks.repeat_interleave(TOKEN, 2).repeat_interleave(TOKEN, 3), (8, 8, 8, 8), mode="replicate")
@@ -76,29 +87,32 @@ def feather(masks: torch.Tensor, sigma: float = 3.0) -> torch.Tensor:
 
 
 def gradients(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute differences between neighbouring pixels, horizontally and vertically."""
     return images[..., 1:] - images[..., :-1], images[..., 1:, :] - images[..., :-1, :]
 
 
 def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Compute RMSE plus a weighted L1 distance of the gradients."""
     edges = sum(F.l1_loss(a, b) for a, b in zip(gradients(output), gradients(target), strict=True))
     return (output - target).pow(2).mean().sqrt() + 0.3 * edges
 
 
 @torch.no_grad()
 def psnr(model: AutoencoderPCA, images: torch.Tensor) -> float:
+    """Compute the mean PSNR of reconstructions in dB, for images in [-1, 1]."""
     error = (model(images).sample.clamp(-1, 1) - images) / 2
     return float(-10 * torch.log10(error.pow(2).mean((1, 2, 3))).mean())
 
 
 def load_crops(path: Path) -> np.ndarray:
     """
-    Open the crops that `training.embedded.data` wrote, without reading them all.
+    Open the crops that `training.embedded.data` wrote, memory-mapped.
 
     Returns:
         `np.ndarray` of shape `(crops, 256, 256, 3)`, `uint8`.
 
     Raises:
-        UserError: there is no such file, or too few crops in it.
+        UserError: The file cannot be read, or holds too few crops.
     """
     try:
         crops: np.ndarray = np.load(path, mmap_mode="r")
@@ -107,17 +121,19 @@ def load_crops(path: Path) -> np.ndarray:
             f"--crops must be a .npy file of `python -m training.embedded.data`, got '{path}': {error}"
         ) from None
     if len(crops) <= VALIDATION:
-        raise UserError(f"--crops must hold more than {VALIDATION} crops, got {len(crops)}: make more (--num-crops)")
+        raise UserError(
+            f"--crops must hold more than {VALIDATION} crops, got {len(crops)}; make more with --num-crops"
+        )
     return crops
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, str]:
-    """Return the arguments that are no paths, as the record of a training keeps them."""
+    """Return the arguments to record: all that are not paths."""
     return {key: str(value) for key, value in vars(args).items() if not isinstance(value, Path)}
 
 
 def save_record(args: argparse.Namespace, steps: int, curve: list[dict[str, float]]) -> None:
-    """Write `training.json` beside the weights: settings without paths, torch's version, steps, loss curve."""
+    """Write `training.json` beside the weights: settings without paths, torch's version, steps and loss curve."""
     record = {"settings": settings_of(args), "torch": torch.__version__, "steps": steps, "curve": curve}
     write_json(args.out / TRAINING_FILE, record)
 
@@ -133,10 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--minutes", type=float, default=20.0, help="wall time of the decoder's training (default: %(default)s)"
     )
-    parser.add_argument("--batch-size", type=int, default=12, help="128 px crops a step (default: %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="at its highest (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="of torch (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of crops and composites (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=int, default=12, help="number of 128 px crops in a step (default: %(default)s)"
+    )
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads of torch (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of crops and composites (default: %(default)s)")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -144,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     crops = load_crops(args.crops)
     begin_run(args.out, settings_of(args), option="--out")
-    # Of photos trained on; held-out ones are for `training.embedded.measure`.
+    # From photos trained on; `training.embedded.measure` uses the held-out ones.
     validation = to_tensor(crops[-VALIDATION:])
     model = AutoencoderPCA()
     fit_principal_components(model, to_tensor(crops[:1500]))

@@ -1,12 +1,11 @@
 """
-Makes the images that the embedded model is trained on: random crops of photos, some of them with emoji renders pasted
-in.
+Make the images that the embedded model is trained on: random crops of photos, some with emoji renders pasted in.
 
     python -m training.embedded.data --photos PHOTOS --renders RENDERS --out work/crops.npy --num-crops 12000
 
 `PHOTOS` holds the folders `clic2025/` and `cid22/`; `RENDERS` the `assets/` folder of the npm package
 `@lobehub/fluent-emoji-3d` (`npm pack @lobehub/fluent-emoji-3d`, then unpack). `data.json` beside this file
-lists the sources with their licences, what is left out and why, and which photos are held out for measurement.
+lists the sources with their licences, the files left out and why, and the photos held out for measurement.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ LISTING = json.loads(Path(__file__).with_suffix(".json").read_text())
 
 def list_photos(root: Path, held_out: bool) -> list[Path]:
     """
-    List the photos for training, or those held out; graphics among them are left out of both.
+    List the photos for training or the held-out ones, without the graphics among them.
 
     Args:
-        root (`Path`): Folder of folders of `.jpg` files.
-        held_out (`bool`): Whether those held out are asked for.
+        root (`Path`): Folder with `clic2025/` and `cid22/`, which hold `.jpg` files.
+        held_out (`bool`): Whether to list the held-out photos.
 
     Raises:
-        UserError: there is no such folder, or no photo in it.
+        UserError: The folder does not exist, or holds no photo.
     """
     if not root.is_dir():
         raise UserError(f"--photos must be a folder with clic2025/ and cid22/, got '{root}'")
@@ -52,13 +51,14 @@ def list_photos(root: Path, held_out: bool) -> list[Path]:
 
 
 def centre_crop(photo: Image.Image) -> Image.Image:
-    """The largest centred square, at 256×256 px: how held-out photos are measured."""
+    """Crop to the largest centred square and resize it to 256×256 px, as held-out photos are measured."""
     side = min(photo.size)
     left, top = (photo.width - side) // 2, (photo.height - side) // 2
     return photo.resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
 
 
 def random_crop(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Crop a random square, resize it to 256×256 px, and mirror it and change its colours at random."""
     side = min(photo.size) * rng.uniform(0.4, 1.0)
     left, top = rng.uniform(0, photo.width - side), rng.uniform(0, photo.height - side)
     crop = photo.resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
@@ -70,7 +70,7 @@ def random_crop(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def paste_renders(image: Image.Image, renders: list[Path], rng: np.random.Generator) -> None:
-    """Pastes one to four renders of people, animals and things: many sharp objects with parts, at many sizes."""
+    """Paste one to four renders of people, animals and things in place, to train on sharp objects of many sizes."""
     for _ in range(rng.integers(1, 5)):
         render = Image.open(renders[rng.integers(len(renders))]).convert("RGBA")
         side = int(SIZE * rng.uniform(0.2, 0.8))
@@ -84,6 +84,18 @@ def paste_renders(image: Image.Image, renders: list[Path], rng: np.random.Genera
 
 
 def make_crop(index: int, photos: list[Path], renders: list[Path], render_share: float, seed: int) -> np.ndarray:
+    """
+    Make one training image.
+
+    Args:
+        index (`int`): Number of the image; with `seed` it determines the photo and all random choices.
+        photos, renders (`list[Path]`): Files to choose from.
+        render_share (`float`): Probability of pasting renders, in [0, 1].
+        seed (`int`): Seed of all images.
+
+    Returns:
+        `np.ndarray` of shape `(256, 256, 3)`, `uint8`.
+    """
     rng = np.random.default_rng([seed, index])
     with Image.open(photos[index % len(photos)]) as photo:
         photo.draft("RGB", (768, 768))
@@ -102,11 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder with clic2025/ and cid22/")
     parser.add_argument("--renders", type=Path, required=True, help="folder of RGBA renders (.webp)")
     parser.add_argument("--out", type=Path, required=True, help=".npy file to write, uint8 (crops, 256, 256, 3)")
-    parser.add_argument("--num-crops", type=int, default=12000, help="to make (default: %(default)s)")
+    parser.add_argument("--num-crops", type=int, default=12000, help="number of crops to make (default: %(default)s)")
     parser.add_argument(
         "--render-share", type=float, default=0.3, help="share of crops with renders pasted in (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the crops (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the crops (default: %(default)s)")
     args = parser.parse_args(arguments)
     photos, renders = list_photos(args.photos, held_out=False), sorted(args.renders.glob("*.webp"))
     if not renders:

@@ -1,5 +1,5 @@
 """
-Puts the trained parts together as the embedded default model, bfloat16, in diffusers' folder layout.
+Export the trained parts as the embedded default model: `bfloat16`, in diffusers' folder layout.
 
     python -m training.embedded.export --vae work/vae --transformer work/transformer --out diffusers_artifact/embedded
 """
@@ -21,8 +21,8 @@ from diffusers_artifact.autoencoder import AutoencoderPCA
 from training.script import run_script
 
 
-# exp(1.6094) shifts the grid by 5: of 1, 1.65 (FLUX.1-dev's at 256 tokens), 2.5, 3.5, 5 and 7 the one that inverts and
-# denoises photos best in 8 and in 10 FireFlow steps. Without dynamic shifting it would look like FLUX.1-schnell.
+# exp(1.6094) shifts the sigma grid by 5. FLUX.1-dev's shift at 256 tokens is 1.65, but a larger one reconstructs
+# photos better in few FireFlow steps. Without dynamic shifting, the model would be taken for FLUX.1-schnell.
 SCHEDULER = {
     "use_dynamic_shifting": True,
     "base_shift": 1.6094,
@@ -45,18 +45,18 @@ def load_part(model_class: Any, folder: Path, option: str) -> Any:
     Load a trained part of the embedded model.
 
     Args:
-        model_class (`type`): With diffusers' `from_pretrained`.
-        folder (`Path`): Where its training left it.
-        option (`str`): The argument that names the folder, for the error.
+        model_class (`type`): Class with diffusers' `from_pretrained`.
+        folder (`Path`): Folder that its training wrote.
+        option (`str`): Name of the argument in error messages.
 
     Raises:
-        UserError: there is no such model.
+        UserError: The folder holds no such model.
     """
     try:
         return model_class.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{option} must be a folder that its training has written, got '{folder}': {str(error).splitlines()[0]}"
+            f"{option} must be a folder that its training wrote, got '{folder}': {str(error).splitlines()[0]}"
         ) from None
 
 
@@ -66,8 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--vae", type=Path, required=True, help="folder of training.embedded.autoencoder")
-    parser.add_argument("--transformer", type=Path, required=True, help="folder of training.embedded.transformer")
+    parser.add_argument("--vae", type=Path, required=True, help="folder written by training.embedded.autoencoder")
+    parser.add_argument(
+        "--transformer", type=Path, required=True, help="folder written by training.embedded.transformer"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     args = parser.parse_args(arguments)
     vae = load_part(AutoencoderPCA, args.vae, "--vae")
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transformer.to(torch.bfloat16).save_pretrained(args.out / "transformer")
     FlowMatchEulerDiscreteScheduler(**SCHEDULER).save_pretrained(args.out / "scheduler")
     write_text(args.out / "model_index.json", json.dumps(MODEL_INDEX, indent=2) + "\n")
-    for config in args.out.glob("*/config.json"):  # the folder trained from is of no use to others
+    for config in args.out.glob("*/config.json"):  # drop the path of the folder that it was loaded from
         content = json.loads(config.read_text())
         content.pop("_name_or_path", None)
         write_text(config, json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -1,11 +1,11 @@
 """
-Measures the embedded model on photos it was not trained on; what its card quotes.
+Measure the embedded model on photos it was not trained on. Its card quotes the figures.
 
     python -m training.embedded.measure --photos PHOTOS --json embedded.json
 
-Reports PSNR (dB) of the autoencoder against the photos, PSNR of inversion and denoising without injection
-against the autoencoder's own round trip, for several solvers and step counts, and the time of one forward pass of the
-transformer.
+Reports the PSNR of the autoencoder against the photos, the PSNR of inversion and denoising without injection against
+the autoencoder's reconstruction for several solvers and numbers of steps, both in dB, and the time of one forward pass
+of the transformer.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from training.script import run_script
 
 
 def psnr(images: torch.Tensor, reference: torch.Tensor) -> list[float]:
-    """In dB for every image of two batches in [0, 1]."""
+    """Compute the PSNR in dB of each image of a batch in [0, 1]; values outside are clamped."""
     error = (images.clamp(0, 1) - reference.clamp(0, 1)).pow(2).mean((1, 2, 3))
     return (-10 * torch.log10(error)).tolist()
 
 
 @torch.no_grad()
 def forward_milliseconds(pipe: ArtifactInjectionPipeline, repeats: int = 50) -> float:
-    """Median time of a forward pass of the transformer on one image."""
+    """Measure the median time of a forward pass of the transformer on one image, in milliseconds."""
     config, grid = pipe.transformer.config, (16, 16)
     tokens = torch.randn(1, 256, config.in_channels)
     condition = pipe.family.encode_prompt("", torch.device("cpu"), None)
@@ -58,20 +58,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--model", type=Path, default=EMBEDDED_MODEL, help="folder of the model (default: the embedded one)"
     )
     parser.add_argument(
-        "--solvers", nargs="+", default=["euler", "midpoint", "fireflow", "uni_inv"], help="(default: %(default)s)"
+        "--solvers",
+        nargs="+",
+        default=["euler", "midpoint", "fireflow", "uni_inv"],
+        help="solvers to measure (default: %(default)s)",
     )
-    parser.add_argument("--steps", nargs="+", type=int, default=[10, 25], help="of each (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="of torch (default: %(default)s)")
-    parser.add_argument("--limit", type=int, help="only the first photos (default: all)")
+    parser.add_argument(
+        "--steps",
+        nargs="+",
+        type=int,
+        default=[10, 25],
+        help="numbers of steps for each solver (default: %(default)s)",
+    )
+    parser.add_argument("--threads", type=int, default=2, help="number of threads of torch (default: %(default)s)")
+    parser.add_argument("--limit", type=int, help="number of photos, the first ones (default: all)")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
 
     paths = list_photos(args.photos, held_out=True)[: args.limit]
     if not paths:
-        raise UserError(
-            f"--photos must hold some of the photos that data.json holds out, found none in '{args.photos}'"
-        )
+        raise UserError(f"--photos must hold photos that data.json lists as held out, found none in '{args.photos}'")
     pipe = ArtifactInjectionPipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
     arrays = [np.asarray(centre_crop(Image.open(path).convert("RGB"))) for path in paths]

@@ -1,12 +1,12 @@
 """
-Trains the embedded model's transformer: a rectified flow on the autoencoder's latents with a small FLUX.
+Train the embedded model's transformer: a rectified flow on the autoencoder's latents, with a small FLUX.
 
     python -m training.embedded.transformer --crops work/crops.npy --vae work/vae --out work/transformer \\
         --minutes 80
 
-There is no text: one zero token stands where FLUX has its prompt. Weights are an exponential moving average. The
-learning rate follows the share of `--minutes` that has passed, so the run ends on time on any machine; the record
-beside the weights says how many steps that was.
+There is no text: one zero token takes the place of FLUX's prompt. The saved weights are an exponential moving average.
+The learning rate depends on the elapsed share of `--minutes`, so that the run ends on time on any machine;
+`training.json` beside the weights records the number of steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from training.run_folder import begin_run
 from training.script import run_script
 
 
-GRID = 16  # tokens a side
+GRID = 16  # tokens per side
 CONFIG: dict[str, Any] = {
     "patch_size": 1,
     "in_channels": 128,
@@ -47,7 +47,14 @@ CONFIG: dict[str, Any] = {
 @torch.no_grad()
 def encode_tokens(vae: AutoencoderPCA, crops: np.ndarray) -> torch.Tensor:
     """
-    Packed latents of all crops, float16 `(crops, GRID * GRID, 4 * latent_channels)`, as `FluxPipeline` packs them.
+    Encode crops, and pack the latents as `FluxPipeline` does.
+
+    Args:
+        vae (`AutoencoderPCA`): Autoencoder.
+        crops (`np.ndarray` of shape `(crops, 256, 256, 3)`, `uint8`): Images.
+
+    Returns:
+        `torch.Tensor` of shape `(crops, GRID * GRID, 4 * latent_channels)`, `float16`.
     """
     tokens = torch.empty(len(crops), GRID * GRID, 4 * vae.config.latent_channels, dtype=torch.float16)
     for start in range(0, len(crops), 64):
@@ -59,11 +66,21 @@ def encode_tokens(vae: AutoencoderPCA, crops: np.ndarray) -> torch.Tensor:
 
 
 def position_ids() -> torch.Tensor:
+    """Return the position ids of the image tokens, of shape `(GRID * GRID, 3)`, as `FluxPipeline` makes them."""
     rows, columns = torch.meshgrid(torch.arange(float(GRID)), torch.arange(float(GRID)), indexing="ij")
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)
 
 
 def velocity(model: Callable[..., Any], tokens: torch.Tensor, time_: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """
+    Evaluate the transformer without text.
+
+    Args:
+        model (`Callable`): Transformer, compiled or not.
+        tokens (`torch.Tensor` of shape `(batch, tokens, channels)`): Noisy latents.
+        time_ (`torch.Tensor` of shape `(batch,)`): Times in [0, 1], 1 for pure noise.
+        ids (`torch.Tensor` of shape `(tokens, 3)`): Position ids from [`position_ids`].
+    """
     batch = len(tokens)
     return model(
         hidden_states=tokens,
@@ -77,6 +94,7 @@ def velocity(model: Callable[..., Any], tokens: torch.Tensor, time_: torch.Tenso
 
 
 def save(model: FluxTransformer2DModel, average: list[torch.Tensor], out: Path) -> None:
+    """Save a model with averaged weights, and give it back its own."""
     trained = [p.detach().clone() for p in model.parameters()]
     with torch.no_grad():
         for parameter, mean in zip(model.parameters(), average, strict=True):
@@ -93,15 +111,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--crops", type=Path, required=True, help=".npy file made by training.embedded.data")
-    parser.add_argument("--vae", type=Path, required=True, help="autoencoder, of which only the encoder is used")
+    parser.add_argument("--vae", type=Path, required=True, help="folder of the autoencoder; only its encoder is used")
     parser.add_argument("--out", type=Path, required=True, help="folder to save the transformer to")
     parser.add_argument("--minutes", type=float, default=80.0, help="wall time of the training (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=16, help="crops a step (default: %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=8e-4, help="at its highest (default: %(default)s)")
-    parser.add_argument("--ema-decay", type=float, default=0.995, help="of the average (default: %(default)s)")
-    parser.add_argument("--compile", action="store_true", help="compile the transformer (1.15 times faster on a CPU)")
-    parser.add_argument("--threads", type=int, default=2, help="of torch (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, crops and noise (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=16, help="number of crops in a step (default: %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=8e-4, help="peak learning rate (default: %(default)s)")
+    parser.add_argument(
+        "--ema-decay", type=float, default=0.995, help="decay of the average of the weights (default: %(default)s)"
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the transformer")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads of torch (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, crops and noise (default: %(default)s)")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -128,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
-        # A short average while weights still move fast, the full one later.
+        # Average over few steps while weights change fast, over more later.
         torch._foreach_lerp_(
             average, [p.detach() for p in model.parameters()], max(1 - args.ema_decay, 1 / (1 + step / 5))
         )

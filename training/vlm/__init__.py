@@ -1,1 +1,1 @@
-"""Data, models and processors behind the scripts that train vision-language models."""
+"""Data, models and processors for the scripts that train vision-language models."""

@@ -1,4 +1,4 @@
-"""What a recipe and a command line give, and the model that training begins with."""
+"""Arguments from recipes and the command line, and the model that training begins with."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ from training.vlm.processor import find_chat_template
 
 def given_arguments(parser: TrlParser, arguments: Sequence[str]) -> dict[str, Any]:
     """
-    Return the values of a recipe and of the command line, without the defaults of all others.
+    Return the values given in a recipe and on the command line, without the defaults of other arguments.
 
     Args:
-        parser (`TrlParser`): Used up by this.
-        arguments (`Sequence[str]`): Of the command line, the recipe as `--config FILE`.
+        parser (`TrlParser`): Parser of the script. It is changed and cannot be used again.
+        arguments (`Sequence[str]`): Arguments of the command line, with the recipe as `--config FILE`.
+
+    Returns:
+        `dict`: Values by name.
 
     Raises:
-        UserError: there is no such recipe, or it has a name that the parser does not know.
+        UserError: The recipe cannot be read, or sets a name that the parser does not know.
     """
     for action in parser._actions:
         action.default = argparse.SUPPRESS
@@ -36,7 +39,9 @@ def given_arguments(parser: TrlParser, arguments: Sequence[str]) -> dict[str, An
         place = rest.index("--config")
         recipe = rest[place + 1]
         if unknown := parser.set_defaults_with_config(**read_recipe(Path(recipe))):
-            raise UserError(f"--config '{recipe}' has an unknown name, {unknown[0].removeprefix('--')}")
+            raise UserError(
+                f"--config must set known names only, got {unknown[0].removeprefix('--')} in '{recipe}'; correct it"
+            )
         del rest[place : place + 2]
     found = vars(parser.parse_args(rest))
     if template := found.get("chat_template_path"):
@@ -45,7 +50,7 @@ def given_arguments(parser: TrlParser, arguments: Sequence[str]) -> dict[str, An
 
 
 def with_recipe_paths(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of a command line with the file of a recipe in place of its name after `--config`."""
+    """Return the arguments of a command line, with the recipe's name after `--config` replaced by its file."""
     found = list(arguments)
     for place, name in enumerate(found[:-1]):
         if name == "--config":
@@ -54,7 +59,12 @@ def with_recipe_paths(arguments: Sequence[str]) -> list[str]:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Read the names and values of a recipe; `UserError` where it is none."""
+    """
+    Read the names and values of a recipe.
+
+    Raises:
+        UserError: The file is not YAML, or not a mapping.
+    """
     content = parse_recipe(path.read_text(encoding="utf-8"), path)
     # TRL sets these as environment variables.
     content.pop("env", None)
@@ -62,7 +72,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def recipe_record(given: dict[str, Any]) -> dict[str, Any]:
-    """Return what the record keeps of given arguments; of paths the name alone, as records are published."""
+    """Return the arguments to record, with paths reduced to their last part, because records are published."""
     return {
         name: Path(value).name if isinstance(value, str) and (os.path.isabs(value) or os.path.exists(value)) else value
         for name, value in given.items()
@@ -72,15 +82,18 @@ def recipe_record(given: dict[str, Any]) -> dict[str, Any]:
 
 def find_base(model: str, revision: str) -> tuple[BaseModel, str | None, TrainingFacts]:
     """
-    Find what to record of the model that training begins with, the revision to load of it, and the facts of its own
-    training, none for most.
+    Find the model that training begins with.
 
     Args:
-        model (`str`): A folder, or the id of a repository on the Hub.
-        revision (`str`): Branch, tag or commit of a repository.
+        model (`str`): Folder of a model, or id of a repository on the Hub.
+        revision (`str`): Branch, tag or commit of the repository.
+
+    Returns:
+        `tuple`: The model's entry in the record, the revision to load, and the facts of its own training, which are
+            empty for most models.
 
     Raises:
-        UserError: there is no such model, or its record of a training cannot be read.
+        UserError: There is no such model, or its `training.json` cannot be read.
     """
     folder = Path(model)
     try:

@@ -1,19 +1,18 @@
 """
-The conversations that vision-language models are trained on, and the facts of them that a model's record keeps.
+Conversations that vision-language models are trained on, and the facts about them that a model's record keeps.
 
-| conversations | made of | a row is |
+| kind | made from | a row holds |
 |---|---|---|
 | `vqa` | pairs | an image, with several questions about it (ArtiAgent's form) |
 | `instructions` | pairs | an image and one question of `artiagent predict` |
-| `comparisons` | pairs | two images: which one is flawed, and what is wrong with it |
-| `synartifact_classification` | SynArtifact-1K | an image and the question for its kinds of artifacts |
-| `synartifact_detection` | SynArtifact-1K | an image, with the paper's four questions |
+| `comparisons` | pairs | two images and the questions which one has an artifact and what is wrong with it |
+| `synartifact_classification` | SynArtifact-1K | an image and the question which kinds of artifacts it has |
+| `synartifact_detection` | SynArtifact-1K | an image and the paper's four questions |
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +35,8 @@ from datasets_script.pairs.image_files import ImageFiles
 from datasets_script.pairs.storage import find_shards
 from datasets_script.pairs.views.synartifact import classification_row, detection_row
 from datasets_script.pairs.views.vqa import FEATURES
+from datasets_script.schema.pair_id import pair_id_of
+from datasets_script.schema.run_record import RUN_FILE, RunRecord
 from datasets_script.utils.errors import UserError
 from datasets_script.vlm.conventions import BoxFormat
 
@@ -49,9 +50,9 @@ Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 _SYNARTIFACT = "synartifact"
 _SPLITS = ("train", "test")
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
-# Of a dataset on the Hub what is read, and no other configuration of it.
+# Files to download of a dataset on the Hub: no configuration but the pairs.
 _HUB_FILES = (
-    *("README.md", "run.json", "prepared.json", "data/*.parquet", "pairs-*.parquet", "pairs/*.parquet"),
+    *("README.md", RUN_FILE, "prepared.json", "data/*.parquet", "pairs-*.parquet", "pairs/*.parquet"),
     *(f"{folder}/*.png" for folder in IMAGE_FOLDERS),
 )
 
@@ -59,12 +60,12 @@ _HUB_FILES = (
 @dataclass(frozen=True)
 class _Files:
     """
-    A source that was found.
+    Files of a source.
 
     Attributes:
-        public_name (`str`): On the Hub or in the cache; empty for other files.
-        splits (`Mapping[str, list[str]]`): The files of each.
-        opened (`str`): What [`load_benchmark`] is given.
+        public_name (`str`): Name of the source on the Hub or in the cache; empty for other files.
+        splits (`Mapping[str, list[str]]`): Paths of the files of each split.
+        opened (`str`): Source as given to [`load_benchmark`].
         revision (`str`, *optional*): Commit on the Hub.
     """
 
@@ -78,11 +79,11 @@ class _Files:
 
     @property
     def name(self) -> str:
-        """It, without its place on this machine."""
+        """Return a name of the source that holds no path of this machine."""
         return self.public_name or ", ".join(folder.name for folder in self.folders())
 
     def folders(self) -> list[Path]:
-        """Where a record of the run and a card may lie: beside the files, or in the folder above theirs."""
+        """Return the folders that may hold the run's record and a card: those of the files, or the folders above."""
         parents = [Path(path).parent for path in self.all()]
         return list(dict.fromkeys(one if (one / "prepared.json").exists() else one.parent for one in parents))
 
@@ -90,26 +91,27 @@ class _Files:
 @dataclass(frozen=True, eq=False)
 class Conversations:
     """
-    Conversations to train on. They are kept in the cache of `datasets`, and made again for another object once the
-    source has changed. Rows hold texts and name the files of their images, of which the cache has one each.
+    Conversations to train on. They are kept in the cache of `datasets`, and made again once the source has changed.
+    Rows hold texts and the paths of their images, of which the cache stores each once.
 
     Args:
-        source (`str` or sequence of `str`): For conversations about pairs a folder written by `artiagent synthesize`
-            or by `artiagent prepare artiagent --out`, the id of either as a dataset on the Hub, or Parquet files of
-            pairs, a pattern for them, or several. For those of SynArtifact `"synartifact"` as prepared in the cache, a
-            folder written by `artiagent prepare synartifact --out`, or its id on the Hub.
-        kinds (`Sequence[str]`): Among [`CONVERSATIONS`], all of one source.
-        box_format (`BoxFormat`): How boxes are written. A prepared folder's own choice does not matter: conversations
-            are made of its pairs.
-        test_share (`float`): Of the photos, for a split `test`. A source that has such a split keeps its own.
-        seed (`int`): Chooses questions, orders and the photos of the test split.
-        num_pairs (`int`, *optional*): Train on the first pairs of the train split, in the order of the source; by
-            default on all. The test split stays as it is, so that numbers of pairs can be compared on it.
+        source (`str` or sequence of `str`): For conversations about pairs, a folder written by `artiagent synthesize`
+            or by `artiagent prepare artiagent --out`, the id of either as a dataset on the Hub, Parquet files of
+            pairs, or a pattern for such files. For conversations from SynArtifact, `"synartifact"` as prepared in the
+            cache, a folder written by `artiagent prepare synartifact --out`, or the id of such a dataset on the Hub.
+        kinds (`Sequence[str]`): Kinds from [`CONVERSATIONS`], either about pairs or from SynArtifact.
+        box_format (`BoxFormat`): Format of the boxes in the text. The format that a folder was prepared with does not
+            matter, as conversations are made from its pairs.
+        test_share (`float`, *optional*, defaults to 0.0): Share of the photos to hold out for a split `test`. It must
+            be 0 for a source that has such a split.
+        seed (`int`, *optional*, defaults to 0): Seed of the questions, the orders and the photos of the test split.
+        num_pairs (`int`, *optional*): Number of pairs to train on: the first of the train split, in the order of the
+            source. Defaults to all. The test split does not depend on it, so that different numbers can be compared.
         revision (`str`, *optional*): Branch, tag or commit of a dataset on the Hub.
 
     Raises:
-        UserError: an argument is none of the above; later, the source cannot be had or holds something else, or it
-            gives no conversation.
+        UserError: `kinds` or `num_pairs` is invalid. The methods also raise it if the source does not exist, cannot be
+            read or gives no conversation.
     """
 
     source: Source
@@ -124,27 +126,28 @@ class Conversations:
         kinds = list(self.kinds)
         known = ", ".join(CONVERSATIONS)
         if not kinds or len(set(kinds)) < len(kinds):
-            raise UserError(f"kinds of conversations must be one or more of {known}, each once, got {kinds}")
+            raise UserError(f"`kinds` must be one or more of {known}, each once, got {kinds}")
         if unknown := [kind for kind in kinds if kind not in CONVERSATIONS]:
-            raise UserError(f"kinds of conversations must be among {known}, got '{unknown[0]}'")
+            raise UserError(f"`kinds` must be among {known}, got '{unknown[0]}'")
         if not (set(kinds) <= set(PAIR_CONVERSATIONS) or set(kinds) <= set(SYNARTIFACT_CONVERSATIONS)):
             raise UserError(
-                f"kinds of conversations must be of one source: {', '.join(PAIR_CONVERSATIONS)} are made of pairs and "
-                f"{', '.join(SYNARTIFACT_CONVERSATIONS)} of SynArtifact-1K, got {kinds}"
+                f"`kinds` must be of one source: {', '.join(PAIR_CONVERSATIONS)} are made from pairs and "
+                f"{', '.join(SYNARTIFACT_CONVERSATIONS)} from SynArtifact-1K, got {kinds}"
             )
         if self.num_pairs is not None and (self.num_pairs < 1 or not self.of_pairs):
-            raise UserError(f"num_pairs must be at least 1, and for conversations about pairs, got {self.num_pairs}")
+            raise UserError(f"`num_pairs` must be at least 1, and for conversations about pairs, got {self.num_pairs}")
 
     @property
     def of_pairs(self) -> bool:
+        """Return whether the conversations are about pairs."""
         return set(self.kinds) <= set(PAIR_CONVERSATIONS)
 
     def load(self) -> datasets.DatasetDict:
         """
-        Several kinds mixed by `seed`; images are decoded when a row is read.
+        Load the conversations, with rows of all kinds shuffled by `seed`. Images are decoded when a row is read.
 
         Returns:
-            `datasets.DatasetDict`: Split `train`, and `test` where there is one, with columns `images` and `messages`.
+            `datasets.DatasetDict`: Split `train`, and `test` if there is one, with columns `images` and `messages`.
         """
         mixed = datasets.DatasetDict()
         for split, kinds in self._made.items():
@@ -154,14 +157,14 @@ class Conversations:
 
     def record(self) -> dict[str, Any]:
         """
-        What the record of a training tells of its data.
+        Return what the record of a training states about its data.
 
         Returns:
             `dict`: JSON-serialisable, without paths of this machine: `source` (its name), `revision` (commit on the
-                Hub), `fingerprint` (hash of the files' bytes), `pairs` (by split; of pairs only), `rows` (by split and
-                kind), `coordinates` with `min_pixels` and `max_pixels` where boxes depend on them, `test_share`,
-                `seed`, `num_pairs`, `licenses` (as the cards state them) and `runs` (what made the pairs, where it is
-                known).
+                Hub), `fingerprint` (hash of the files' bytes), `pairs` (number by split; for pairs only), `rows`
+                (number by split and kind), `coordinates` with `min_pixels` and `max_pixels` if boxes depend on them,
+                `test_share`, `seed`, `num_pairs`, `licenses` (as stated in the source's cards) and `runs` (the
+                [`~RunRecord.origin`] of each run that made the pairs, if known).
         """
         files, made = self._files, self._made
         pairs = {split: len(_pair_ids(next(iter(kinds.values())))) for split, kinds in made.items()}
@@ -176,7 +179,7 @@ class Conversations:
             "seed": self.seed,
             "num_pairs": self.num_pairs,
             "licenses": _licenses(self, files),
-            "runs": [_run_facts(json.loads(path.read_text(encoding="utf-8"))) for path in _run_files(files)],
+            "runs": [_without_paths(RunRecord.read(folder).origin) for folder in _run_folders(files)],
         }
 
     @cached_property
@@ -209,21 +212,21 @@ def _download(name: str, revision: str | None) -> Path:
         folder = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=list(_HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"source must be a folder, Parquet files or a dataset on the Hub that can be had, got '{name}': {error}"
+            f"`source` must be a folder, Parquet files or an available dataset on the Hub, got '{name}': {error}"
         ) from error
     return Path(folder)
 
 
 def _find_pairs(folder: Path) -> dict[str, list[str]]:
-    # Until rows named their images, each configuration was a folder of Parquet files.
+    # Folders prepared by earlier versions have one folder of Parquet files for each configuration.
     if prepared := _split_files(folder, "pairs-{split}.parquet") or _split_files(
         folder / "pairs", "*-{split}*.parquet"
     ):
         return prepared
     if (folder / "prepared.json").exists():
         raise UserError(
-            f"source '{folder}' holds no configuration 'pairs', which these conversations are made of: it must be "
-            "prepared by `artiagent prepare artiagent --out` without --config"
+            f"`source` must hold pairs to make conversations from, got '{folder}' with no configuration 'pairs'; "
+            "prepare it again with `artiagent prepare artiagent --out`, without --config"
         )
     return {"train": find_shards(folder)}
 
@@ -232,7 +235,7 @@ def _find_synartifact(folder: Path) -> dict[str, list[str]]:
     splits = _split_files(folder / "data", f"{_SYNARTIFACT}-{{split}}*.parquet")
     if not splits:
         raise UserError(
-            f"source must be '{_SYNARTIFACT}' or a folder written by `artiagent prepare {_SYNARTIFACT} --out`, for "
+            f"`source` must be '{_SYNARTIFACT}' or a folder written by `artiagent prepare {_SYNARTIFACT} --out`, for "
             f"conversations {', '.join(SYNARTIFACT_CONVERSATIONS)}; got '{folder}'"
         )
     return splits
@@ -244,9 +247,11 @@ def _split_files(folder: Path, pattern: str) -> dict[str, list[str]]:
 
 
 def _make(wanted: Conversations, files: _Files) -> dict[str, dict[str, datasets.Dataset]]:
-    """Rows by split and kind of conversation."""
+    """Make the rows, by split and kind of conversation."""
     if wanted.test_share and ("test" in files.splits or not wanted.of_pairs):
-        raise UserError(f"test_share is for pairs without a split 'test', got {wanted.test_share} for {files.name}")
+        raise UserError(
+            f"`test_share` must be 0 unless pairs have no split 'test', got {wanted.test_share} for '{files.name}'"
+        )
     make = _make_of_pairs if wanted.of_pairs else _make_of_synartifact
     made: dict[str, dict[str, datasets.Dataset]] = {}
     for kind in wanted.kinds:
@@ -254,7 +259,9 @@ def _make(wanted: Conversations, files: _Files) -> dict[str, dict[str, datasets.
             made.setdefault(split, {})[kind] = rows
     for split in ("train", "test") if wanted.test_share else {"train": [], **files.splits}:
         if not any(map(len, made.get(split, {}).values())):
-            raise UserError(f"source {files.name} gives no conversation for the split '{split}'")
+            raise UserError(
+                f"`source` must give conversations, got no conversation for the split '{split}' of '{files.name}'"
+            )
     return made
 
 
@@ -271,7 +278,7 @@ def _make_of_pairs(wanted: Conversations, files: _Files, kind: str) -> dict[str,
             test_share=wanted.test_share,
         )
         builder.download_and_prepare()
-        # Of a split without rows there is no file to read.
+        # A split without rows has no file to read.
         rows = {name: builder.as_dataset(name) for name, info in builder.info.splits.items() if info.num_examples}
         if wanted.test_share:
             made |= rows
@@ -285,22 +292,22 @@ def _make_of_pairs(wanted: Conversations, files: _Files, kind: str) -> dict[str,
 def _first_pairs(rows: datasets.Dataset, count: int) -> datasets.Dataset:
     pairs = list(_pair_ids(rows).values())
     if len(pairs) < count:
-        raise UserError(f"num_pairs must be at most the {len(pairs)} pairs of the train split, got {count}")
+        raise UserError(f"`num_pairs` must be at most the {len(pairs)} pairs of the train split, got {count}")
     return rows.select(range(sum(pairs[:count])))
 
 
 def _pair_ids(rows: datasets.Dataset) -> dict[str, int]:
-    """How many rows each pair has, which lie together, in their order."""
+    """Count the rows of each pair, in the order of the pairs. The rows of a pair are adjacent."""
     counts: dict[str, int] = {}
     for name in rows["id"]:
-        pair = name.rpartition("#")[0]
+        pair = pair_id_of(name)
         counts[pair] = counts.get(pair, 0) + 1
     return counts
 
 
 def _make_of_synartifact(wanted: Conversations, files: _Files, kind: str) -> dict[str, datasets.Dataset]:
     if not files.splits:
-        # Says how to prepare it.
+        # Its error says how to prepare the benchmark.
         _check_readable(files.opened)
     return {
         split: datasets.Dataset.from_generator(
@@ -311,7 +318,7 @@ def _make_of_synartifact(wanted: Conversations, files: _Files, kind: str) -> dic
                 "split_name": split,
                 "kind": kind,
                 "box_format": wanted.box_format,
-                # Part of the name of the cache, which must be another one once the source has changed.
+                # They are hashed into the cache's name, so that a changed source is read again.
                 "stamps": tuple((path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths),
             },
         )
@@ -333,7 +340,7 @@ def _synartifact_rows(
     stored = ImageFiles(image_cache())
     for image in load_benchmark(opened, split_name):
         if row := make(image, box_format):
-            # `datasets` leaves out the bytes of an image that has a file.
+            # `datasets` stores only the path of an image that has one.
             yield row | {"images": [{"bytes": image.image, "path": stored.add(image.image)}]}
 
 
@@ -345,18 +352,12 @@ def _hash(paths: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _run_files(files: _Files) -> list[Path]:
-    return [folder / "run.json" for folder in files.folders() if (folder / "run.json").is_file()]
-
-
-def _run_facts(run: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("settings", "model_revision", "perception", "curation", "sources", "versions", "fingerprint")
-    facts: dict[str, Any] = _without_paths({name: run[name] for name in names if name in run})
-    return facts
+def _run_folders(files: _Files) -> list[Path]:
+    return [folder for folder in files.folders() if (folder / RUN_FILE).is_file()]
 
 
 def _without_paths(value: Any) -> Any:
-    """Models and folders of this machine by their names alone."""
+    """Replace absolute paths by the names of their files or folders."""
     if isinstance(value, Mapping):
         return {key: _without_paths(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -365,7 +366,7 @@ def _without_paths(value: Any) -> Any:
 
 
 def _licenses(wanted: Conversations, files: _Files) -> list[str]:
-    """As the cards of the source state them, which their owners may have filled in."""
+    """Return the licences that the cards of the source state. Their owners may have edited the cards."""
     cards = [folder / "README.md" for folder in files.folders()]
     stated = [DatasetCard.load(card).data.license for card in cards if card.is_file()]
     if not stated and not wanted.of_pairs:

@@ -1,4 +1,4 @@
-"""The parts of a vision-language model that a recipe may freeze: vision tower, projector, language model."""
+"""Parts of a vision-language model that a recipe may freeze: vision tower, projector and language model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datasets_script.utils.errors import UserError
 
 PARTS = ("vision", "projector", "language")
 
-# Parts by the beginnings of their modules' names; the longest that fits counts. Qwen's projector, the merger, lies
+# Parts by prefix of the module name. The longest matching prefix counts, because Qwen's projector, the merger, is
 # inside its vision tower.
 _QWEN2 = {"model.visual": "vision", "model.visual.merger": "projector", "model.language_model": "language"}
 _LLAVA = {
@@ -36,27 +36,35 @@ _FAMILIES: Mapping[str, Mapping[str, str]] = {
 
 def part_of(name: str, model_type: str) -> str:
     """
-    The part that a parameter or module belongs to.
+    Return the part that a parameter or module belongs to.
 
     Args:
-        name (`str`): As of `named_parameters`.
-        model_type (`str`): Architecture by transformers' name.
+        name (`str`): Dotted name as in `named_parameters`.
+        model_type (`str`): Name of the architecture in transformers, e.g. `"qwen3_vl"`.
+
+    Returns:
+        `str`: One of `PARTS`.
 
     Raises:
-        UserError: the architecture is not known here.
+        UserError: The parts of the architecture are not known.
     """
     if model_type not in _FAMILIES:
-        raise UserError(f"--freeze knows the parts of {', '.join(_FAMILIES)}, not of '{model_type}'")
+        raise UserError(
+            f"--freeze must be unset except for {', '.join(_FAMILIES)}, got a model of '{model_type}'; leave it out"
+        )
     prefixes = _FAMILIES[model_type]
     fitting = [prefix for prefix in prefixes if f"{name}.".startswith(f"{prefix}.")]
-    # What is left is the head, which writes the language model's tokens.
+    # Only the output head has no prefix; it belongs to the language model.
     return prefixes[max(fitting, key=len)] if fitting else "language"
 
 
 def freeze(model: Any, parts: Sequence[str]) -> None:
     """
-    Turns off the gradients of parts of a model, in place. A vision tower that is frozen also stays in evaluation mode,
-    for the sake of batch normalisation, whose running means are no parameters.
+    Turn off the gradients of parts of a model, in place. A frozen vision tower also stays in evaluation mode, because
+    batch normalisation would still update its running means, which are not parameters.
+
+    Raises:
+        UserError: Nothing is left to train, or the parts of the architecture are not known.
     """
     if not parts:
         return
@@ -67,7 +75,7 @@ def freeze(model: Any, parts: Sequence[str]) -> None:
     if "vision" in parts and tower is not None:
         tower.register_forward_pre_hook(_evaluate)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError(f"--freeze leaves nothing to train, got {', '.join(parts)}")
+        raise UserError(f"--freeze must leave a part to train, got {', '.join(parts)}; leave one out")
 
 
 def _evaluate(module: nn.Module, inputs: Any) -> None:
@@ -76,7 +84,7 @@ def _evaluate(module: nn.Module, inputs: Any) -> None:
 
 
 def exclude_from_lora(peft_config: Any, parts: Sequence[str], model_type: str) -> None:
-    """Keeps adapters out of parts of a model, whatever modules they were meant for, in place."""
+    """Exclude parts of a model from LoRA, whatever its target modules are; `peft_config` is changed in place."""
     if not parts:
         return
     part_of("", model_type)
@@ -86,14 +94,15 @@ def exclude_from_lora(peft_config: Any, parts: Sequence[str], model_type: str) -
 
 
 def _inside(prefix: str, prefixes: Mapping[str, str], parts: Sequence[str]) -> str:
-    """Expression for the modules that begin with `prefix`, without those of parts that are not among `parts`."""
+    """Return a pattern for the modules that begin with `prefix`, except those of parts that are not in `parts`."""
     others = [re.escape(p) for p, part in prefixes.items() if p.startswith(f"{prefix}.") and part not in parts]
     return (rf"(?!(?:{'|'.join(others)})\b)" if others else "") + rf"{re.escape(prefix)}\..*"
 
 
 def parameter_counts(model: Any) -> dict[str, int]:
-    """Under ZeRO-3 each process holds a share of a parameter, and DeepSpeed notes how many values it has."""
+    """Count the trainable parameters and all parameters, by the names that the record of a training uses."""
     counts = {True: 0, False: 0}
     for parameter in model.parameters():
+        # Under ZeRO-3 each process holds a shard of a parameter, and DeepSpeed stores its full size.
         counts[parameter.requires_grad] += getattr(parameter, "ds_numel", parameter.numel())
     return {"trainable_parameters": counts[True], "parameters": counts[True] + counts[False]}

@@ -1,4 +1,4 @@
-"""Processors as the recipes use them: pixel bounds set, images never cropped, chat templates that mark the answers."""
+"""Processors as the recipes use them: with pixel bounds, without cropping, with chat templates that mark answers."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ def prepare_processor(
     processor: Any, convention: str, min_pixels: int | None = None, max_pixels: int | None = None
 ) -> BoxFormat:
     """
-    Sets how large a processor hands images to its model, in place; `save_pretrained` keeps it. What LLaVA-1.5's
-    processor would cut off, its CLIP processor having been made for square images, is kept: images are padded to a
-    square, as the LLaVA authors train and as its boxes are counted.
+    Set the size of the images that a processor gives to its model, in place; `save_pretrained` saves it. LLaVA-1.5's
+    CLIP processor, which would crop images to a square, is replaced by one that pads them, as the LLaVA authors train
+    and as LLaVA's boxes are defined.
 
     Args:
-        processor (`ProcessorMixin`): Of the model.
-        convention (`str`): How boxes are written.
-        min_pixels, max_pixels (`int`, *optional*): Least and most pixels of an image; by default what the processor
-            came with. InternVL has as many of its tiles as fit into them.
+        processor (`ProcessorMixin`): Processor of the model.
+        convention (`str`): Name of a box convention.
+        min_pixels, max_pixels (`int`, *optional*): Minimum and maximum number of pixels of an image. Defaults to the
+            processor's own. For InternVL they become numbers of tiles, rounded down.
 
     Returns:
-        `BoxFormat`: What the answers have to be written with, so that their boxes are those of the images the model
-            sees.
+        `BoxFormat`: Format to write answers with, so that their boxes match the images that the model sees.
 
     Raises:
-        UserError: the processor has no such bounds, or would crop images whose boxes are counted in padded ones.
+        UserError: The processor has no such bounds, or LLaVA's convention is used with another family's processor.
     """
     if convention == "llava":
         _pad_to_square(processor)
     bounds = [value for value in (min_pixels, max_pixels) if value is not None]
     if any(value < 1 for value in bounds) or bounds != sorted(bounds):
-        raise UserError(f"--min_pixels must be at least 1 and at most --max_pixels, got {min_pixels}, {max_pixels}")
+        raise UserError(f"--min_pixels must be at least 1 and at most --max_pixels, got {min_pixels} and {max_pixels}")
     if bounds:
         _bound(processor, min_pixels, max_pixels)
     return BoxFormat(convention, *pixel_bounds(processor.image_processor))
@@ -48,46 +47,46 @@ def prepare_processor(
 
 def set_chat_template(processor: Any, model_type: str) -> None:
     """
-    Sees to a chat template that marks answers, for the loss. Where there is one of ours for the architecture it
-    replaces the processor's own and is saved with the model; for those that TRL knows (Qwen2-VL, Qwen2.5-VL, Qwen3-VL,
-    Idefics3, SmolVLM) its trainer takes a marked twin, and the model keeps its own.
+    Set a chat template that marks answers for the loss, in place. For InternVL and LLaVA, a template of this package
+    replaces the processor's and is saved with the model. For Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Idefics3 and SmolVLM,
+    TRL's trainer has a marked version of the model's own template, which stays unchanged.
 
     Args:
-        processor (`ProcessorMixin`): Of the model.
-        model_type (`str`): Architecture by transformers' name.
+        processor (`ProcessorMixin`): Processor of the model.
+        model_type (`str`): Name of the architecture in transformers, e.g. `"internvl"`.
 
     Raises:
-        UserError: neither has one.
+        UserError: Neither this package nor TRL has a template for the architecture.
     """
     ours = CHAT_TEMPLATES / f"{model_type}.jinja"
     if ours.exists():
         processor.chat_template = ours.read_text(encoding="utf-8")
-        # Ours write the first token themselves where there is one: whoever tokenizes them must not add another.
+        # Our templates write the BOS token themselves, so the tokenizer must not add another.
         processor.tokenizer.add_bos_token = False
         return
     try:
         get_training_chat_template(processor)
     except ValueError:
         raise UserError(
-            f"no chat template with marked answers is known for the model's own ('{model_type}'); give one with "
-            "{% generation %} around answers as --chat_template_path"
+            f"--chat_template_path must be set for '{model_type}', whose template marks no answers, got "
+            "none; give one with {% generation %} around answers"
         ) from None
 
 
 def find_chat_template(path: str) -> Path:
     """
-    Return a chat template's file: as given, or else the one of that name beside this package's recipes.
+    Return the file of a chat template: the given file, or the one of the same name in this package.
 
     Args:
-        path (`str`): Of a file. Recipes give theirs as it is in a checkout, where `trl sft` finds it too.
+        path (`str`): Path of a file. Recipes give the path within a checkout, which `trl sft` finds too.
 
     Raises:
-        UserError: there is neither.
+        UserError: There is neither.
     """
     given, ours = Path(path), CHAT_TEMPLATES / Path(path).name
     if not given.is_file() and not ours.is_file():
         known = ", ".join(sorted(template.name for template in CHAT_TEMPLATES.glob("*.jinja")))
-        raise UserError(f"--chat_template_path must be a file, got '{path}'; there are also {known}")
+        raise UserError(f"--chat_template_path must be a file, got '{path}'; give one or one of {known}")
     return given if given.is_file() else ours
 
 
@@ -95,8 +94,8 @@ def _pad_to_square(processor: Any) -> None:
     old = processor.image_processor
     if not isinstance(old, CLIPImageProcessor | LlavaImageProcessor):
         raise UserError(
-            f"--coordinates llava needs the processor of LLaVA-1.5, got {type(old).__name__}: choose --coordinates "
-            "normalized"
+            f"--coordinates must be 'llava' only for models with LLaVA-1.5's processor, got {type(old).__name__}; "
+            "choose --coordinates normalized"
         )
     side = old.crop_size["height"]
     processor.image_processor = LlavaImageProcessor(
@@ -120,6 +119,6 @@ def _bound(processor: Any, min_pixels: int | None, max_pixels: int | None) -> No
         image_processor.max_patches = max(1, (max_pixels or tile * image_processor.max_patches) // tile)
     else:
         raise UserError(
-            "--min_pixels and --max_pixels are for Qwen2.5-VL, Qwen3-VL and InternVL; "
-            f"{type(image_processor).__name__} has no bounds to set"
+            "--min_pixels and --max_pixels must be unset except for Qwen2-VL, Qwen2.5-VL, Qwen3-VL and InternVL, got "
+            f"{type(image_processor).__name__}; leave them out"
         )

@@ -1,13 +1,12 @@
 """
-A small vision-language model with random weights, to be trained from scratch on a CPU: FastVLM's form, with a ResNet
+Make a small vision-language model with random weights, to train from scratch on a CPU. It is a FastVLM with a ResNet
 as vision tower and GPT-2 as language model, 1.7 million parameters.
 
     python -m training.vlm.small_model runs/base --dataset_name runs/demo
 
-It serves to try the recipes, and `tests/benchmarks/learning.py`. Convolutions with batch norm learn in minutes what
-SegFormer's encoder has not begun to learn by then. The language model's position embeddings of the image's tokens
-begin as sines of row and column, and its weights are drawn with a larger deviation than GPT-2's; with neither it
-answers boxes of zeros. Numbers are written digit by digit, so that each digit is seen often enough to be learned.
+Use it to try the recipes; `tests/benchmarks/learning.py` trains it too. The language model's position embeddings of
+image tokens are initialised with sinusoids of row and column, and its weights have a larger standard deviation than
+GPT-2's. Each digit of a number is a token of its own, so that it occurs often enough to be learned.
 """
 
 import argparse
@@ -37,19 +36,19 @@ from training.vlm.processor import CHAT_TEMPLATES
 IMAGE, END, PAD = "<image>", "<|endofanswer|>", "<|pad|>"
 STRIDE = 16
 
-# For a conversation, besides the image.
+# Positions for the text of a conversation, besides the image tokens.
 _TEXT_POSITIONS = 1792
 
-# GPT-2's own .02 is for layers six times as wide. What was compared: tests/benchmarks/README.md.
+# GPT-2's own .02 is for layers six times as wide. tests/benchmarks/README.md compares alternatives.
 _WEIGHT_STD = 0.08
-# Of the sines. Larger than words, they are not lost in what a token of the image looks like.
+# Amplitude of the sinusoids. It exceeds that of word embeddings, so that features of the image do not drown them.
 PLACE_SCALE = 2.0
-# Radians a row of the fastest sines, and how many times slower others become.
+# Radians per row of the fastest sinusoids, and the ratio of the fastest to the slowest.
 _PLACE_FREQUENCY, _PLACE_RANGE = math.pi / 2, 100.0
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, which loses nothing of any text and writes that of `texts` in few tokens."""
+    """Train a lossless byte-level BPE tokenizer that encodes `texts` in few tokens."""
     backend = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)
     backend.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
@@ -67,7 +66,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedT
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast, side: int = 256) -> LlavaProcessor:
-    """Pads images to a square and resizes it to `side` px."""
+    """Create a processor that pads images to a square and resizes it to `side` pixels."""
     return LlavaProcessor(
         LlavaImageProcessor(
             do_pad=True,
@@ -84,7 +83,7 @@ def make_processor(tokenizer: PreTrainedTokenizerFast, side: int = 256) -> Llava
 
 
 def make_model(processor: LlavaProcessor, seed: int = 0) -> FastVlmForConditionalGeneration:
-    """Random weights; a token of the image for each `STRIDE` x `STRIDE` px that the processor gives."""
+    """Create a model with random weights that sees one image token for each `STRIDE` x `STRIDE` pixels."""
     tokenizer = processor.tokenizer
     rows = processor.image_processor.crop_size["height"] // STRIDE
     widths = [32, 64, 128]
@@ -101,7 +100,7 @@ def make_model(processor: LlavaProcessor, seed: int = 0) -> FastVlmForConditiona
         embd_pdrop=0.0,
         attn_pdrop=0.0,
         initializer_range=_WEIGHT_STD,
-        # FastVLM looks for the tied weights under names that GPT-2 does not have.
+        # FastVLM looks for tied weights under names that GPT-2 does not have.
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -125,14 +124,15 @@ def make_model(processor: LlavaProcessor, seed: int = 0) -> FastVlmForConditiona
 
 def place_codes(rows: int, width: int) -> torch.Tensor:
     """
-    Sines and cosines of where the tokens of a square image are, row by row.
+    Compute sinusoidal codes of the positions of a square image's tokens, row by row.
 
     Args:
-        rows (`int`): Of tokens, and columns.
-        width (`int`): Of a code, a multiple of 4.
+        rows (`int`): Number of rows and of columns of tokens.
+        width (`int`): Length of a code, a multiple of 4.
 
     Returns:
-        `torch.Tensor` of shape `(rows * rows, width)`: Of mean square 1; half of them tell the column, half the row.
+        `torch.Tensor` of shape `(rows * rows, width)`: Codes of mean square 1. The first half encodes the column, the
+            second half the row.
     """
     number = width // 4
     frequencies = _PLACE_FREQUENCY * _PLACE_RANGE ** (-torch.arange(number) / number)
@@ -143,7 +143,7 @@ def place_codes(rows: int, width: int) -> torch.Tensor:
 
 
 def conversation_texts(source: str) -> Iterator[str]:
-    """Everything that is asked and answered about the pairs of a source."""
+    """Yield all questions and answers about the pairs of a source."""
     rows = Conversations(source, PAIR_CONVERSATIONS, BoxFormat("normalized")).load()["train"]
     for messages in rows.select_columns(["messages"])["messages"]:
         for message in messages:
@@ -160,10 +160,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--dataset_name",
         required=True,
-        help="pairs whose texts the tokenizer is made for",
+        help="pairs with the conversations to train the tokenizer on",
     )
-    parser.add_argument("--side", type=int, default=256, help="of the square it sees, px (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: %(default)s)")
+    parser.add_argument(
+        "--side",
+        type=int,
+        default=256,
+        help="side of the square image that the model sees, in pixels (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
     args = parser.parse_args(arguments)
     if args.side < STRIDE or args.side % STRIDE:
         parser.error(f"--side must be a multiple of {STRIDE}, got {args.side}")

@@ -1,11 +1,13 @@
 """
-Trains the vision tower of a small vision-language model to say where an image has artifacts, token by token: what the
-language model then reads, and the control that shows what an encoder of this size can learn from the pairs at all.
+Train the vision tower of a small vision-language model to locate artifacts, token by token.
+
+The language model then learns to read this tower. The tower alone is also the control of
+`tests/benchmarks/learning.py`: it shows what an encoder of this size can learn from the pairs at all.
 
     python -m training.vlm.tower runs/base --dataset_name runs/demo --output_dir runs/tower
 
-Crops about the same place of the clean and the artifact image go through it in one batch, so that the photo itself
-tells nothing. The language model and the projector stay as they are.
+Each batch holds crops of the same places of clean and artifact images, so that the photo itself tells nothing. The
+language model and the projector stay unchanged.
 """
 
 from __future__ import annotations
@@ -35,11 +37,12 @@ from training.script import run_script
 
 TOWER_FILE = "tower.json"
 
-# Tokens that are flawed count more, and so do the same tokens of the clean image, which show what the photo is
-# without the artifact. With it a tower learned in 250 steps what took 500 without.
+# Weight in the loss of tokens with an artifact, and of the same tokens of the clean image, which show the photo
+# without it. Few tokens have one, so that learning is slow without the weight.
 _PLACE_WEIGHT = 8.0
 
-# Crops begin where the embedded model's patches do, as whole images do: seams of its artifacts lie on that grid.
+# Crops begin at a multiple of the embedded model's patch size, as whole images do: seams of its artifacts lie on that
+# grid.
 _GRID = 16
 
 
@@ -49,9 +52,9 @@ class PairArrays:
     Pairs of images of one size.
 
     Attributes:
-        images (`np.ndarray` of shape `(pairs, 2, height, width, 3)`, `uint8`): Clean and flawed.
-        masks (`np.ndarray` of shape `(pairs, height, width)`, `bool`): The artifacts.
-        targets (`np.ndarray` of shape `(pairs, height, width)`, `bool`): The patches they were injected into.
+        images (`np.ndarray` of shape `(pairs, 2, height, width, 3)`, `uint8`): Clean images and artifact images.
+        masks (`np.ndarray` of shape `(pairs, height, width)`, `bool`): Masks of the artifacts.
+        targets (`np.ndarray` of shape `(pairs, height, width)`, `bool`): Masks of the target patches.
     """
 
     images: np.ndarray
@@ -64,10 +67,14 @@ class PairArrays:
 
 def load_pairs(source: str | Path | Sequence[str], num_pairs: int | None = None) -> PairArrays:
     """
-    The first `num_pairs` pairs (all by default) of a folder written by `artiagent synthesize`, or of Parquet files.
+    Load pairs into memory.
+
+    Args:
+        source (`str`, `Path` or sequence of `str`): Folder written by `artiagent synthesize`, or Parquet files.
+        num_pairs (`int`, *optional*): Number of pairs to load, the first ones. Defaults to all.
 
     Raises:
-        UserError: there are fewer, or their images differ in size.
+        UserError: There are fewer pairs, or their images differ in size.
     """
     images: list[list[np.ndarray]] = []
     masks, targets = [], []
@@ -87,14 +94,16 @@ def load_pairs(source: str | Path | Sequence[str], num_pairs: int | None = None)
     return PairArrays(np.stack([np.stack(pair) for pair in images]), np.stack(masks), np.stack(targets))
 
 
-class FlawDetector(nn.Module):
+class TokenDetector(nn.Module):
     """
-    A vision tower with one linear unit on each of its tokens.
+    Vision tower with a linear layer that gives one logit for each token.
 
     Args:
-        tower (`torch.nn.Module`): `pixel_values` to a `last_hidden_state` of shape `(batch, width, rows, columns)`.
-        width (`int`): Of a token.
-        mean, std (`Sequence[float]`): What the images are normalised with, by channel.
+        tower (`torch.nn.Module`): Module that maps `pixel_values` to a `last_hidden_state` of shape
+            `(batch, width, rows, columns)`.
+        width (`int`): Number of features of a token.
+        mean, std (`Sequence[float]`): Means and standard deviations to normalise images with, by channel, for values
+            in [0, 1].
     """
 
     mean: Tensor
@@ -108,7 +117,7 @@ class FlawDetector(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of shape `(batch, rows, columns)` for images of shape `(batch, height, width, 3)`, `uint8`."""
+        """Map images of shape `(batch, height, width, 3)`, `uint8`, to logits of shape `(batch, rows, columns)`."""
         pixels = (images.permute(0, 3, 1, 2) - self.mean) / self.std
         features = self.tower(pixels).last_hidden_state  # (batch, width, rows, columns)
         return self.head(features.permute(0, 2, 3, 1))[..., 0]
@@ -117,13 +126,17 @@ class FlawDetector(nn.Module):
 @dataclass(frozen=True)
 class TowerTraining:
     """
+    Settings of the training of a tower.
+
     Args:
-        steps (`int`): Of the optimizer.
-        batch_size (`int`): Pairs a step.
-        learning_rate (`float`): At its highest, after the first steps; then it falls as a cosine.
-        crop (`int`): Side of the crops, px.
-        whole (`bool`): Learn whether the crop is of the artifact image, instead of which of its tokens are flawed.
-        seed (`int`): Chooses crops, order and the head's first weights.
+        steps (`int`, *optional*, defaults to 1000): Number of optimizer steps.
+        batch_size (`int`, *optional*, defaults to 16): Number of pairs in a step.
+        learning_rate (`float`, *optional*, defaults to 2e-3): Peak learning rate, after a linear warmup of a twentieth
+            of the steps and before cosine decay.
+        crop (`int`, *optional*, defaults to 128): Side of the crops in pixels.
+        whole (`bool`, *optional*, defaults to `False`): Learn whether a crop is from the artifact image, instead of
+            which of its tokens have artifacts.
+        seed (`int`, *optional*, defaults to 0): Seed of the crops, their order and the initial weights of the head.
     """
 
     steps: int = 1000
@@ -134,12 +147,17 @@ class TowerTraining:
     seed: int = 0
 
 
-def train(model: FlawDetector, pairs: PairArrays, settings: TowerTraining) -> list[tuple[int, float]]:
+def train(model: TokenDetector, pairs: PairArrays, settings: TowerTraining) -> list[tuple[int, float]]:
     """
-    Trains in place.
+    Train a detector in place.
+
+    Args:
+        model (`TokenDetector`): Detector to train.
+        pairs (`PairArrays`): Pairs to train on.
+        settings (`TowerTraining`): Settings of the training.
 
     Returns:
-        `list[tuple[int, float]]`: The mean loss of about every hundredth of the steps.
+        `list[tuple[int, float]]`: Steps and the mean losses up to them, one for about each hundredth of the training.
     """
     generator = np.random.default_rng(settings.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.05)
@@ -169,7 +187,7 @@ def _rate(step: int, steps: int) -> float:
 
 
 def _crops(pairs: PairArrays, indices: np.ndarray, side: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Crops with some of the target in them, mirrored or not: images of clean and flawed in turn, and their masks."""
+    """Cut crops with part of the target, mirrored at random: clean and artifact images in turn, and their masks."""
     images, masks = [], []
     for index in indices:
         y, x = _corner(pairs.targets[index], side, generator)
@@ -197,12 +215,12 @@ def _loss(logits: Tensor, masks: Tensor, whole: bool) -> Tensor:
     return (weights * losses).sum() / weights.sum()
 
 
-def detector_of(vlm: FastVlmForConditionalGeneration, processor: Any, seed: int) -> FlawDetector:
-    """A detector on the vision tower of a small model; it shares the tower's weights."""
+def detector_of(vlm: FastVlmForConditionalGeneration, processor: Any, seed: int) -> TokenDetector:
+    """Create a detector on the vision tower of a small model. It shares the tower's weights."""
     torch.manual_seed(seed)
     images = processor.image_processor
     width = vlm.config.vision_config.hidden_size
-    return FlawDetector(vlm.model.vision_tower, width, images.image_mean, images.image_std)
+    return TokenDetector(vlm.model.vision_tower, width, images.image_mean, images.image_std)
 
 
 def load_model(folder: str | Path, option: str = "MODEL") -> tuple[FastVlmForConditionalGeneration, Any]:
@@ -210,11 +228,14 @@ def load_model(folder: str | Path, option: str = "MODEL") -> tuple[FastVlmForCon
     Load a small model and its processor.
 
     Args:
-        folder (`str` or `Path`): Where `training.vlm.small_model` or this script left it.
-        option (`str`, *optional*, defaults to `"MODEL"`): The argument that names it, for the error.
+        folder (`str` or `Path`): Folder written by `training.vlm.small_model` or by this script.
+        option (`str`, *optional*, defaults to `"MODEL"`): Name of the argument in error messages.
+
+    Returns:
+        `tuple`: The model and its processor.
 
     Raises:
-        UserError: there is no such model.
+        UserError: The folder holds no such model.
     """
     try:
         model = AutoModelForImageTextToText.from_pretrained(folder)
@@ -222,11 +243,11 @@ def load_model(folder: str | Path, option: str = "MODEL") -> tuple[FastVlmForCon
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise UserError(
-            f"{option} must be the folder of a small model, got '{folder}' ({first}): make one with `python -m "
+            f"{option} must be the folder of a small model, got '{folder}' ({first}); make one with `python -m "
             "training.vlm.small_model OUT --dataset_name PAIRS`"
         ) from None
     if not isinstance(model, FastVlmForConditionalGeneration):
-        raise UserError(f"{option} must be a model of training.vlm.small_model, got a {type(model).__name__}")
+        raise UserError(f"{option} must be a model of training.vlm.small_model, got {type(model).__name__}")
     return model, processor
 
 
@@ -239,17 +260,18 @@ def save_tower(
     curve: Sequence[tuple[int, float]],
 ) -> None:
     """
-    Write a model whose tower was trained, its processor and `tower.json`: settings, data, versions and losses.
+    Save a model whose tower was trained, its processor and `tower.json`: settings, data, versions and losses.
 
     Args:
-        folder (`Path`): To write, new or empty.
-        vlm, processor: The model.
-        settings (`TowerTraining`): Of the training.
-        data (`Mapping`): What it was trained on: `source` and `num_pairs`.
-        curve (`Sequence[tuple[int, float]]`): Steps and losses, from [`train`].
+        folder (`Path`): Folder to write, new or empty.
+        vlm (`FastVlmForConditionalGeneration`): Model with the trained tower.
+        processor (`ProcessorMixin`): Processor of the model.
+        settings (`TowerTraining`): Settings of the training.
+        data (`Mapping`): Facts about the training data: `source` and `num_pairs`.
+        curve (`Sequence[tuple[int, float]]`): Steps and losses from [`train`].
 
     Raises:
-        UserError: the folder holds something already.
+        UserError: The folder is not empty.
     """
     with new_model_folder(folder, "--output_dir") as temporary:
         vlm.save_pretrained(temporary)
@@ -269,12 +291,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="folder of a model that training.vlm.small_model made")
+    parser.add_argument("model", metavar="MODEL", help="folder of a model made by training.vlm.small_model")
     parser.add_argument("--dataset_name", required=True, help="folder written by `artiagent synthesize`")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to write: the model with its new tower")
-    parser.add_argument("--num_pairs", type=int, help="only the first pairs (default: all)")
-    parser.add_argument("--steps", type=int, default=TowerTraining.steps, help="of training (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of crops, order and first weights (default: %(default)s)")
+    parser.add_argument("--num_pairs", type=int, help="number of pairs to train on: the first ones (default: all)")
+    parser.add_argument(
+        "--steps", type=int, default=TowerTraining.steps, help="number of training steps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of crops, order and initial weights (default: %(default)s)"
+    )
     args = parser.parse_args(arguments)
     if args.steps < 1:
         parser.error(f"--steps must be at least 1, got {args.steps}")
