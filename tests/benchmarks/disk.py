@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import trl
 from datasets.table import embed_table_storage
 
 from datasets_script.pairs.builder import ArtiAgentPairs
@@ -39,7 +40,6 @@ from tests.helpers.made_pairs import make_pair, write_run
 from tests.helpers.tiny_vlms import tiny_qwen2_5_vl
 from training.preview_vlm import make_collator
 from training.vlm.data import PAIR_CONVERSATIONS, Conversations
-from training.vlm.processor import set_chat_template
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def speeds(run: Path, folder: Path, count: int, passes: int) -> dict[str, Any]:
     both = {"named": rows, "copied": datasets.load_from_disk(folder / "copied")}
     both = {name: data.select(range(min(count, len(data)))) for name, data in both.items()}
     processor = tiny_qwen2_5_vl()[1]
-    set_chat_template(processor, "qwen2_5_vl")
+    processor.chat_template = (Path(trl.__file__).parent / "chat_templates" / "qwen2_5_vl.jinja").read_text()
     collator = make_collator(processor)
     read = rates(both, list, passes)
     collated = rates(both, lambda data: [collator([row]) for row in data], passes)
