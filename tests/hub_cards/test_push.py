@@ -489,7 +489,7 @@ def test_the_pipeline_is_what_it_imports(tmp_path):
     assert {"pipeline.py", "denoising_loop.py", "modular_blocks.py", "modular_config.json"} <= sent
     assert {*payload.left_out} - {"__pycache__/"} == {
         *("__init__.py", "py.typed", "registration.py"),
-        *("artifact_types/", "embedded/", "tools/"),
+        *("artifact_types/", "embedded/", "notebooks/", "tools/"),
     }
     (tmp_path / "pipeline.py").write_text("from .denoising_loop import DenoisingLoop\n")
     with pytest.raises(UserError, match="all modules that pipeline.py imports, got no denoising_loop.py"):

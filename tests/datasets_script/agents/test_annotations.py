@@ -277,7 +277,7 @@ def test_all_three_encodings_give_the_same_pixels(shapes):
         ({"size": list(SHAPE), "counts": [-5, 12005]}, "whole numbers from 0"),
         ({"size": list(SHAPE), "counts": "0"}, "add up to 12000 pixels, got 0"),
         ({"size": list(SHAPE), "counts": "~"}, "characters from '0' to 'o', got '~'"),
-        ({"size": list(SHAPE), "counts": "o"}, "cut off"),
+        ({"size": list(SHAPE), "counts": "o"}, "truncated"),
         ({"size": list(SHAPE)}, "`counts` must be .* got None"),
     ],
 )

@@ -182,7 +182,9 @@ class TestFigure:
             for verdict, regions in ((False, ()), (None, None), (True, ()))
         ]
         assert len({picture.tobytes() for picture in shown}) == 3
-        with pytest.raises(ValueError, match="`image` must be of the detection's size"):
+        with pytest.raises(
+            ValueError, match="`image` must have the size of `detection`, \\(1, 1\\), got \\(40, 20\\)"
+        ):
             detection_picture(GREEN, Detection((1, 1), False, (), None, {}))
 
 

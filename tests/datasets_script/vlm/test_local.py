@@ -37,7 +37,10 @@ REQUESTS = [
 def test_a_record_that_cannot_be_asked_for_is_told(monkeypatch, caplog):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert recorded_coordinates(training_record("someone/never-downloaded", None)) is None
-    assert "someone/never-downloaded: without the Hub it cannot be known" in caplog.text
+    assert (
+        "someone/never-downloaded: its training record, which may tell how it writes boxes, cannot be read offline"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("make", [tiny_qwen2_5_vl, tiny_internvl, tiny_llava])
