@@ -9,7 +9,7 @@ from diffusers_artifact.choices import CONFINEMENTS, SOLVER_NAMES, VALUE_SOURCES
 from diffusers_artifact.presets import EMBEDDED, PRESETS
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
-from ..agents.curation.verdicts import CurationSettings
+from ..agents.curation.thresholds import CurationSettings
 from ..utils.errors import check_at_least, check_choice
 
 

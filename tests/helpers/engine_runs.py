@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from datasets_script.agents.curation.verdicts import CurationSettings
+from datasets_script.agents.curation.thresholds import CurationSettings
 from datasets_script.agents.perception import AnnotationPerception, Perception, PerceptionAgent
 from datasets_script.demo.settings import prepare_demo
 from datasets_script.engine.injector import Injector

@@ -20,9 +20,9 @@ from .explanations import (
 )
 from .measures import measure
 from .perceptual import PerceptualMetric
+from .thresholds import CurationSettings, Verdict, judge
 from .triplets import Triplet, make_triplet
 from .variant import PairTexts, Variant
-from .verdicts import CurationSettings, Verdict, judge
 
 
 Text = TypeVar("Text")

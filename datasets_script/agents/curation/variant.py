@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from ...schema.pair import Artifact
+from .thresholds import Verdict
 from .triplets import Triplet, make_triplet
-from .verdicts import Verdict
 
 
 @dataclass(frozen=True, eq=False)

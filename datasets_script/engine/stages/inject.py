@@ -13,8 +13,8 @@ from PIL import Image
 from diffusers_artifact.mapping import PatchMapping
 
 from ...agents.curation.curator import Curator
+from ...agents.curation.thresholds import Verdict
 from ...agents.curation.variant import Variant
-from ...agents.curation.verdicts import Verdict
 from ...agents.planning import Choice, plan_artifacts
 from ...schema.pair import Artifact, Rejection
 from ...schema.pair_id import PairId

@@ -36,7 +36,7 @@ from datasets_script.agents.curation.perceptual import (
     PerceptualMetricUnavailable,
     load_perceptual_metric,
 )
-from datasets_script.agents.curation.verdicts import CurationSettings, judge
+from datasets_script.agents.curation.thresholds import CurationSettings, judge
 from datasets_script.schema.pair import Artifact
 from diffusers_artifact.mapping import PatchMapping
 

@@ -18,9 +18,9 @@ from skimage import data
 from datasets_script.agents.curation.curator import Curator, ExplanationError
 from datasets_script.agents.curation.measures import as_array, target_pixels
 from datasets_script.agents.curation.perceptual import PerceptualMetric, load_perceptual_metric
+from datasets_script.agents.curation.thresholds import CurationSettings
 from datasets_script.agents.curation.triplets import close_up, context_box, cover, make_triplet
 from datasets_script.agents.curation.variant import PairTexts, Variant
-from datasets_script.agents.curation.verdicts import CurationSettings
 from datasets_script.agents.prompts import describe, explain, verify
 from datasets_script.schema.pair import Artifact
 from datasets_script.vlm import VLM, VLMAnswer, VLMRequest, VLMUnavailable
