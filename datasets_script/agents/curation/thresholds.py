@@ -1,4 +1,4 @@
-"""Verdicts: which injected artifacts are kept, and why the others are not (ArtiAgent §5)."""
+"""Thresholds of curation, and the verdict they give on an injected artifact (ArtiAgent §5)."""
 
 from __future__ import annotations
 
