@@ -59,7 +59,7 @@ def test_values_are_the_texts_of_the_command_line(config):
         ),
         ("shard_size: 4\n", "got 'shard_size' in '{path}'; did you mean 'shard-size'?"),
         ("zzz: 4\n", "got 'zzz' in '{path}'\n"),
-        ("config: other.yaml\n", "got 'config' in '{path}'\n"),
+        ("config: other.yaml\n", "got 'config' in '{path}'; did you mean 'confine'?\n"),
         (
             "solver: fireflo\n",
             "`solver` in '{path}' must be one of euler, fireflow, midpoint, rf_solver, uni_inv, got",

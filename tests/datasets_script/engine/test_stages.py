@@ -69,7 +69,7 @@ def test_out_of_memory_halves_the_batch_for_what_follows_and_says_so(caplog):
         done = list(stage.run(samples(10)))
     assert all(sample.image is not None for sample in done) and len(done) == 10
     assert stage.batches == [8, 4, 2, 2, 2, 2, 2]
-    assert "out of memory with 8 samples, going on with 4" in caplog.text
+    assert "out of memory with 8 samples, continuing with 4" in caplog.text
     stage.batches.clear()
     list(stage.run(samples(2)))
     assert stage.batches == [2], "another run, for another shard, begins with the full batch"
