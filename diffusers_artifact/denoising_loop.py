@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from .family import Conditioning, TransformerFamily
-from .schedulers import FlowMatchSolverScheduler
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import family, schedulers
+
+    Conditioning = family.Conditioning
+    TransformerFamily = family.TransformerFamily
+    FlowMatchSolverScheduler = schedulers.FlowMatchSolverScheduler
 
 
 OnStepEnd = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

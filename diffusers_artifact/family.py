@@ -8,13 +8,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from .injection import InjectionState
 from .processors import InjectionAttnProcessor, swapped_processors
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import injection
+
+    InjectionState = injection.InjectionState
 
 
 GuidanceKind = Literal["none", "distilled", "true"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,8 +11,15 @@ from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
 from .family import Conditioning, GuidanceKind, TransformerFamily
 from .family_flux import FluxInjectionAttnProcessor, RotaryInjectionAttnProcessor
-from .injection import InjectionState
-from .processors import InjectionAttnProcessor
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import injection, processors
+
+    InjectionState = injection.InjectionState
+    InjectionAttnProcessor = processors.InjectionAttnProcessor
 
 
 class Flux2ParallelInjectionAttnProcessor(RotaryInjectionAttnProcessor):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,8 +11,15 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 
 from .family import Conditioning, GuidanceKind, TransformerFamily, dynamic_shift
-from .injection import InjectionState
 from .processors import InjectionAttnProcessor, project, split_output
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import injection
+
+    InjectionState = injection.InjectionState
 
 
 # Unsupported settings of the transformer, and why.

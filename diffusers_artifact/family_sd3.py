@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import StableDiffusion3Pipeline
 from diffusers.models.attention_processor import FusedJointAttnProcessor2_0
 
 from .family import Conditioning, GuidanceKind, TransformerFamily, dynamic_shift
-from .injection import InjectionState
 from .processors import InjectionAttnProcessor, project
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import injection
+
+    InjectionState = injection.InjectionState
 
 
 class SD3InjectionAttnProcessor(InjectionAttnProcessor):

@@ -10,19 +10,27 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.utils.torch_utils import unwrap_module
 
 from .alignment import align_weights
-from .family import Conditioning, TransformerFamily
 from .family_chroma import ChromaFamily
 from .family_flux import FluxFamily
 from .family_flux2 import Flux2Family
 from .family_qwen import QwenImageFamily
 from .family_sd3 import SD3Family
 from .schedulers import SOLVERS, FlowMatchSolverScheduler
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import family
+
+    Conditioning = family.Conditioning
+    TransformerFamily = family.TransformerFamily
 
 
 FAMILIES: tuple[type[TransformerFamily], ...] = (FluxFamily, Flux2Family, ChromaFamily, SD3Family, QwenImageFamily)

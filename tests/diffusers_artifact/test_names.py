@@ -80,3 +80,13 @@ def test_a_file_that_is_loaded_alone_names_every_module_it_needs(entry):
         needed |= set().union(*(siblings(module) for module in missing))
     assert needed == siblings(entry)
     assert not any("." in module for module in needed), "subfolders are not copied"
+
+
+@pytest.mark.parametrize(("entry", "most"), [("pipeline", 80), ("modular_blocks", 160)])
+def test_loading_from_the_hub_asks_for_few_files(entry, most):
+    """diffusers asks the Hub for a file once for each chain of relative imports that leads to it."""
+
+    def chains(module: str) -> int:
+        return 1 + sum(chains(sibling) for sibling in siblings(module))
+
+    assert chains(entry) <= most
