@@ -263,9 +263,44 @@ def test_all_three_encodings_give_the_same_pixels(shapes):
     assert np.array_equal(decode_segmentation({"size": list(SHAPE), "counts": compressed}, SHAPE), mask)
 
 
+@pytest.mark.parametrize("far", [1e4, 1e7, 1e9, 1e12, 1e300, -1e9, 10**100])
+def test_polygons_far_outside_the_image_are_cut(far):
+    # pycocotools takes memory for the whole outline, and the process crashes at 1e9.
+    triangle = decode_segmentation([[0, 0, far, 0, far, far]], SHAPE)
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    inside = (columns > rows) if far > 0 else np.zeros(SHAPE, bool)
+    clear = np.abs(columns - rows) > 2  # pixels that the rounding of the edge cannot reach
+    assert np.array_equal(triangle[clear], inside[clear])
+    everything = [[-abs(far), -abs(far), abs(far), -abs(far), abs(far), abs(far), -abs(far), abs(far)]]
+    assert decode_segmentation(everything, SHAPE).all()
+    beside = [[5, abs(far), 90, abs(far), 90, 2 * abs(far)]]
+    assert not decode_segmentation(beside, SHAPE).any()
+    assert decode_segmentation([*beside, *rectangle(0, 0, 9, 9)], SHAPE).sum() == 81
+
+
+def test_an_outline_that_would_take_gigabytes_is_refused_by_annotation(tmp_path):
+    zigzag = [coordinate for x in range(30_000) for coordinate in (x % 2 * 1000, x % 100)]
+    with pytest.raises(
+        AnnotationError, match="annotation 42: the outline of a polygon must be at most 4000000 pixels"
+    ):
+        perceive(tmp_path, [annotation(42, "dog", segmentation=[zigzag])], ["dog"])
+
+
+def test_keypoints_far_outside_the_image_are_no_parts(tmp_path):
+    (dog,) = perceive(
+        tmp_path,
+        [annotation(1, "dog", (0, 0, 50, 50), keypoints=[1e300, 1e9, 2])],
+        [{"name": "dog", "keypoints": ["nose"]}],
+    ).entities
+    assert not dog.parts
+
+
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
+        ([[0, 0, 9, 0, 9, 10**400]], "list of numbers"),
+        ({"size": list(SHAPE), "counts": [10**30]}, "whole numbers from 0 to 12000, got"),
+        ({"size": list(SHAPE), "counts": [2**64, 12000]}, "whole numbers from 0 to 12000, got"),
         ("polygon", "list of polygons or an RLE object, got 'polygon'"),
         ([1, 2, 3, 4, 5, 6], "list of numbers .* got 1"),
         ([[1, 2, 3, 4]], "3 corners or more"),
