@@ -8,7 +8,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import count
+from functools import cached_property
+from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
@@ -18,6 +19,7 @@ from PIL import Image
 from diffusers_artifact.tools import bbox_of_mask
 
 from ...schema.perception import Entity, Part, PartLevel, Perception
+from ...utils.photos import list_sources
 from ...vlm.base import VLM
 from .backends import PerceptionSpec
 from .base import PerceptionAgent, PerceptionError
@@ -138,22 +140,29 @@ class AnnotationPerception(PerceptionAgent):
     Masks are decoded when an image is perceived, not when the file is read.
 
     Args:
-        path (`str` or `pathlib.Path`): The file. An image is found by its full relative path, otherwise by its base
-            name if only one image entry has it.
+        path (`str` or `pathlib.Path`): The file. An image is found by its full relative path, otherwise by its file
+            name: paths of another machine or folder work too. Of several entries the one that shares the most folders
+            at the end of its path is taken.
+        source (`str` or `pathlib.Path`, *optional*): Folder of the photos. An entry whose own path exists there
+            belongs to that photo alone, and one that several photos could claim by their file name to none of them.
 
     Raises:
         AnnotationError: The file is not in COCO format. [`perceive`] raises it for a malformed annotation.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, source: str | Path | None = None) -> None:
         self.path = Path(path)
+        self.source = None if source is None else Path(source)
         document = self._load()
         self._categories = self._read_categories(document["categories"])
         self._entries_by_path: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._entries_by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._entries_by_id: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
         for position, entry in enumerate(document["images"]):
-            name = self._field(entry, "file_name", str, f"images[{position}]").replace("\\", "/").removeprefix("./")
-            self._field(entry, "id", (int, str), f"images[{position}]")
+            name = self._field(entry, "file_name", str, f"images[{position}]")
+            name = _posix(name)
+            identifier = self._field(entry, "id", (int, str), f"images[{position}]")
+            self._entries_by_id[identifier].append(entry)
             self._entries_by_path[name].append(entry)
             self._entries_by_name[PurePosixPath(name).name].append(entry)
         self._annotations: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
@@ -241,8 +250,16 @@ class AnnotationPerception(PerceptionAgent):
             raise AnnotationError(f"{self.path}, {where}: `level` must be among {get_args(PartLevel)}, got {level!r}")
         return level
 
+    @cached_property
+    def _photos_by_name(self) -> dict[str, list[str]]:
+        """Photos of the source folder by their file name; none if the folder is unknown."""
+        photos: dict[str, list[str]] = defaultdict(list)
+        for photo in list_sources(self.source) if self.source is not None else ():
+            photos[PurePosixPath(photo).name].append(photo)
+        return photos
+
     def _entry(self, source_id: str) -> dict[str, Any]:
-        entries = self._entries_by_path.get(source_id) or self._entries_by_name.get(PurePosixPath(source_id).name)
+        entries = self._entries_by_path.get(source_id) or self._entries_by_file_name(source_id)
         if not entries:
             raise NoAnnotation(
                 source_id,
@@ -250,12 +267,36 @@ class AnnotationPerception(PerceptionAgent):
                 "`segmentation` for its entities and, with `parent_id`, for their parts",
             )
         if len(entries) > 1:
-            names = ", ".join(f"{entry['file_name']} (id {entry['id']})" for entry in entries[:3])
             raise AnnotationError(
-                f"{self.path}: one image entry must match {source_id}, got {len(entries)}: {names}; "
+                f"{self.path}: one image entry must match {source_id}, got {len(entries)}: {_listed(entries)}; "
                 "use full relative paths as `file_name`, each once"
             )
+        same_id = self._entries_by_id[entries[0]["id"]]
+        if len(same_id) > 1:
+            raise AnnotationError(
+                f"{self.path}: `id` of an image entry must be unique, got {len(same_id)}: {_listed(same_id)}; "
+                "give each its own, and its annotations the same `image_id`"
+            )
         return entries[0]
+
+    def _entries_by_file_name(self, source_id: str) -> list[dict[str, Any]]:
+        """Return the entries that share the file name of a photo and fit it as well as any other photo."""
+        name = PurePosixPath(source_id).name
+        photos = self._photos_by_name.get(name, [])
+        fitting: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for entry in self._entries_by_name.get(name, ()):
+            path = _posix(entry["file_name"])
+            fit = _shared_folders(path, source_id)
+            rivals = [photo for photo in photos if photo != source_id and _shared_folders(path, photo) >= fit]
+            if path in photos or any(_shared_folders(path, photo) > fit for photo in rivals):
+                continue
+            if rivals:
+                raise AnnotationError(
+                    f"{self.path}, image {entry['id']}: `file_name` must belong to one photo, got {path!r} for "
+                    f"{source_id} and {rivals[0]}; use the full relative path as `file_name`"
+                )
+            fitting[fit].append(entry)
+        return fitting[max(fitting)] if fitting else []
 
     def _check_size(self, entry: dict[str, Any], image: Image.Image) -> None:
         annotated = (entry.get("width", image.width), entry.get("height", image.height))
@@ -430,6 +471,21 @@ def _categories_named_by_supercategory(records: list[dict[str, Any]]) -> set[str
     }
 
 
+def _posix(file_name: str) -> str:
+    """Return the `file_name` of an entry with forward slashes."""
+    return file_name.replace("\\", "/").removeprefix("./")
+
+
+def _shared_folders(path: str, other: str) -> int:
+    """Return how many folders two paths with the same file name share at their ends."""
+    folders = zip(reversed(PurePosixPath(path).parts[:-1]), reversed(PurePosixPath(other).parts[:-1]), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], folders))
+
+
+def _listed(entries: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{entry['file_name']} (id {entry['id']})" for entry in entries[:3])
+
+
 def _clean(name: str) -> str:
     """Simplify a name: `"car_(automobile)"` → `"car"`, `"left_ear"` → `"left ear"`."""
     return " ".join(re.sub(r"\(.*?\)", " ", name).replace("_", " ").lower().split())
@@ -445,4 +501,4 @@ def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None
     """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
     path = spec.annotations_file(source)
     assert path is not None  # because of `needs_annotations`
-    return AnnotationPerception(path)
+    return AnnotationPerception(path, source)

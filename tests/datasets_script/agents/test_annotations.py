@@ -434,6 +434,70 @@ def test_images_are_found_by_path_then_by_unambiguous_name(tmp_path):
             found(ambiguous)
 
 
+def write_entries(folder, entries):
+    """A file with one dog for each entry, of which `id` tells the entry, and a photo folder to look names up in."""
+    document = {
+        "images": [{"id": i, "file_name": name} for i, name in entries],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 0, "segmentation": rectangle(0, 0, 10, 10)} for i in dict(entries)
+        ],
+        "categories": [{"id": 0, "name": "dog"}],
+    }
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def found_entry(agent, source_id):
+    return agent.perceive(Image.new("RGB", (WIDTH, HEIGHT)), source_id).entities[0].instance_id
+
+
+def make_files(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_an_entry_whose_own_path_exists_belongs_to_that_photo_alone(tmp_path):
+    make_files(tmp_path, ["2019/x.jpg", "2020/x.jpg"])
+    agent = AnnotationPerception(write_entries(tmp_path, [(1, "2019/x.jpg")]), tmp_path)
+    with pytest.raises(NoAnnotation, match="2020/x.jpg: no entry"):
+        found_entry(agent, "2020/x.jpg")
+    assert found_entry(agent, "2019/x.jpg") == 1
+
+
+def test_an_entry_that_two_photos_claim_is_refused_by_name(tmp_path):
+    make_files(tmp_path, ["2019/x.jpg", "2020/x.jpg", "2020/y.jpg"])
+    agent = AnnotationPerception(write_entries(tmp_path, [(1, "x.jpg"), (2, "elsewhere/y.jpg")]), tmp_path)
+    for photo, other in (("2019/x.jpg", "2020/x.jpg"), ("2020/x.jpg", "2019/x.jpg")):
+        with pytest.raises(AnnotationError, match=f"image 1: .* one photo, got 'x.jpg' for {photo} and {other}"):
+            found_entry(agent, photo)
+    assert found_entry(agent, "2020/y.jpg") == 2
+
+
+def test_paths_of_another_machine_are_looked_up_by_name_inside(tmp_path):
+    make_files(tmp_path, ["2019/x.jpg", "2020/x.jpg", "y.jpg", "z.jpg", "2021/x.jpg"])
+    entries = [
+        (1, "/cluster/photos/2019/x.jpg"),
+        (2, "C:\\photos\\2020\\x.jpg"),
+        (3, "../../y.jpg"),
+        (4, "/data/z.jpg"),
+    ]
+    agent = AnnotationPerception(write_entries(tmp_path, entries), tmp_path)
+    photos = ["2019/x.jpg", "2020/x.jpg", "y.jpg", "z.jpg"]
+    assert [found_entry(agent, photo) for photo in photos] == [1, 2, 3, 4]
+    with pytest.raises(NoAnnotation, match="2021/x.jpg: no entry"):
+        found_entry(agent, "2021/x.jpg")
+
+
+def test_an_id_of_two_images_is_refused_for_those_images(tmp_path):
+    agent = AnnotationPerception(write_entries(tmp_path, [(1, "x.jpg"), (1, "y.jpg"), (2, "z.jpg")]))
+    for photo in ("x.jpg", "y.jpg"):
+        with pytest.raises(AnnotationError, match=r"must be unique, got 2: x.jpg \(id 1\), y.jpg \(id 1\); give each"):
+            found_entry(agent, photo)
+    assert found_entry(agent, "z.jpg") == 2
+
+
 def region(kind, identifier, mask, parts=()):
     if kind is Entity:
         return Entity("dog", identifier, bbox_of_mask(mask), mask, 1.0, tuple(parts))
