@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +23,7 @@ from ...utils.photos import list_sources
 from ...vlm.base import VLM
 from .backends import PerceptionSpec
 from .base import PerceptionAgent, PerceptionError
-from .masks import decode_segmentation, disc, is_number, shorten
+from .masks import decode_segmentation, disc, is_number, shorten, without_faint_polygons
 
 
 # Last words of the names of distal parts with a clear contour (ArtiAgent §3); every other part is "intermediate".
@@ -41,6 +41,10 @@ _MIN_CONTAINMENT = 0.9
 # Radius of the disc drawn for a keypoint, as a share of the square root of its entity's box area: about the size of an
 # eye socket in a portrait, or of a hand of a standing person.
 _KEYPOINT_RADIUS = 0.08
+
+
+# Ids that are equal as texts and as numbers; "01" is not 1.
+_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 class AnnotationError(PerceptionError):
@@ -124,6 +128,8 @@ class AnnotationPerception(PerceptionAgent):
     `iscrowd` annotations are skipped, and so are annotations that only have a box, unless their parts give them
     pixels. An image entry may hold a `caption`.
 
+    Ids may be numbers here and texts there. A malformed annotation is left out by its id, the others are used.
+
     Parts are assigned to entities as follows:
 
     - *Your own files*: an annotation with `parent_id` is a part of the annotation with that `id`. Its category may
@@ -147,7 +153,8 @@ class AnnotationPerception(PerceptionAgent):
             belongs to that photo alone, and one that several photos could claim by their file name to none of them.
 
     Raises:
-        AnnotationError: The file is not in COCO format. [`perceive`] raises it for a malformed annotation.
+        AnnotationError: The file is not in COCO format. [`perceive`] raises it if an image has no other annotations
+            than malformed ones.
     """
 
     def __init__(self, path: str | Path, source: str | Path | None = None) -> None:
@@ -157,18 +164,18 @@ class AnnotationPerception(PerceptionAgent):
         self._categories = self._read_categories(document["categories"])
         self._entries_by_path: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._entries_by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self._entries_by_id: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
+        self._entries_by_id: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for position, entry in enumerate(document["images"]):
             name = self._field(entry, "file_name", str, f"images[{position}]")
             name = _posix(name)
             identifier = self._field(entry, "id", (int, str), f"images[{position}]")
-            self._entries_by_id[identifier].append(entry)
+            self._entries_by_id[_key(identifier)].append(entry)
             self._entries_by_path[name].append(entry)
             self._entries_by_name[PurePosixPath(name).name].append(entry)
-        self._annotations: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
+        self._annotations: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for position, annotation in enumerate(document["annotations"]):
             image_id = self._field(annotation, "image_id", (int, str), f"annotations[{position}]")
-            self._annotations[image_id].append(annotation)
+            self._annotations[_key(image_id)].append(annotation)
 
     def perceive(self, image: Image.Image, source_id: str) -> Perception:
         """
@@ -180,24 +187,30 @@ class AnnotationPerception(PerceptionAgent):
 
         Returns:
             `Perception`: In pixels of `image`. `instance_id` is the annotation's `id`, or a new number for keypoints
-            and for entities made of their parts.
+            and for entities made of their parts. `notes` names the annotations that were left out because they, or
+            what they are part of, are malformed.
 
         Raises:
             NoAnnotation: The file has no entry for the image, or no entity with pixels.
-            AnnotationError: The image's entry or one of its annotations is malformed.
+            AnnotationError: The image's entry is malformed, two of its annotations have one `id`, or nothing is usable
+                because of malformed annotations.
         """
         entry = self._entry(source_id)
         self._check_size(entry, image)
-        annotations = self._annotations.get(entry["id"], [])
-        regions = self._regions(annotations, (image.height, image.width))
+        annotations = self._annotations.get(_key(entry["id"]), [])
+        regions, faults = self._regions(annotations, (image.height, image.width))
         entities = _assemble(regions)
         if not entities:
+            if faults:
+                raise faults[0]
             raise NoAnnotation(source_id, self._nothing_usable(len(annotations)))
         if entry.get("caption"):
             caption = self._field(entry, "caption", str, f"image {entry['id']}")
         else:
             caption = _caption(entity.name for entity in entities)
-        return Perception(entities=entities, caption=caption)
+        # Without the path, which is the same for all photos.
+        notes = tuple(str(fault).removeprefix(f"{self.path}, ") for fault in faults)
+        return Perception(entities=entities, caption=caption, notes=notes)
 
     def identity(self) -> dict[str, Any]:
         return {"backend": "annotations", "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
@@ -224,9 +237,9 @@ class AnnotationPerception(PerceptionAgent):
             raise AnnotationError(f"{self.path}, {where}: `{key}` must be {expected}, got {shorten(value)}")
         return value
 
-    def _read_categories(self, records: list[dict[str, Any]]) -> dict[int | str, _Category]:
+    def _read_categories(self, records: list[dict[str, Any]]) -> dict[str, _Category]:
         named_by_supercategory = _categories_named_by_supercategory(records)
-        categories: dict[int | str, _Category] = {}
+        categories: dict[str, _Category] = {}
         for position, record in enumerate(records):
             where = f"categories[{position}]"
             identifier = self._field(record, "id", (int, str), where)
@@ -238,10 +251,10 @@ class AnnotationPerception(PerceptionAgent):
             entity, part = _clean(entity), _clean(part)
             if not entity or (colon and not part):
                 raise AnnotationError(f"{self.path}, {where}: `name` must be 'entity' or 'entity:part', got {name!r}")
-            if identifier in categories:
+            if _key(identifier) in categories:
                 raise AnnotationError(f"{self.path}, {where}: `id` must be unique, got {identifier!r} again")
             keypoints = tuple(_clean(str(keypoint)) for keypoint in record.get("keypoints", ()))
-            categories[identifier] = _Category(entity, part, self._level(record, where), keypoints)
+            categories[_key(identifier)] = _Category(entity, part, self._level(record, where), keypoints)
         return categories
 
     def _level(self, category: dict[str, Any], where: str) -> PartLevel | None:
@@ -271,7 +284,7 @@ class AnnotationPerception(PerceptionAgent):
                 f"{self.path}: one image entry must match {source_id}, got {len(entries)}: {_listed(entries)}; "
                 "use full relative paths as `file_name`, each once"
             )
-        same_id = self._entries_by_id[entries[0]["id"]]
+        same_id = self._entries_by_id[_key(entries[0]["id"])]
         if len(same_id) > 1:
             raise AnnotationError(
                 f"{self.path}: `id` of an image entry must be unique, got {len(same_id)}: {_listed(same_id)}; "
@@ -306,48 +319,82 @@ class AnnotationPerception(PerceptionAgent):
                 f"upright, {image.size}, got {annotated}"
             )
 
-    def _regions(self, annotations: list[dict[str, Any]], shape: tuple[int, int]) -> dict[int, _Region]:
-        """Decode the annotations of an image, by `id`, without crowds."""
-        crowds = [annotation.get("id") for annotation in annotations if annotation.get("iscrowd")]
+    def _regions(
+        self, annotations: list[dict[str, Any]], shape: tuple[int, int]
+    ) -> tuple[dict[int, _Region], list[AnnotationError]]:
+        """Decode the annotations of an image, by number, without crowds; say what is wrong with those left out."""
+        numbers = self._numbers(annotations)
         regions: dict[int, _Region] = {}
+        faults: list[AnnotationError] = []
         for annotation in annotations:
-            if annotation.get("iscrowd"):
-                continue
-            region = self._region(annotation, shape)
-            if region.id in regions:
-                raise AnnotationError(f"{region.where}: `id` must be unique, got it twice")
-            regions[region.id] = region
+            if not annotation.get("iscrowd"):
+                try:
+                    region = self._region(annotation, shape, numbers, faults)
+                except AnnotationError as error:
+                    faults.append(error)
+                else:
+                    regions[region.id] = region
+        crowds = {numbers.get(_key(annotation.get("id"))) for annotation in annotations if annotation.get("iscrowd")}
+        orphans = set()
         for region in regions.values():
-            if region.parent is not None and region.parent not in regions and region.parent not in crowds:
-                raise AnnotationError(
-                    f"{region.where}: the parent must be an annotation of the same image, got {region.parent!r}"
-                )
-        return regions
+            try:
+                _check_ancestors(region, regions, crowds)
+            except AnnotationError as error:
+                faults.append(error)
+                orphans.add(region.id)
+        return {number: region for number, region in regions.items() if number not in orphans}, faults
 
-    def _region(self, annotation: dict[str, Any], shape: tuple[int, int]) -> _Region:
+    def _numbers(self, annotations: list[dict[str, Any]]) -> dict[str, int]:
+        """Return a whole number for the `id` of each annotation of an image: itself, or a new one for a text."""
+        own = (annotation.get("id") for annotation in annotations if not annotation.get("iscrowd"))
+        for key, uses in Counter(_key(identifier) for identifier in own if identifier is not None).items():
+            if uses > 1:
+                raise AnnotationError(f"{self.path}, annotation {key}: `id` must be unique, got it twice")
+        ids = [annotation["id"] for annotation in annotations if isinstance(annotation.get("id"), (int, str))]
+        numbers = {key: int(key) for key in map(_key, ids) if _WHOLE_NUMBER.fullmatch(key)}
+        texts = dict.fromkeys(key for key in map(_key, ids) if key not in numbers)
+        new = count(max(numbers.values(), default=0) + 1)
+        return numbers | {text: next(new) for text in texts}
+
+    def _region(
+        self,
+        annotation: dict[str, Any],
+        shape: tuple[int, int],
+        numbers: dict[str, int],
+        faults: list[AnnotationError],
+    ) -> _Region:
+        """Decode an annotation. Polygons without area beside others are left out and named in `faults`."""
         where = f"{self.path}, annotation {annotation.get('id')}"
-        identifier = self._field(annotation, "id", int, where)
+        identifier = numbers[_key(self._field(annotation, "id", (int, str), where))]
         category_id = self._field(annotation, "category_id", (int, str), where)
-        if category_id not in self._categories:
+        if _key(category_id) not in self._categories:
             raise AnnotationError(f"{where}: `category_id` must be among `categories`, got {category_id!r}")
-        category = self._categories[category_id]
-        parent = annotation.get("parent_id", annotation.get("obj_ann_id"))
-        # PACO links an object to itself.
-        parent = None if parent == identifier else parent
-        if parent is not None and not isinstance(parent, int):
-            raise AnnotationError(f"{where}: `parent_id` must be the id of an annotation, got {shorten(parent)}")
+        category = self._categories[_key(category_id)]
+        parent = self._parent(annotation, numbers, where)
         if category.level and not category.part and parent is None:
             raise AnnotationError(
                 f"{where}: an annotation of the part category {category.entity!r} (which has `level`) must have "
                 "`parent_id`, or its category a name like 'dog:ear', got neither"
             )
-        segmentation = annotation.get("segmentation")
+        segmentation, faint = without_faint_polygons(annotation.get("segmentation"))
         try:
             mask = decode_segmentation(segmentation, shape) if segmentation else np.zeros(shape, dtype=bool)
             keypoints = _check_keypoints(annotation.get("keypoints", []), category)
         except ValueError as error:
             raise AnnotationError(f"{where}: {error}") from error
+        faults += [AnnotationError(f"{where}: {fault}") for fault in faint]
         return _Region(identifier, category, mask, parent, keypoints, where)
+
+    def _parent(self, annotation: dict[str, Any], numbers: dict[str, int], where: str) -> int | None:
+        parent = annotation.get("parent_id", annotation.get("obj_ann_id"))
+        # PACO links an object to itself.
+        if parent is None or _key(parent) == _key(annotation["id"]):
+            return None
+        if not isinstance(parent, (int, str)):
+            raise AnnotationError(f"{where}: `parent_id` must be the id of an annotation, got {shorten(parent)}")
+        if _key(parent) not in numbers:
+            raise AnnotationError(f"{where}: the parent must be an annotation of the same image, got {parent!r}")
+        return numbers[_key(parent)]
 
     def _nothing_usable(self, annotations: int) -> str:
         if not annotations:
@@ -390,18 +437,27 @@ def _root(part: _Region, regions: dict[int, _Region]) -> int:
     """
     Follow a chain of parents to its end: an eye may be part of a face, which is part of a person (or of a crowd).
     """
-    seen = {part.id}
     ancestor = part
     while ancestor.parent is not None:
+        if ancestor.parent not in regions:
+            return ancestor.parent
+        ancestor = regions[ancestor.parent]
+    return ancestor.id
+
+
+def _check_ancestors(part: _Region, regions: dict[int, _Region], crowds: set[int | None]) -> None:
+    """Check that a chain of parents ends at an entity or a crowd."""
+    seen = {part.id}
+    ancestor = part
+    while ancestor.parent is not None and ancestor.parent not in crowds:
         if ancestor.parent in seen:
             raise AnnotationError(f"{part.where}: its chain of parents must end at an entity, got a circle")
         seen.add(ancestor.parent)
         if ancestor.parent not in regions:
-            return ancestor.parent
+            raise AnnotationError(f"{part.where}: what it is part of must be usable, got a malformed annotation")
         ancestor = regions[ancestor.parent]
-    if ancestor.is_part:
+    if part.parent is not None and ancestor.parent is None and ancestor.is_part:
         raise AnnotationError(f"{part.where}: the parent must be an entity, got the part {ancestor.part_name!r}")
-    return ancestor.id
 
 
 def _containing(part: _Region, drafts: Iterable[_Draft]) -> _Draft | None:
@@ -469,6 +525,11 @@ def _categories_named_by_supercategory(records: list[dict[str, Any]]) -> set[str
         if len(names) > 1 and all(name.lower().startswith(supercategory.lower() + " ") for name in names)
         for name in names
     }
+
+
+def _key(identifier: Any) -> str:
+    """Return an id as text: files that hold numbers here and texts there mean the same."""
+    return str(identifier)
 
 
 def _posix(file_name: str) -> str:

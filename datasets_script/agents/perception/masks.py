@@ -65,6 +65,25 @@ def decode_segmentation(segmentation: Any, shape: tuple[int, int]) -> np.ndarray
     return _decode_rle({"size": list(shape), "counts": union["counts"].decode("ascii")}, shape)
 
 
+def without_faint_polygons(segmentation: Any) -> tuple[Any, list[str]]:
+    """
+    Leave out polygons with fewer than three corners, which some tools write beside others of the same region.
+
+    Args:
+        segmentation (`Any`): As read from JSON.
+
+    Returns:
+        `tuple`: The segmentation, as it is if nothing would be left of it, and what is wrong with each polygon that
+        was left out.
+    """
+    if not isinstance(segmentation, list) or not all(isinstance(polygon, list) for polygon in segmentation):
+        return segmentation, []
+    drawable = [polygon for polygon in segmentation if len(polygon) not in (0, 2, 4)]
+    if not drawable:
+        return segmentation, []
+    return drawable, [_too_few_corners(polygon) for polygon in segmentation if len(polygon) in (0, 2, 4)]
+
+
 def shorten(value: Any, length: int = 60) -> str:
     """Return a value as an error message quotes it."""
     text = repr(value)
@@ -86,9 +105,11 @@ def _check_polygon(polygon: Any) -> None:
         raise ValueError(f"a polygon must be a list of numbers [x, y, x, y, …], got {shorten(polygon)}")
     # pycocotools reads four numbers as a box, so a polygon of two corners must not reach it.
     if len(polygon) < 6 or len(polygon) % 2:
-        raise ValueError(
-            f"a polygon must have 3 corners or more, two numbers each, got {len(polygon)}: {shorten(polygon)}"
-        )
+        raise ValueError(_too_few_corners(polygon))
+
+
+def _too_few_corners(polygon: list[float]) -> str:
+    return f"a polygon must have 3 corners or more, two numbers each, got {len(polygon)}: {shorten(polygon)}"
 
 
 def _clipped(polygon: list[float], shape: tuple[int, int]) -> list[float]:

@@ -326,10 +326,12 @@ def test_malformed_segmentations_name_file_and_annotation(tmp_path, segmentation
     ("annotations", "message"),
     [
         ([annotation(1, "dog", (0, 0, 9, 9), category_id=99)], "annotation 1: `category_id` .* got 99"),
-        ([annotation("x", "dog", (0, 0, 9, 9))], "annotation x: `id` must be int, got 'x'"),
+        ([annotation(1.5, "dog", (0, 0, 9, 9))], "annotation 1.5: `id` must be int or str, got 1.5"),
         ([annotation(1, "dog", (0, 0, 9, 9)), annotation(1, "dog", (0, 0, 9, 9))], "annotation 1: .* twice"),
         ([annotation(1, "ear", (0, 0, 9, 9), parent_id=5)], "annotation 1: the parent .* same image, got 5"),
-        ([annotation(1, "ear", (0, 0, 9, 9), parent_id="5")], "annotation 1: `parent_id` .* got '5'"),
+        ([annotation(1, "ear", (0, 0, 9, 9), parent_id="5")], "annotation 1: the parent .* same image, got '5'"),
+        ([annotation(1, "ear", (0, 0, 9, 9), parent_id=[5])], r"annotation 1: `parent_id` .* got \[5\]"),
+        ([annotation(1, "dog", (0, 0, 9, 9)), annotation("1", "dog", (0, 0, 9, 9))], "annotation 1: .* twice"),
         ([annotation(1, "ear", (0, 0, 9, 9))], "annotation 1: .* part category 'ear' .* `parent_id`"),
         (
             [annotation(1, "ear", (0, 0, 9, 9), parent_id=2), annotation(2, "ear", (0, 0, 9, 9), parent_id=1)],
@@ -342,6 +344,63 @@ def test_malformed_annotations_say_what_is_wrong(tmp_path, annotations, message)
     categories = [{"name": "dog", "keypoints": ["nose", "tail"]}, {"name": "ear", "level": "peripheral"}]
     with pytest.raises(AnnotationError, match=message):
         perceive(tmp_path, annotations, categories)
+
+
+def test_one_malformed_annotation_is_left_out_by_its_id(tmp_path):
+    perception = perceive(
+        tmp_path,
+        [
+            annotation(1, "cat", (10, 10, 60, 90)),
+            annotation(2, "ear", (10, 10, 20, 20), parent_id=1),
+            annotation(3, "ear", parent_id=1, segmentation=[[10, 10, 40, 10]]),
+            annotation(4, "ear", parent_id=1, segmentation=[[]]),
+            annotation(5, "eye", parent_id=1, segmentation=[*rectangle(30, 30, 40, 40), [1, 1, 2, 2]]),
+            annotation(6, "cat", segmentation="polygon"),
+            annotation(7, "ear", (70, 10, 80, 20), parent_id=6),
+            annotation(8, "ear", (10, 10, 20, 20), parent_id=99),
+            annotation(9, "cat", (70, 10, 90, 90), category_id=77),
+        ],
+        ["cat", "ear", "eye"],
+    )
+    (cat,) = perception.entities
+    assert [(part.name, part.instance_id) for part in cat.parts] == [("ear", 2), ("eye", 5)]
+    assert np.array_equal(parts_of(cat)["eye"].mask, pixels(30, 30, 40, 40))
+    assert [note.split(":")[0] for note in perception.notes] == [f"annotation {i}" for i in (3, 4, 5, 6, 8, 9, 7)]
+    assert perception.notes[0] == (
+        "annotation 3: a polygon must have 3 corners or more, two numbers each, got 4: [10, 10, 40, 10]"
+    )
+    assert "malformed annotation" in perception.notes[-1]
+
+
+@pytest.mark.parametrize("text", ["image_id", "category_id", "id", "parent_id", "all"])
+def test_ids_may_be_texts_here_and_numbers_there(tmp_path, text):
+    path = write(
+        tmp_path,
+        [annotation(3, "cat", (10, 10, 60, 90)), annotation(7, "ear", (10, 10, 20, 20), parent_id=3)],
+        ["cat", "ear"],
+    )
+    document = json.loads(path.read_text())
+    for record in document["annotations"]:
+        record.update({key: str(record[key]) for key in record if text in (key, "all") and key != "segmentation"})
+    path.write_text(json.dumps(document))
+    (cat,) = AnnotationPerception(path).perceive(Image.new("RGB", (WIDTH, HEIGHT)), "a/photo.jpg").entities
+    assert (cat.instance_id, [(part.instance_id, part.parent) for part in cat.parts]) == (3, [(7, 3)])
+
+
+def test_texts_that_are_no_numbers_get_numbers(tmp_path):
+    perception = perceive(
+        tmp_path,
+        [
+            annotation("u-1", "cat", (10, 10, 60, 90)),
+            annotation("u-2", "ear", (10, 10, 20, 20), parent_id="u-1"),
+            annotation(5, "cat", (70, 10, 90, 90)),
+            annotation("07", "ear", (70, 10, 80, 20), parent_id="5"),
+            annotation("u-3", "cat", segmentation="polygon"),
+        ],
+        ["cat", "ear"],
+    )
+    assert [(e.instance_id, [p.instance_id for p in e.parts]) for e in perception.entities] == [(6, [7]), (5, [8])]
+    assert [note.split(":")[0] for note in perception.notes] == ["annotation u-3"]
 
 
 @pytest.mark.parametrize(
