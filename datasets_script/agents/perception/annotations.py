@@ -23,6 +23,7 @@ from ...utils.photos import list_sources
 from ...vlm.base import VLM
 from .backends import PerceptionSpec
 from .base import PerceptionAgent, PerceptionError
+from .foreign_formats import ForeignFormat, format_of_json, format_of_text
 from .masks import decode_segmentation, disc, is_number, shorten, without_faint_polygons
 
 
@@ -217,16 +218,30 @@ class AnnotationPerception(PerceptionAgent):
 
     def _load(self) -> dict[str, Any]:
         try:
-            document = json.loads(self.path.read_text(encoding="utf-8"))
+            content = self.path.read_bytes()
         except FileNotFoundError:
             raise AnnotationError(f"{self.path}: must be a COCO-format JSON file, got no such file") from None
+        except OSError as error:
+            raise AnnotationError(f"{self.path}: must be a file that can be read, got: {error.strerror}") from error
+        try:
+            # From bytes, because Python then recognises UTF-8 with and without byte order mark, UTF-16 and UTF-32.
+            document = json.loads(content)
+        except RecursionError:
+            raise AnnotationError(f"{self.path}: must be a COCO-format JSON file, got one nested too deeply") from None
         except ValueError as error:
+            self._refuse_foreign(format_of_text(content))
             raise AnnotationError(f"{self.path}: must be a COCO-format JSON file, got no JSON: {error}") from error
         for key in ("images", "annotations", "categories"):
             records = document.get(key) if isinstance(document, dict) else None
             if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+                self._refuse_foreign(format_of_json(document))
                 raise AnnotationError(f"{self.path}: `{key}` must be a list of objects, got {shorten(records)}")
         return document
+
+    def _refuse_foreign(self, form: ForeignFormat | None) -> None:
+        """Refuse a file of another annotation tool, with the way to convert it."""
+        if form is not None:
+            raise AnnotationError(f"{self.path}: must be a COCO-format JSON file, got {form.name}; {form.way}")
 
     def _field(self, record: dict[str, Any], key: str, kind: type | tuple[type, ...], where: str) -> Any:
         """Return `record[key]`, which must be of the type `kind`."""
@@ -245,17 +260,28 @@ class AnnotationPerception(PerceptionAgent):
             identifier = self._field(record, "id", (int, str), where)
             name = self._field(record, "name", str, where)
             entity, colon, part = name.partition(":")
-            if name in named_by_supercategory:
-                entity, part = record["supercategory"], name[len(record["supercategory"]) + 1 :]
+            supercategory = str(record.get("supercategory"))
+            if (supercategory, name) in named_by_supercategory:
+                entity, part = supercategory, name[len(supercategory) + 1 :]
                 part = _PARTIMAGENET_SPELLINGS.get(part.lower(), part)
             entity, part = _clean(entity), _clean(part)
             if not entity or (colon and not part):
                 raise AnnotationError(f"{self.path}, {where}: `name` must be 'entity' or 'entity:part', got {name!r}")
             if _key(identifier) in categories:
                 raise AnnotationError(f"{self.path}, {where}: `id` must be unique, got {identifier!r} again")
-            keypoints = tuple(_clean(str(keypoint)) for keypoint in record.get("keypoints", ()))
-            categories[_key(identifier)] = _Category(entity, part, self._level(record, where), keypoints)
+            categories[_key(identifier)] = _Category(
+                entity, part, self._level(record, where), self._keypoint_names(record, where)
+            )
         return categories
+
+    def _keypoint_names(self, category: dict[str, Any], where: str) -> tuple[str, ...]:
+        listed = category.get("keypoints")
+        if listed is None:
+            return ()
+        names = tuple(_clean(str(name)) for name in listed) if isinstance(listed, list) else ()
+        if not all(names) or not isinstance(listed, list):
+            raise AnnotationError(f"{self.path}, {where}: `keypoints` must be a list of names, got {shorten(listed)}")
+        return names
 
     def _level(self, category: dict[str, Any], where: str) -> PartLevel | None:
         level = category.get("level")
@@ -312,7 +338,8 @@ class AnnotationPerception(PerceptionAgent):
         return fitting[max(fitting)] if fitting else []
 
     def _check_size(self, entry: dict[str, Any], image: Image.Image) -> None:
-        annotated = (entry.get("width", image.width), entry.get("height", image.height))
+        width, height = entry.get("width"), entry.get("height")
+        annotated = (image.width if width is None else width, image.height if height is None else height)
         if annotated != image.size:
             raise AnnotationError(
                 f"{self.path}, image {entry['id']}: `width` and `height` must be those of {entry['file_name']} turned "
@@ -511,16 +538,16 @@ def _check_keypoints(keypoints: Any, category: _Category) -> list[float]:
     return keypoints
 
 
-def _categories_named_by_supercategory(records: list[dict[str, Any]]) -> set[str]:
+def _categories_named_by_supercategory(records: list[dict[str, Any]]) -> set[tuple[str, str]]:
     """
-    Return names such as "Quadruped Head" of supercategory "Quadruped". All categories of a supercategory must be named
-    so, which keeps COCO's "sports ball" of supercategory "sports" an entity.
+    Return supercategories and names such as "Quadruped" and "Quadruped Head". All categories of a supercategory must
+    be named so, which keeps COCO's "sports ball" of supercategory "sports" an entity.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for record in records:
         groups[str(record.get("supercategory"))].append(str(record.get("name")))
     return {
-        name
+        (supercategory, name)
         for supercategory, names in groups.items()
         if len(names) > 1 and all(name.lower().startswith(supercategory.lower() + " ") for name in names)
         for name in names

@@ -427,6 +427,34 @@ def test_texts_that_are_no_numbers_get_numbers(tmp_path):
             '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a", "level": "far"}]}',
             r"`level` must be among .* got 'far'",
         ),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a", "keypoints": 5}]}',
+            r"categories\[0\]: `keypoints` must be a list of names, got 5",
+        ),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a", "keypoints": ["nose", ""]}]}',
+            r"categories\[0\]: `keypoints` must be a list of names",
+        ),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ('{"images": ' * 100_000, "nested too deeply"),
+        (
+            '{"version": "5.4.1", "flags": {}, "shapes": [{"label": "cat", "points": []}], "imagePath": "cat.png"}',
+            "got a labelme file.* labelme2coco",
+        ),
+        ('{"_via_settings": {}, "_via_img_metadata": {}}', r"VIA 2 .*; .*\(COCO format\)"),
+        ('{"cat.png90402": {"filename": "cat.png", "size": 90402, "regions": []}}', "VIA 2 .VGG Image Annotator"),
+        (
+            '{"project": {}, "config": {}, "attribute": {}, "file": {}, "metadata": {}, "view": {}}',
+            "VIA 3 .*COCO format",
+        ),
+        (
+            '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version></annotations>',
+            "CVAT XML file; .*COCO 1.0",
+        ),
+        ("<annotation><folder>photos</folder></annotation>", "Pascal VOC XML file, .*COCO format"),
+        ('[{"id": 1, "data": {"image": "cat.png"}, "annotations": []}]', "Label Studio .* format COCO"),
+        ('[{"image": "cat.png", "id": 1, "annotation_id": 2, "label": []}]', "Label Studio .* format COCO"),
+        ('[{"image_id": 1, "category_id": 1, "segmentation": []}]', "list of COCO results.* `annotations`"),
     ],
 )
 def test_malformed_files_are_refused_at_the_door(tmp_path, content, message):
@@ -435,6 +463,28 @@ def test_malformed_files_are_refused_at_the_door(tmp_path, content, message):
     with pytest.raises(AnnotationError, match=message) as raised:
         AnnotationPerception(path)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_all_encodings_of_json_are_read(tmp_path, encoding):
+    path = write(tmp_path, [annotation(1, "chat", (0, 0, 9, 9))], ["chat"], caption="CAPTION")
+    path.write_bytes(path.read_text().replace("CAPTION", "un chat gâté").encode(encoding))
+    perception = AnnotationPerception(path).perceive(Image.new("RGB", (WIDTH, HEIGHT)), "a/photo.jpg")
+    assert perception.caption == "un chat gâté"
+
+
+def test_null_means_that_a_field_is_not_given(tmp_path):
+    dog = annotation(1, "dog", (0, 0, 9, 9), keypoints=None, parent_id=None, iscrowd=None)
+    perception = perceive(tmp_path, [dog], [{"name": "dog", "keypoints": None}], width=None, height=None, caption=None)
+    assert [entity.name for entity in perception.entities] == ["dog"]
+
+
+@pytest.mark.parametrize("supercategory", [None, 5, "car"])
+def test_a_name_is_read_by_its_own_supercategory(tmp_path, supercategory):
+    parts = [{"name": f"{supercategory} {part}", "supercategory": supercategory} for part in ("door", "wheel")]
+    plain = {"name": "car door ajar"}
+    perception = perceive(tmp_path, [annotation(1, "car door ajar", (0, 0, 9, 9))], [*parts, plain])
+    assert [entity.name for entity in perception.entities] == ["car door ajar"]
 
 
 def test_a_missing_file_is_named(tmp_path):
