@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
@@ -26,6 +27,8 @@ from .base import PerceptionAgent, PerceptionError
 from .foreign_formats import ForeignFormat, format_of_json, format_of_text
 from .masks import decode_segmentation, disc, is_number, shorten, without_faint_polygons
 
+
+logger = logging.getLogger(__name__)
 
 # Last words of the names of distal parts with a clear contour (ArtiAgent §3); every other part is "intermediate".
 PERIPHERAL_PARTS = frozenset(
@@ -115,6 +118,39 @@ class _Draft:
         if self.region is not None and (self.region.mask.any() or not self.parts):
             return self.region.mask
         return np.logical_or.reduce([part.mask for part in self.parts])
+
+
+@dataclass(frozen=True)
+class AnnotationSummary:
+    """
+    What an annotation file holds, by which a user can tell what artifacts it allows. Crowds are not counted.
+
+    Attributes:
+        images (`int`): Image entries with annotations.
+        entities (`int`): Annotated entities; those that are only annotated by their parts are not counted.
+        parts (`Mapping[str, int]`): Annotated parts and visible keypoints by level.
+    """
+
+    images: int
+    entities: int
+    parts: Mapping[PartLevel, int]
+
+    def limits(self) -> str:
+        """Say what the file does not allow, and what to do; empty if it holds parts of both levels."""
+        if not self.images:
+            return ""
+        counts = f"{self.entities} entities in {self.images} images"
+        if not any(self.parts.values()):
+            return (
+                f"{counts} are annotated and none of their parts, so that only fusions of two entities can be made; "
+                "add parts with `parent_id` for the other artifacts, or use `perception` people, which finds parts of "
+                "people by itself, or grounded-sam, for which a VLM names them"
+            )
+        missing = {
+            "peripheral": "no peripheral part (hand, ear, wheel), so that nothing can be duplicated or omitted",
+            "intermediate": "no intermediate part (arm, face, door), so that nothing can be distorted",
+        }
+        return "; ".join(f"{counts} have {text}" for level, text in missing.items() if not self.parts[level])
 
 
 def part_level(name: str) -> PartLevel:
@@ -215,6 +251,24 @@ class AnnotationPerception(PerceptionAgent):
 
     def identity(self) -> dict[str, Any]:
         return {"backend": "annotations", "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
+
+    def summary(self) -> AnnotationSummary:
+        """Count what is annotated. Masks are not decoded, so malformed annotations, left out later, may count."""
+        entities, parts = 0, Counter[PartLevel](peripheral=0, intermediate=0)
+        used = [[one for one in annotations if not one.get("iscrowd")] for annotations in self._annotations.values()]
+        for annotation in chain.from_iterable(used):
+            category = self._categories.get(_key(annotation.get("category_id")))
+            if category is None:
+                continue
+            parent = annotation.get("parent_id", annotation.get("obj_ann_id"))
+            if category.part or (parent is not None and _key(parent) != _key(annotation.get("id"))):
+                parts[category.level or part_level(category.part or category.entity)] += 1
+                continue
+            entities += 1
+            keypoints = annotation.get("keypoints")
+            visible = keypoints[2::3] if isinstance(keypoints, list) else []
+            parts.update(part_level(name) for name, v in zip(category.keypoints, visible, strict=False) if v == 2)
+        return AnnotationSummary(sum(map(bool, used)), entities, parts)
 
     def _load(self) -> dict[str, Any]:
         try:
@@ -589,4 +643,7 @@ def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None
     """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
     path = spec.annotations_file(source)
     assert path is not None  # because of `needs_annotations`
-    return AnnotationPerception(path, source)
+    agent = AnnotationPerception(path, source)
+    if limits := agent.summary().limits():
+        logger.warning("%s: %s", path, limits)
+    return agent

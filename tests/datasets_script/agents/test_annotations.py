@@ -18,6 +18,7 @@ from datasets_script.agents.perception import (
     filter_perception,
 )
 from datasets_script.agents.perception.annotations import part_level
+from datasets_script.agents.perception.backends import PerceptionSpec
 from datasets_script.agents.perception.masks import decode_segmentation, disc
 from datasets_script.utils.photos import SourceTransform
 from diffusers_artifact.tools import bbox_of_mask
@@ -605,6 +606,24 @@ def test_an_id_of_two_images_is_refused_for_those_images(tmp_path):
         with pytest.raises(AnnotationError, match=r"must be unique, got 2: x.jpg \(id 1\), y.jpg \(id 1\); give each"):
             found_entry(agent, photo)
     assert found_entry(agent, "z.jpg") == 2
+
+
+def test_what_the_annotations_allow_is_said_at_the_start(tmp_path, caplog):
+    person = {"name": "person", "keypoints": ["nose", "left_shoulder"]}
+    cases = {
+        "only fusions of two entities": [annotation(1, "dog", (0, 0, 9, 9)), annotation(2, "dog", (9, 9, 19, 19))],
+        "no intermediate part": [annotation(1, "dog", (0, 0, 9, 9)), annotation(2, "ear", (0, 0, 9, 9), parent_id=1)],
+        "no peripheral part": [annotation(1, "person", (0, 0, 9, 9), keypoints=[1, 1, 1, 2, 2, 2])],
+        "": [annotation(1, "person", (0, 0, 9, 9), keypoints=[1, 1, 2, 2, 2, 2]), annotation(2, "dog", iscrowd=1)],
+    }
+    for message, annotations in cases.items():
+        caplog.clear()
+        path = write(tmp_path, annotations, ["dog", "ear", person, "dog:paw"])
+        PerceptionSpec("annotations", path).load(tmp_path)
+        assert bool(caplog.text) == bool(message)
+        assert message in caplog.text
+    summary = AnnotationPerception(path).summary()
+    assert (summary.images, summary.entities, dict(summary.parts)) == (1, 1, {"peripheral": 1, "intermediate": 1})
 
 
 def region(kind, identifier, mask, parts=()):
