@@ -139,18 +139,19 @@ class AnnotationSummary:
         """Say what the file does not allow, and what to do; empty if it holds parts of both levels."""
         if not self.images:
             return ""
-        counts = f"{self.entities} entities in {self.images} images"
+        entities = "1 entity" if self.entities == 1 else f"{self.entities} entities"
+        counts = f"{entities} in {self.images} image{'s' * (self.images != 1)}"
         if not any(self.parts.values()):
             return (
-                f"{counts} are annotated and none of their parts, so that only fusions of two entities can be made; "
-                "add parts with `parent_id` for the other artifacts, or use `perception` people, which finds parts of "
-                "people by itself, or grounded-sam, for which a VLM names them"
+                f"{counts}, without any part, so that only fusions of two entities can be made; add parts with "
+                "`parent_id` for the other artifacts, or use `perception` people, which finds parts of people by "
+                "itself, or grounded-sam, for which a VLM names them"
             )
-        missing = {
-            "peripheral": "no peripheral part (hand, ear, wheel), so that nothing can be duplicated or omitted",
-            "intermediate": "no intermediate part (arm, face, door), so that nothing can be distorted",
-        }
-        return "; ".join(f"{counts} have {text}" for level, text in missing.items() if not self.parts[level])
+        if not self.parts["peripheral"]:
+            return f"{counts}, without a peripheral part (hand, ear, wheel), so that nothing can be added or removed"
+        if not self.parts["intermediate"]:
+            return f"{counts}, without an intermediate part (arm, face, door), so that nothing can be distorted"
+        return ""
 
 
 def part_level(name: str) -> PartLevel:
@@ -254,7 +255,8 @@ class AnnotationPerception(PerceptionAgent):
 
     def summary(self) -> AnnotationSummary:
         """Count what is annotated. Masks are not decoded, so malformed annotations, left out later, may count."""
-        entities, parts = 0, Counter[PartLevel](peripheral=0, intermediate=0)
+        entities = 0
+        parts: Counter[PartLevel] = Counter(dict.fromkeys(get_args(PartLevel), 0))
         used = [[one for one in annotations if not one.get("iscrowd")] for annotations in self._annotations.values()]
         for annotation in chain.from_iterable(used):
             category = self._categories.get(_key(annotation.get("category_id")))

@@ -611,9 +611,15 @@ def test_an_id_of_two_images_is_refused_for_those_images(tmp_path):
 def test_what_the_annotations_allow_is_said_at_the_start(tmp_path, caplog):
     person = {"name": "person", "keypoints": ["nose", "left_shoulder"]}
     cases = {
-        "only fusions of two entities": [annotation(1, "dog", (0, 0, 9, 9)), annotation(2, "dog", (9, 9, 19, 19))],
-        "no intermediate part": [annotation(1, "dog", (0, 0, 9, 9)), annotation(2, "ear", (0, 0, 9, 9), parent_id=1)],
-        "no peripheral part": [annotation(1, "person", (0, 0, 9, 9), keypoints=[1, 1, 1, 2, 2, 2])],
+        "2 entities in 1 image, without any part, so that only fusions of two entities": [
+            annotation(1, "dog", (0, 0, 9, 9)),
+            annotation(2, "dog", (9, 9, 19, 19)),
+        ],
+        "1 entity in 1 image, without an intermediate part": [
+            annotation(1, "dog", (0, 0, 9, 9)),
+            annotation(2, "ear", (0, 0, 9, 9), parent_id=1),
+        ],
+        "without a peripheral part": [annotation(1, "person", (0, 0, 9, 9), keypoints=[1, 1, 1, 2, 2, 2])],
         "": [annotation(1, "person", (0, 0, 9, 9), keypoints=[1, 1, 2, 2, 2, 2]), annotation(2, "dog", iscrowd=1)],
     }
     for message, annotations in cases.items():
