@@ -15,7 +15,7 @@ from evaluate_metrics.functional.regions import rle_mask
 # memory for every pixel of their outline and crashes where coordinates exceed its integers.
 _MARGIN = 10
 
-# Longest outline of one polygon, in pixels: 400 sides of an image of 10,000. pycocotools takes some 100 bytes a pixel.
+# Longest outline of one polygon, in pixels: 400 sides of an image of 10,000. pycocotools takes some 50 bytes a pixel.
 _MAX_OUTLINE = 4_000_000
 
 
