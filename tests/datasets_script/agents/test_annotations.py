@@ -18,6 +18,7 @@ from datasets_script.agents.perception import (
     filter_perception,
 )
 from datasets_script.agents.perception.annotations import part_level
+from datasets_script.agents.perception.backends import PerceptionSpec
 from datasets_script.agents.perception.masks import decode_segmentation, disc
 from datasets_script.utils.photos import SourceTransform
 from diffusers_artifact.tools import bbox_of_mask
@@ -263,9 +264,44 @@ def test_all_three_encodings_give_the_same_pixels(shapes):
     assert np.array_equal(decode_segmentation({"size": list(SHAPE), "counts": compressed}, SHAPE), mask)
 
 
+@pytest.mark.parametrize("far", [1e4, 1e7, 1e9, 1e12, 1e300, -1e9, 10**100])
+def test_polygons_far_outside_the_image_are_cut(far):
+    # pycocotools takes memory for the whole outline, and the process crashes at 1e9.
+    triangle = decode_segmentation([[0, 0, far, 0, far, far]], SHAPE)
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    inside = (columns > rows) if far > 0 else np.zeros(SHAPE, bool)
+    clear = np.abs(columns - rows) > 2  # pixels that the rounding of the edge cannot reach
+    assert np.array_equal(triangle[clear], inside[clear])
+    everything = [[-abs(far), -abs(far), abs(far), -abs(far), abs(far), abs(far), -abs(far), abs(far)]]
+    assert decode_segmentation(everything, SHAPE).all()
+    beside = [[5, abs(far), 90, abs(far), 90, 2 * abs(far)]]
+    assert not decode_segmentation(beside, SHAPE).any()
+    assert decode_segmentation([*beside, *rectangle(0, 0, 9, 9)], SHAPE).sum() == 81
+
+
+def test_an_outline_that_would_take_gigabytes_is_refused_by_annotation(tmp_path):
+    zigzag = [coordinate for x in range(30_000) for coordinate in (x % 2 * 1000, x % 100)]
+    with pytest.raises(
+        AnnotationError, match="annotation 42: the outline of a polygon must be at most 4000000 pixels"
+    ):
+        perceive(tmp_path, [annotation(42, "dog", segmentation=[zigzag])], ["dog"])
+
+
+def test_keypoints_far_outside_the_image_are_no_parts(tmp_path):
+    (dog,) = perceive(
+        tmp_path,
+        [annotation(1, "dog", (0, 0, 50, 50), keypoints=[1e300, 1e9, 2])],
+        [{"name": "dog", "keypoints": ["nose"]}],
+    ).entities
+    assert not dog.parts
+
+
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
+        ([[0, 0, 9, 0, 9, 10**400]], "list of numbers"),
+        ({"size": list(SHAPE), "counts": [10**30]}, "whole numbers from 0 to 12000, got"),
+        ({"size": list(SHAPE), "counts": [2**64, 12000]}, "whole numbers from 0 to 12000, got"),
         ("polygon", "list of polygons or an RLE object, got 'polygon'"),
         ([1, 2, 3, 4, 5, 6], "list of numbers .* got 1"),
         ([[1, 2, 3, 4]], "3 corners or more"),
@@ -291,10 +327,12 @@ def test_malformed_segmentations_name_file_and_annotation(tmp_path, segmentation
     ("annotations", "message"),
     [
         ([annotation(1, "dog", (0, 0, 9, 9), category_id=99)], "annotation 1: `category_id` .* got 99"),
-        ([annotation("x", "dog", (0, 0, 9, 9))], "annotation x: `id` must be int, got 'x'"),
+        ([annotation(1.5, "dog", (0, 0, 9, 9))], "annotation 1.5: `id` must be int or str, got 1.5"),
         ([annotation(1, "dog", (0, 0, 9, 9)), annotation(1, "dog", (0, 0, 9, 9))], "annotation 1: .* twice"),
         ([annotation(1, "ear", (0, 0, 9, 9), parent_id=5)], "annotation 1: the parent .* same image, got 5"),
-        ([annotation(1, "ear", (0, 0, 9, 9), parent_id="5")], "annotation 1: `parent_id` .* got '5'"),
+        ([annotation(1, "ear", (0, 0, 9, 9), parent_id="5")], "annotation 1: the parent .* same image, got '5'"),
+        ([annotation(1, "ear", (0, 0, 9, 9), parent_id=[5])], r"annotation 1: `parent_id` .* got \[5\]"),
+        ([annotation(1, "dog", (0, 0, 9, 9)), annotation("1", "dog", (0, 0, 9, 9))], "annotation 1: .* twice"),
         ([annotation(1, "ear", (0, 0, 9, 9))], "annotation 1: .* part category 'ear' .* `parent_id`"),
         (
             [annotation(1, "ear", (0, 0, 9, 9), parent_id=2), annotation(2, "ear", (0, 0, 9, 9), parent_id=1)],
@@ -307,6 +345,63 @@ def test_malformed_annotations_say_what_is_wrong(tmp_path, annotations, message)
     categories = [{"name": "dog", "keypoints": ["nose", "tail"]}, {"name": "ear", "level": "peripheral"}]
     with pytest.raises(AnnotationError, match=message):
         perceive(tmp_path, annotations, categories)
+
+
+def test_one_malformed_annotation_is_left_out_by_its_id(tmp_path):
+    perception = perceive(
+        tmp_path,
+        [
+            annotation(1, "cat", (10, 10, 60, 90)),
+            annotation(2, "ear", (10, 10, 20, 20), parent_id=1),
+            annotation(3, "ear", parent_id=1, segmentation=[[10, 10, 40, 10]]),
+            annotation(4, "ear", parent_id=1, segmentation=[[]]),
+            annotation(5, "eye", parent_id=1, segmentation=[*rectangle(30, 30, 40, 40), [1, 1, 2, 2]]),
+            annotation(6, "cat", segmentation="polygon"),
+            annotation(7, "ear", (70, 10, 80, 20), parent_id=6),
+            annotation(8, "ear", (10, 10, 20, 20), parent_id=99),
+            annotation(9, "cat", (70, 10, 90, 90), category_id=77),
+        ],
+        ["cat", "ear", "eye"],
+    )
+    (cat,) = perception.entities
+    assert [(part.name, part.instance_id) for part in cat.parts] == [("ear", 2), ("eye", 5)]
+    assert np.array_equal(parts_of(cat)["eye"].mask, pixels(30, 30, 40, 40))
+    assert [note.split(":")[0] for note in perception.notes] == [f"annotation {i}" for i in (3, 4, 5, 6, 8, 9, 7)]
+    assert perception.notes[0] == (
+        "annotation 3: a polygon must have 3 corners or more, two numbers each, got 4: [10, 10, 40, 10]"
+    )
+    assert "malformed annotation" in perception.notes[-1]
+
+
+@pytest.mark.parametrize("text", ["image_id", "category_id", "id", "parent_id", "all"])
+def test_ids_may_be_texts_here_and_numbers_there(tmp_path, text):
+    path = write(
+        tmp_path,
+        [annotation(3, "cat", (10, 10, 60, 90)), annotation(7, "ear", (10, 10, 20, 20), parent_id=3)],
+        ["cat", "ear"],
+    )
+    document = json.loads(path.read_text())
+    for record in document["annotations"]:
+        record.update({key: str(record[key]) for key in record if text in (key, "all") and key != "segmentation"})
+    path.write_text(json.dumps(document))
+    (cat,) = AnnotationPerception(path).perceive(Image.new("RGB", (WIDTH, HEIGHT)), "a/photo.jpg").entities
+    assert (cat.instance_id, [(part.instance_id, part.parent) for part in cat.parts]) == (3, [(7, 3)])
+
+
+def test_texts_that_are_no_numbers_get_numbers(tmp_path):
+    perception = perceive(
+        tmp_path,
+        [
+            annotation("u-1", "cat", (10, 10, 60, 90)),
+            annotation("u-2", "ear", (10, 10, 20, 20), parent_id="u-1"),
+            annotation(5, "cat", (70, 10, 90, 90)),
+            annotation("07", "ear", (70, 10, 80, 20), parent_id="5"),
+            annotation("u-3", "cat", segmentation="polygon"),
+        ],
+        ["cat", "ear"],
+    )
+    assert [(e.instance_id, [p.instance_id for p in e.parts]) for e in perception.entities] == [(6, [7]), (5, [8])]
+    assert [note.split(":")[0] for note in perception.notes] == ["annotation u-3"]
 
 
 @pytest.mark.parametrize(
@@ -333,6 +428,34 @@ def test_malformed_annotations_say_what_is_wrong(tmp_path, annotations, message)
             '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a", "level": "far"}]}',
             r"`level` must be among .* got 'far'",
         ),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a", "keypoints": 5}]}',
+            r"categories\[0\]: `keypoints` must be a list of names, got 5",
+        ),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a", "keypoints": ["nose", ""]}]}',
+            r"categories\[0\]: `keypoints` must be a list of names",
+        ),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ('{"images": ' * 100_000, "nested too deeply"),
+        (
+            '{"version": "5.4.1", "flags": {}, "shapes": [{"label": "cat", "points": []}], "imagePath": "cat.png"}',
+            "got a labelme file.* labelme2coco",
+        ),
+        ('{"_via_settings": {}, "_via_img_metadata": {}}', r"VIA 2 .*; .*\(COCO format\)"),
+        ('{"cat.png90402": {"filename": "cat.png", "size": 90402, "regions": []}}', "VIA 2 .VGG Image Annotator"),
+        (
+            '{"project": {}, "config": {}, "attribute": {}, "file": {}, "metadata": {}, "view": {}}',
+            "VIA 3 .*COCO format",
+        ),
+        (
+            '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version></annotations>',
+            "CVAT XML file; .*COCO 1.0",
+        ),
+        ("<annotation><folder>photos</folder></annotation>", "Pascal VOC XML file, .*COCO format"),
+        ('[{"id": 1, "data": {"image": "cat.png"}, "annotations": []}]', "Label Studio .* format COCO"),
+        ('[{"image": "cat.png", "id": 1, "annotation_id": 2, "label": []}]', "Label Studio .* format COCO"),
+        ('[{"image_id": 1, "category_id": 1, "segmentation": []}]', "list of COCO results.* `annotations`"),
     ],
 )
 def test_malformed_files_are_refused_at_the_door(tmp_path, content, message):
@@ -341,6 +464,28 @@ def test_malformed_files_are_refused_at_the_door(tmp_path, content, message):
     with pytest.raises(AnnotationError, match=message) as raised:
         AnnotationPerception(path)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_all_encodings_of_json_are_read(tmp_path, encoding):
+    path = write(tmp_path, [annotation(1, "chat", (0, 0, 9, 9))], ["chat"], caption="CAPTION")
+    path.write_bytes(path.read_text().replace("CAPTION", "un chat gâté").encode(encoding))
+    perception = AnnotationPerception(path).perceive(Image.new("RGB", (WIDTH, HEIGHT)), "a/photo.jpg")
+    assert perception.caption == "un chat gâté"
+
+
+def test_null_means_that_a_field_is_not_given(tmp_path):
+    dog = annotation(1, "dog", (0, 0, 9, 9), keypoints=None, parent_id=None, iscrowd=None)
+    perception = perceive(tmp_path, [dog], [{"name": "dog", "keypoints": None}], width=None, height=None, caption=None)
+    assert [entity.name for entity in perception.entities] == ["dog"]
+
+
+@pytest.mark.parametrize("supercategory", [None, 5, "car"])
+def test_a_name_is_read_by_its_own_supercategory(tmp_path, supercategory):
+    parts = [{"name": f"{supercategory} {part}", "supercategory": supercategory} for part in ("door", "wheel")]
+    plain = {"name": "car door ajar"}
+    perception = perceive(tmp_path, [annotation(1, "car door ajar", (0, 0, 9, 9))], [*parts, plain])
+    assert [entity.name for entity in perception.entities] == ["car door ajar"]
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -397,6 +542,94 @@ def test_images_are_found_by_path_then_by_unambiguous_name(tmp_path):
     for ambiguous in ("x.jpg", "c/x.jpg", "twice.jpg"):
         with pytest.raises(AnnotationError, match=f"must match {ambiguous}, got 2"):
             found(ambiguous)
+
+
+def write_entries(folder, entries):
+    """A file with one dog for each entry, of which `id` tells the entry, and a photo folder to look names up in."""
+    document = {
+        "images": [{"id": i, "file_name": name} for i, name in entries],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 0, "segmentation": rectangle(0, 0, 10, 10)} for i in dict(entries)
+        ],
+        "categories": [{"id": 0, "name": "dog"}],
+    }
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def found_entry(agent, source_id):
+    return agent.perceive(Image.new("RGB", (WIDTH, HEIGHT)), source_id).entities[0].instance_id
+
+
+def make_files(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_an_entry_whose_own_path_exists_belongs_to_that_photo_alone(tmp_path):
+    make_files(tmp_path, ["2019/x.jpg", "2020/x.jpg"])
+    agent = AnnotationPerception(write_entries(tmp_path, [(1, "2019/x.jpg")]), tmp_path)
+    with pytest.raises(NoAnnotation, match="2020/x.jpg: no entry"):
+        found_entry(agent, "2020/x.jpg")
+    assert found_entry(agent, "2019/x.jpg") == 1
+
+
+def test_an_entry_that_two_photos_claim_is_refused_by_name(tmp_path):
+    make_files(tmp_path, ["2019/x.jpg", "2020/x.jpg", "2020/y.jpg"])
+    agent = AnnotationPerception(write_entries(tmp_path, [(1, "x.jpg"), (2, "elsewhere/y.jpg")]), tmp_path)
+    for photo, other in (("2019/x.jpg", "2020/x.jpg"), ("2020/x.jpg", "2019/x.jpg")):
+        with pytest.raises(AnnotationError, match=f"image 1: .* one photo, got 'x.jpg' for {photo} and {other}"):
+            found_entry(agent, photo)
+    assert found_entry(agent, "2020/y.jpg") == 2
+
+
+def test_paths_of_another_machine_are_looked_up_by_name_inside(tmp_path):
+    make_files(tmp_path, ["2019/x.jpg", "2020/x.jpg", "y.jpg", "z.jpg", "2021/x.jpg"])
+    entries = [
+        (1, "/cluster/photos/2019/x.jpg"),
+        (2, "C:\\photos\\2020\\x.jpg"),
+        (3, "../../y.jpg"),
+        (4, "/data/z.jpg"),
+    ]
+    agent = AnnotationPerception(write_entries(tmp_path, entries), tmp_path)
+    photos = ["2019/x.jpg", "2020/x.jpg", "y.jpg", "z.jpg"]
+    assert [found_entry(agent, photo) for photo in photos] == [1, 2, 3, 4]
+    with pytest.raises(NoAnnotation, match="2021/x.jpg: no entry"):
+        found_entry(agent, "2021/x.jpg")
+
+
+def test_an_id_of_two_images_is_refused_for_those_images(tmp_path):
+    agent = AnnotationPerception(write_entries(tmp_path, [(1, "x.jpg"), (1, "y.jpg"), (2, "z.jpg")]))
+    for photo in ("x.jpg", "y.jpg"):
+        with pytest.raises(AnnotationError, match=r"must be unique, got 2: x.jpg \(id 1\), y.jpg \(id 1\); give each"):
+            found_entry(agent, photo)
+    assert found_entry(agent, "z.jpg") == 2
+
+
+def test_what_the_annotations_allow_is_said_at_the_start(tmp_path, caplog):
+    person = {"name": "person", "keypoints": ["nose", "left_shoulder"]}
+    cases = {
+        "2 entities in 1 image, without any part, so that only fusions of two entities": [
+            annotation(1, "dog", (0, 0, 9, 9)),
+            annotation(2, "dog", (9, 9, 19, 19)),
+        ],
+        "1 entity in 1 image, without an intermediate part": [
+            annotation(1, "dog", (0, 0, 9, 9)),
+            annotation(2, "ear", (0, 0, 9, 9), parent_id=1),
+        ],
+        "without a peripheral part": [annotation(1, "person", (0, 0, 9, 9), keypoints=[1, 1, 1, 2, 2, 2])],
+        "": [annotation(1, "person", (0, 0, 9, 9), keypoints=[1, 1, 2, 2, 2, 2]), annotation(2, "dog", iscrowd=1)],
+    }
+    for message, annotations in cases.items():
+        caplog.clear()
+        path = write(tmp_path, annotations, ["dog", "ear", person, "dog:paw"])
+        PerceptionSpec("annotations", path).load(tmp_path)
+        assert bool(caplog.text) == bool(message)
+        assert message in caplog.text
+    summary = AnnotationPerception(path).summary()
+    assert (summary.images, summary.entities, dict(summary.parts)) == (1, 1, {"peripheral": 1, "intermediate": 1})
 
 
 def region(kind, identifier, mask, parts=()):
