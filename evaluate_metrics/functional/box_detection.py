@@ -12,7 +12,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from .intervals import Bootstrap, interval_of, resamplings
+from .intervals import Bootstrap, honest_at_the_ends, interval_of, resamplings
 from .lengths import check_lengths
 from .versions import versions
 
@@ -92,6 +92,9 @@ def box_detection(
 
     result: dict[str, Any] = score(np.ones(images))
     result |= _intervals(score, list(result), images, bootstrap)
+    if bootstrap.n_resamples:
+        name, rate = "parse_failure_rate_interval", result["parse_failure_rate"]
+        result[name] = honest_at_the_ends(rate, result[name], images, bootstrap)
     by_class = {name: result.pop(_key(name)) for name in names}
     intervals = {name: result.pop(f"{_key(name)}_interval", None) for name in names}
     if reference_labels is not None:

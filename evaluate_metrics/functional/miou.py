@@ -179,11 +179,14 @@ def score_pixel_counts(
         weights = ~np.isnan(values)
         counted = weights[:, 0]
         statistics = np.hstack([np.nan_to_num(values), weights])
-        result = score_with_intervals(statistics, _means, bootstrap)
+        totals = dict(zip(_SCORES, weights.sum(axis=0).tolist(), strict=True))
+        result = score_with_intervals(statistics, _means, bootstrap, totals)
     else:
         statistics = counts * counted[:, None]
+        # Images are resampled, not pixels; those without a pixel of either side do not change the score.
+        totals = dict.fromkeys(_SCORES, float(np.count_nonzero(statistics[:, :3].any(axis=1))))
         result = score_with_intervals(
-            statistics, lambda sums: _named(_scores_of(sums, definition.background, empty)), bootstrap
+            statistics, lambda sums: _named(_scores_of(sums, definition.background, empty)), bootstrap, totals
         )
     settings = {"protocol": protocol, "average": average, "empty": empty}
     return {
