@@ -18,6 +18,7 @@ from datasets_script.benchmarks.loki import Loki
 from datasets_script.benchmarks.pal4vst import Pal4Vst
 from datasets_script.benchmarks.reading import Mark, RecordError, place_marks, read_image
 from datasets_script.benchmarks.registry import get_benchmark
+from datasets_script.benchmarks.survey import skipped_summary
 from datasets_script.benchmarks.synartifact import SynArtifact, _class_name
 from datasets_script.benchmarks.synthscars import SynthScars
 from datasets_script.benchmarks.x_aigd import XAigd
@@ -605,3 +606,12 @@ class TestReadImage:
         ):
             with pytest.raises(RecordError, match=reason):
                 read_image(tmp_path / "images", name)
+
+
+def test_reasons_are_counted_with_five_examples_of_each() -> None:
+    gone = [Skipped(f"entry {n}", f"the path of the image, '/mnt/{n}.png', leads out") for n in range(119)]
+    summary = skipped_summary((*gone, Skipped("x", "the row holds no image")))
+    assert summary == (
+        "120 left out: 119 × the path of the image, '/mnt/0.png', leads out "
+        "(entry 0, entry 1, entry 2, entry 3, entry 4, …); 1 × the row holds no image (x)"
+    )
