@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -276,12 +277,37 @@ def read_image(folder: Path, name: str) -> tuple[bytes, tuple[int, int]]:
         RecordError: the file is missing or cannot be decoded.
     """
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
+    if ".." in path.parts:
         raise RecordError(f"the path of the image, '{name}', leads out of its folder")
-    if not (folder / path).is_file():
-        raise RecordError(f"the image {name} is missing")
-    content = (folder / path).read_bytes()
+    # An absolute path is one of the authors' machine; its file is the one of that name in the folder.
+    found = _named(folder, path.name, name) if path.is_absolute() else folder / path
+    try:
+        if not found.resolve().is_relative_to(_root(folder)):
+            raise RecordError(f"the image {name} is a link that leads out of its folder")
+        if not found.is_file():
+            raise RecordError(f"the image {name} is missing")
+        content = found.read_bytes()
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(f"the image {name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return content, decoded_size(content, f"the image {name}")
+
+
+def _root(folder: Path) -> Path:
+    """Return the folder that links may lead to: a snapshot in the Hub's cache links to the blobs of its repository."""
+    resolved = folder.resolve()
+    snapshots = [parent for parent in resolved.parents if parent.name == "snapshots"]
+    return snapshots[0].parent if snapshots and (snapshots[0].parent / "blobs").is_dir() else resolved
+
+
+def _named(folder: Path, file_name: str, name: str) -> Path:
+    """Return the only file of a name in a folder."""
+    found = [Path(parent, file_name) for parent, _, files in os.walk(folder) if file_name in files]
+    if len(found) != 1:
+        how_often = f"{len(found)} files of its name are" if found else "no file of its name is"
+        raise RecordError(f"the path of the image, '{name}', leads out of its folder, and {how_often} in it")
+    return found[0]
 
 
 def decoded_size(content: bytes, what: str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,10 @@ from .base import Benchmark, BenchmarkError, Skipped
 logger = datasets.utils.logging.get_logger(__name__)
 
 SKIPPED_FILE = "skipped.jsonl"
+
+_EXAMPLES = 5
+# Quoted names, files and numbers, in which reasons of one kind differ.
+_NAMES = re.compile(r"'[^']*'|\S*/\S*|\S+\.\w{2,4}\b|-?\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -115,14 +120,18 @@ def report_surveys(benchmark: Benchmark, surveys: list[Survey], allow_partial: b
 
 
 def skipped_summary(skipped: tuple[Skipped, ...]) -> str:
-    """Summarise the records that were left out, by reason with an example of each; reasons are equal up to names."""
-    examples: dict[str, Skipped] = {}
+    """Summarise the records that were left out, by reason with five examples; only names and numbers may differ."""
+    examples: dict[str, list[Skipped]] = {}
     counts: Counter[str] = Counter()
     for record in skipped:
-        kind = record.reason.replace(record.id, "…")
+        kind = _NAMES.sub("…", record.reason.replace(record.id, "…"))
         counts[kind] += 1
-        examples.setdefault(kind, record)
-    parts = [f"{count} × {examples[kind].reason} ({examples[kind].id})" for kind, count in counts.most_common(10)]
+        examples.setdefault(kind, []).append(record)
+    parts = [
+        f"{count} × {examples[kind][0].reason} ({', '.join(record.id for record in examples[kind][:_EXAMPLES])}"
+        f"{', …' if count > _EXAMPLES else ''})"
+        for kind, count in counts.most_common(10)
+    ]
     more = len(counts) - len(parts)
     return f"{len(skipped)} left out: {'; '.join(parts)}{f'; and {more} other reasons' if more else ''}"
 

@@ -65,7 +65,8 @@ def add_arguments(parser: Parser) -> None:
     meaning.add_argument(
         "--protocol",
         choices=PROTOCOLS,
-        help="definition of mIoU (default: the one in the benchmark's publications)",
+        help="definition of mIoU; x_aigd also scores boxes by instances (default: the one in the benchmark's "
+        "publications)",
     )
     meaning.add_argument(
         "--empty",

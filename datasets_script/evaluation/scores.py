@@ -12,6 +12,7 @@ import numpy as np
 from evaluate_metrics.functional.classification import artifact_classification, find_class
 from evaluate_metrics.functional.css import css
 from evaluate_metrics.functional.detection import artifact_detection
+from evaluate_metrics.functional.instances import match_instances, score_instances
 from evaluate_metrics.functional.intervals import Bootstrap
 from evaluate_metrics.functional.miou import score_pixel_counts
 from evaluate_metrics.functional.regions import pixel_counts
@@ -90,8 +91,9 @@ class Evaluation:
 
     Attributes:
         n (`int`): Number of images.
-        sections (`dict[str, dict]`): Results of the metrics `"detection"`, `"localization"`, `"rouge"`, `"css"` and
-            `"classification"`, without those that neither predictions nor failures concern.
+        sections (`dict[str, dict]`): Results of the metrics `"detection"`, `"localization"`, `"instances"` (under the
+            protocol `"x_aigd"`), `"rouge"`, `"css"` and `"classification"`, without those that neither predictions nor
+            failures concern.
         located (`tuple[Located, ...]`): Localization result of each image with artifacts in known places.
         failures (`tuple[tuple[str, str], ...]`): Image id and reason, for every answer that could not be used.
         unscored_classes (`tuple[str, ...]`): Classes of the benchmark that SynArtifact does not have, if predictions
@@ -187,6 +189,7 @@ class _Tables:
     classes: list[tuple[str, ...]] = field(default_factory=list)
     counts: list[np.ndarray] = field(default_factory=list)
     located: list[Located] = field(default_factory=list)
+    instances: list[tuple[int, int, int]] = field(default_factory=list)
     texts: list[tuple[str | None, str]] = field(default_factory=list)
     worst: list[ScoredImage] = field(default_factory=list)
     best: list[ScoredImage] = field(default_factory=list)
@@ -213,6 +216,13 @@ class _Tables:
         except ValueError as error:
             raise ValueError(f"image {image.id!r}: {error}") from error
         self.counts.append(counts)
+        if settings.protocol == "x_aigd" and prediction.mask is None:
+            found, missed, false = match_instances(
+                prediction.boxes or (), truth_region(image, settings.truth_threshold), image.size
+            )
+            # Boxes that are none, or lie outside the image, are not in `boxes` any more; they are false, too.
+            unread = sum(reason.startswith("boxes: ") for reason in prediction.failures)
+            self.instances.append((found, missed, false + unread))
         hits, false, missed, _ = counts
         if hits + missed:
             iou = float(hits / (hits + false + missed))
@@ -233,6 +243,7 @@ class _Tables:
         sections = {
             "detection": self._detection(settings),
             "localization": self._localization(settings),
+            "instances": self._instances(settings),
             **self._explanation(settings),
             "classification": self._classification(settings),
         }
@@ -269,6 +280,14 @@ class _Tables:
         return score_pixel_counts(
             np.stack(self.counts), settings.protocol, empty=settings.empty, bootstrap=settings.bootstrap
         )
+
+    def _instances(self, settings: ScoringSettings) -> dict[str, Any] | None:
+        """Score boxes by X-AIGD's instances, if all predictions are boxes, of one class, since they have no other."""
+        boxes = any(given.boxes is not None for given in self.predictions)
+        if not self.located or not boxes or len(self.instances) < len(self.counts):
+            return None
+        failed = [False] * len(self.instances)
+        return score_instances(np.array(self.instances), failed, settings.bootstrap)
 
     def _explanation(self, settings: ScoringSettings) -> dict[str, dict[str, Any]]:
         said = any(given.explanation is not None for given in self.predictions)

@@ -15,7 +15,7 @@ from evaluate_metrics.functional.intervals import Bootstrap  # From: artiagent
 
 _DESCRIPTION = """
 COCO's average precision (AP, AP50, AP75, by size) and average recall (with 1, 10 and 100 boxes per image, by size) of
-artifact boxes, of one or several classes.
+artifact boxes, of one or several classes; or precision, recall and F1 of X-AIGD's instances.
 """
 
 _CITATION = """\
@@ -31,18 +31,25 @@ _EXAMPLES = """
     (0.505, 0.35, nan)
 """
 
+# Length of a true region by configuration: boxes have four numbers, polygons any.
+_LENGTHS = {"default": 4, "boxes": 4, "polygons": -1}
+
 _KWARGS_DESCRIPTION = inputs_description(box_detection, _EXAMPLES)
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class BoxDetection(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
-        boxes = datasets.List(datasets.List(datasets.Value("float64"), length=4))
+        if self.config_name not in _LENGTHS:
+            raise ValueError(f"`config_name` must be one of {', '.join(_LENGTHS)}, got {self.config_name!r}")
+        number = datasets.Value("float64")
+        boxes = datasets.List(datasets.List(number, length=4))
+        references = datasets.List(datasets.List(number, length=_LENGTHS[self.config_name]))
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features({"predictions": boxes, "references": boxes}),
+            features=datasets.Features({"predictions": boxes, "references": references}),
         )
 
     def _compute(
@@ -52,6 +59,8 @@ class BoxDetection(evaluate.Metric):
         scores: Sequence[Sequence[float] | None] | None = None,
         prediction_labels: Sequence[Sequence[str] | None] | None = None,
         reference_labels: Sequence[Sequence[str]] | None = None,
+        protocol: str = "coco",
+        sizes: Sequence[tuple[int, int]] | None = None,
         n_resamples: int = 1000,
         confidence: float = 0.95,
         seed: int = 0,
@@ -63,4 +72,6 @@ class BoxDetection(evaluate.Metric):
             prediction_labels,
             reference_labels,
             Bootstrap(n_resamples, confidence, seed),
+            protocol,
+            sizes,
         )

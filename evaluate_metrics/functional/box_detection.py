@@ -12,12 +12,15 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from .intervals import Bootstrap, interval_of, resamplings
+from .instances import instance_detection
+from .intervals import Bootstrap, honest_at_the_ends, interval_of, resamplings
 from .lengths import check_lengths
 from .versions import versions
 
 
 Box = Sequence[float]
+
+PROTOCOLS = ("coco", "x_aigd")
 
 _SIZES = ("all", "small", "medium", "large")
 _LIMITS = (1, 10, 100)
@@ -33,9 +36,11 @@ def box_detection(
     prediction_labels: Sequence[Sequence[str] | None] | None = None,
     reference_labels: Sequence[Sequence[str]] | None = None,
     bootstrap: Bootstrap | None = None,
+    protocol: str = "coco",
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
     """
-    Compute COCO's twelve scores of boxes.
+    Compute COCO's twelve scores of boxes, or X-AIGD's scores of instances.
 
     Average precision (AP) is the mean over the IoU thresholds .50, .55 ... .95 and 101 levels of recall. Average
     recall (AR) is the mean over the same thresholds, with at most 1, 10 or 100 boxes per image.
@@ -56,12 +61,17 @@ def box_detection(
         reference_labels (`Sequence[Sequence[str]]` of length `images`, *optional*): Class of each true box. Required
             with `prediction_labels`.
         bootstrap (`Bootstrap`, *optional*): Settings of the intervals.
+        protocol (`str`, *optional*, defaults to `"coco"`): `"coco"`, or `"x_aigd"`, under which references are
+            polygons or other regions, scores are not used, and the result is that of [`instance_detection`].
+        sizes (`Sequence[tuple[int, int]]` of length `images`, *optional*): Width and height of each image in pixels,
+            for `"x_aigd"` alone.
 
     Returns:
         `dict[str, Any]`: `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large` (true boxes of up to 32² px, of up
         to 96² px, and larger), `ar1`, `ar10`, `ar100`, `ar_small`, `ar_medium`, `ar_large`, in [0, 1], averaged over
         the classes that have a true box; NaN (-1 in `COCOeval`) without a true box; `parse_failure_rate`; with labels
-        also `ap_by_class`. Each has an `_interval`. Further `protocol`, `n` (images) and `versions`.
+        also `ap_by_class`. Each has an `_interval`. Further `protocol`, `n` (images) and `versions`. Under `"x_aigd"`
+        instead `precision`, `recall`, `f1`, `counts` and, with labels, `by_class`.
 
     Raises:
         ValueError: Lengths differ, there is no image, a score is not finite, or a box is not four finite numbers with
@@ -78,6 +88,10 @@ def box_detection(
     ```
     """
     bootstrap = bootstrap or Bootstrap()
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"`protocol` must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    if protocol == "x_aigd":
+        return instance_detection(predictions, references, sizes, prediction_labels, reference_labels, bootstrap)
     _check(predictions, references, scores, prediction_labels, reference_labels)
     images = len(references)
     answered = [_filled(boxes) for boxes in predictions]
@@ -92,6 +106,9 @@ def box_detection(
 
     result: dict[str, Any] = score(np.ones(images))
     result |= _intervals(score, list(result), images, bootstrap)
+    if bootstrap.n_resamples:
+        name, rate = "parse_failure_rate_interval", result["parse_failure_rate"]
+        result[name] = honest_at_the_ends(rate, result[name], images, bootstrap)
     by_class = {name: result.pop(_key(name)) for name in names}
     intervals = {name: result.pop(f"{_key(name)}_interval", None) for name in names}
     if reference_labels is not None:

@@ -140,7 +140,9 @@ def artifact_classification(
     predicted, true = _indicators(predictions, "predictions"), _indicators(references, "references")
     failed = np.array([labels is None for labels in predictions], dtype=bool)
     statistics = np.column_stack([_sample_statistics(predicted, true), failed, predicted & true, predicted, true])
-    result = score_with_intervals(statistics, lambda sums: _scores(sums, len(true), accuracy, average), bootstrap)
+    result = score_with_intervals(
+        statistics, lambda sums: _scores(sums, len(true), accuracy, average), bootstrap, _totals(predicted, true)
+    )
     result["by_class"] = {
         known.name: {
             **{name: result.pop(key) for key, name in _class_keys(known.id) if key in result},
@@ -199,6 +201,18 @@ def _scores(sums: np.ndarray, n: int, accuracy: Accuracy, average: Average) -> M
         "parse_failure_rate": samples["parse_failure_rate"],
         **{f"{known.id}_{name}": values[:, known.id - 1] for known in CLASSES for name, values in by_class.items()},
     }
+
+
+def _totals(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Count the samples that each score is a share of."""
+    n = float(len(true))
+    answered, wanted = predicted.sum(axis=0).tolist(), true.sum(axis=0).tolist()
+    by_class = {
+        f"{known.id}_{name}": total
+        for known, said, support in zip(CLASSES, answered, wanted, strict=True)
+        for name, total in (("accuracy", n), ("precision", said), ("recall", support), ("f1", support))
+    }
+    return {**dict.fromkeys(("accuracy", "precision", "recall", "f1", "parse_failure_rate"), n), **by_class}
 
 
 def _class_keys(class_id: int) -> list[tuple[str, str]]:

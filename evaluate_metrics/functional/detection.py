@@ -65,7 +65,8 @@ def artifact_detection(
         present = np.array([name in of_image for of_image in types or ()]) & (truth == 1)
         statistics[:, 6 + 2 * column] = present & (answers == _YES)
         statistics[:, 7 + 2 * column] = present
-    result = score_with_intervals(statistics, lambda sums: _scores(sums, names), bootstrap)
+    totals = _totals(statistics.sum(axis=0), names)
+    result = score_with_intervals(statistics, lambda sums: _scores(sums, names), bootstrap, totals)
     result["recall_by_type"] = {name: result.pop(f"recall_of_{name}") for name in names}
     result["recall_by_type_interval"] = {name: result.pop(f"recall_of_{name}_interval", None) for name in names}
     confusion = statistics[:, :6].sum(axis=0).astype(int).tolist()
@@ -93,6 +94,21 @@ def _scores(sums: np.ndarray, names: Sequence[str]) -> Mapping[str, np.ndarray]:
         "recall": ratio(hits, confusion[:, 1].sum(axis=1)),
         "parse_failure_rate": confusion[:, :, _UNPARSABLE].sum(axis=1) / total,
         **by_type,
+    }
+
+
+def _totals(sums: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Count the images that each score is a share of; for macro F1 those of the rarer class, which bounds it most."""
+    clean, flawed = sums[:3].sum(), sums[3:6].sum()
+    said_yes = sums[_YES] + sums[3 + _YES]
+    return {
+        "accuracy": clean + flawed,
+        "macro_f1": min(clean, flawed),
+        "positive_f1": flawed,
+        "precision": said_yes,
+        "recall": flawed,
+        "parse_failure_rate": clean + flawed,
+        **{f"recall_of_{name}": sums[7 + 2 * column] for column, name in enumerate(names)},
     }
 
 

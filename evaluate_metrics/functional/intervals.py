@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ def score_with_intervals(
     statistics: np.ndarray,
     scores: Callable[[np.ndarray], Mapping[str, np.ndarray]],
     bootstrap: Bootstrap | None = None,
+    totals: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """
     Compute scores that are functions of sums over samples (means, shares, F1, IoU of a dataset), with intervals.
@@ -46,6 +48,8 @@ def score_with_intervals(
         scores (`Callable`): Function from sums of shape `(datasets, statistics)` to named scores of shape
             `(datasets,)`. An undefined score (0/0) is NaN.
         bootstrap (`Bootstrap`, *optional*): Settings of the intervals. If not given, the defaults of [`Bootstrap`].
+        totals (`Mapping[str, float]`, *optional*): Number of samples that each score is a share of, for intervals that
+            are honest at the ends; see [`honest_at_the_ends`].
 
     Returns:
         `dict[str, Any]`: For each score `name` its value, a `float`, and `name_interval`, `[low, high]`. Without
@@ -75,7 +79,12 @@ def score_with_intervals(
         if bootstrap.n_resamples:
             sums = np.array([weights @ statistics for weights in resamplings(len(statistics), bootstrap)])
             resampled = scores(sums)
-            result |= {f"{name}_interval": interval_of(resampled[name], bootstrap) for name in list(result)}
+            result |= {
+                f"{name}_interval": honest_at_the_ends(
+                    value, interval_of(resampled[name], bootstrap), (totals or {}).get(name, 0), bootstrap
+                )
+                for name, value in list(result.items())
+            }
     return result
 
 
@@ -105,6 +114,37 @@ def interval_of(values: np.ndarray, bootstrap: Bootstrap) -> list[float]:
     tail = (1 - bootstrap.confidence) / 2
     low, high = np.quantile(known, [tail, 1 - tail]) if known.size else (np.nan, np.nan)
     return [float(low), float(high)]
+
+
+def honest_at_the_ends(value: float, interval: list[float], total: float, bootstrap: Bootstrap) -> list[float]:
+    """
+    Replace an interval without width at 0 or 1 by Wilson's interval for none or all of `total` samples.
+
+    If all samples are right, all resampled datasets are, and percentiles give `[1, 1]`, whether there are 5 samples or
+    5,000. Other intervals are returned as they are.
+
+    Args:
+        value (`float`): Score in [0, 1], a share of samples or a mean over them.
+        interval (`list[float]`): Its bootstrap interval.
+        total (`float`): Number of samples that count in the score; 0 if it is unknown.
+        bootstrap (`Bootstrap`): Settings, of which `confidence` is used.
+
+    Returns:
+        `list[float]`: `[low, high]`.
+
+    Example: 50 of 50 right.
+
+    ```python
+    >>> [round(bound, 3) for bound in honest_at_the_ends(1.0, [1.0, 1.0], 50, Bootstrap())]
+    [0.929, 1.0]
+
+    ```
+    """
+    if not total > 0 or value not in (0, 1) or interval != [value, value]:
+        return interval
+    squared = NormalDist().inv_cdf((1 + bootstrap.confidence) / 2) ** 2
+    beyond = squared / (total + squared)
+    return [1 - beyond, 1.0] if value == 1 else [0.0, beyond]
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from .intervals import Bootstrap, ratio, score_with_intervals
 from .lengths import check_lengths
-from .regions import RESIZE_POLICIES, Region, Resize, Size, pixel_counts, region_size
+from .regions import RESIZE_POLICIES, Region, Resize, Size, class_mask, pixel_counts, region_size
 from .versions import versions
 
 
@@ -31,6 +31,14 @@ class _Definition:
     background: bool
     average: str
     positives_only: bool
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Class numbers of artifacts, and those that do not count."""
+
+    artifact: tuple[int, ...]
+    ignore: tuple[int, ...]
 
 
 PROTOCOLS: dict[str, _Definition] = {
@@ -62,6 +70,8 @@ def miou(
     resize: Resize = "error",
     average: str | None = None,
     bootstrap: Bootstrap | None = None,
+    artifact_values: Sequence[int] | None = None,
+    ignore_values: Sequence[int] = (),
 ) -> dict[str, Any]:
     """
     Compute mIoU, F1, precision and recall of artifact pixels.
@@ -85,10 +95,15 @@ def miou(
             height to resize both sides to.
         average (`str`, *optional*): `"images"` or `"data_set"`. If not given, the average of the protocol.
         bootstrap (`Bootstrap`, *optional*): Settings of the intervals.
+        artifact_values (`Sequence[int]`, *optional*): Class numbers that are artifacts. If given, all predictions and
+            references must be maps of class numbers, greyscale or with a palette, and `threshold` has no effect.
+        ignore_values (`Sequence[int]`, *optional*, defaults to `()`): Class numbers of references whose pixels do not
+            count, such as 255. They need `artifact_values`.
 
     Returns:
         `dict[str, Any]`: `miou`, `f1`, `precision` and `recall` in [0, 1] (NaN if no image counts), each with an
-        `_interval`; `protocol`, `average`, `empty`, `threshold`, `resize`; `n`, the number of images, and `n_scored`,
+        `_interval`; `protocol`, `average`, `empty`, `threshold`, `resize`, and `artifact_values` and `ignore_values`
+        if given; `n`, the number of images, and `n_scored`,
         the number of those that count in `miou`; `versions`.
 
     Raises:
@@ -108,10 +123,14 @@ def miou(
 
     ```
     """
-    rows = _rows(_images(predictions, references, sizes), threshold, resize)
+    classes = _classes(artifact_values, ignore_values)
+    rows = _rows(_images(predictions, references, sizes), threshold, resize, classes)
     counts = np.fromiter(rows, dtype=np.dtype((np.int64, 4)))
     result = score_pixel_counts(counts, protocol, empty, average, bootstrap)
-    return {**result, "threshold": threshold, "resize": resize if isinstance(resize, str) else list(resize)}
+    about = (
+        {} if classes is None else {"artifact_values": list(classes.artifact), "ignore_values": list(classes.ignore)}
+    )
+    return {**result, "threshold": threshold, "resize": resize if isinstance(resize, str) else list(resize), **about}
 
 
 def score_pixel_counts(
@@ -179,11 +198,14 @@ def score_pixel_counts(
         weights = ~np.isnan(values)
         counted = weights[:, 0]
         statistics = np.hstack([np.nan_to_num(values), weights])
-        result = score_with_intervals(statistics, _means, bootstrap)
+        totals = dict(zip(_SCORES, weights.sum(axis=0).tolist(), strict=True))
+        result = score_with_intervals(statistics, _means, bootstrap, totals)
     else:
         statistics = counts * counted[:, None]
+        # Images are resampled, not pixels; those without a pixel of either side do not change the score.
+        totals = dict.fromkeys(_SCORES, float(np.count_nonzero(statistics[:, :3].any(axis=1))))
         result = score_with_intervals(
-            statistics, lambda sums: _named(_scores_of(sums, definition.background, empty)), bootstrap
+            statistics, lambda sums: _named(_scores_of(sums, definition.background, empty)), bootstrap, totals
         )
     settings = {"protocol": protocol, "average": average, "empty": empty}
     return {
@@ -228,25 +250,58 @@ def _definition(counts: np.ndarray, protocol: str, empty: str, average: str | No
     return PROTOCOLS[protocol]
 
 
-def _rows(images: Iterable[tuple[Region, Region, Size]], threshold: float, resize: Resize) -> Iterator[np.ndarray]:
+def _classes(artifact: Sequence[int] | None, ignore: Sequence[int]) -> _Classes | None:
+    if artifact is None:
+        if len(ignore):
+            raise ValueError(f"`ignore_values` must come with `artifact_values`, got {list(ignore)} alone")
+        return None
+    if not len(artifact) or set(artifact) & set(ignore):
+        raise ValueError(
+            "`artifact_values` must be class numbers, at least one and none of `ignore_values`, got "
+            f"{list(artifact)} and {list(ignore)}"
+        )
+    return _Classes(tuple(map(int, artifact)), tuple(map(int, ignore)))
+
+
+def _rows(
+    images: Iterable[tuple[Region, Region, Size | None]], threshold: float, resize: Resize, classes: _Classes | None
+) -> Iterator[np.ndarray]:
     for index, (prediction, reference, size) in enumerate(images):
         try:
-            yield pixel_counts(prediction, reference, size, threshold, resize)
+            size = _own_size(reference, classes) if size is None else size
+            if classes is None:
+                yield pixel_counts(prediction, reference, size, threshold, resize)
+            else:
+                yield _class_counts(prediction, reference, size, resize, classes)
         except ValueError as error:
             raise ValueError(f"image {index}: {error}") from error
 
 
+def _class_counts(prediction: Region, reference: Region, size: Size, resize: Resize, classes: _Classes) -> np.ndarray:
+    """Count pixels of maps of class numbers; pixels that the reference ignores are in none of the counts."""
+    predicted, true = (class_mask(region, classes.artifact) for region in (prediction, reference))
+    counts = pixel_counts(predicted, true, size, resize=resize)
+    ignored = class_mask(reference, classes.ignore)
+    if ignored.any():
+        false, _, within, _ = pixel_counts(predicted, ignored, size, resize=resize)
+        counts -= (0, false, 0, within)
+    return counts
+
+
 def _images(
     predictions: Iterable[Region], references: Iterable[Region], sizes: Iterable[Size] | None
-) -> Iterable[tuple[Region, Region, Size]]:
+) -> Iterable[tuple[Region, Region, Size | None]]:
     check_lengths(references, predictions=predictions, sizes=sizes)
     if sizes is not None:
         return zip(predictions, references, sizes, strict=True)
     pairs = zip(predictions, references, strict=True)
-    return ((prediction, reference, _own_size(reference)) for prediction, reference in pairs)
+    return ((prediction, reference, None) for prediction, reference in pairs)
 
 
-def _own_size(reference: Region) -> Size:
+def _own_size(reference: Region, classes: _Classes | None) -> Size:
+    if classes is not None:
+        height, width = class_mask(reference, ()).shape
+        return width, height
     size = region_size(reference)
     if size is None:
         raise ValueError("`sizes` must be given if a reference consists of boxes or polygons or is empty, got None")

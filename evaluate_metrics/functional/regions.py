@@ -20,6 +20,9 @@ Resize = str | Size
 
 RESIZE_POLICIES = ("error", "prediction")
 
+# Bounds of what is taken for class numbers: how many there are besides 0, and the highest.
+_MOST_CLASSES, _HIGHEST_CLASS = 3, 31
+
 
 @dataclass(frozen=True, eq=False)
 class _Runs:
@@ -50,7 +53,8 @@ def region_mask(region: Region, size: Size, threshold: float = 0.5) -> np.ndarra
     - polygon: `(x, y, x, y, ...)`, at least three points, rasterised as COCO does.
     - COCO RLE: a mapping with `size` `[height, width]` and `counts`, compressed (`str` or `bytes`) or a list of runs.
     - map: bytes of a PNG or another image file, a `PIL.Image.Image`, or an array of shape `(height, width)`; see
-      [`heat_map`] for its values. A pixel belongs to the region if its value is **above** the threshold.
+      [`heat_map`] for its values. A pixel belongs to the region if its value is **above** the threshold. Values that
+      only class numbers have (a few small ones with gaps, or 1 beside 255) are refused; see [`class_mask`].
 
     Args:
         region (`Region`): Map or list of parts. An array is a map, so boxes must be given as a list.
@@ -229,6 +233,62 @@ def _levels(region: Map) -> tuple[np.ndarray, int]:
     return values, full
 
 
+def _refuse_class_numbers(values: np.ndarray) -> None:
+    """
+    Refuse integers that are class numbers, which no threshold separates.
+
+    A faint heat map has the levels between its lowest and highest, or at least many of them; a map of classes has few
+    values, far apart for their size, or 255 ("ignore") right beside 1.
+    """
+    if values.dtype.kind not in "iu":
+        return
+    # Nearly all maps have more values than that in a sample.
+    if len(np.unique(values.ravel()[:: max(1, values.size // 1024)])) > _MOST_CLASSES + 1:
+        return
+    seen = np.unique(values).tolist()
+    classes = [value for value in seen if value]
+    few_and_far_apart = 1 < seen[-1] <= _HIGHEST_CLASS and len(classes) <= min(_MOST_CLASSES, seen[-1] / 2)
+    if few_and_far_apart or classes == [1, 255]:
+        raise ValueError(
+            f"a map must be a mask (0 and 1, or 0 and 255) or a heat map, got the values {', '.join(map(str, seen))}, "
+            "which look like class numbers; say which are artifacts with `artifact_values` and `ignore_values`, or "
+            "save a mask of 0 and 255"
+        )
+
+
+def class_mask(region: Map, values: Sequence[int]) -> np.ndarray:
+    """
+    Compute the mask of the pixels of a map of class numbers that are of certain classes.
+
+    Args:
+        region (`bytes`, `PIL.Image.Image` or `np.ndarray` of shape `(height, width)`): Map of whole numbers; an image
+            may be greyscale or have a palette, whose indices are the class numbers.
+        values (`Sequence[int]`): Class numbers.
+
+    Returns:
+        `np.ndarray` of shape `(height, width)`, `bool`.
+
+    Raises:
+        ValueError: It is not a map of whole numbers.
+
+    Example:
+
+    ```python
+    >>> class_mask(np.array([[0, 2, 255]], dtype=np.uint8), [2]).tolist()
+    [[False, True, False]]
+
+    ```
+    """
+    image = _opened(region) if isinstance(region, bytes) else region
+    numbers = np.asarray(image) if isinstance(image, Image.Image) and image.mode == "P" else _array(image)
+    if numbers.ndim != 2 or not numbers.size or numbers.dtype.kind not in "biu":
+        raise ValueError(
+            "a map of class numbers must be whole numbers of the shape (height, width), got "
+            f"{numbers.dtype} of {numbers.shape}"
+        )
+    return np.isin(numbers, list(values))
+
+
 def _array(region: Map) -> np.ndarray:
     if isinstance(region, bytes):
         return _array(_opened(region))
@@ -264,6 +324,7 @@ def _parts(region: Region, threshold: float) -> _Parts:
             runs.append(_runs(item))
         elif isinstance(item, bytes | Image.Image) or (isinstance(item, np.ndarray) and item.ndim > 1):
             values, full = _levels(item)
+            _refuse_class_numbers(values)
             masks.append(values > threshold * full)
         elif len(numbers := _numbers(item)) == 4:
             boxes.append(numbers)

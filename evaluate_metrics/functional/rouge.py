@@ -58,7 +58,10 @@ def rouge(
     names = (*ROUGE_TYPES, "empty_rate")
     n = len(references)
     result = score_with_intervals(
-        statistics, lambda sums: {name: sums[:, column] / n for column, name in enumerate(names)}, bootstrap
+        statistics,
+        lambda sums: {name: sums[:, column] / n for column, name in enumerate(names)},
+        bootstrap,
+        dict.fromkeys(names, float(n)),
     )
     return {
         **result,

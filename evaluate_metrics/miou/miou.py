@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import datasets
@@ -81,6 +81,8 @@ class Miou(evaluate.Metric):
         empty: str = "one",
         resize: str | tuple[int, int] = "error",
         average: str | None = None,
+        artifact_values: Sequence[int] | None = None,
+        ignore_values: Sequence[int] = (),
         n_resamples: int = 1000,
         confidence: float = 0.95,
         seed: int = 0,
@@ -88,4 +90,16 @@ class Miou(evaluate.Metric):
         if self.config_name == "masks":
             predictions, references = undecoded(predictions), undecoded(references)
         bootstrap = Bootstrap(n_resamples, confidence, seed)
-        return miou(predictions, references, sizes, protocol, threshold, empty, resize, average, bootstrap)
+        return miou(
+            predictions,
+            references,
+            sizes,
+            protocol,
+            threshold,
+            empty,
+            resize,
+            average,
+            bootstrap,
+            artifact_values,
+            ignore_values,
+        )

@@ -13,6 +13,7 @@ from evaluate_metrics import METRICS, metric_path
 from evaluate_metrics.functional import detection, intervals
 from evaluate_metrics.functional.detection import artifact_detection
 from evaluate_metrics.functional.intervals import Bootstrap, score_with_intervals
+from evaluate_metrics.functional.miou import PROTOCOLS, score_pixel_counts
 
 
 NO_INTERVALS = Bootstrap(n_resamples=0)
@@ -76,6 +77,37 @@ def test_a_score_that_some_resamples_lack_keeps_an_interval():
     statistics = np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
     result = score_with_intervals(statistics, lambda sums: {"share": sums[:, 0] / sums[:, 1]})
     assert result == {"share": 1.0, "share_interval": [1.0, 1.0]}
+
+
+def test_intervals_of_all_right_and_none_right_are_wilsons():
+    """Wilson's interval for 50 of 50 is [.929, 1] and for 25 of 25 [.867, 1], as in published tables of it."""
+    truth = [0, 1] * 25
+    right, wrong = artifact_detection(truth, truth), artifact_detection([1 - label for label in truth], truth)
+    assert right["accuracy"] == 1 and wrong["accuracy"] == 0
+    assert right["accuracy_interval"] == pytest.approx([0.929, 1], abs=5e-4)
+    assert wrong["accuracy_interval"] == pytest.approx([0, 0.071], abs=5e-4)
+    assert right["parse_failure_rate_interval"] == pytest.approx([0, 0.071], abs=5e-4)
+    for name in ("recall", "precision", "positive_f1", "macro_f1"):
+        assert right[f"{name}_interval"] == pytest.approx([0.867, 1], abs=5e-4)
+    assert artifact_detection(truth, truth, bootstrap=Bootstrap(confidence=0.5))["accuracy_interval"][0] > 0.98
+
+
+def test_a_precision_without_any_yes_says_nothing_more():
+    assert artifact_detection([0] * 9, [0, 0, 1] * 3)["precision_interval"] == [0, 0]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_masks_that_are_all_right_or_all_wrong_have_an_interval_too(protocol):
+    counts = {"right": [9, 0, 0, 91], "wrong": [0, 9, 9, 82]}
+    low, high = score_pixel_counts(np.array([counts["right"]] * 50), protocol)["miou_interval"]
+    assert high == 1 and low == pytest.approx(0.929, abs=5e-4)
+    f1 = score_pixel_counts(np.array([counts["wrong"]] * 50), protocol)["f1_interval"]
+    assert f1 == pytest.approx([0, 0.071], abs=5e-4)
+
+
+def test_all_other_intervals_are_percentiles():
+    half = artifact_detection([1, 1, 1, 0], [1, 1, 0, 0])
+    assert half["accuracy_interval"] == [0.25, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from scipy import ndimage
 from torchmetrics.detection import MeanAveragePrecision
 
 import evaluate_metrics.functional.box_detection as boxes_module
+import evaluate_metrics.functional.instances as instances_module
 from evaluate_metrics import metric_path
 from evaluate_metrics.functional.box_detection import box_detection
+from evaluate_metrics.functional.instances import instance_detection, match_instances, x_aigd_mask
 from evaluate_metrics.functional.intervals import Bootstrap
 
 
@@ -268,3 +271,91 @@ def test_examples():
     assert doctest.DocTestRunner().run(example).failed == 0
     for results in (doctest.testmod(boxes_module), doctest.testfile(f"{folder}/README.md", module_relative=False)):
         assert (results.failed, bool(results.attempted)) == (0, True)
+
+
+def square(x, y, side):
+    """Make a polygon whose outline is drawn, so that it covers `side` pixels each way."""
+    return (x, y, x + side - 1, y, x + side - 1, y + side - 1, x, y + side - 1)
+
+
+def test_examples_of_the_instances_run():
+    assert doctest.testmod(instances_module).failed == 0
+
+
+def test_a_box_matches_where_more_than_half_of_it_lies_on_an_instance():
+    half, more = (0, 0, 8, 4), (0, 0, 7, 4)
+    # 16 of 32 px are exactly half, 16 of 28 px are more; the instance may be far larger than the box.
+    assert match_instances([half], [square(0, 0, 4)], (32, 32)) == (0, 1, 1)
+    assert match_instances([more], [square(0, 0, 4)], (32, 32)) == (1, 0, 0)
+    assert match_instances([(3, 3, 5, 5)], [square(0, 0, 30)], (32, 32)) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(("gap", "instances"), [(1, 1), (4, 1), (5, 2), (9, 2)])
+def test_a_dilation_by_5_px_connects_areas_also_over_corners(gap, instances):
+    for step in ((gap, 0), (0, gap), (gap, gap)):
+        second = square(5 + 6 * bool(step[0]) + step[0], 5 + 6 * bool(step[1]) + step[1], 6)
+        assert match_instances([], [square(5, 5, 6), second], (40, 40)) == (0, instances, 0)
+
+
+def test_matches_are_flags_and_not_one_to_one():
+    twice = [(0, 0, 4, 4), (1, 1, 5, 5)]
+    assert match_instances(twice, [square(0, 0, 8)], (40, 40)) == (1, 0, 0)
+    # The dilation connects the squares, but only pixels before the dilation count.
+    assert match_instances([(4, 0, 8, 4)], [square(0, 0, 4), square(8, 0, 4)], (40, 40)) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("box", [(-1, 0, 4, 4), (0, 0, 41, 4), (4, 4, 4, 8), (0.2, 0, 0.9, 4)])
+def test_boxes_out_of_the_image_or_without_a_pixel_are_false(box):
+    assert match_instances([box], [square(0, 0, 40)], (40, 40)) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_components_equal_scipys(seed):
+    mask = np.random.default_rng(seed).random((40, 50)) < (0.02, 0.1, 0.4, 0.7)[seed]
+    dilated = ndimage.binary_dilation(mask, np.ones((5, 5)))
+    assert np.array_equal(instances_module._dilated(mask), dilated)
+    for of_mask in (mask, dilated):
+        ours, (theirs, total) = instances_module._components(of_mask), ndimage.label(of_mask, np.ones((3, 3)))
+        pairs = np.unique(np.stack([ours, theirs]).reshape(2, -1), axis=1)
+        assert ours.max() == total and pairs.shape[1] == len(np.unique(ours)) == len(np.unique(theirs))
+
+
+def test_polygons_are_cut_to_whole_numbers_and_filled_with_their_outline():
+    mask = x_aigd_mask([(1.9, 1.9, 5.9, 1.9, 5.9, 99.0, 1.9, 1e12)], (8, 8))
+    expected = np.zeros((8, 8), bool)
+    expected[1:, 1:6] = True
+    assert np.array_equal(mask, expected)
+
+
+def test_instances_are_those_of_a_class_and_an_image():
+    sizes, regions = [(40, 40)] * 2, [[square(0, 0, 8), square(20, 20, 8)], []]
+    labels = [["hand", "face"], []]
+    boxes, named = [[(0, 0, 8, 8), (20, 20, 28, 28)], None], [["hand", "hand"], None]
+    result = box_detection(
+        boxes, regions, prediction_labels=named, reference_labels=labels, protocol="x_aigd", sizes=sizes
+    )
+    assert result["counts"] == {"found": 1, "missed": 1, "false": 1}
+    assert result["precision"] == result["recall"] == result["f1"] == 0.5 == result["parse_failure_rate"]
+    assert result["by_class"]["hand"]["counts"] == {"found": 1, "missed": 0, "false": 1}
+    assert result["by_class"]["face"]["recall"] == 0 and result["protocol"] == "x_aigd"
+    assert instance_detection(boxes, regions, sizes)["f1"] == 1.0
+
+
+def test_the_module_takes_polygons():
+    metric = evaluate.load(metric_path("box_detection"), "polygons")
+    result = metric.compute(
+        predictions=[[[0, 0, 8, 8]]], references=[[list(square(0, 0, 8))]], protocol="x_aigd", sizes=[(40, 40)]
+    )
+    assert result["f1"] == 1.0
+    with pytest.raises(ValueError, match="`config_name` must be one of"):
+        evaluate.load(metric_path("box_detection"), "polygon")
+
+
+def test_wrong_settings_of_the_instances_are_named():
+    for options, message in (
+        ({"protocol": "x-aigd"}, "`protocol` must be one of coco, x_aigd, got 'x-aigd'"),
+        ({"protocol": "x_aigd"}, "`sizes` must be the width and height"),
+        ({"protocol": "x_aigd", "sizes": []}, "`sizes` must have the length of `references`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            box_detection([[]], [[]], **options)

@@ -438,3 +438,76 @@ def test_sizes_of_masks_may_be_given_and_are_checked():
 def test_an_unknown_configuration_is_named():
     with pytest.raises(ValueError, match="`config_name` must be one of boxes, polygons, rle, masks, got 'mask'"):
         evaluate.load(metric_path("miou"), "mask")
+
+
+def label_map(**classes):
+    """Make a map of class numbers of 20 × 20 px; each class fills a quarter, the first the upper left."""
+    values = np.zeros((20, 20), np.uint8)
+    quarters = [(slice(10), slice(10)), (slice(10), slice(10, 20)), (slice(10, 20), slice(10))]
+    for quarter, number in zip(quarters, classes.values(), strict=False):
+        values[quarter] = number
+    return values
+
+
+def palette_png_of(values):
+    image = Image.fromarray(values)
+    image.putpalette([(7 * number) % 256 for number in range(768)])
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "classes", [{"a": 2}, {"a": 7}, {"a": 3, "b": 7}, {"a": 1, "b": 255}, {"a": 4, "b": 9, "c": 19}]
+)
+@pytest.mark.parametrize("form", [np.asarray, png_of])
+def test_class_numbers_are_refused_by_the_values_seen(classes, form):
+    seen = ", ".join(map(str, [0, *classes.values()]))
+    values = label_map(**classes)
+    with pytest.raises(ValueError, match=f"image 0: .* got the values {seen}, which look like class numbers"):
+        miou([form(values)], [form(values)], bootstrap=NO_INTERVALS)
+
+
+def test_faint_heat_maps_and_masks_are_no_class_numbers():
+    truth = label_map(a=1)
+    for values in (truth, truth * 255, truth * 128, truth * 64, np.zeros_like(truth)):
+        miou([values], [truth], bootstrap=NO_INTERVALS)
+    ramp = np.linspace(0, 9, 400).astype(np.uint8).reshape(20, 20)
+    assert miou([ramp], [truth], bootstrap=NO_INTERVALS)["miou"] == 0
+
+
+def test_named_classes_are_scored_and_ignored_pixels_are_in_no_count():
+    truth = label_map(artifact=2, ignored=255, other=5)
+    predicted = label_map(artifact=2, false_but_ignored=2, false=2)
+    for form in (np.asarray, png_of, palette_png_of):
+        arguments = {"artifact_values": [2], "bootstrap": NO_INTERVALS, "protocol": "legion"}
+        strict = miou([form(predicted)], [form(truth)], **arguments)
+        result = miou([form(predicted)], [form(truth)], ignore_values=[255], **arguments)
+        # Quarters: one right, one or two too many, and the last clean.
+        assert strict["miou"] == pytest.approx((1 / 3 + 1 / 3) / 2)
+        assert result["miou"] == pytest.approx((1 / 2 + 1 / 2) / 2)
+        assert result["artifact_values"] == [2] and result["ignore_values"] == [255]
+    both = miou([truth], [truth], artifact_values=[2, 5], bootstrap=NO_INTERVALS)
+    assert both["miou"] == 1.0
+
+
+def test_class_numbers_that_contradict_are_named():
+    truth = label_map(a=2)
+    for options, message in (
+        ({"ignore_values": [255]}, "`ignore_values` must come with `artifact_values`"),
+        ({"artifact_values": []}, "`artifact_values` must be class numbers, at least one"),
+        ({"artifact_values": [1], "ignore_values": [1]}, "none of `ignore_values`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            miou([truth], [truth], **options)
+    with pytest.raises(ValueError, match="must be whole numbers of the shape"):
+        miou([truth / 2.0], [truth], artifact_values=[2])
+
+
+def test_the_module_takes_class_numbers():
+    metric = evaluate.load(metric_path("miou"), "masks")
+    truth = label_map(artifact=1, ignored=255)
+    with pytest.raises(ValueError, match="class numbers"):
+        metric.compute(predictions=[truth], references=[truth], n_resamples=0)
+    named = {"artifact_values": [1], "ignore_values": [255], "n_resamples": 0}
+    assert metric.compute(predictions=[truth], references=[truth], **named)["miou"] == 1.0

@@ -16,8 +16,9 @@ from PIL import Image
 from datasets_script.benchmarks.base import Benchmark, BenchmarkError, Skipped
 from datasets_script.benchmarks.loki import Loki
 from datasets_script.benchmarks.pal4vst import Pal4Vst
-from datasets_script.benchmarks.reading import Mark, place_marks
+from datasets_script.benchmarks.reading import Mark, RecordError, place_marks, read_image
 from datasets_script.benchmarks.registry import get_benchmark
+from datasets_script.benchmarks.survey import skipped_summary
 from datasets_script.benchmarks.synartifact import SynArtifact, _class_name
 from datasets_script.benchmarks.synthscars import SynthScars
 from datasets_script.benchmarks.x_aigd import XAigd
@@ -288,7 +289,7 @@ class TestSynthScars:
             "10": "the image gone.jpg is missing",
             "11": "'segmentation' must be a list, got None",
             "12": "a polygon of 'segmentation' must be a list of numbers, got [1, None, 3]",
-            "13": "the path of the image, '/etc/hosts', leads out of its folder",
+            "13": "the path of the image, '/etc/hosts', leads out of its folder, and no file of its name is in it",
             "entry 7": "an entry must be an object of one annotation, by its id",
         }
 
@@ -576,3 +577,41 @@ class TestXAigd:
         pq.write_table(pq.read_table(path).drop_columns(["labels", "uid"]), path)
         with pytest.raises(BenchmarkError, match="lacks uid, labels and has image, generator, original_prompt"):
             list(XAigd().read(source, "labeled_train"))
+
+
+class TestReadImage:
+    def test_an_absolute_path_of_another_machine_is_looked_up_by_its_file_name(self, tmp_path: Path) -> None:
+        write(tmp_path / "images" / "deep" / "a.png", encode())
+        assert read_image(tmp_path / "images", "/mnt/cluster/set/a.png") == (encode(), SIZE)
+        write(tmp_path / "images" / "a.png", encode())
+        with pytest.raises(RecordError, match="leads out of its folder, and 2 files of its name are in it"):
+            read_image(tmp_path / "images", "/mnt/cluster/set/a.png")
+
+    def test_a_snapshot_of_the_hub_links_to_its_blobs(self, tmp_path: Path) -> None:
+        write(tmp_path / "repo" / "blobs" / "0a1b", encode())
+        folder = tmp_path / "repo" / "snapshots" / "abc" / "images"
+        folder.mkdir(parents=True)
+        (folder / "a.png").symlink_to(tmp_path / "repo" / "blobs" / "0a1b")
+        assert read_image(folder, "a.png") == (encode(), SIZE)
+
+    def test_long_names_and_links_that_lead_out_are_reasons(self, tmp_path: Path) -> None:
+        write(tmp_path / "secret.png", encode())
+        write(tmp_path / "images" / "a.png", encode())
+        (tmp_path / "images" / "out.png").symlink_to(tmp_path / "secret.png")
+        (tmp_path / "images" / "in.png").symlink_to("a.png")
+        assert read_image(tmp_path / "images", "in.png") == (encode(), SIZE)
+        for name, reason in (
+            ("out.png", "is a link that leads out"),
+            ("x" * 300 + ".png", "cannot be read: File name"),
+        ):
+            with pytest.raises(RecordError, match=reason):
+                read_image(tmp_path / "images", name)
+
+
+def test_reasons_are_counted_with_five_examples_of_each() -> None:
+    gone = [Skipped(f"entry {n}", f"the path of the image, '/mnt/{n}.png', leads out") for n in range(119)]
+    summary = skipped_summary((*gone, Skipped("x", "the row holds no image")))
+    assert summary == (
+        "120 left out: 119 × the path of the image, '/mnt/0.png', leads out "
+        "(entry 0, entry 1, entry 2, entry 3, entry 4, …); 1 × the row holds no image (x)"
+    )

@@ -99,6 +99,17 @@ def test_a_model_that_always_says_no_scores_as_an_untrained_one_is_published():
     assert evaluation.score("localization.miou") == evaluation.score("localization.f1") == 0.0
 
 
+def test_boxes_are_scored_by_instances_under_the_protocol_of_x_aigd():
+    assert "instances" not in evaluated().sections
+    section = evaluated(protocol="x_aigd").sections["instances"]
+    # `a` and one of two of `b` are found; the box of `d` is false, as is one that leads out of its image.
+    assert section["counts"] == {"found": 2, "missed": 1, "false": 1}
+    out = Prediction("c", False, (), failures=("boxes: [0, 0, 99, 9]: it reaches out of the image",))
+    evaluation = evaluated(predictions={**ANSWERS, "c": out}, protocol="x_aigd")
+    assert evaluation.sections["instances"]["counts"]["false"] == 2
+    assert "instance F1" in evaluation_text(evaluation, "mine", "set", None, ScoringSettings(protocol="x_aigd"))
+
+
 def test_published_accuracies_and_f1_are_of_whole_answers_by_our_definition():
     """Every published pair is what some count of right and wrong answers to 500 + 500 images gives."""
     table = published_tables()["artibench"]
