@@ -95,14 +95,14 @@ def read_predictions(
 def begin_predictions(path: Path, header: Mapping[str, Any]) -> set[str]:
     """
     Create a file with a header, or prepare an existing one to be continued. An incomplete last line, left when a
-    process was killed, is removed.
+    process was killed, is removed, and so are lines with errors, whose images are asked about again.
 
     Args:
         path (`Path`): JSON Lines file.
         header (`Mapping[str, Any]`): Everything that the answers depend on, JSON-serialisable.
 
     Returns:
-        `set[str]`: Ids of the images that are already in the file.
+        `set[str]`: Ids of the images that are already in the file, with answers to all questions.
 
     Raises:
         UserError: The file was not written by `artiagent predict`, or with other settings.
@@ -111,8 +111,8 @@ def begin_predictions(path: Path, header: Mapping[str, Any]) -> set[str]:
         write_text(path, _line({_HEADER: header}))
         return set()
     _drop_incomplete_line(path)
-    records = (record for _, record in _read_lines(path))
-    recorded = next(records, {}).get(_HEADER)
+    first, *records = [record for _, record in _read_lines(path)] or [{}]
+    recorded = first.get(_HEADER)
     if recorded is None:
         raise UserError(
             f"--out must be a new file or one written by `artiagent predict`, got '{path}'; choose another file"
@@ -126,6 +126,9 @@ def begin_predictions(path: Path, header: Mapping[str, Any]) -> set[str]:
             f"'{path}' was written with other settings ({', '.join(changed)}): {name} was {was} and is now {now}; "
             "use the same settings, or choose another --out"
         )
+    if any(record.get("errors") for record in records):
+        records = [record for record in records if not record.get("errors")]
+        write_text(path, "".join(map(_line, (first, *records))))
     return {record["id"] for record in records}
 
 

@@ -122,7 +122,7 @@ def test_a_killed_run_leaves_a_file_to_go_on_with_at_whatever_byte(tmp_path):
     path = tmp_path / "p.jsonl"
     assert begin_predictions(path, HEADER) == set()
     append_answers(path, "a", {"detection": "Yes \ud83d ü"}, {})
-    append_answers(path, "b", {}, {"detection": "refused"})
+    append_answers(path, "b", {"detection": "No."}, {})
     whole = path.read_bytes()
     first = whole.index(b"\n", whole.index(b"\n") + 1) + 1
     for end in range(first, len(whole) + 1):
