@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from .hub_ids import is_hub_id
 
 
 # `errno` values for which nothing more can be written: no space, no quota, file size limit.
@@ -86,6 +89,29 @@ def write_json(path: Path, content: Any, shared: bool = False) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", shared)
 
 
+def check_model_name(model: str) -> None:
+    """
+    Refuse a name that can be neither a folder nor the id of a repository on the Hub, before the Hub is asked.
+
+    Args:
+        model (`str`): A folder, or the id of a repository on the Hub.
+
+    Raises:
+        OSError: It is a URL, a file, or a path where there is nothing.
+    """
+    if Path(model).is_dir():
+        return
+    if "://" in model:
+        url = urlsplit(model)
+        name = "/".join(url.path.strip("/").split("/")[:2])
+        of_hub = (url.hostname or "").endswith(("huggingface.co", "hf.co")) and is_hub_id(name)
+        raise OSError("it is a URL; give " + (f"the id '{name}'" if of_hub else "a folder or the id of a repository"))
+    if Path(model).exists():
+        raise OSError("it is a file; give the folder of a model")
+    if not is_hub_id(model) and not is_hub_id(f"owner/{model}"):
+        raise OSError("there is no such folder; check the path, or give the id of a repository on the Hub")
+
+
 def resolve_revision(model: str, revision: str | None) -> tuple[str | None, str]:
     """
     Pin the revision of a model: return which revision to load, and which to record.
@@ -99,8 +125,9 @@ def resolve_revision(model: str, revision: str | None) -> tuple[str | None, str]
         are loaded. For a folder, `revision` unchanged and the folder's [`fingerprint`].
 
     Raises:
-        OSError: The repository does not exist or cannot be reached.
+        OSError: The repository does not exist or cannot be reached, or no repository can have this name.
     """
+    check_model_name(model)
     folder = Path(model)
     if folder.is_dir():
         return revision, fingerprint(folder)
