@@ -109,7 +109,7 @@ def check_model_name(model: str) -> None:
     if Path(model).exists():
         raise OSError("it is a file; give the folder of a model")
     if not is_hub_id(model) and not is_hub_id(f"owner/{model}"):
-        raise OSError("there is no such folder; check the path, or give the id of a repository on the Hub")
+        raise OSError(f"there is no folder '{model}'; check the path, or give the id of a repository on the Hub")
 
 
 def resolve_revision(model: str, revision: str | None) -> tuple[str | None, str]:

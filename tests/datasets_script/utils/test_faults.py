@@ -70,9 +70,9 @@ def test_an_error_without_a_path_is_a_bug():
     [
         ("https://huggingface.co/org/model/tree/main", "it is a URL; give the id 'org/model'"),
         ("https://example.com/org/model", "it is a URL; give a folder or the id"),
-        ("/none/model", "there is no such folder"),
-        ("../none", "there is no such folder"),
-        ("runs/mine/final", "there is no such folder"),
+        ("/none/model", "there is no folder '"),
+        ("../none", "there is no folder '"),
+        ("runs/mine/final", "there is no folder '"),
         (__file__, "it is a file; give the folder"),
     ],
 )
