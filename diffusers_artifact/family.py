@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from .processors import InjectionAttnProcessor, swapped_processors
@@ -101,6 +102,9 @@ class TransformerFamily(ABC):
 
     transformer_class: str
     """Name of the diffusers class of the transformer."""
+
+    lora_loader: type[LoraBaseMixin]
+    """The mixin by which diffusers loads LoRAs of the family into its stock pipeline."""
 
     block_lists: tuple[str, ...] = ("transformer_blocks",)
     """Names of the transformer's lists of blocks, in order of execution."""

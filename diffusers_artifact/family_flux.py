@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from diffusers import FluxPipeline
+from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
 
@@ -103,6 +104,7 @@ class FluxFamily(TransformerFamily):
     """
 
     transformer_class = "FluxTransformer2DModel"
+    lora_loader = FluxLoraLoaderMixin
     text_components: tuple[str, ...] = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     block_lists = ("transformer_blocks", "single_transformer_blocks")
     may_lack_text = True

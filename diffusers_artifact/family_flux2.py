@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
+from diffusers.loaders.lora_pipeline import Flux2LoraLoaderMixin
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
 from .family import Conditioning, GuidanceKind, TransformerFamily
@@ -47,6 +48,7 @@ class Flux2Family(TransformerFamily):
     """
 
     transformer_class = "Flux2Transformer2DModel"
+    lora_loader = Flux2LoraLoaderMixin
     block_lists = ("transformer_blocks", "single_transformer_blocks")
 
     @property

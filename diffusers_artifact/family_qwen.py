@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from diffusers import QwenImagePipeline
+from diffusers.loaders.lora_pipeline import QwenImageLoraLoaderMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 
@@ -83,6 +84,7 @@ class QwenImageFamily(TransformerFamily):
     """
 
     transformer_class = "QwenImageTransformer2DModel"
+    lora_loader = QwenImageLoraLoaderMixin
 
     @property
     def guidance_kind(self) -> GuidanceKind:

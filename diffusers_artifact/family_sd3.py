@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import StableDiffusion3Pipeline
+from diffusers.loaders.lora_pipeline import SD3LoraLoaderMixin
 from diffusers.models.attention_processor import FusedJointAttnProcessor2_0
 
 from .family import Conditioning, GuidanceKind, TransformerFamily, dynamic_shift
@@ -79,6 +80,7 @@ class SD3Family(TransformerFamily):
     """
 
     transformer_class = "SD3Transformer2DModel"
+    lora_loader = SD3LoraLoaderMixin
     text_components = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     position_blocks_reason = "its positions are added once at the patch embedding and enter every block"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.utils.torch_utils import unwrap_module
 
 from .alignment import align_weights
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
 FAMILIES: tuple[type[TransformerFamily], ...] = (FluxFamily, Flux2Family, ChromaFamily, SD3Family, QwenImageFamily)
 
 
-class FlowPipelineMixin:
+class FlowPipelineMixin(LoraBaseMixin):
     """
-    Mixin, beside [`~diffusers.DiffusionPipeline`], for pipelines that invert images along a model's flow.
+    Mixin, beside [`~diffusers.DiffusionPipeline`], for pipelines that invert images along a model's flow. LoRAs are
+    loaded, fused and set as in the stock pipeline of the model's family, by diffusers' own mixin of that family.
 
     It is not a pipeline itself, because a module that is loaded as a custom pipeline may hold only one pipeline class.
     The pipeline must register `transformer`, `scheduler` and `vae`, and `is_distilled` in its configuration.
@@ -105,6 +107,47 @@ class FlowPipelineMixin:
                     "`transformer` must not be distilled to few steps, because such models invert poorly, got one "
                     f"that counts as distilled because {reason}; pass `allow_distilled=True` to run it anyway"
                 )
+
+    @property
+    def _lora_loadable_modules(self) -> list[str]:
+        return self.family.lora_loader._lora_loadable_modules
+
+    def load_lora_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Load a LoRA of the model's family, with the arguments of the stock pipeline's method."""
+        self._lora_loader().load_lora_weights(*args, **kwargs)
+
+    def unload_lora_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Remove all LoRAs, with the arguments of the stock pipeline's method."""
+        self._lora_loader().unload_lora_weights(*args, **kwargs)
+
+    def fuse_lora(self, *args: Any, **kwargs: Any) -> None:
+        """Add the active LoRAs to the weights, with the arguments of the stock pipeline's method."""
+        self._lora_loader().fuse_lora(*args, **kwargs)
+
+    def unfuse_lora(self, *args: Any, **kwargs: Any) -> None:
+        """Undo [`fuse_lora`], with the arguments of the stock pipeline's method."""
+        self._lora_loader().unfuse_lora(*args, **kwargs)
+
+    def lora_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Read a LoRA of the model's family, with the arguments of the stock pipeline's method."""
+        return self.family.lora_loader.lora_state_dict(*args, **kwargs)
+
+    def save_lora_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Save LoRA layers, with the arguments of the stock pipeline's method."""
+        self.family.lora_loader.save_lora_weights(*args, **kwargs)
+
+    def _lora_loader(self) -> Any:
+        """
+        Return an object of diffusers' LoRA mixin of the model's family whose components are those of this pipeline. It
+        is made for each call, because the family depends on the loaded transformer.
+        """
+        of_pipeline = {
+            "__getattr__": lambda loader, name: getattr(self, name),
+            "__setattr__": lambda loader, name, value: setattr(self, name, value),
+            "_merged_adapters": property(lambda loader: self._merged_adapters),
+        }
+        mixin = self.family.lora_loader
+        return type(mixin.__name__, (mixin,), of_pipeline)()
 
     def _encode_prompts(self, prompts: Sequence[str], max_sequence_length: int | None) -> list[Conditioning]:
         """Encode the prompts, equal ones only once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..pairs.export.formats import FORMATS
+from ..pairs.export.formats import FORMATS, TRAINERS
 from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, BoxFormat, find_convention
 from .parser import Parser, positive_int
 
@@ -26,6 +26,8 @@ formats:
 box coordinates in the conversations of sharegpt:
 {_MEANINGS}
 The default is pixel. With qwen2.5, set --min-pixels and --max-pixels to the values of the model's image processor.
+LLaMA-Factory shrinks images of more than 768 x 768 pixels before the processor sees them, and boxes are written for
+what it makes of them; give its image_max_pixels as --trainer-max-pixels if you change that.
 
 DEST also gets info.json with settings, versions and seeds. An interrupted export leaves no DEST.
 
@@ -59,6 +61,17 @@ def add_arguments(parser: Parser) -> None:
         help="max_pixels of the model's image processor, for qwen2.5 (default: %(default)s)",
     )
     parser.add_argument(
+        "--trainer",
+        default="llama-factory",
+        choices=tuple(TRAINERS),
+        help="trainer of the conversations of sharegpt; other: one that does not shrink images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--trainer-max-pixels",
+        type=positive_int,
+        help=f"image_max_pixels of LLaMA-Factory, for sharegpt (default: {TRAINERS['llama-factory']}, its own)",
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, help="random seed for the wording of questions in sharegpt (default: 0)"
     )
     parser.add_argument(
@@ -71,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     from ..pairs.export.export_pairs import export_pairs
 
     box_format = BoxFormat(args.coordinates, args.min_pixels, args.max_pixels)
-    settings = ExportSettings(box_format, args.seed, args.shard_size)
+    settings = ExportSettings(box_format, args.seed, args.shard_size, args.trainer, args.trainer_max_pixels)
     count = export_pairs(args.out, args.dest, args.format, settings, show_progress=not args.quiet)
     print(f"{count} pairs in {args.dest}")
     return 0

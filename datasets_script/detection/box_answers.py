@@ -37,6 +37,16 @@ _EMPTY = re.compile(
 _CUT_OFF = re.compile(rf"[\[(]\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*,?\s*$")
 # Gemini's native boxes have y first. If it was asked for x first, the order of its answer cannot be known.
 _BOX_2D = re.compile(r"[\"']box_2d[\"']")
+# Boxes that are x, y, width and height by their names.
+_XYWH = re.compile(
+    r"\b(?:bbox|box|bboxes|boxes)?_?xywh[\"'`*]*\s*[:=]\s*\[(?:[^\[\]]*\]|\s*(?:\[[^\[\]]*\][\s,]*)+)", re.I
+)
+_LIST = re.compile(r"\[[^\[\]]*\]")
+_SIDE = rf"(?<!\w)(?:x|y|left|top|w|h|width|height)[\"'`*]*\s*[:=]\s*{_NUMBER}"
+_SIDES = re.compile(rf"{_SIDE}(?:[\"'`*\s,;]{{0,20}}{_SIDE}){{3}}", re.IGNORECASE)
+_NAMED_SIDE = re.compile(rf"(?<!\w)(x|y|left|top|w|h|width|height)[\"'`*]*\s*[:=]\s*({_NUMBER})", re.IGNORECASE)
+# A name for corners in answers, and for x, y, width and height in COCO's files.
+_BBOX = re.compile(r"[\"']bbox[\"']\s*:\s*\[(?:[^\[\]]*\]|\s*(?:\[[^\[\]]*\][\s,]*)+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -60,9 +70,13 @@ def find_boxes(text: str, size: tuple[int, int], convention: str, resized: tuple
     Find all boxes in a text: in JSON, complete or cut off, in a code fence or amid prose; in InternVL's or Qwen's
     tags; as four numbers in brackets or alone on a line, as two bracketed corners, or as `x_min=..., y_min=..., ...`.
 
-    Corners may come in any order. A box that leaves the image by at most one step of the convention (a pixel, a
-    thousandth, a hundredth for fractions) is taken as rounded and clipped; one that leaves it by more is a failure, as
-    are boxes without an area, and fractions where the convention has whole numbers.
+    Boxes under the name `bbox_xywh`, or of numbers named x, y, width and height, are read as such. Other numbers are
+    corners, which may come in any order; only under the name `bbox`, which in COCO is x, y, width and height, corners
+    in another order are a failure of the whole answer.
+
+    A box that leaves the image by at most one step of the convention (a pixel, a thousandth, a hundredth for
+    fractions) is taken as rounded and clipped; one that leaves it by more is a failure, as are boxes without an area,
+    and fractions where the convention has whole numbers.
 
     Args:
         text (`str`): A model's answer.
@@ -75,6 +89,14 @@ def find_boxes(text: str, size: tuple[int, int], convention: str, resized: tuple
     """
     if _BOX_2D.search(text):
         return BoxAnswer((), ('"box_2d" has y first in Gemini\'s boxes: which order is meant is not known',), False)
+    text = _with_corners(text)
+    for listed in _BBOX.finditer(text):
+        for values in map(_numbers, _LIST.findall(listed[0])):
+            if len(values) == 4 and not in_order(values):
+                reason = (
+                    f'"bbox" {shown(values)} cannot be corners: whether x, y, width, height are meant is not known'
+                )
+                return BoxAnswer((), (reason,), False)
     boxes: dict[Box, None] = {}
     failures = []
     for values in _quadruples(text):
@@ -85,6 +107,31 @@ def find_boxes(text: str, size: tuple[int, int], convention: str, resized: tuple
     if _CUT_OFF.search(text):
         failures.append("it is cut off within a box")
     return BoxAnswer(tuple(boxes), tuple(failures), bool(_EMPTY.search(text)) and not boxes and not failures)
+
+
+def in_order(values: Sequence[float]) -> bool:
+    """Return whether four numbers can be x_min, y_min, x_max and y_max, in this order."""
+    return values[0] <= values[2] and values[1] <= values[3]
+
+
+def _with_corners(text: str) -> str:
+    """Replace boxes that are x, y, width and height by their names by the corners."""
+
+    def of_list(match: re.Match[str]) -> str:
+        values = _numbers(match[0])
+        return _corners_in_words(values) if len(values) == 4 else match[0]
+
+    def of_names(match: re.Match[str]) -> str:
+        initials = {"left": "x", "top": "y"}
+        sides = {initials.get(name.lower(), name[0].lower()): number for name, number in _NAMED_SIDE.findall(match[0])}
+        return _corners_in_words([float(sides[name]) for name in "xywh"]) if len(sides) == 4 else match[0]
+
+    return _SIDES.sub(of_names, _XYWH.sub(lambda match: _LIST.sub(of_list, match[0]), text))
+
+
+def _corners_in_words(values: Sequence[float]) -> str:
+    x, y, width, height = values
+    return f"[{', '.join(f'{value:.10g}' for value in (x, y, x + width, y + height))}]"
 
 
 def _quadruples(text: str) -> Iterator[tuple[float, ...]]:

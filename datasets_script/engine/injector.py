@@ -18,7 +18,7 @@ from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionOutput, Artifact
 from diffusers_artifact.presets import EMBEDDED, PRESETS
 
 from ..utils.errors import UserError
-from ..utils.files import fingerprint
+from ..utils.files import check_model_name, fingerprint
 from .settings import InjectionSettings
 
 
@@ -77,6 +77,8 @@ class Injector:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if embedded or device == "cpu" else torch.bfloat16
         try:
+            if not embedded:
+                check_model_name(model)
             if folder.is_dir():
                 self.revision = fingerprint(folder)
             else:

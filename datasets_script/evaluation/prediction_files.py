@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..detection.answers import prediction_of, read_answer
-from ..detection.box_answers import meant_box, shown
+from ..detection.box_answers import in_order, meant_box, shown
 from ..detection.questions import TASKS
 from ..schema.boxes import Box
 from ..schema.prediction import Prediction
@@ -21,7 +21,7 @@ from ..vlm.conventions import CONVENTIONS, BoxFormat
 
 _HEADER = "artiagent"
 _ANSWER_FIELDS = frozenset({"answer", "answers", "errors"})
-_VALUE_FIELDS = frozenset({"has_artifact", "boxes", "mask", "explanation", "classes"})
+_VALUE_FIELDS = frozenset({"has_artifact", "boxes", "bbox_xywh", "mask", "explanation", "classes"})
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def read_predictions(
     - `"answers"`: its raw texts by question (`"detection"`, `"localization"`, `"explanation"`, `"classification"`),
       and `"errors"` for questions without an answer;
     - any of the values `"has_artifact"`, `"boxes"` (`[x_min, y_min, x_max, y_max]`, exclusive maxima, in pixels of
-      the stored image), `"mask"` (path of an image, relative to the file), `"explanation"` and `"classes"`.
+      the stored image) or `"bbox_xywh"` (`[x, y, width, height]`), `"mask"` (path of an image, relative to the
+      file), `"explanation"` and `"classes"`.
 
     Args:
         path (`Path`): JSON Lines file.
@@ -95,14 +96,14 @@ def read_predictions(
 def begin_predictions(path: Path, header: Mapping[str, Any]) -> set[str]:
     """
     Create a file with a header, or prepare an existing one to be continued. An incomplete last line, left when a
-    process was killed, is removed.
+    process was killed, is removed, and so are lines with errors, whose images are asked about again.
 
     Args:
         path (`Path`): JSON Lines file.
         header (`Mapping[str, Any]`): Everything that the answers depend on, JSON-serialisable.
 
     Returns:
-        `set[str]`: Ids of the images that are already in the file.
+        `set[str]`: Ids of the images that are already in the file, with answers to all questions.
 
     Raises:
         UserError: The file was not written by `artiagent predict`, or with other settings.
@@ -111,8 +112,8 @@ def begin_predictions(path: Path, header: Mapping[str, Any]) -> set[str]:
         write_text(path, _line({_HEADER: header}))
         return set()
     _drop_incomplete_line(path)
-    records = (record for _, record in _read_lines(path))
-    recorded = next(records, {}).get(_HEADER)
+    first, *records = [record for _, record in _read_lines(path)] or [{}]
+    recorded = first.get(_HEADER)
     if recorded is None:
         raise UserError(
             f"--out must be a new file or one written by `artiagent predict`, got '{path}'; choose another file"
@@ -126,6 +127,9 @@ def begin_predictions(path: Path, header: Mapping[str, Any]) -> set[str]:
             f"'{path}' was written with other settings ({', '.join(changed)}): {name} was {was} and is now {now}; "
             "use the same settings, or choose another --out"
         )
+    if any(record.get("errors") for record in records):
+        records = [record for record in records if not record.get("errors")]
+        write_text(path, "".join(map(_line, (first, *records))))
     return {record["id"] for record in records}
 
 
@@ -240,6 +244,7 @@ def _read_values(record: Mapping[str, Any], where: str, folder: Path, size: tupl
     for name, kind, wanted in (
         ("has_artifact", bool, "true, false or null"),
         ("boxes", list, "a list"),
+        ("bbox_xywh", list, "a list"),
         ("mask", str, "the path of an image"),
         ("explanation", str, "a text"),
         ("classes", list, "a list of texts"),
@@ -249,11 +254,12 @@ def _read_values(record: Mapping[str, Any], where: str, folder: Path, size: tupl
             raise UserError(f'{where}: "{name}" must be {wanted}, got {value!r}')
     if odd := [name for name in record.get("classes") or () if not isinstance(name, str)]:
         raise UserError(f'{where}: "classes" must be a list of texts, got {odd[0]!r} in it')
-    boxes, failures = _read_boxes(record.get("boxes") or (), where, size)
+    given = _given_boxes(record, where)
+    boxes, failures = _read_boxes(given or (), where, size)
     return Prediction(
         record["id"],
         has_artifact=record.get("has_artifact"),
-        boxes=None if record.get("boxes") is None or (failures and not boxes) else boxes,
+        boxes=None if given is None or (failures and not boxes) else boxes,
         mask=_read_mask(record, where, folder),
         explanation=record.get("explanation"),
         classes=None if record.get("classes") is None else tuple(record["classes"]),
@@ -261,12 +267,33 @@ def _read_values(record: Mapping[str, Any], where: str, folder: Path, size: tupl
     )
 
 
+def _given_boxes(record: Mapping[str, Any], where: str) -> list[Any] | None:
+    """Return the boxes of a record by their corners, `None` if it has none."""
+    boxes, sized = record.get("boxes"), record.get("bbox_xywh")
+    if boxes is not None and sized is not None:
+        raise UserError(f'{where}: must have either "boxes" or "bbox_xywh", got both')
+    for box in boxes or ():
+        if _is_box(box) and not in_order(box):
+            raise UserError(
+                f'{where}: "boxes" must be a list of [x_min, y_min, x_max, y_max], got {box!r} in it, whose maxima '
+                'are below its minima; give boxes of [x, y, width, height] under "bbox_xywh"'
+            )
+    if sized is None:
+        return boxes
+    if odd := [box for box in sized if not _is_box(box) or min(box[2:]) < 0]:
+        raise UserError(f'{where}: "bbox_xywh" must be a list of [x, y, width, height], got {odd[0]!r} in it')
+    return [[x, y, x + width, y + height] for x, y, width, height in sized]
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(type(value) in (int, float) for value in box)
+
+
 def _read_boxes(boxes: Iterable[Any], where: str, size: tuple[int, int]) -> tuple[tuple[Box, ...], tuple[str, ...]]:
     """Return the boxes that can be read, and the reasons why others cannot."""
     meant, failures = [], []
     for box in boxes:
-        numbers = isinstance(box, list) and len(box) == 4 and all(type(value) in (int, float) for value in box)
-        if not numbers:
+        if not _is_box(box):
             raise UserError(f'{where}: "boxes" must be a list of [x_min, y_min, x_max, y_max], got {box!r} in it')
         try:
             meant.append(meant_box(tuple(box), size, "pixel"))
@@ -278,7 +305,7 @@ def _read_boxes(boxes: Iterable[Any], where: str, size: tuple[int, int]) -> tupl
 def _read_mask(record: Mapping[str, Any], where: str, folder: Path) -> Path | None:
     if record.get("mask") is None:
         return None
-    if record.get("boxes") is not None:
+    if record.get("boxes") is not None or record.get("bbox_xywh") is not None:
         raise UserError(f'{where}: must have either "mask" or "boxes", got both')
     if not (path := folder / record["mask"]).is_file():
         raise UserError(f"{where}: \"mask\" must be an image file, relative to the predictions, found no '{path}'")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from .errors import StoppedError, UserError
 from .files import DISK_FULL
@@ -13,11 +16,27 @@ from .files import DISK_FULL
 DONE, NOTHING_MADE, MISTAKE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit statuses of the command line and of worker processes."""
 
+logger = logging.getLogger(__name__)
+
+# `errno` values that are about a path, and what to do about it.
+_OF_PATHS = {
+    errno.EACCES: "give permission to read and write it, or choose another path",
+    errno.EPERM: "give permission to read and write it, or choose another path",
+    errno.EROFS: "choose a path on a disk that may be written to",
+    errno.ENOENT: "check the path and whether its disk is connected",
+    errno.ENOTDIR: "choose a path that does not lead through a file",
+    errno.EISDIR: "choose the path of a file",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ELOOP: "choose a path without links in a circle",
+}
+_OWN_FOLDERS = (Path(__file__).parents[1], Path(sys.prefix))
+
 
 def guarded(work: Callable[[], int], interrupted: str = "") -> int:
     """
-    Call a function and turn mistakes and faults into one line on standard error and an exit status. Every other
-    exception is a bug and keeps its traceback.
+    Call a function and turn mistakes and faults into one line on standard error and an exit status: also paths of the
+    user that cannot be read or written, whose traceback is logged for debugging. Every other exception is a bug and
+    keeps its traceback.
 
     Args:
         work (`Callable[[], int]`): Returns its own exit status.
@@ -42,6 +61,10 @@ def guarded(work: Callable[[], int], interrupted: str = "") -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
+        if told := about_path(error):
+            logger.debug("where it happened:", exc_info=error)
+            print(f"artiagent: {told}", file=sys.stderr)
+            return MISTAKE
         if error.errno not in DISK_FULL:
             raise
         print(
@@ -50,3 +73,36 @@ def guarded(work: Callable[[], int], interrupted: str = "") -> int:
             file=sys.stderr,
         )
         return STOPPED
+
+
+def about_path(error: OSError) -> str:
+    """
+    Describe an error about a path of the user: what could not be done, what is kept, and what to do.
+
+    Args:
+        error (`OSError`): The error.
+
+    Returns:
+        `str`: One line; empty if the error is not about a path, or about one of the installed software.
+    """
+    advice = _OF_PATHS.get(error.errno or 0)
+    if advice is None or not isinstance(error.filename, str | bytes | os.PathLike):
+        return ""
+    path = Path(os.fsdecode(error.filename))
+    if any(path.absolute().is_relative_to(folder) for folder in _OWN_FOLDERS):
+        return ""
+    return (
+        f"'{path}' cannot be {_tried(error.errno or 0, path)}: {error.strerror}. Nothing that was finished before is "
+        f"lost; {advice}, and run the same command again"
+    )
+
+
+def _tried(number: int, path: Path) -> str:
+    """Tell reading from writing, where the path tells."""
+    denied = number in (errno.EACCES, errno.EPERM)
+    there = os.path.lexists(path)
+    if denied and there and not os.access(path, os.R_OK):
+        return "read"
+    if number == errno.EROFS or (denied and os.access(path if there else path.parent, os.X_OK | os.R_OK)):
+        return "written"
+    return "read or written"

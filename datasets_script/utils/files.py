@@ -8,13 +8,28 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from .hub_ids import is_hub_id
 
 
 # `errno` values for which nothing more can be written: no space, no quota, file size limit.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Files beside the weights that decide what a model answers, as transformers, peft and diffusers name them.
+_MODEL_ENDINGS = ("config.json", "index.json", ".jinja")
+_MODEL_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.json",
+)
 # A fingerprint samples at most about this many blocks of this many bytes of a weights file.
 _BLOCKS, _BLOCK = 1024, 4096
 
@@ -86,6 +101,29 @@ def write_json(path: Path, content: Any, shared: bool = False) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", shared)
 
 
+def check_model_name(model: str) -> None:
+    """
+    Refuse a name that can be neither a folder nor the id of a repository on the Hub, before the Hub is asked.
+
+    Args:
+        model (`str`): A folder, or the id of a repository on the Hub.
+
+    Raises:
+        OSError: It is a URL, a file, or a path where there is nothing.
+    """
+    if Path(model).is_dir():
+        return
+    if "://" in model:
+        url = urlsplit(model)
+        name = "/".join(url.path.strip("/").split("/")[:2])
+        of_hub = (url.hostname or "").endswith(("huggingface.co", "hf.co")) and is_hub_id(name)
+        raise OSError("it is a URL; give " + (f"the id '{name}'" if of_hub else "a folder or the id of a repository"))
+    if Path(model).exists():
+        raise OSError("it is a file; give the folder of a model")
+    if not is_hub_id(model) and not is_hub_id(f"owner/{model}"):
+        raise OSError(f"there is no folder '{model}'; check the path, or give the id of a repository on the Hub")
+
+
 def resolve_revision(model: str, revision: str | None) -> tuple[str | None, str]:
     """
     Pin the revision of a model: return which revision to load, and which to record.
@@ -99,8 +137,9 @@ def resolve_revision(model: str, revision: str | None) -> tuple[str | None, str]
         are loaded. For a folder, `revision` unchanged and the folder's [`fingerprint`].
 
     Raises:
-        OSError: The repository does not exist or cannot be reached.
+        OSError: The repository does not exist or cannot be reached, or no repository can have this name.
     """
+    check_model_name(model)
     folder = Path(model)
     if folder.is_dir():
         return revision, fingerprint(folder)
@@ -112,18 +151,32 @@ def resolve_revision(model: str, revision: str | None) -> tuple[str | None, str]
 
 def fingerprint(folder: Path) -> str:
     """
-    Compute the revision of a local model: a hash of its configuration files, and of the names, sizes and sampled bytes
-    of its weights. It changes when the model in the folder is retrained.
+    Compute the revision of a local model: a hash of what is loaded of it. That is its configuration, its processor's
+    and its adapter's files, and the names, sizes and sampled bytes of its weights. It changes when the model in the
+    folder is retrained, and not with reports, predictions, checkpoints and records of training that lie there too.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".safetensors"):
-            digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
-        if path.suffix == ".json":
-            digest.update(path.read_bytes())
-        elif path.suffix == ".safetensors":
+    for path in sorted(_files_of_model(folder)):
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
+        if path.suffix == ".safetensors":
             _update_with_sample(digest, path)
+        else:
+            digest.update(path.read_bytes())
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _files_of_model(folder: Path) -> Iterator[Path]:
+    """Yield the files that make up a model; of a pipeline, those of its components too."""
+    folders = [folder]
+    with suppress(FileNotFoundError, ValueError):
+        parts = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        folders += [folder / name for name in parts if (folder / name).is_dir()]
+    for place in folders:
+        for path in place.iterdir():
+            name = path.name
+            of_model = name in _MODEL_FILES or name.endswith((*_MODEL_ENDINGS, ".safetensors"))
+            if of_model and path.is_file():
+                yield path
 
 
 def _update_with_sample(digest: hashlib._Hash, path: Path) -> None:

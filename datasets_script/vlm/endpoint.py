@@ -32,6 +32,8 @@ StructuredOutput = Literal["auto", "always", "never"]
 _MAX_BYTES = 1_000_000
 _NO_KEY = "none"
 _REFUSED_REQUEST = (400, 413, 422)
+# Parts of an answer that are not its text: the model's reasoning, and sources that a server adds.
+_NOT_THE_ANSWER = ("thinking", "redacted_thinking", "reasoning", "reference")
 # Statuses by which servers refuse an unknown field of a request.
 _REFUSED_PART = (400, 422)
 _REFUSED_KEY = (401, 403)
@@ -56,7 +58,9 @@ class _RefusedError(_BadReplyError):
 class EndpointVLM(GeneratingVLM):
     """
     A model on a server, which gets several requests at once. Status 429, 5xx, timeouts and broken connections are
-    retried after a growing, randomised pause, or the pause that the server asks for with `Retry-After`.
+    retried after a growing, randomised pause, or the pause that the server asks for with `Retry-After`. An error in
+    the body of status 200, as some hosts send it, counts as its own code, and as a 5xx without one. Of an answer in
+    parts, the texts are joined and the model's reasoning is left out.
 
     The API key is `ARTIAGENT_API_KEY`; if that is not set, `HF_TOKEN` for servers of Hugging Face and `OPENAI_API_KEY`
     for those of OpenAI, so that neither is sent to anyone else. It is never logged or recorded.
@@ -143,9 +147,10 @@ class EndpointVLM(GeneratingVLM):
             except httpx2.HTTPError as error:
                 problem, pause = f"{type(error).__name__}: {error}", 0.0
             else:
-                if response.is_success:
+                told = error_in(content) if response.is_success else None
+                if response.is_success and told is None:
                     return self._read(content)
-                problem, pause = self._take_status(response, content)
+                problem, pause = self._take_status(response, content, told)
             if attempt < self.max_retries:
                 self.usage.retries += 1
                 await asyncio.sleep(max(pause, self._pause(attempt)))
@@ -157,12 +162,17 @@ class EndpointVLM(GeneratingVLM):
     def _pause(self, attempt: int) -> float:
         return min(_MAX_PAUSE, self.base_delay * 2**attempt) * self._jitter.uniform(0.5, 1.0)
 
-    def _take_status(self, response: httpx2.Response, content: bytes) -> tuple[str, float]:
+    def _take_status(
+        self, response: httpx2.Response, content: bytes, in_body: tuple[int, str] | None = None
+    ) -> tuple[str, float]:
         """
         Return the message for a status that is worth a retry, and the least pause before it; raise for other statuses.
         """
         status, text = response.status_code, self._without_key(content.decode(errors="replace"))
         told = f"HTTP {status}: {shorten(text)}" if text else f"HTTP {status}"
+        if in_body is not None:
+            status, words = in_body
+            told = f"an error with HTTP {response.status_code}: {shorten(self._without_key(words))}"
         if status in (408, 429) or status >= 500:
             return told, retry_after(response.headers.get("Retry-After", ""))
         if status in _REFUSED_KEY:
@@ -208,9 +218,7 @@ class EndpointVLM(GeneratingVLM):
         """Return the text of a chat completion, and count its tokens."""
         try:
             completion = json.loads(content)
-            text = completion["choices"][0]["message"]["content"] or ""
-            if not isinstance(text, str):
-                raise TypeError(f"content must be a text, got {text!r:.80}")
+            text = _joined(completion["choices"][0]["message"]["content"])
             usage = completion.get("usage") or {}
             prompt_tokens, completion_tokens = (usage.get(f"{kind}_tokens") or 0 for kind in ("prompt", "completion"))
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
@@ -274,6 +282,70 @@ def retry_after(value: str) -> float:
         except (ValueError, TypeError):
             return 0.0
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER) if seconds == seconds else 0.0
+
+
+def error_in(content: bytes) -> tuple[int, str] | None:
+    """
+    Find an error in the body of an answer whose status says that there is none: beside or within its choices.
+
+    Args:
+        content (`bytes`): Body of the answer.
+
+    Returns:
+        `tuple[int, str]`, *optional*: The status that the error stands for, 500 if it names none, and the server's
+        words; `None` if there is no error.
+
+    Example:
+
+    ```python
+    >>> error_in(b'{"error": {"message": "Provider returned error", "code": 429}}')
+    (429, 'Provider returned error (code 429)')
+    >>> error_in(b'{"choices": [{"message": {"content": "No."}}], "error": null}')
+
+    ```
+
+    """
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(body, dict):
+        return None
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    error = body.get("error") or choice.get("error") or (body if body.get("object") == "error" else None)
+    if not error:
+        return None
+    if not isinstance(error, dict):
+        return 500, str(error)
+    code, words = error.get("code"), error.get("message")
+    words = words if isinstance(words, str) and words else json.dumps(error)
+    if code is not None:
+        words = f"{words} (code {code})"
+    if str(code).isdecimal() and 400 <= int(str(code)) < 600:
+        return int(str(code)), words
+    # Such a request would be refused again and again.
+    return (400 if "invalid" in f"{code} {error.get('type')}" else 500), words
+
+
+def _joined(content: Any) -> str:
+    """
+    Return the text of a message's content, which is a text or a list of parts.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    texts = []
+    for part in content if isinstance(content, list) else [content]:
+        kind, text = (part.get("type"), part.get("text")) if isinstance(part, dict) else ("text", part)
+        if kind in _NOT_THE_ANSWER:
+            continue
+        if not isinstance(text, str):
+            raise TypeError(f"content must be a text or a list of texts, got {part!r:.80}")
+        texts.append(text)
+    return "".join(texts)
 
 
 def _content(request: VLMRequest) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndByte
 from transformers.utils import find_adapter_config_file, is_bitsandbytes_available, is_peft_available
 
 from ..schema.training_record import TRAINING_FILE, TrainingFacts
-from ..utils.files import fingerprint, resolve_revision
+from ..utils.files import check_model_name, fingerprint, resolve_revision
 from .answers import shorten
 from .base import DEFAULT_VLM, GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
 from .conventions import CONVENTIONS, convention_for, pixel_bounds
@@ -164,6 +164,7 @@ class _Files:
 
 
 def _find_files(model: str, revision: str | None) -> _Files:
+    check_model_name(model)
     config = find_adapter_config_file(model, revision=revision)
     # Some models hold an adapter beside their own weights; transformers loads it by itself.
     if config is None or Path(config).with_name("config.json").exists():

@@ -15,16 +15,31 @@ from typing import Any
 
 FAULTS = (
     "pass", "hang_up", "slow", "429", "500", "401", "404", "413", "no_schemas", "html", "cut_json", "wrong_schema",
-    "prose", "empty", "huge",
+    "prose", "empty", "huge", "parts", "error_200", "error_in_choice", "refused_200",
 )  # fmt: skip
 """
 What can happen to a request: it passes to the server; the connection is closed without an answer; nothing comes for
 `slow_seconds`; a status (429 with `Retry-After: 0.05`); "no_schemas" is 400 for requests with a `response_format` and
 passes others; a page of HTML with status 200; the server's JSON cut in the middle; an answer that is other JSON,
-prose, empty, or 10 MB long.
+prose, empty, or 10 MB long. "parts" is an answer in parts after its reasoning, "error_200" and "error_in_choice" are
+errors in a body with status 200, which may pass, and "refused_200" is one that will not.
 """
 
-_TEXTS = {"wrong_schema": '{"has_artifact": "perhaps", "why": 1}', "prose": "I would rather not.", "empty": ""}
+_TEXTS: dict[str, Any] = {
+    "wrong_schema": '{"has_artifact": "perhaps", "why": 1}',
+    "prose": "I would rather not.",
+    "empty": "",
+}
+_TEXTS["parts"] = [
+    {"type": "thinking", "thinking": [{"type": "text", "text": '{"has_artifact": false}'}]},
+    {"type": "text", "text": '{"has_artifact": '},
+    {"type": "text", "text": "true}"},
+]
+_BODIES = {
+    "error_200": {"error": {"message": "Provider returned error", "code": 429}},
+    "error_in_choice": {"choices": [{"finish_reason": "error", "error": {"message": "Upstream died", "code": 502}}]},
+    "refused_200": {"error": {"message": "The picture is too small", "type": "invalid_request_error", "code": None}},
+}
 _TEXTS["huge"] = '{"a": ' * 1_700_000
 
 
@@ -102,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(int(fault), b'{"error": "as you wished"}', {"Retry-After": "0.05"} if fault == "429" else {})
         elif fault == "html":
             self._answer(200, b"<html><body>Welcome to our network</body></html>", kind="text/html")
+        elif fault in _BODIES:
+            self._answer(200, json.dumps(_BODIES[fault]).encode())
         elif fault in _TEXTS:
             self._answer(200, completion(_TEXTS[fault]))
         else:
@@ -123,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-def completion(text: str) -> bytes:
+def completion(text: str | list[dict[str, Any]]) -> bytes:
     """Return the body that an OpenAI-compatible server sends for an answer."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "finish_reason": "stop", "message": message}

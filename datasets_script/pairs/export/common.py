@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
+from ...utils.errors import ArgumentError, check_at_least, check_choice
 from ...vlm.conventions import BoxFormat
 from ..views.stored_rows import decode_mask
+from .formats import TRAINERS
 
 
 INFO_FILE = "info.json"
@@ -23,6 +25,11 @@ class ExportSettings:
 
     Args:
         box_format (`BoxFormat`, *optional*): Convention of the boxes in conversations (sharegpt); pixels by default.
+        trainer (`str`, *optional*, defaults to `"llama-factory"`): Trainer that will read the conversations, one of
+            `TRAINERS`. LLaMA-Factory shrinks large images before the model's processor sees them; boxes are written
+            for the image that it makes.
+        trainer_max_pixels (`int`, *optional*): The trainer's limit, `image_max_pixels` of LLaMA-Factory; by default
+            its own.
         seed (`int`, *optional*, defaults to 0): Chooses the questions of conversations (sharegpt).
         shard_size (`int`, *optional*, defaults to 1000): Number of pairs per tar file (webdataset).
     """
@@ -30,6 +37,18 @@ class ExportSettings:
     box_format: BoxFormat = field(default_factory=BoxFormat)
     seed: int = 0
     shard_size: int = 1000
+    trainer: str = "llama-factory"
+    trainer_max_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("trainer", self.trainer, tuple(TRAINERS))
+        check_at_least("trainer_max_pixels", self.trainer_max_pixels)
+        if TRAINERS[self.trainer] is None and self.trainer_max_pixels:
+            raise ArgumentError(
+                f"`trainer_max_pixels` must not be set with the trainer '{self.trainer}', which shrinks nothing, got "
+                f"{self.trainer_max_pixels}; leave it out, or choose another trainer"
+            )
+        object.__setattr__(self, "trainer_max_pixels", self.trainer_max_pixels or TRAINERS[self.trainer])
 
 
 def write_image(folder: Path, index: int, row: dict[str, Any], side: str) -> str:

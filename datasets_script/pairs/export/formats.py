@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # A format is a module of that name and its function. Modules are imported on use, to keep the command line fast.
 FORMATS = {"coco": "write_coco", "webdataset": "write_webdataset", "sharegpt": "write_sharegpt"}
 
+TRAINERS: dict[str, int | None] = {"llama-factory": 768 * 768, "other": None}
+"""Trainers by name, with the pixels to which they shrink larger images by default; `None` if they do not."""
+
 
 def find_writer(name: str) -> Writer:
     """Return the function that writes the format `name`, one of `FORMATS`."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...schema.boxes import Box
 from ...utils.files import write_json
+from ...vlm.conventions import BoxFormat
 from ..views.stored_rows import SIDES
 from ..views.vqa import vqa_rows
 from .common import ExportSettings, write_image
@@ -17,23 +21,60 @@ DATASET_NAME = "artiagent"
 _SPEAKERS = {"user": "human", "assistant": "gpt"}
 
 
+@dataclass(frozen=True)
+class TrainerBoxFormat(BoxFormat):
+    """
+    A box format for images that a trainer shrinks before the model's processor sees them.
+
+    Args:
+        trainer_max_pixels (`int`, *optional*): Pixels to which larger images are shrunk; `None` if they are not.
+
+    Example:
+
+    ```python
+    >>> box_format = TrainerBoxFormat("qwen2.5", trainer_max_pixels=768 * 768)
+    >>> box_format.shrunk((1024, 1024)), box_format((256, 256, 768, 768), (1024, 1024))
+    ((768, 768), '[189, 189, 567, 567]')
+
+    ```
+
+    """
+
+    trainer_max_pixels: int | None = None
+
+    def __call__(self, box: Box, size: tuple[int, int]) -> str:
+        width, height = self.shrunk(size)
+        across, down = width / size[0], height / size[1]
+        return super().__call__((box[0] * across, box[1] * down, box[2] * across, box[3] * down), (width, height))
+
+    def shrunk(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return width and height of the image that the trainer makes, rounded down as LLaMA-Factory does."""
+        if self.trainer_max_pixels is None or math.prod(size) <= self.trainer_max_pixels:
+            return size
+        shrink = math.sqrt(self.trainer_max_pixels / math.prod(size))
+        return int(size[0] * shrink), int(size[1] * shrink)
+
+
 def write_sharegpt(
     folder: Path, rows: Iterable[dict[str, Any]], info: dict[str, Any], settings: ExportSettings
 ) -> None:
     """
     Write the conversations of the configuration `vqa`, one for each image of a pair. `<image>` stands where the image
-    is, and its path is relative to the folder. LLaMA-Factory finds them with `dataset_dir` set to the folder.
+    is, and its path is relative to the folder. LLaMA-Factory finds them with `dataset_dir` set to the folder. Images
+    are stored as they are; boxes are those of the images that the trainer makes of them.
 
     Args:
         folder (`Path`): An empty folder.
         rows (iterable of `dict`): Rows of `PAIR_FEATURES` as stored.
         info (`dict`): Not used by this format.
-        settings (`ExportSettings`): Convention of the boxes and seed of the questions.
+        settings (`ExportSettings`): Convention of the boxes, trainer, and seed of the questions.
     """
+    form = settings.box_format
+    box_format = TrainerBoxFormat(form.coordinates, form.min_pixels, form.max_pixels, settings.trainer_max_pixels)
     (folder / "images").mkdir()
     conversations = []
     for index, row in enumerate(rows):
-        for side, view in zip(SIDES, vqa_rows(row, settings.box_format, settings.seed), strict=True):
+        for side, view in zip(SIDES, vqa_rows(row, box_format, settings.seed), strict=True):
             conversations.append(
                 {
                     "id": view["id"],

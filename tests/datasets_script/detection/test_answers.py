@@ -213,6 +213,32 @@ def test_a_box_that_cannot_be_meant_is_a_failure(text, convention, reason):
     assert any(reason in failure for failure in prediction.failures)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"bbox_xywh": [120, 34, 50, 44]}',
+        "[{'bbox_xywh': [[120, 34, 50, 44]]}]",
+        '{"boxes_xywh": [[120, 34, 50, 44], [120, 34, 50, 44',
+        '[{"x": 120, "y": 34, "width": 50, "height": 44, "label": "hand"}]',
+        "It is at **x**: 120, **y**: 34, **w**: 50, **h**: 44.",
+        "left=120, top=34, width=50, height=44",
+    ],
+)
+def test_x_y_width_and_height_are_read_by_name(text):
+    assert find_boxes(text, SIZE, "pixel").boxes == ((120, 34, 170, 78),)
+
+
+def test_fractions_of_x_y_width_and_height_are_read_by_name():
+    assert find_boxes('{"bbox_xywh": [0.5, 0.1, 0.2, 0.7]}', SIZE, "normalized").boxes == ((100, 10, 140, 80),)
+
+
+def test_bbox_that_cannot_be_corners_is_a_failure_of_the_answer():
+    text = '[{"bbox": [12, 34, 56, 78]}, {"bbox": [120, 34, 50, 44]}]'
+    found = find_boxes(text, SIZE, "pixel")
+    assert found.boxes == () and found.failures[0].startswith('"bbox" [120, 34, 50, 44] cannot be corners')
+    assert find_boxes(text.replace("120", "12"), SIZE, "pixel").boxes == ((12, 34, 56, 78), (12, 34, 50, 44))
+
+
 def test_good_boxes_stay_beside_bad_ones_and_rounding_is_cut_off():
     prediction = read_answers("a", {"localization": "[12, 34, 201, 78], [1, 2, 300, 4]"}, SIZE, "pixel")
     assert prediction.boxes == ((12, 34, 200, 78),) and len(prediction.failures) == 1

@@ -142,6 +142,16 @@ def test_a_question_without_an_answer_is_on_record_as_a_failure(images, tmp_path
     assert read_predictions(out, {"0.png": SIZE}).predictions["0.png"] == predictions[0]
 
 
+def test_a_question_without_an_answer_is_asked_again_on_resume(images, tmp_path):
+    out, whole = tmp_path / "p.jsonl", tmp_path / "whole.jsonl"
+    list(predict(Scripted(), images[:1], settings(), out))
+    list(predict(Scripted(error="refused"), images[:2], settings(), out))
+    resumed = Scripted()
+    assert [p.id for p in predict(resumed, images[:3], settings(), out)] == ["1.png", "2.png"]
+    list(predict(Scripted(), images[:3], settings(), whole))
+    assert out.read_bytes() == whole.read_bytes() and len(resumed.asked) == 6
+
+
 def test_free_text_is_remembered_as_it_is_and_errors_are_not(images, tmp_path):
     asked = request("detection", "pixel", Image.new("RGB", SIZE))
     vlm = Scripted(error="refused")

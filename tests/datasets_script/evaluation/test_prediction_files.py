@@ -47,6 +47,19 @@ def test_boxes_given_as_such_are_pixels_and_those_that_cannot_be_are_failures(tm
     assert predictions["c"].boxes is None and len(predictions["c"].failures) == 2
 
 
+def test_boxes_of_x_y_width_and_height_are_read_by_name_and_refused_under_another(tmp_path):
+    path = write(tmp_path / "p.jsonl", {"id": "a", "bbox_xywh": [[134, 71, 50, 27.5]]}, {"id": "b", "bbox_xywh": []})
+    predictions = read_predictions(path, SIZES).predictions
+    assert predictions["a"].boxes == ((134, 71, 184, 98.5),) and predictions["b"].boxes == ()
+    for record, message in (
+        ({"boxes": [[1, 2, 3, 4], [134, 71, 50, 57]]}, r"line 1: .*\[134, 71, 50, 57\] in it, .* under \"bbox_xywh\""),
+        ({"boxes": [], "bbox_xywh": []}, 'must have either "boxes" or "bbox_xywh", got both'),
+        ({"bbox_xywh": [[1, 2, -3, 4]]}, r"must be a list of \[x, y, width, height\], got \[1, 2, -3, 4\]"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_predictions(write(tmp_path / "q.jsonl", {"id": "a", **record}), SIZES)
+
+
 def test_the_recorded_convention_counts_unless_another_is_given(tmp_path):
     record = {"id": "a", "answer": "Yes, at [100, 200, 500, 400]."}
     path = write(tmp_path / "p.jsonl", {"artiagent": HEADER}, record)
@@ -122,7 +135,7 @@ def test_a_killed_run_leaves_a_file_to_go_on_with_at_whatever_byte(tmp_path):
     path = tmp_path / "p.jsonl"
     assert begin_predictions(path, HEADER) == set()
     append_answers(path, "a", {"detection": "Yes \ud83d ü"}, {})
-    append_answers(path, "b", {}, {"detection": "refused"})
+    append_answers(path, "b", {"detection": "No."}, {})
     whole = path.read_bytes()
     first = whole.index(b"\n", whole.index(b"\n") + 1) + 1
     for end in range(first, len(whole) + 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 
 import numpy as np
@@ -14,11 +15,13 @@ import webdataset
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from datasets_script.cli.main import build_parser
 from datasets_script.pairs.export.common import INFO_FILE, ExportSettings
 from datasets_script.pairs.export.export_pairs import export_pairs
 from datasets_script.pairs.export.formats import FORMATS
+from datasets_script.pairs.export.sharegpt import TrainerBoxFormat
 from datasets_script.pairs.storage import find_shards, read_rows
 from datasets_script.pairs.views.vqa import vqa_rows
 from datasets_script.utils.errors import UserError
@@ -125,6 +128,42 @@ def test_sharegpt_reads_back(out, tmp_path, stored):
         parts = [part["text"] for message in view["messages"] for part in message["content"] if part["text"]]
         assert texts[0] == f"<image>{parts[0]}" and texts[1:] == parts[1:]
         np.testing.assert_array_equal(np.asarray(exported), np.asarray(Image.open(io.BytesIO(image["bytes"]))))
+
+
+@pytest.mark.parametrize("size", [(512, 512), (1024, 576), (1024, 768), (1024, 1024), (1023, 777)])
+@pytest.mark.parametrize("coordinates", ["pixel", "qwen2.5", "qwen3"])
+@pytest.mark.parametrize("limit", [768 * 768, 500_000, None])
+def test_boxes_are_those_of_the_picture_that_the_trainer_makes(size, coordinates, limit):
+    width, height = size
+    shrink = min(1.0, math.sqrt((limit or math.inf) / (width * height)))
+    made = (int(width * shrink), int(height * shrink))
+    seen = smart_resize(*made[::-1], 28, 56 * 56, 28 * 28 * 16384)[::-1]
+    whole = {"pixel": made, "qwen2.5": seen, "qwen3": (1000, 1000)}[coordinates]
+    box_format = TrainerBoxFormat(coordinates, trainer_max_pixels=limit)
+    written = json.loads(box_format((width / 4, height / 4, width * 3 / 4, height * 3 / 4), size))
+    expected = [side * part for part in (0.25, 0.75) for side in whole]
+    assert box_format.shrunk(size) == made and written == pytest.approx(expected, abs=1)
+
+
+def test_the_trainer_and_its_limit_are_applied_and_on_record(out, tmp_path):
+    texts = {}
+    for name, options in {
+        "default": (),
+        "small": ("--trainer-max-pixels", "10000"),
+        "other": ("--trainer", "other"),
+    }.items():
+        folder = export(out, tmp_path / name, "--format", "sharegpt", *options)
+        recorded = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))["export"]
+        texts[name] = (folder / "data.json").read_text(encoding="utf-8")
+        expected = {
+            "default": ("llama-factory", 768 * 768),
+            "small": ("llama-factory", 10000),
+            "other": ("other", None),
+        }
+        assert (recorded["trainer"], recorded["trainer_max_pixels"]) == expected[name]
+    assert texts["default"] == texts["other"] != texts["small"]
+    with pytest.raises(UserError, match="`trainer_max_pixels` must not be set with the trainer 'other'"):
+        export(out, tmp_path / "both", "--format", "sharegpt", "--trainer", "other", "--trainer-max-pixels", "9")
 
 
 @pytest.mark.parametrize("name", FORMATS)

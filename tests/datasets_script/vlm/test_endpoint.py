@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import json
 import logging
 import os
 import random
@@ -17,7 +18,7 @@ from PIL import Image
 from datasets_script.agents.prompts import describe, verify
 from datasets_script.vlm import EndpointVLM, VLMRequest, VLMUnavailable
 from datasets_script.vlm import endpoint as module
-from datasets_script.vlm.endpoint import api_key, completions_url, retry_after
+from datasets_script.vlm.endpoint import api_key, completions_url, error_in, retry_after
 
 
 PHOTO = Image.new("RGB", (96, 64), (180, 40, 40))
@@ -41,7 +42,7 @@ def test_a_real_server_answers_in_order_and_tokens_are_counted(server, talking):
     assert vlm.ask([]) == []
 
 
-@pytest.mark.parametrize("fault", ["hang_up", "slow", "429", "500"])
+@pytest.mark.parametrize("fault", ["hang_up", "slow", "429", "500", "error_200", "error_in_choice"])
 def test_what_may_pass_is_tried_again(proxy, talking, fault):
     vlm = endpoint(proxy.reset(fault, fault), talking, timeout=0.5 if fault == "slow" else 20.0)
     (answer,) = vlm.ask([REQUEST])
@@ -57,6 +58,38 @@ def test_a_server_that_stays_away_stops_the_run(proxy, talking, fault):
     ):
         vlm.ask([REQUEST])
     assert len(proxy.requests) == 4
+
+
+def test_an_error_with_status_200_stays_an_error_in_the_servers_words(proxy, talking):
+    vlm = endpoint(proxy.reset(always="error_200"), talking)
+    with pytest.raises(VLMUnavailable, match=r"in 4 attempts, .*HTTP 200: Provider returned error \(code 429\)"):
+        vlm.ask([REQUEST])
+    vlm = endpoint(proxy.reset(always="refused_200"), talking, structured_output="never")
+    (answer,) = vlm.ask([REQUEST])
+    assert answer.error == "the server refuses the request: an error with HTTP 200: The picture is too small"
+    assert len(proxy.requests) == 2 and vlm.usage.retries == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"error": "overloaded"}, 500),
+        ({"error": {"code": "rate_limit_exceeded"}}, 500),
+        ({"error": {"message": "no", "code": "400"}}, 400),
+        ({"error": {"message": "no", "code": 1301}}, 500),
+        ({"object": "error", "message": "no", "type": "BadRequestError", "code": 400}, 400),
+        ({"error": {}, "choices": [{"message": {"content": "No."}}]}, None),
+        ([{"error": "no"}], None),
+    ],
+)
+def test_errors_are_found_in_bodies(body, status):
+    found = error_in(json.dumps(body).encode())
+    assert (found and found[0]) == status and (found is None or found[1])
+
+
+def test_an_answer_in_parts_is_joined_without_the_reasoning(proxy, talking):
+    vlm = endpoint(proxy.reset("parts"), talking)
+    assert vlm.ask([REQUEST])[0].value == {"has_artifact": True} and vlm.usage.repairs == 0
 
 
 def test_a_server_that_is_not_there_stops_the_run(online):
