@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import warnings
@@ -11,14 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from struct import error as StructError
 from typing import Any
-from zlib import error as ZlibError
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import UserError
+from .files import DISK_FULL
 
 
 _Box = tuple[float, float, float, float]
@@ -26,6 +26,8 @@ Size = tuple[int, int]
 
 # iPhone photos and photos with an HDR gain map are "multi-image" JPEGs; the first image is the photo.
 _STILL_FORMATS_OF_SEVERAL_FRAMES = ("MPO",)
+# Pillow's own `OSError`s of broken files have no number or one of arguments. These are the machine's, not the file's.
+_MACHINE_ERRORS = (*DISK_FULL, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
 
 
 class SourceError(UserError, ValueError):
@@ -95,7 +97,9 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
     Raises:
         SourceError: The file is missing, unreadable, not an image, broken or truncated, animated or multi-page,
             smaller than `min_side`, larger than `PIL.Image.MAX_IMAGE_PIXELS`, or in a pixel format without a defined
-            8-bit range.
+            8-bit range. Whatever else a decoder raises at such a file is its fault.
+        MemoryError, ImportError: The machine is at fault, and not the file.
+        OSError: The same, for a failing disk or too many open files.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -104,7 +108,7 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
                 _check_still(image)
                 _check_size(image, min_side)
                 return to_rgb(ImageOps.exif_transpose(image))
-        except SourceError:
+        except (SourceError, MemoryError, ImportError):
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise SourceError(f"too large: over {Image.MAX_IMAGE_PIXELS} pixels") from error
@@ -112,7 +116,9 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
             raise SourceError("not an image in a format that can be read") from error
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
             raise SourceError(f"cannot be read: {error.strerror}") from error
-        except (OSError, SyntaxError, ValueError, EOFError, StructError, ZlibError) as error:
+        except Exception as error:  # decoders raise of all kinds: IndexError, TypeError, struct.error, zlib.error
+            if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
+                raise
             raise SourceError(f"broken or truncated image: {error}") from error
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from datasets_script.agents.perception import Entity, Part, PartLevel, Perception
 from datasets_script.engine.settings import RunSettings
 from datasets_script.engine.stages import Plan, Sample, Stage
+from datasets_script.engine.stages.read import Read
 from datasets_script.vlm import VLMUnavailable
 
 
@@ -96,6 +97,20 @@ def test_a_poison_sample_is_rejected_and_its_batch_is_not(batch_size):
 def test_what_no_sample_is_to_blame_for_stops_the_run(error):
     with pytest.raises(type(error)):
         list(Capped(2, poison=["1.png"], error=error).run(samples(3)))
+
+
+def test_what_a_decoder_raises_is_the_files_fault_and_what_the_machine_raises_is_not(tmp_path, monkeypatch):
+    """Failures with a traceback count in the streak that stops a run."""
+    Image.new("RGB", (96, 80)).save(tmp_path / "a.png")
+    for error, is_the_files in ((IndexError("index"), True), (TypeError("type"), True), (MemoryError(), False)):
+
+        def fail(*args: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("datasets_script.utils.photos.to_rgb", fail)
+        (done,) = Read(tmp_path).run([Sample("a.png")])
+        (rejection,) = done.rejections
+        assert rejection.stage == "read" and (rejection.traceback == "") is is_the_files
 
 
 def part(name: str, number: int, level: PartLevel, box: tuple[int, int, int, int]) -> Part:

@@ -1,4 +1,7 @@
+import errno
+import io
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -97,6 +100,53 @@ def test_rejects_truncated_files(tmp_path, suffix):
     (tmp_path / f"a.{suffix}").write_bytes(data[: len(data) // 2])
     with pytest.raises(SourceError, match="broken|not an image"):
         open_source(tmp_path / f"a.{suffix}")
+
+
+def gif_of_a_frame_and(rest):
+    """A still GIF whose end is replaced by the beginning of a second frame."""
+    file = io.BytesIO()
+    gradient().save(file, format="GIF")
+    return file.getvalue()[:-1] + rest
+
+
+def tiff_of_a_page_and(*tags):
+    """A TIFF whose only page points to a second one with these tags only."""
+    file = io.BytesIO()
+    gradient().save(file, format="TIFF")
+    data = bytearray(file.getvalue())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, first)
+    struct.pack_into("<I", data, first + 2 + 12 * entries, len(data))
+    page = b"".join(struct.pack("<HHIHH", tag, 3, 1, 8, 0) for tag in tags)
+    return bytes(data) + struct.pack("<H", len(tags)) + page + bytes(4)
+
+
+BROKEN = {
+    "frame.gif": gif_of_a_frame_and(bytes.fromhex("2C 0000 0000 6400 6400 00")),
+    "control.gif": gif_of_a_frame_and(bytes.fromhex("21 F9 01 01 00 2C 0000 0000 6400 6400 00")),
+    "page.tiff": tiff_of_a_page_and(258, 259),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_rejects_files_at_which_a_decoder_stumbles(tmp_path, name):
+    (tmp_path / name).write_bytes(BROKEN[name])
+    with pytest.raises(SourceError, match="broken"):
+        open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(errno.ENOSPC, "No space"), OSError(errno.EIO, "I/O error"), ImportError()]
+)
+def test_errors_of_the_machine_are_not_the_files_fault(tmp_path, monkeypatch, error):
+    def fail(*args):
+        raise error
+
+    gradient().save(tmp_path / "a.png")
+    monkeypatch.setattr("datasets_script.utils.photos.to_rgb", fail)
+    with pytest.raises(type(error)) as raised:
+        open_source(tmp_path / "a.png")
+    assert raised.value is error
 
 
 def test_rejects_what_is_no_image(tmp_path):
