@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ Size = tuple[int, int]
 _STILL_FORMATS_OF_SEVERAL_FRAMES = ("MPO",)
 # Pillow's own `OSError`s of broken files have no number or one of arguments. These are the machine's, not the file's.
 _MACHINE_ERRORS = (*DISK_FULL, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
+_ESCAPED_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
 
 
 class SourceError(UserError, ValueError):
@@ -43,7 +45,8 @@ def list_sources(folder: str | os.PathLike[str]) -> list[str]:
         folder (`str` or `os.PathLike`): The folder.
 
     Returns:
-        `list[str]`: Paths relative to `folder`, with forward slashes, sorted.
+        `list[str]`: Paths relative to `folder`, with forward slashes, sorted. Bytes that are not UTF-8 are escaped, as
+        in `caf\\xe9.jpg`: no record can hold them, and such a file is rejected when opened.
 
     Raises:
         NotADirectoryError: `folder` is not a folder.
@@ -54,7 +57,11 @@ def list_sources(folder: str | os.PathLike[str]) -> list[str]:
     # Broken links are listed, to be rejected by name. Pipes and sockets are not: reading them would block.
     found = (path for path in root.rglob("*") if path.is_file() or (path.is_symlink() and not path.exists()))
     paths = (path.relative_to(root) for path in found)
-    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+    return sorted({_in_utf8(path.as_posix()) for path in paths if not any(part[0] == "." for part in path.parts)})
+
+
+def _in_utf8(name: str) -> str:
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def find_duplicates(folder: str | os.PathLike[str], sources: Sequence[str]) -> dict[str, str]:
@@ -115,6 +122,8 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
         except UnidentifiedImageError as error:
             raise SourceError("not an image in a format that can be read") from error
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            if isinstance(error, FileNotFoundError) and _ESCAPED_BYTE.search(os.fspath(path)):
+                raise SourceError("cannot be read: its name is not in UTF-8; rename it") from error
             raise SourceError(f"cannot be read: {error.strerror}") from error
         except Exception as error:  # decoders raise of all kinds: IndexError, TypeError, struct.error, zlib.error
             if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:

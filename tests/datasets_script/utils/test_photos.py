@@ -1,6 +1,7 @@
 import errno
 import io
 import json
+import os
 import struct
 
 import numpy as np
@@ -10,7 +11,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from datasets_script.utils.photos import SourceError, SourceTransform, fit, fit_multiple, list_sources, open_source
+from datasets_script.utils.photos import (
+    SourceError,
+    SourceTransform,
+    find_duplicates,
+    fit,
+    fit_multiple,
+    list_sources,
+    open_source,
+)
 
 
 def gradient(width=96, height=80):
@@ -25,6 +34,19 @@ def test_lists_every_visible_file_sorted(tmp_path):
     assert list_sources(tmp_path) == ["a/b/notes.txt", "a/z.png", "b.jpg"]
     with pytest.raises(NotADirectoryError, match="b.jpg"):
         list_sources(tmp_path / "b.jpg")
+
+
+def test_a_name_that_is_not_in_utf_8_is_listed_escaped_and_rejected_when_opened(tmp_path):
+    gradient().save(tmp_path / "good.png")
+    try:
+        with open(os.fsencode(tmp_path) + b"/bad\xff.png", "wb") as file:
+            gradient().save(file, format="PNG")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    assert list_sources(tmp_path) == [r"bad\xff.png", "good.png"]
+    assert find_duplicates(tmp_path, list_sources(tmp_path)) == {}
+    with pytest.raises(SourceError, match="not in UTF-8; rename it"):
+        open_source(tmp_path / r"bad\xff.png")
 
 
 def test_opens_an_ordinary_photo_unchanged(tmp_path):
