@@ -193,7 +193,8 @@ def _expanded(path: Path, out: Path) -> Iterator[tuple[Path, str]]:
     names = [
         name
         for name in list_sources(path)
-        if (path / name).suffix.lower() in known and not (path / name).resolve().is_relative_to(out.resolve())
+        if ((path / name).suffix.lower() in known or (path / name).is_dir())
+        and not (path / name).resolve().is_relative_to(out.resolve())
     ]
     if not names:
         raise UserError(f"IMAGE must be an image or a folder of images, found none in '{path}'")

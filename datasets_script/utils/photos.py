@@ -6,9 +6,10 @@ import errno
 import hashlib
 import os
 import re
+import stat
 import warnings
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -38,8 +39,10 @@ class SourceError(UserError, ValueError):
 
 def list_sources(folder: str | os.PathLike[str]) -> list[str]:
     """
-    List all files below a folder except hidden ones (with a leading dot). Files that are no images are listed too and
-    rejected when opened, so that none is skipped silently.
+    List all files below a folder except hidden ones (with a leading dot). What is no image is listed too and rejected
+    when opened, so that nothing is skipped silently: other files, pipes, broken links, folders that cannot be read.
+    Links to folders are followed, each folder once; a link to one that was searched already, or that the source lies
+    in, is listed itself.
 
     Args:
         folder (`str` or `os.PathLike`): The folder.
@@ -50,14 +53,46 @@ def list_sources(folder: str | os.PathLike[str]) -> list[str]:
 
     Raises:
         NotADirectoryError: `folder` is not a folder.
+        SourceError: It cannot be read.
     """
     root = Path(folder)
     if not root.is_dir():
         raise NotADirectoryError(f"`folder` must be an existing folder, got {str(folder)!r}")
-    # Broken links are listed, to be rejected by name. Pipes and sockets are not: reading them would block.
-    found = (path for path in root.rglob("*") if path.is_file() or (path.is_symlink() and not path.exists()))
-    paths = (path.relative_to(root) for path in found)
-    return sorted({_in_utf8(path.as_posix()) for path in paths if not any(part[0] == "." for part in path.parts)})
+    return sorted({_in_utf8(path.relative_to(root).as_posix()) for path in _walk(root)})
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield the files below a folder, and the folders that are not searched."""
+    seen: set[tuple[int, int]] = set()
+    around = {(place.stat().st_dev, place.stat().st_ino) for place in root.resolve().parents}
+    folders, links = deque([root]), deque[Path]()
+    while folders or links:  # real folders first: files are listed by their own path
+        folder = folders.popleft() if folders else links.popleft()
+        try:
+            status = folder.stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            if folder == root:
+                raise SourceError(
+                    f"`folder` must be a folder that can be read, got {str(folder)!r}: {error.strerror}"
+                ) from error
+            yield folder
+            continue
+        identity = (status.st_dev, status.st_ino)
+        if identity in seen or identity in around:
+            yield folder
+            continue
+        seen.add(identity)
+        for entry in entries:
+            path = folder / entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink() and os.path.isdir(path):
+                links.append(path)
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            else:
+                yield path
 
 
 def _in_utf8(name: str) -> str:
@@ -78,7 +113,9 @@ def find_duplicates(folder: str | os.PathLike[str], sources: Sequence[str]) -> d
     by_size: dict[int, list[str]] = defaultdict(list)
     for name in sources:
         with suppress(OSError):  # reported when the file is opened
-            by_size[(Path(folder) / name).stat().st_size].append(name)
+            status = (Path(folder) / name).stat()
+            if stat.S_ISREG(status.st_mode):
+                by_size[status.st_size].append(name)
     duplicates, first = {}, dict[bytes, str]()
     for size, names in by_size.items():
         for name in names if size and len(names) > 1 else ():
@@ -111,6 +148,7 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
+            _check_file(path)
             with Image.open(path) as image:
                 _check_still(image)
                 _check_size(image, min_side)
@@ -128,6 +166,8 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
         except Exception as error:  # decoders raise of all kinds: IndexError, TypeError, struct.error, zlib.error
             if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
                 raise
+            if isinstance(error, OSError) and error.filename is not None:  # of opening it, and not of decoding
+                raise SourceError(f"cannot be read: {error.strerror}") from error
             raise SourceError(f"broken or truncated image: {error}") from error
 
 
@@ -277,6 +317,18 @@ def _place(size: Size, crop_size: Size, focus: _Box | None) -> tuple[int, int, i
     left = min(max(round((x_min + x_max - crop_size[0]) / 2), 0), size[0] - crop_size[0])
     top = min(max(round((y_min + y_max - crop_size[1]) / 2), 0), size[1] - crop_size[1])
     return left, top, left + crop_size[0], top + crop_size[1]
+
+
+def _check_file(path: str | os.PathLike[str]) -> None:
+    """Check that this is a file: opening a pipe would wait for whoever writes to it."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        os.scandir(path).close()
+        if os.path.islink(path):
+            raise SourceError("a link to a folder that is searched already or that holds this one: not followed")
+        raise SourceError("cannot be read: a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise SourceError("cannot be read: a pipe, socket or device, not a file")
 
 
 def _check_still(image: Image.Image) -> None:

@@ -36,6 +36,49 @@ def test_lists_every_visible_file_sorted(tmp_path):
         list_sources(tmp_path / "b.jpg")
 
 
+def test_follows_links_to_folders_once_and_lists_those_it_does_not_follow(tmp_path):
+    photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    for folder in (photos / "a", elsewhere / "more"):
+        folder.mkdir(parents=True)
+        gradient().save(folder / "x.png")
+    (photos / "set2").symlink_to(elsewhere)
+    (photos / "again").symlink_to(photos / "a")
+    (photos / "a" / "up").symlink_to("..")
+    (photos / "outside").symlink_to(tmp_path)
+    (elsewhere / "loop").symlink_to(elsewhere)
+    (photos / "self").symlink_to(photos / "self")
+    listed = list_sources(photos)
+    assert listed == ["a/up", "a/x.png", "again", "outside", "self", "set2/loop", "set2/more/x.png"]
+    assert find_duplicates(photos, listed) == {"set2/more/x.png": "a/x.png"}
+    for name in ("a/up", "again", "outside", "set2/loop"):
+        with pytest.raises(SourceError, match="a link to a folder that is searched already"):
+            open_source(photos / name)
+    with pytest.raises(SourceError, match="cannot be read: Too many levels"):
+        open_source(photos / "self")
+
+
+def test_lists_pipes_and_folders_that_cannot_be_read_and_rejects_them_by_name(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "closed").mkdir()
+    gradient().save(tmp_path / "closed" / "x.png")
+    scandir = os.scandir
+
+    def refuse(path):  # what the mode 000 does to all but root
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert list_sources(tmp_path) == ["closed", "pipe.jpg"]
+    assert find_duplicates(tmp_path, list_sources(tmp_path)) == {}
+    with pytest.raises(SourceError, match="cannot be read: a pipe"):
+        open_source(tmp_path / "pipe.jpg")
+    with pytest.raises(SourceError, match="cannot be read: Permission denied"):
+        open_source(tmp_path / "closed")
+    with pytest.raises(SourceError, match="`folder` must be a folder that can be read, got .*closed'"):
+        list_sources(tmp_path / "closed")
+
+
 def test_a_name_that_is_not_in_utf_8_is_listed_escaped_and_rejected_when_opened(tmp_path):
     gradient().save(tmp_path / "good.png")
     try:
