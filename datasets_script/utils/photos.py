@@ -129,7 +129,8 @@ def find_duplicates(folder: str | os.PathLike[str], sources: Sequence[str]) -> d
 def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image:
     """
     Open a photo, upright and in 8-bit RGB: the EXIF orientation is applied, 16-bit grey is scaled (not clipped) to 8
-    bits, CMYK and palettes are converted, and transparency is composited on white.
+    bits (32-bit grey with values up to 255 is taken as it is), CMYK and palettes are converted, and transparency is
+    composited on white.
 
     Args:
         path (`str` or `os.PathLike`): The file.
@@ -152,7 +153,7 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
             with Image.open(path) as image:
                 _check_still(image)
                 _check_size(image, min_side)
-                return to_rgb(ImageOps.exif_transpose(image))
+                return to_rgb(image)
         except (SourceError, MemoryError, ImportError):
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -344,13 +345,16 @@ def _check_size(image: Image.Image, min_side: int) -> None:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """
-    Convert an image to 8-bit RGB as [`open_source`] does.
+    Turn an image upright and convert it to 8-bit RGB as [`open_source`] does.
 
     Raises:
         SourceError: The pixels have no defined 8-bit range.
     """
+    # Pillow opens PGM files of 16 bits, and some versions PNG files, in the mode of 32 bits.
+    of_16_bits = image.mode != "I" or image.format in ("PPM", "PNG")
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        image = _sixteen_to_eight_bits(image)
+        image = _grey_to_eight_bits(image, of_16_bits)
     if image.mode == "F":
         raise SourceError("floating-point pixels have no defined range; save it as an 8-bit image")
     if image.has_transparency_data:
@@ -359,8 +363,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.asarray(image.convert("RGB")))
 
 
-def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise SourceError(f"32-bit pixels from {values.min()} to {values.max()} have no defined range; save 8 bits")
+def _grey_to_eight_bits(image: Image.Image, of_16_bits: bool) -> Image.Image:
+    """
+    Scale grey of 16 bits, and take that of 32 bits as it was meant: values up to 255 are those of 8 bits in a larger
+    file, and values up to 65535 those of 16 bits.
+    """
+    values = np.asarray(image)
+    least, most = int(values.min()), int(values.max())
+    if least < 0 or most > 65535:
+        raise SourceError(f"32-bit pixels from {least} to {most} have no defined range; save 8 bits")
+    if most <= 255 and not of_16_bits:
+        return Image.fromarray(values.astype(np.uint8))
     return Image.fromarray(np.round(values / 257).astype(np.uint8))

@@ -119,6 +119,20 @@ def test_scales_16_bit_grey(tmp_path):
     assert np.array_equal(opened[..., 0], np.round(values / 257))
 
 
+def test_takes_32_bit_grey_of_8_bits_as_it_is(tmp_path):
+    values = np.linspace(0, 255, 64 * 70).reshape(64, 70).astype(np.uint8)
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / "a.tiff")
+    assert np.array_equal(np.asarray(open_source(tmp_path / "a.tiff"))[..., 1], values)
+    Image.fromarray(values.astype(np.int32) * 257).save(tmp_path / "b.tiff")
+    assert np.array_equal(np.asarray(open_source(tmp_path / "b.tiff"))[..., 1], values)
+
+
+@pytest.mark.parametrize("suffix", ["png", "pgm", "tiff"])
+def test_dark_16_bit_grey_stays_dark(tmp_path, suffix):
+    Image.fromarray(np.full((64, 70), 255, np.uint16)).save(tmp_path / f"a.{suffix}")
+    assert (np.asarray(open_source(tmp_path / f"a.{suffix}")) == 1).all()
+
+
 def test_converts_cmyk_without_its_profile(tmp_path):
     gradient().convert("CMYK").save(tmp_path / "a.jpg", quality=100, icc_profile=b"a CMYK profile")
     opened = open_source(tmp_path / "a.jpg")
