@@ -13,11 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from .errors import UserError
 from .files import DISK_FULL
@@ -30,6 +32,11 @@ Size = tuple[int, int]
 _STILL_FORMATS_OF_SEVERAL_FRAMES = ("MPO",)
 # Pillow's own `OSError`s of broken files have no number or one of arguments. These are the machine's, not the file's.
 _MACHINE_ERRORS = (*DISK_FULL, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
+# By how many of 255 levels profiles that are called sRGB differ from each other.
+_SHIFT_OF_SRGB = 2
+_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+_CHANNELS = {"RGB": "RGB", "RGBA": "RGB", "RGBX": "RGB", "P": "RGB", "PA": "RGB", "L": "L", "LA": "L", "CMYK": "CMYK"}
+CONVERTED_FROM = "converted_from"
 _ESCAPED_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
 
 
@@ -129,15 +136,17 @@ def find_duplicates(folder: str | os.PathLike[str], sources: Sequence[str]) -> d
 def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image:
     """
     Open a photo, upright and in 8-bit RGB: the EXIF orientation is applied, 16-bit grey is scaled (not clipped) to 8
-    bits (32-bit grey with values up to 255 is taken as it is), CMYK and palettes are converted, and transparency is
-    composited on white.
+    bits (32-bit grey with values up to 255 is taken as it is), CMYK and palettes are converted, colours of
+    a profile (Display P3, Adobe RGB, ...) are converted to sRGB, and transparency is composited on white. A broken
+    profile, or one of other channels than the photo's, is ignored.
 
     Args:
         path (`str` or `os.PathLike`): The file.
         min_side (`int`, *optional*, defaults to 64): Least width and height in pixels.
 
     Returns:
-        `PIL.Image.Image`: RGB, fully read, without metadata.
+        `PIL.Image.Image`: RGB, fully read, without metadata. `info["converted_from"]` is the name of the profile that
+        the colours were converted from, and missing if they were not.
 
     Raises:
         SourceError: The file is missing, unreadable, not an image, broken or truncated, animated or multi-page,
@@ -182,6 +191,7 @@ class SourceTransform:
         source_size (`tuple[int, int]`): `(width, height)` of the upright source in pixels.
         crop (`tuple[int, int, int, int]`): `(x_min, y_min, x_max, y_max)` in the source, exclusive maxima.
         output_size (`tuple[int, int]`): `(width, height)` after resizing.
+        converted_from (`str`, *optional*, defaults to `""`): Colour profile that the source was converted from.
 
     Raises:
         ValueError: The crop is empty or leaves the source, or the output has no pixels.
@@ -190,6 +200,7 @@ class SourceTransform:
     source_size: Size
     crop: tuple[int, int, int, int]
     output_size: Size
+    converted_from: str = ""
 
     def __post_init__(self) -> None:
         x_min, y_min, x_max, y_max = self.crop
@@ -247,6 +258,7 @@ class SourceTransform:
             "source_size": list(self.source_size),
             "crop": list(self.crop),
             "output_size": list(self.output_size),
+            **({"converted_from": self.converted_from} if self.converted_from else {}),
         }
 
     def _check_source(self, size: Size) -> None:
@@ -350,6 +362,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         SourceError: The pixels have no defined 8-bit range.
     """
+    profile, converted_from = image.info.get("icc_profile"), ""
     # Pillow opens PGM files of 16 bits, and some versions PNG files, in the mode of 32 bits.
     of_16_bits = image.mode != "I" or image.format in ("PPM", "PNG")
     image = ImageOps.exif_transpose(image)
@@ -357,10 +370,57 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = _grey_to_eight_bits(image, of_16_bits)
     if image.mode == "F":
         raise SourceError("floating-point pixels have no defined range; save it as an 8-bit image")
+    if profile:
+        image, converted_from = _to_srgb(image, profile)
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     # A fresh array drops the metadata; otherwise a CMYK profile would be written into an RGB file.
-    return Image.fromarray(np.asarray(image.convert("RGB")))
+    rgb = Image.fromarray(np.asarray(image.convert("RGB")))
+    if converted_from:
+        rgb.info[CONVERTED_FROM] = converted_from
+    return rgb
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str]:
+    """
+    Convert an image from its colour profile to sRGB; return the profile's name too. An image with a profile of sRGB
+    itself, of other channels than it has or that is broken is returned as it is, with an empty name.
+    """
+    transform, name = _transform_to_srgb(profile, _CHANNELS.get(image.mode, ""))
+    if transform is None:
+        return image, ""
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    converted = ImageCms.applyTransform(image.convert(_CHANNELS[image.mode]), transform)
+    assert converted is not None  # it is not made in place
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted, name
+
+
+@lru_cache(maxsize=8)
+def _transform_to_srgb(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | None, str]:
+    """Return the transform of images of a mode, and the profile's name; `None` where it would change nothing."""
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if _MODES.get(source.profile.xcolor_space.strip()) != mode:
+            return None, ""
+        transform = ImageCms.buildTransform(
+            source,
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        name = " ".join(ImageCms.getProfileDescription(source).split())
+    except (OSError, ImageCms.PyCMSError):
+        return None, ""
+    levels = np.linspace(0, 255, 256 if mode == "L" else 9).round().astype(np.uint8)
+    colours = np.stack(np.meshgrid(*[levels] * len(mode)), axis=-1).reshape(-1, len(mode))
+    probe = Image.frombytes(mode, (len(colours), 1), colours.tobytes())
+    converted = ImageCms.applyTransform(probe, transform)
+    shift = np.asarray(converted, int) - np.asarray(probe.convert("RGB"), int)
+    return (transform, name or "a profile without a name") if np.abs(shift).max() > _SHIFT_OF_SRGB else (None, "")
 
 
 def _grey_to_eight_bits(image: Image.Image, of_16_bits: bool) -> Image.Image:

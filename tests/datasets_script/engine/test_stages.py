@@ -157,6 +157,15 @@ def test_a_photos_artifacts_depend_on_itself_and_the_seed_alone():
     assert together != plans(NAMES, pairs_per_image=2, seed=1)
 
 
+def test_the_profile_that_a_photo_was_converted_from_is_recorded_with_its_transform():
+    plain, converted = perceived("a.png"), perceived("a.png")
+    assert converted.image is not None
+    converted.image.info["converted_from"] = "Display P3"
+    for sample, recorded in ((plain, None), (converted, "Display P3")):
+        (done,) = Plan(RunSettings(), 256, 16).run([sample])
+        assert done.plan is not None and done.plan.transform.as_dict().get("converted_from") == recorded
+
+
 def kinds(**settings) -> Counter[str]:
     return Counter(tool for artifacts in plans(NAMES, max_artifacts=1, **settings).values() for tool, *_ in artifacts)
 

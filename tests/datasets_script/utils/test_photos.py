@@ -3,12 +3,13 @@ import io
 import json
 import os
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from datasets_script.utils.photos import (
@@ -138,6 +139,66 @@ def test_converts_cmyk_without_its_profile(tmp_path):
     opened = open_source(tmp_path / "a.jpg")
     assert np.abs(np.asarray(opened, int) - np.asarray(gradient(), int)).mean() < 4
     assert "icc_profile" not in opened.info
+
+
+def adobe_rgb():
+    """A profile of RGB with Adobe's primaries and gamma, as a camera writes it."""
+
+    def s15_16(*values):
+        return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+
+    name = b"Adobe RGB (1998)\0"
+    gamma = b"curv" + bytes(4) + struct.pack(">IH", 1, 563) + bytes(2)  # 563 / 256
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(name)) + name + bytes(78 + 1),
+        b"wtpt": b"XYZ " + bytes(4) + s15_16(0.95045, 1, 1.08905),
+        b"rXYZ": b"XYZ " + bytes(4) + s15_16(0.60974, 0.31111, 0.01947),
+        b"gXYZ": b"XYZ " + bytes(4) + s15_16(0.20528, 0.62567, 0.06087),
+        b"bXYZ": b"XYZ " + bytes(4) + s15_16(0.14919, 0.06322, 0.74457),
+        b"rTRC": gamma,
+        b"gTRC": gamma,
+        b"bTRC": gamma,
+    }
+    table, body = struct.pack(">I", len(tags)), b""
+    for tag, data in tags.items():
+        table += tag + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    header = bytearray(128)
+    struct.pack_into(
+        ">I4sI4s4s4s", header, 0, 128 + len(table + body), bytes(4), 0x02100000, b"mntr", b"RGB ", b"XYZ "
+    )
+    header[36:40], header[68:80] = b"acsp", s15_16(0.9642, 1, 0.8249)
+    return bytes(header) + table + body
+
+
+# Red, green and grey of sRGB, in Adobe RGB.
+IN_ADOBE_RGB = [((219, 0, 0), (255, 0, 0)), ((144, 255, 60), (0, 255, 0)), ((127, 127, 127), (127, 127, 127))]
+
+
+@pytest.mark.parametrize(("stored", "seen"), IN_ADOBE_RGB)
+@pytest.mark.parametrize("name", ["a.png", "palette.png", "a.tiff", "rgba.png"])
+def test_converts_colours_of_a_profile_to_srgb(tmp_path, name, stored, seen):
+    image = Image.new("RGB", (96, 80), stored)
+    if name == "rgba.png":
+        image.putalpha(255)
+        image.paste((0, 0, 0, 0), (48, 0, 96, 80))
+    image = image.quantize(4) if name == "palette.png" else image
+    image.save(tmp_path / name, icc_profile=adobe_rgb())
+    opened = open_source(tmp_path / name)
+    assert np.abs(np.asarray(opened, int)[:, :48] - seen).max() <= 3
+    assert name != "rgba.png" or (np.asarray(opened)[:, 48:] == 255).all()
+    assert opened.info == {"converted_from": "Adobe RGB (1998)"}
+
+
+def test_a_profile_of_srgb_or_of_other_channels_or_a_broken_one_changes_nothing(tmp_path):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, adobe_rgb()[:200], b"no profile"):
+        gradient().save(tmp_path / "a.png", icc_profile=profile)
+        opened = open_source(tmp_path / "a.png")
+        assert np.array_equal(np.asarray(opened), np.asarray(gradient())) and not opened.info
+    gradient().convert("L").save(tmp_path / "grey.png", icc_profile=adobe_rgb())
+    opened = open_source(tmp_path / "grey.png")
+    assert np.array_equal(np.asarray(opened)[..., 0], np.asarray(gradient().convert("L"))) and not opened.info
 
 
 def test_lays_transparency_on_white(tmp_path):
@@ -348,6 +409,7 @@ def test_transform_is_recorded_and_checks_what_it_is_given():
     transform = fit((400, 200), (64, 64))
     recorded = {"source_size": [400, 200], "crop": [100, 0, 300, 200], "output_size": [64, 64]}
     assert json.loads(json.dumps(transform.as_dict())) == recorded
+    assert replace(transform, converted_from="P3").as_dict() == {**recorded, "converted_from": "P3"}
     with pytest.raises(ValueError, match=r"\(400, 200\), got \(200, 400\)"):
         transform.apply(Image.new("RGB", (200, 400)))
     with pytest.raises(ValueError, match=r"\(400, 200\), got \(200, 400\)"):
