@@ -189,7 +189,7 @@ def _expanded(path: Path, out: Path) -> Iterator[tuple[Path, str]]:
 
     from ..utils.photos import list_sources
 
-    known = Image.registered_extensions()
+    known = {*Image.registered_extensions(), ".heic", ".heif"}
     names = [
         name
         for name in list_sources(path)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ from .files import DISK_FULL
 _Box = tuple[float, float, float, float]
 Size = tuple[int, int]
 
+# Formats of photographs. Pillow knows more, some of which run programs (EPS starts Ghostscript) or are no pictures.
+PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF", "GIF", "BMP", "JPEG2000", "PPM")
+# The first brand of a HEIC file, after its length and "ftyp".
+_HEIC = re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
 # iPhone photos and photos with an HDR gain map are "multi-image" JPEGs; the first image is the photo.
 _STILL_FORMATS_OF_SEVERAL_FRAMES = ("MPO",)
 # Pillow's own `OSError`s of broken files have no number or one of arguments. These are the machine's, not the file's.
@@ -159,7 +163,7 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             _check_file(path)
-            with Image.open(path) as image:
+            with Image.open(path, formats=_readable_formats()) as image:
                 _check_still(image)
                 _check_size(image, min_side)
                 return to_rgb(image)
@@ -168,7 +172,7 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise SourceError(f"too large: over {Image.MAX_IMAGE_PIXELS} pixels") from error
         except UnidentifiedImageError as error:
-            raise SourceError("not an image in a format that can be read") from error
+            raise SourceError(_why_unidentified(path)) from error
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
             if isinstance(error, FileNotFoundError) and _ESCAPED_BYTE.search(os.fspath(path)):
                 raise SourceError("cannot be read: its name is not in UTF-8; rename it") from error
@@ -330,6 +334,27 @@ def _place(size: Size, crop_size: Size, focus: _Box | None) -> tuple[int, int, i
     left = min(max(round((x_min + x_max - crop_size[0]) / 2), 0), size[0] - crop_size[0])
     top = min(max(round((y_min + y_max - crop_size[1]) / 2), 0), size[1] - crop_size[1])
     return left, top, left + crop_size[0], top + crop_size[1]
+
+
+@cache
+def _readable_formats() -> tuple[str, ...]:
+    """Return the formats of photos that are installed, after adding HEIC if its package is."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    Image.init()
+    return tuple(name for name in PHOTO_FORMATS if name in Image.OPEN)
+
+
+def _why_unidentified(path: str | os.PathLike[str]) -> str:
+    with open(path, "rb") as file:
+        start = file.read(12)
+    if _HEIC.match(start) and "HEIF" not in _readable_formats():
+        return "HEIC, for which a package is missing: run `pip install pillow-heif`, or convert it to JPEG"
+    return (
+        f"not an image in a format that can be read, which are {', '.join(_readable_formats())}; convert or remove it"
+    )
 
 
 def _check_file(path: str | os.PathLike[str]) -> None:

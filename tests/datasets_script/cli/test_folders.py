@@ -44,3 +44,12 @@ def test_detect_refuses_a_broken_photo_that_was_asked_for_and_a_folder_of_nothin
     (folder / "good.png").unlink()
     with pytest.raises(UserError, match="got 1 of 1 that cannot:\n.*bad.gif: broken"):
         _find_inputs([folder], folder / "out")
+
+
+def test_detect_names_heic_and_linked_folders_that_it_does_not_follow(folder, capsys):
+    (folder / "phone.heic").write_bytes(bytes.fromhex("00000018") + b"ftypheic" + bytes(400))
+    (folder / "loop").symlink_to(folder)
+    (folder / "notes.txt").touch()
+    assert [item.path.name for item in _find_inputs([folder], folder / "out")] == ["good.png"]
+    named = capsys.readouterr().err
+    assert "phone.heic" in named and "loop: a link to a folder" in named and "notes.txt" not in named

@@ -3,7 +3,9 @@ import io
 import json
 import os
 import struct
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ from PIL import Image, ImageCms
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from datasets_script.utils.photos import (
+    PHOTO_FORMATS,
     SourceError,
     SourceTransform,
+    _readable_formats,
     find_duplicates,
     fit,
     fit_multiple,
@@ -287,6 +291,41 @@ def test_errors_of_the_machine_are_not_the_files_fault(tmp_path, monkeypatch, er
     with pytest.raises(type(error)) as raised:
         open_source(tmp_path / "a.png")
     assert raised.value is error
+
+
+@pytest.mark.parametrize("format", ["EPS", "DDS", "TGA", "PCX", "ICO", "PDF"])
+def test_only_formats_of_photographs_are_tried(tmp_path, monkeypatch, format):
+    gradient().save(tmp_path / "a.jpg", format=format)
+    for name, (_, accept) in Image.OPEN.items():
+        if name not in PHOTO_FORMATS:
+            monkeypatch.setitem(Image.OPEN, name, (lambda *_, name=name: pytest.fail(f"{name} was tried"), accept))
+    with pytest.raises(SourceError, match="not an image in a format that can be read, which are JPEG, PNG, .*; conv"):
+        open_source(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff", "gif", "bmp", "jp2", "ppm"])
+def test_photographs_are_read_in_every_format_whatever_their_name(tmp_path, suffix):
+    gradient().save(tmp_path / f"a.{suffix}")
+    (tmp_path / f"a.{suffix}").rename(tmp_path / "photo")
+    assert open_source(tmp_path / "photo").size == (96, 80)
+
+
+def test_heic_is_read_with_its_package_and_named_without(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(bytes.fromhex("00000018") + b"ftypheic" + bytes(400))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    _readable_formats.cache_clear()
+    with pytest.raises(SourceError, match="HEIC, .*: run `pip install pillow-heif`, or convert it to JPEG"):
+        open_source(tmp_path / "a.heic")
+
+    def register():
+        decode = lambda file, name: gradient()  # noqa: E731
+        monkeypatch.setitem(Image.OPEN, "HEIF", (decode, lambda start: start[4:12] == b"ftypheic"))
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register))
+    _readable_formats.cache_clear()
+    assert open_source(tmp_path / "a.heic").size == (96, 80)
+    _readable_formats.cache_clear()
 
 
 def test_rejects_what_is_no_image(tmp_path):
