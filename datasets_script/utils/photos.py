@@ -351,7 +351,7 @@ def _why_unidentified(path: str | os.PathLike[str]) -> str:
     with open(path, "rb") as file:
         start = file.read(12)
     if _HEIC.match(start) and "HEIF" not in _readable_formats():
-        return "HEIC, for which a package is missing: run `pip install pillow-heif`, or convert it to JPEG"
+        return "HEIC, for which a package is missing: run `pip install artiagent[heic]`, or convert it to JPEG"
     return (
         f"not an image in a format that can be read, which are {', '.join(_readable_formats())}; convert or remove it"
     )

@@ -315,7 +315,7 @@ def test_heic_is_read_with_its_package_and_named_without(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     _readable_formats.cache_clear()
-    with pytest.raises(SourceError, match="HEIC, .*: run `pip install pillow-heif`, or convert it to JPEG"):
+    with pytest.raises(SourceError, match=r"HEIC, .*: run `pip install artiagent\[heic\]`, or convert it to JPEG"):
         open_source(tmp_path / "a.heic")
 
     def register():
