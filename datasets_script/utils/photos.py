@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from .errors import UserError
+from .errors import ArgumentError, UserError
 from .files import DISK_FULL
 
 
@@ -41,6 +41,8 @@ _SHIFT_OF_SRGB = 2
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _CHANNELS = {"RGB": "RGB", "RGBA": "RGB", "RGBX": "RGB", "P": "RGB", "PA": "RGB", "L": "L", "LA": "L", "CMYK": "CMYK"}
 CONVERTED_FROM = "converted_from"
+_ROWS = 64
+_BOUND = "ARTIAGENT_MAX_PHOTO_PIXELS"
 _ESCAPED_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
 
 
@@ -66,6 +68,7 @@ def list_sources(folder: str | os.PathLike[str]) -> list[str]:
         NotADirectoryError: `folder` is not a folder.
         SourceError: It cannot be read.
     """
+    _apply_pixel_bound()  # a wrong one is told before any photo is opened
     root = Path(folder)
     if not root.is_dir():
         raise NotADirectoryError(f"`folder` must be an existing folder, got {str(folder)!r}")
@@ -159,6 +162,7 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
         MemoryError, ImportError: The machine is at fault, and not the file.
         OSError: The same, for a failing disk or too many open files.
     """
+    _apply_pixel_bound()
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
@@ -170,7 +174,9 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
         except (SourceError, MemoryError, ImportError):
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise SourceError(f"too large: over {Image.MAX_IMAGE_PIXELS} pixels") from error
+            raise SourceError(
+                f"too large: over {Image.MAX_IMAGE_PIXELS} pixels; reduce it, or set {_BOUND}=N to read up to N"
+            ) from error
         except UnidentifiedImageError as error:
             raise SourceError(_why_unidentified(path)) from error
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
@@ -336,6 +342,15 @@ def _place(size: Size, crop_size: Size, focus: _Box | None) -> tuple[int, int, i
     return left, top, left + crop_size[0], top + crop_size[1]
 
 
+def _apply_pixel_bound() -> None:
+    """Set Pillow's bound on pixels to that of the environment, for cropping too, which Pillow checks as well."""
+    bound = os.environ.get(_BOUND)
+    if bound:
+        if not bound.isdecimal() or int(bound) < 1:
+            raise ArgumentError(f"`{_BOUND}` must be a whole number of pixels of at least 1, got {bound!r}")
+        Image.MAX_IMAGE_PIXELS = int(bound)
+
+
 @cache
 def _readable_formats() -> tuple[str, ...]:
     """Return the formats of photos that are installed, after adding HEIC if its package is."""
@@ -459,4 +474,7 @@ def _grey_to_eight_bits(image: Image.Image, of_16_bits: bool) -> Image.Image:
         raise SourceError(f"32-bit pixels from {least} to {most} have no defined range; save 8 bits")
     if most <= 255 and not of_16_bits:
         return Image.fromarray(values.astype(np.uint8))
-    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+    scaled = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _ROWS):  # in bands: the quotients take eight bytes a pixel
+        scaled[top : top + _ROWS] = np.round(values[top : top + _ROWS] / 257)
+    return Image.fromarray(scaled)

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 import sys
+import tracemalloc
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from datasets_script.utils.errors import UserError
 from datasets_script.utils.photos import (
     PHOTO_FORMATS,
     SourceError,
@@ -348,6 +350,28 @@ def test_rejects_the_too_small_and_the_too_large(tmp_path, monkeypatch):
         gradient(*size).save(tmp_path / "large.png")
         with pytest.raises(SourceError, match="over 5000 pixels"):
             open_source(tmp_path / "large.png")
+
+
+def test_a_variable_raises_the_bound_on_pixels(tmp_path, monkeypatch):
+    gradient().save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(SourceError, match="set ARTIAGENT_MAX_PHOTO_PIXELS=N"):
+        open_source(tmp_path / "a.png")
+    monkeypatch.setenv("ARTIAGENT_MAX_PHOTO_PIXELS", "9000")
+    assert open_source(tmp_path / "a.png").crop((0, 0, 90, 70)).size == (90, 70)
+    monkeypatch.setenv("ARTIAGENT_MAX_PHOTO_PIXELS", "many")
+    with pytest.raises(UserError, match="`ARTIAGENT_MAX_PHOTO_PIXELS` must be a whole number .*, got 'many'"):
+        list_sources(tmp_path)
+
+
+def test_scaling_16_bit_grey_takes_a_few_bytes_a_pixel(tmp_path):
+    Image.fromarray(np.zeros((2000, 2000), np.uint16)).save(tmp_path / "a.png")
+    open_source(tmp_path / "a.png")
+    tracemalloc.start()
+    open_source(tmp_path / "a.png")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * 2000 * 2000
 
 
 def test_rejects_pixels_without_an_8_bit_range(tmp_path):
