@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ Each line of output is a JSON object for one image, in the order of the images:
   explanation           what is wrong, in one sentence
   answers, failures     the model's raw answers, and which of them could not be parsed and why
   overlay               path of the copy with numbered boxes
+
+Files of a folder that cannot be read as images are named on the standard error and passed over.
 
 No checkpoint trained on pairs of ArtiAgent has been published yet. The default, {DEFAULT_VLM}, runs, but
 it is not trained to see such artifacts and reports none in most images. Pass a model that you have trained, for
@@ -148,10 +151,18 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _find_inputs(paths: Sequence[Path], out: Path) -> list[Input]:
-    """List all images, and check that each can be read before a model is loaded, which takes minutes."""
+    """
+    List all images, and check that each can be read before a model is loaded, which takes minutes. Files of a folder
+    that cannot be are named and passed over; those that were asked for one by one are a mistake.
+    """
     found = [item for path in paths for item in _expanded(path, out)]
-    mistakes = [reason for path, _ in found if (reason := _why_unreadable(path))]
-    if mistakes:
+    reasons = {path: reason for path, _ in found if (reason := _why_unreadable(path))}
+    mistakes = list(reasons.values())
+    if mistakes and len(reasons) < len({path for path, _ in found}) and not reasons.keys() & set(paths):
+        for reason in mistakes:
+            print(f"passed over: {reason}", file=sys.stderr)
+        found = [(path, name) for path, name in found if path not in reasons]
+    elif mistakes:
         more = len(mistakes) - _MISTAKES_SHOWN
         shown = mistakes[:_MISTAKES_SHOWN] + ([f"and {more} more"] if more > 0 else [])
         raise UserError(
@@ -178,11 +189,12 @@ def _expanded(path: Path, out: Path) -> Iterator[tuple[Path, str]]:
 
     from ..utils.photos import list_sources
 
-    known = Image.registered_extensions()
+    known = {*Image.registered_extensions(), ".heic", ".heif"}
     names = [
         name
         for name in list_sources(path)
-        if (path / name).suffix.lower() in known and not (path / name).resolve().is_relative_to(out.resolve())
+        if ((path / name).suffix.lower() in known or (path / name).is_dir())
+        and not (path / name).resolve().is_relative_to(out.resolve())
     ]
     if not names:
         raise UserError(f"IMAGE must be an image or a folder of images, found none in '{path}'")

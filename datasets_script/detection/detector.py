@@ -23,7 +23,7 @@ from itertools import islice
 from typing import overload
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..schema.boxes import Box
 from ..schema.detection import DetectedRegion, Detection
@@ -178,7 +178,7 @@ def upright(image: ImageInput) -> Image.Image:
             names the file.
     """
     if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(image)
     try:
         return open_source(image, min_side=1)
     except SourceError as error:

@@ -29,7 +29,7 @@ COLUMNS = {
     "num_inference_steps": "number of solver steps",
     "model": "id of the diffusion model",
     "model_revision": "commit of the model, or a fingerprint of its files",
-    "transform": "JSON: size of the photo, crop and output size",
+    "transform": "JSON: size of the photo, crop, output size, and the colour profile converted from, if any",
     "artifacts": "list of artifacts with the fields below",
 }
 ARTIFACT_FIELDS = {

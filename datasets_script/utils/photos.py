@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
+import stat
 import warnings
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache, lru_cache
+from io import BytesIO
 from pathlib import Path
-from struct import error as StructError
 from typing import Any
-from zlib import error as ZlibError
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from .errors import UserError
+from .errors import ArgumentError, UserError
+from .files import DISK_FULL
 
 
 _Box = tuple[float, float, float, float]
 Size = tuple[int, int]
 
+# Formats of photographs. Pillow knows more, some of which run programs (EPS starts Ghostscript) or are no pictures.
+PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF", "GIF", "BMP", "JPEG2000", "PPM")
+# The first brand of a HEIC file, after its length and "ftyp".
+_HEIC = re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
 # iPhone photos and photos with an HDR gain map are "multi-image" JPEGs; the first image is the photo.
 _STILL_FORMATS_OF_SEVERAL_FRAMES = ("MPO",)
+# Pillow's own `OSError`s of broken files have no number or one of arguments. These are the machine's, not the file's.
+_MACHINE_ERRORS = (*DISK_FULL, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
+# By how many of 255 levels profiles that are called sRGB differ from each other.
+_SHIFT_OF_SRGB = 2
+_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+_CHANNELS = {"RGB": "RGB", "RGBA": "RGB", "RGBX": "RGB", "P": "RGB", "PA": "RGB", "L": "L", "LA": "L", "CMYK": "CMYK"}
+CONVERTED_FROM = "converted_from"
+_ROWS = 64
+_BOUND = "ARTIAGENT_MAX_PHOTO_PIXELS"
+_ESCAPED_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
 
 
 class SourceError(UserError, ValueError):
@@ -34,25 +52,65 @@ class SourceError(UserError, ValueError):
 
 def list_sources(folder: str | os.PathLike[str]) -> list[str]:
     """
-    List all files below a folder except hidden ones (with a leading dot). Files that are no images are listed too and
-    rejected when opened, so that none is skipped silently.
+    List all files below a folder except hidden ones (with a leading dot). What is no image is listed too and rejected
+    when opened, so that nothing is skipped silently: other files, pipes, broken links, folders that cannot be read.
+    Links to folders are followed, each folder once; a link to one that was searched already, or that the source lies
+    in, is listed itself.
 
     Args:
         folder (`str` or `os.PathLike`): The folder.
 
     Returns:
-        `list[str]`: Paths relative to `folder`, with forward slashes, sorted.
+        `list[str]`: Paths relative to `folder`, with forward slashes, sorted. Bytes that are not UTF-8 are escaped, as
+        in `caf\\xe9.jpg`: no record can hold them, and such a file is rejected when opened.
 
     Raises:
         NotADirectoryError: `folder` is not a folder.
+        SourceError: It cannot be read.
     """
+    _apply_pixel_bound()  # a wrong one is told before any photo is opened
     root = Path(folder)
     if not root.is_dir():
         raise NotADirectoryError(f"`folder` must be an existing folder, got {str(folder)!r}")
-    # Broken links are listed, to be rejected by name. Pipes and sockets are not: reading them would block.
-    found = (path for path in root.rglob("*") if path.is_file() or (path.is_symlink() and not path.exists()))
-    paths = (path.relative_to(root) for path in found)
-    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+    return sorted({_in_utf8(path.relative_to(root).as_posix()) for path in _walk(root)})
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield the files below a folder, and the folders that are not searched."""
+    seen: set[tuple[int, int]] = set()
+    around = {(place.stat().st_dev, place.stat().st_ino) for place in root.resolve().parents}
+    folders, links = deque([root]), deque[Path]()
+    while folders or links:  # real folders first: files are listed by their own path
+        folder = folders.popleft() if folders else links.popleft()
+        try:
+            status = folder.stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            if folder == root:
+                raise SourceError(
+                    f"`folder` must be a folder that can be read, got {str(folder)!r}: {error.strerror}"
+                ) from error
+            yield folder
+            continue
+        identity = (status.st_dev, status.st_ino)
+        if identity in seen or identity in around:
+            yield folder
+            continue
+        seen.add(identity)
+        for entry in entries:
+            path = folder / entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink() and os.path.isdir(path):
+                links.append(path)
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            else:
+                yield path
+
+
+def _in_utf8(name: str) -> str:
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def find_duplicates(folder: str | os.PathLike[str], sources: Sequence[str]) -> dict[str, str]:
@@ -69,7 +127,9 @@ def find_duplicates(folder: str | os.PathLike[str], sources: Sequence[str]) -> d
     by_size: dict[int, list[str]] = defaultdict(list)
     for name in sources:
         with suppress(OSError):  # reported when the file is opened
-            by_size[(Path(folder) / name).stat().st_size].append(name)
+            status = (Path(folder) / name).stat()
+            if stat.S_ISREG(status.st_mode):
+                by_size[status.st_size].append(name)
     duplicates, first = {}, dict[bytes, str]()
     for size, names in by_size.items():
         for name in names if size and len(names) > 1 else ():
@@ -83,36 +143,51 @@ def find_duplicates(folder: str | os.PathLike[str], sources: Sequence[str]) -> d
 def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image:
     """
     Open a photo, upright and in 8-bit RGB: the EXIF orientation is applied, 16-bit grey is scaled (not clipped) to 8
-    bits, CMYK and palettes are converted, and transparency is composited on white.
+    bits (32-bit grey with values up to 255 is taken as it is), CMYK and palettes are converted, colours of
+    a profile (Display P3, Adobe RGB, ...) are converted to sRGB, and transparency is composited on white. A broken
+    profile, or one of other channels than the photo's, is ignored.
 
     Args:
         path (`str` or `os.PathLike`): The file.
         min_side (`int`, *optional*, defaults to 64): Least width and height in pixels.
 
     Returns:
-        `PIL.Image.Image`: RGB, fully read, without metadata.
+        `PIL.Image.Image`: RGB, fully read, without metadata. `info["converted_from"]` is the name of the profile that
+        the colours were converted from, and missing if they were not.
 
     Raises:
         SourceError: The file is missing, unreadable, not an image, broken or truncated, animated or multi-page,
             smaller than `min_side`, larger than `PIL.Image.MAX_IMAGE_PIXELS`, or in a pixel format without a defined
-            8-bit range.
+            8-bit range. Whatever else a decoder raises at such a file is its fault.
+        MemoryError, ImportError: The machine is at fault, and not the file.
+        OSError: The same, for a failing disk or too many open files.
     """
+    _apply_pixel_bound()
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path) as image:
+            _check_file(path)
+            with Image.open(path, formats=_readable_formats()) as image:
                 _check_still(image)
                 _check_size(image, min_side)
-                return to_rgb(ImageOps.exif_transpose(image))
-        except SourceError:
+                return to_rgb(image)
+        except (SourceError, MemoryError, ImportError):
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise SourceError(f"too large: over {Image.MAX_IMAGE_PIXELS} pixels") from error
+            raise SourceError(
+                f"too large: over {Image.MAX_IMAGE_PIXELS} pixels; reduce it, or set {_BOUND}=N to read up to N"
+            ) from error
         except UnidentifiedImageError as error:
-            raise SourceError("not an image in a format that can be read") from error
+            raise SourceError(_why_unidentified(path)) from error
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            if isinstance(error, FileNotFoundError) and _ESCAPED_BYTE.search(os.fspath(path)):
+                raise SourceError("cannot be read: its name is not in UTF-8; rename it") from error
             raise SourceError(f"cannot be read: {error.strerror}") from error
-        except (OSError, SyntaxError, ValueError, EOFError, StructError, ZlibError) as error:
+        except Exception as error:  # decoders raise of all kinds: IndexError, TypeError, struct.error, zlib.error
+            if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
+                raise
+            if isinstance(error, OSError) and error.filename is not None:  # of opening it, and not of decoding
+                raise SourceError(f"cannot be read: {error.strerror}") from error
             raise SourceError(f"broken or truncated image: {error}") from error
 
 
@@ -126,6 +201,7 @@ class SourceTransform:
         source_size (`tuple[int, int]`): `(width, height)` of the upright source in pixels.
         crop (`tuple[int, int, int, int]`): `(x_min, y_min, x_max, y_max)` in the source, exclusive maxima.
         output_size (`tuple[int, int]`): `(width, height)` after resizing.
+        converted_from (`str`, *optional*, defaults to `""`): Colour profile that the source was converted from.
 
     Raises:
         ValueError: The crop is empty or leaves the source, or the output has no pixels.
@@ -134,6 +210,7 @@ class SourceTransform:
     source_size: Size
     crop: tuple[int, int, int, int]
     output_size: Size
+    converted_from: str = ""
 
     def __post_init__(self) -> None:
         x_min, y_min, x_max, y_max = self.crop
@@ -191,6 +268,7 @@ class SourceTransform:
             "source_size": list(self.source_size),
             "crop": list(self.crop),
             "output_size": list(self.output_size),
+            **({"converted_from": self.converted_from} if self.converted_from else {}),
         }
 
     def _check_source(self, size: Size) -> None:
@@ -264,6 +342,48 @@ def _place(size: Size, crop_size: Size, focus: _Box | None) -> tuple[int, int, i
     return left, top, left + crop_size[0], top + crop_size[1]
 
 
+def _apply_pixel_bound() -> None:
+    """Set Pillow's bound on pixels to that of the environment, for cropping too, which Pillow checks as well."""
+    bound = os.environ.get(_BOUND)
+    if bound:
+        if not bound.isdecimal() or int(bound) < 1:
+            raise ArgumentError(f"`{_BOUND}` must be a whole number of pixels of at least 1, got {bound!r}")
+        Image.MAX_IMAGE_PIXELS = int(bound)
+
+
+@cache
+def _readable_formats() -> tuple[str, ...]:
+    """Return the formats of photos that are installed, after adding HEIC if its package is."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    Image.init()
+    return tuple(name for name in PHOTO_FORMATS if name in Image.OPEN)
+
+
+def _why_unidentified(path: str | os.PathLike[str]) -> str:
+    with open(path, "rb") as file:
+        start = file.read(12)
+    if _HEIC.match(start) and "HEIF" not in _readable_formats():
+        return "HEIC, for which a package is missing: run `pip install artiagent[heic]`, or convert it to JPEG"
+    return (
+        f"not an image in a format that can be read, which are {', '.join(_readable_formats())}; convert or remove it"
+    )
+
+
+def _check_file(path: str | os.PathLike[str]) -> None:
+    """Check that this is a file: opening a pipe would wait for whoever writes to it."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        os.scandir(path).close()
+        if os.path.islink(path):
+            raise SourceError("a link to a folder that is searched already or that holds this one: not followed")
+        raise SourceError("cannot be read: a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise SourceError("cannot be read: a pipe, socket or device, not a file")
+
+
 def _check_still(image: Image.Image) -> None:
     frames = getattr(image, "n_frames", 1)  # missing for formats with a single frame
     if frames > 1 and image.format not in _STILL_FORMATS_OF_SEVERAL_FRAMES:
@@ -277,23 +397,84 @@ def _check_size(image: Image.Image, min_side: int) -> None:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """
-    Convert an image to 8-bit RGB as [`open_source`] does.
+    Turn an image upright and convert it to 8-bit RGB as [`open_source`] does.
 
     Raises:
         SourceError: The pixels have no defined 8-bit range.
     """
+    profile, converted_from = image.info.get("icc_profile"), ""
+    # Pillow opens PGM files of 16 bits, and some versions PNG files, in the mode of 32 bits.
+    of_16_bits = image.mode != "I" or image.format in ("PPM", "PNG")
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        image = _sixteen_to_eight_bits(image)
+        image = _grey_to_eight_bits(image, of_16_bits)
     if image.mode == "F":
         raise SourceError("floating-point pixels have no defined range; save it as an 8-bit image")
+    if profile:
+        image, converted_from = _to_srgb(image, profile)
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     # A fresh array drops the metadata; otherwise a CMYK profile would be written into an RGB file.
-    return Image.fromarray(np.asarray(image.convert("RGB")))
+    rgb = Image.fromarray(np.asarray(image.convert("RGB")))
+    if converted_from:
+        rgb.info[CONVERTED_FROM] = converted_from
+    return rgb
 
 
-def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise SourceError(f"32-bit pixels from {values.min()} to {values.max()} have no defined range; save 8 bits")
-    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+def _to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str]:
+    """
+    Convert an image from its colour profile to sRGB; return the profile's name too. An image with a profile of sRGB
+    itself, of other channels than it has or that is broken is returned as it is, with an empty name.
+    """
+    transform, name = _transform_to_srgb(profile, _CHANNELS.get(image.mode, ""))
+    if transform is None:
+        return image, ""
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    converted = ImageCms.applyTransform(image.convert(_CHANNELS[image.mode]), transform)
+    assert converted is not None  # it is not made in place
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted, name
+
+
+@lru_cache(maxsize=8)
+def _transform_to_srgb(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | None, str]:
+    """Return the transform of images of a mode, and the profile's name; `None` where it would change nothing."""
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if _MODES.get(source.profile.xcolor_space.strip()) != mode:
+            return None, ""
+        transform = ImageCms.buildTransform(
+            source,
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        name = " ".join(ImageCms.getProfileDescription(source).split())
+    except (OSError, ImageCms.PyCMSError):
+        return None, ""
+    levels = np.linspace(0, 255, 256 if mode == "L" else 9).round().astype(np.uint8)
+    colours = np.stack(np.meshgrid(*[levels] * len(mode)), axis=-1).reshape(-1, len(mode))
+    probe = Image.frombytes(mode, (len(colours), 1), colours.tobytes())
+    converted = ImageCms.applyTransform(probe, transform)
+    shift = np.asarray(converted, int) - np.asarray(probe.convert("RGB"), int)
+    return (transform, name or "a profile without a name") if np.abs(shift).max() > _SHIFT_OF_SRGB else (None, "")
+
+
+def _grey_to_eight_bits(image: Image.Image, of_16_bits: bool) -> Image.Image:
+    """
+    Scale grey of 16 bits, and take that of 32 bits as it was meant: values up to 255 are those of 8 bits in a larger
+    file, and values up to 65535 those of 16 bits.
+    """
+    values = np.asarray(image)
+    least, most = int(values.min()), int(values.max())
+    if least < 0 or most > 65535:
+        raise SourceError(f"32-bit pixels from {least} to {most} have no defined range; save 8 bits")
+    if most <= 255 and not of_16_bits:
+        return Image.fromarray(values.astype(np.uint8))
+    scaled = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _ROWS):  # in bands: the quotients take eight bytes a pixel
+        scaled[top : top + _ROWS] = np.round(values[top : top + _ROWS] / 257)
+    return Image.fromarray(scaled)

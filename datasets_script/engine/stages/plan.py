@@ -15,7 +15,7 @@ from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 from ...agents.perception import Perception, apply_to_perception, filter_perception
 from ...agents.planning import Choice, Scene, plan_artifacts
 from ...schema.pair import Artifact, Rejection
-from ...utils.photos import SourceTransform, fit, fit_multiple
+from ...utils.photos import CONVERTED_FROM, SourceTransform, fit, fit_multiple
 from ...utils.seeds import derive_seed
 from ..settings import RunSettings
 from .base import ArtifactPlan, Sample, Stage
@@ -51,6 +51,7 @@ class Plan(Stage):
         image = sample.image
         assert image is not None and sample.perception is not None
         transform = self._frame(image, sample.perception)
+        transform = replace(transform, converted_from=image.info.get(CONVERTED_FROM, ""))
         perception, dropped = filter_perception(apply_to_perception(sample.perception, transform), self.patch_size)
         sample = sample.noting(*(Rejection(sample.source_id, self.name, reason) for reason in dropped))
         if not perception.entities:

@@ -15,6 +15,7 @@ from PIL import Image
 from datasets_script.agents.perception import Entity, Part, PartLevel, Perception
 from datasets_script.engine.settings import RunSettings
 from datasets_script.engine.stages import Plan, Sample, Stage
+from datasets_script.engine.stages.read import Read
 from datasets_script.vlm import VLMUnavailable
 
 
@@ -98,6 +99,20 @@ def test_what_no_sample_is_to_blame_for_stops_the_run(error):
         list(Capped(2, poison=["1.png"], error=error).run(samples(3)))
 
 
+def test_what_a_decoder_raises_is_the_files_fault_and_what_the_machine_raises_is_not(tmp_path, monkeypatch):
+    """Failures with a traceback count in the streak that stops a run."""
+    Image.new("RGB", (96, 80)).save(tmp_path / "a.png")
+    for error, is_the_files in ((IndexError("index"), True), (TypeError("type"), True), (MemoryError(), False)):
+
+        def fail(*args: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("datasets_script.utils.photos.to_rgb", fail)
+        (done,) = Read(tmp_path).run([Sample("a.png")])
+        (rejection,) = done.rejections
+        assert rejection.stage == "read" and (rejection.traceback == "") is is_the_files
+
+
 def part(name: str, number: int, level: PartLevel, box: tuple[int, int, int, int]) -> Part:
     return Part(name, number, box, mask_of(box), 1.0, 1, level)
 
@@ -140,6 +155,15 @@ def test_a_photos_artifacts_depend_on_itself_and_the_seed_alone():
     assert together == plans(NAMES[::-1], pairs_per_image=2)
     assert together["7.png"] == plans(["7.png"], pairs_per_image=2)["7.png"]
     assert together != plans(NAMES, pairs_per_image=2, seed=1)
+
+
+def test_the_profile_that_a_photo_was_converted_from_is_recorded_with_its_transform():
+    plain, converted = perceived("a.png"), perceived("a.png")
+    assert converted.image is not None
+    converted.image.info["converted_from"] = "Display P3"
+    for sample, recorded in ((plain, None), (converted, "Display P3")):
+        (done,) = Plan(RunSettings(), 256, 16).run([sample])
+        assert done.plan is not None and done.plan.transform.as_dict().get("converted_from") == recorded
 
 
 def kinds(**settings) -> Counter[str]:

@@ -1,13 +1,32 @@
+import errno
+import io
 import json
+import os
+import struct
+import sys
+import tracemalloc
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from datasets_script.utils.photos import SourceError, SourceTransform, fit, fit_multiple, list_sources, open_source
+from datasets_script.utils.errors import UserError
+from datasets_script.utils.photos import (
+    PHOTO_FORMATS,
+    SourceError,
+    SourceTransform,
+    _readable_formats,
+    find_duplicates,
+    fit,
+    fit_multiple,
+    list_sources,
+    open_source,
+)
 
 
 def gradient(width=96, height=80):
@@ -22,6 +41,62 @@ def test_lists_every_visible_file_sorted(tmp_path):
     assert list_sources(tmp_path) == ["a/b/notes.txt", "a/z.png", "b.jpg"]
     with pytest.raises(NotADirectoryError, match="b.jpg"):
         list_sources(tmp_path / "b.jpg")
+
+
+def test_follows_links_to_folders_once_and_lists_those_it_does_not_follow(tmp_path):
+    photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    for folder in (photos / "a", elsewhere / "more"):
+        folder.mkdir(parents=True)
+        gradient().save(folder / "x.png")
+    (photos / "set2").symlink_to(elsewhere)
+    (photos / "again").symlink_to(photos / "a")
+    (photos / "a" / "up").symlink_to("..")
+    (photos / "outside").symlink_to(tmp_path)
+    (elsewhere / "loop").symlink_to(elsewhere)
+    (photos / "self").symlink_to(photos / "self")
+    listed = list_sources(photos)
+    assert listed == ["a/up", "a/x.png", "again", "outside", "self", "set2/loop", "set2/more/x.png"]
+    assert find_duplicates(photos, listed) == {"set2/more/x.png": "a/x.png"}
+    for name in ("a/up", "again", "outside", "set2/loop"):
+        with pytest.raises(SourceError, match="a link to a folder that is searched already"):
+            open_source(photos / name)
+    with pytest.raises(SourceError, match="cannot be read: Too many levels"):
+        open_source(photos / "self")
+
+
+def test_lists_pipes_and_folders_that_cannot_be_read_and_rejects_them_by_name(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "closed").mkdir()
+    gradient().save(tmp_path / "closed" / "x.png")
+    scandir = os.scandir
+
+    def refuse(path):  # what the mode 000 does to all but root
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert list_sources(tmp_path) == ["closed", "pipe.jpg"]
+    assert find_duplicates(tmp_path, list_sources(tmp_path)) == {}
+    with pytest.raises(SourceError, match="cannot be read: a pipe"):
+        open_source(tmp_path / "pipe.jpg")
+    with pytest.raises(SourceError, match="cannot be read: Permission denied"):
+        open_source(tmp_path / "closed")
+    with pytest.raises(SourceError, match="`folder` must be a folder that can be read, got .*closed'"):
+        list_sources(tmp_path / "closed")
+
+
+def test_a_name_that_is_not_in_utf_8_is_listed_escaped_and_rejected_when_opened(tmp_path):
+    gradient().save(tmp_path / "good.png")
+    try:
+        with open(os.fsencode(tmp_path) + b"/bad\xff.png", "wb") as file:
+            gradient().save(file, format="PNG")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    assert list_sources(tmp_path) == [r"bad\xff.png", "good.png"]
+    assert find_duplicates(tmp_path, list_sources(tmp_path)) == {}
+    with pytest.raises(SourceError, match="not in UTF-8; rename it"):
+        open_source(tmp_path / r"bad\xff.png")
 
 
 def test_opens_an_ordinary_photo_unchanged(tmp_path):
@@ -51,11 +126,85 @@ def test_scales_16_bit_grey(tmp_path):
     assert np.array_equal(opened[..., 0], np.round(values / 257))
 
 
+def test_takes_32_bit_grey_of_8_bits_as_it_is(tmp_path):
+    values = np.linspace(0, 255, 64 * 70).reshape(64, 70).astype(np.uint8)
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / "a.tiff")
+    assert np.array_equal(np.asarray(open_source(tmp_path / "a.tiff"))[..., 1], values)
+    Image.fromarray(values.astype(np.int32) * 257).save(tmp_path / "b.tiff")
+    assert np.array_equal(np.asarray(open_source(tmp_path / "b.tiff"))[..., 1], values)
+
+
+@pytest.mark.parametrize("suffix", ["png", "pgm", "tiff"])
+def test_dark_16_bit_grey_stays_dark(tmp_path, suffix):
+    Image.fromarray(np.full((64, 70), 255, np.uint16)).save(tmp_path / f"a.{suffix}")
+    assert (np.asarray(open_source(tmp_path / f"a.{suffix}")) == 1).all()
+
+
 def test_converts_cmyk_without_its_profile(tmp_path):
     gradient().convert("CMYK").save(tmp_path / "a.jpg", quality=100, icc_profile=b"a CMYK profile")
     opened = open_source(tmp_path / "a.jpg")
     assert np.abs(np.asarray(opened, int) - np.asarray(gradient(), int)).mean() < 4
     assert "icc_profile" not in opened.info
+
+
+def adobe_rgb():
+    """A profile of RGB with Adobe's primaries and gamma, as a camera writes it."""
+
+    def s15_16(*values):
+        return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+
+    name = b"Adobe RGB (1998)\0"
+    gamma = b"curv" + bytes(4) + struct.pack(">IH", 1, 563) + bytes(2)  # 563 / 256
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(name)) + name + bytes(78 + 1),
+        b"wtpt": b"XYZ " + bytes(4) + s15_16(0.95045, 1, 1.08905),
+        b"rXYZ": b"XYZ " + bytes(4) + s15_16(0.60974, 0.31111, 0.01947),
+        b"gXYZ": b"XYZ " + bytes(4) + s15_16(0.20528, 0.62567, 0.06087),
+        b"bXYZ": b"XYZ " + bytes(4) + s15_16(0.14919, 0.06322, 0.74457),
+        b"rTRC": gamma,
+        b"gTRC": gamma,
+        b"bTRC": gamma,
+    }
+    table, body = struct.pack(">I", len(tags)), b""
+    for tag, data in tags.items():
+        table += tag + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    header = bytearray(128)
+    struct.pack_into(
+        ">I4sI4s4s4s", header, 0, 128 + len(table + body), bytes(4), 0x02100000, b"mntr", b"RGB ", b"XYZ "
+    )
+    header[36:40], header[68:80] = b"acsp", s15_16(0.9642, 1, 0.8249)
+    return bytes(header) + table + body
+
+
+# Red, green and grey of sRGB, in Adobe RGB.
+IN_ADOBE_RGB = [((219, 0, 0), (255, 0, 0)), ((144, 255, 60), (0, 255, 0)), ((127, 127, 127), (127, 127, 127))]
+
+
+@pytest.mark.parametrize(("stored", "seen"), IN_ADOBE_RGB)
+@pytest.mark.parametrize("name", ["a.png", "palette.png", "a.tiff", "rgba.png"])
+def test_converts_colours_of_a_profile_to_srgb(tmp_path, name, stored, seen):
+    image = Image.new("RGB", (96, 80), stored)
+    if name == "rgba.png":
+        image.putalpha(255)
+        image.paste((0, 0, 0, 0), (48, 0, 96, 80))
+    image = image.quantize(4) if name == "palette.png" else image
+    image.save(tmp_path / name, icc_profile=adobe_rgb())
+    opened = open_source(tmp_path / name)
+    assert np.abs(np.asarray(opened, int)[:, :48] - seen).max() <= 3
+    assert name != "rgba.png" or (np.asarray(opened)[:, 48:] == 255).all()
+    assert opened.info == {"converted_from": "Adobe RGB (1998)"}
+
+
+def test_a_profile_of_srgb_or_of_other_channels_or_a_broken_one_changes_nothing(tmp_path):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, adobe_rgb()[:200], b"no profile"):
+        gradient().save(tmp_path / "a.png", icc_profile=profile)
+        opened = open_source(tmp_path / "a.png")
+        assert np.array_equal(np.asarray(opened), np.asarray(gradient())) and not opened.info
+    gradient().convert("L").save(tmp_path / "grey.png", icc_profile=adobe_rgb())
+    opened = open_source(tmp_path / "grey.png")
+    assert np.array_equal(np.asarray(opened)[..., 0], np.asarray(gradient().convert("L"))) and not opened.info
 
 
 def test_lays_transparency_on_white(tmp_path):
@@ -99,6 +248,88 @@ def test_rejects_truncated_files(tmp_path, suffix):
         open_source(tmp_path / f"a.{suffix}")
 
 
+def gif_of_a_frame_and(rest):
+    """A still GIF whose end is replaced by the beginning of a second frame."""
+    file = io.BytesIO()
+    gradient().save(file, format="GIF")
+    return file.getvalue()[:-1] + rest
+
+
+def tiff_of_a_page_and(*tags):
+    """A TIFF whose only page points to a second one with these tags only."""
+    file = io.BytesIO()
+    gradient().save(file, format="TIFF")
+    data = bytearray(file.getvalue())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, first)
+    struct.pack_into("<I", data, first + 2 + 12 * entries, len(data))
+    page = b"".join(struct.pack("<HHIHH", tag, 3, 1, 8, 0) for tag in tags)
+    return bytes(data) + struct.pack("<H", len(tags)) + page + bytes(4)
+
+
+BROKEN = {
+    "frame.gif": gif_of_a_frame_and(bytes.fromhex("2C 0000 0000 6400 6400 00")),
+    "control.gif": gif_of_a_frame_and(bytes.fromhex("21 F9 01 01 00 2C 0000 0000 6400 6400 00")),
+    "page.tiff": tiff_of_a_page_and(258, 259),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_rejects_files_at_which_a_decoder_stumbles(tmp_path, name):
+    (tmp_path / name).write_bytes(BROKEN[name])
+    with pytest.raises(SourceError, match="broken"):
+        open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(errno.ENOSPC, "No space"), OSError(errno.EIO, "I/O error"), ImportError()]
+)
+def test_errors_of_the_machine_are_not_the_files_fault(tmp_path, monkeypatch, error):
+    def fail(*args):
+        raise error
+
+    gradient().save(tmp_path / "a.png")
+    monkeypatch.setattr("datasets_script.utils.photos.to_rgb", fail)
+    with pytest.raises(type(error)) as raised:
+        open_source(tmp_path / "a.png")
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("format", ["EPS", "DDS", "TGA", "PCX", "ICO", "PDF"])
+def test_only_formats_of_photographs_are_tried(tmp_path, monkeypatch, format):
+    gradient().save(tmp_path / "a.jpg", format=format)
+    for name, (_, accept) in Image.OPEN.items():
+        if name not in PHOTO_FORMATS:
+            monkeypatch.setitem(Image.OPEN, name, (lambda *_, name=name: pytest.fail(f"{name} was tried"), accept))
+    with pytest.raises(SourceError, match="not an image in a format that can be read, which are JPEG, PNG, .*; conv"):
+        open_source(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff", "gif", "bmp", "jp2", "ppm"])
+def test_photographs_are_read_in_every_format_whatever_their_name(tmp_path, suffix):
+    gradient().save(tmp_path / f"a.{suffix}")
+    (tmp_path / f"a.{suffix}").rename(tmp_path / "photo")
+    assert open_source(tmp_path / "photo").size == (96, 80)
+
+
+def test_heic_is_read_with_its_package_and_named_without(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(bytes.fromhex("00000018") + b"ftypheic" + bytes(400))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    _readable_formats.cache_clear()
+    with pytest.raises(SourceError, match=r"HEIC, .*: run `pip install artiagent\[heic\]`, or convert it to JPEG"):
+        open_source(tmp_path / "a.heic")
+
+    def register():
+        decode = lambda file, name: gradient()  # noqa: E731
+        monkeypatch.setitem(Image.OPEN, "HEIF", (decode, lambda start: start[4:12] == b"ftypheic"))
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register))
+    _readable_formats.cache_clear()
+    assert open_source(tmp_path / "a.heic").size == (96, 80)
+    _readable_formats.cache_clear()
+
+
 def test_rejects_what_is_no_image(tmp_path):
     (tmp_path / "a.jpg").write_text("Dear diary")
     (tmp_path / "empty.png").touch()
@@ -119,6 +350,28 @@ def test_rejects_the_too_small_and_the_too_large(tmp_path, monkeypatch):
         gradient(*size).save(tmp_path / "large.png")
         with pytest.raises(SourceError, match="over 5000 pixels"):
             open_source(tmp_path / "large.png")
+
+
+def test_a_variable_raises_the_bound_on_pixels(tmp_path, monkeypatch):
+    gradient().save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(SourceError, match="set ARTIAGENT_MAX_PHOTO_PIXELS=N"):
+        open_source(tmp_path / "a.png")
+    monkeypatch.setenv("ARTIAGENT_MAX_PHOTO_PIXELS", "9000")
+    assert open_source(tmp_path / "a.png").crop((0, 0, 90, 70)).size == (90, 70)
+    monkeypatch.setenv("ARTIAGENT_MAX_PHOTO_PIXELS", "many")
+    with pytest.raises(UserError, match="`ARTIAGENT_MAX_PHOTO_PIXELS` must be a whole number .*, got 'many'"):
+        list_sources(tmp_path)
+
+
+def test_scaling_16_bit_grey_takes_a_few_bytes_a_pixel(tmp_path):
+    Image.fromarray(np.zeros((2000, 2000), np.uint16)).save(tmp_path / "a.png")
+    open_source(tmp_path / "a.png")
+    tracemalloc.start()
+    open_source(tmp_path / "a.png")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * 2000 * 2000
 
 
 def test_rejects_pixels_without_an_8_bit_range(tmp_path):
@@ -219,6 +472,7 @@ def test_transform_is_recorded_and_checks_what_it_is_given():
     transform = fit((400, 200), (64, 64))
     recorded = {"source_size": [400, 200], "crop": [100, 0, 300, 200], "output_size": [64, 64]}
     assert json.loads(json.dumps(transform.as_dict())) == recorded
+    assert replace(transform, converted_from="P3").as_dict() == {**recorded, "converted_from": "P3"}
     with pytest.raises(ValueError, match=r"\(400, 200\), got \(200, 400\)"):
         transform.apply(Image.new("RGB", (200, 400)))
     with pytest.raises(ValueError, match=r"\(400, 200\), got \(200, 400\)"):
