@@ -19,6 +19,7 @@ from diffusers_artifact.presets import EMBEDDED, PRESETS
 
 from ..utils.errors import UserError
 from ..utils.files import fingerprint
+from .memory import free_unused, is_out_of_memory
 from .settings import InjectionSettings
 
 
@@ -129,14 +130,16 @@ class Injector:
         return [results[index] for index in range(len(jobs))]
 
     def _inject_of_one_size(self, jobs: Sequence[InjectionJob]) -> list[Injected]:
+        job, half = jobs[0], len(jobs[0].mappings) // 2
+        output = None
         try:
             output = self.run([j.photo for j in jobs], [list(j.mappings) for j in jobs], [j.caption for j in jobs])
-        except torch.OutOfMemoryError:
-            job, half = jobs[0], len(jobs[0].mappings) // 2
-            if len(jobs) > 1 or not half:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(jobs) > 1 or not half:
                 raise
+        if output is None:  # tried again out here, because the error holds on to what did not fit
             logger.warning("inject: out of memory with %d variants, injecting them in halves", len(job.mappings))
-            torch.cuda.empty_cache()
+            free_unused()
             first, second = (
                 self._inject_of_one_size([InjectionJob(job.photo, mappings, job.caption)])[0]
                 for mappings in (job.mappings[:half], job.mappings[half:])
