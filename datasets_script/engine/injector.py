@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
@@ -28,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 class ModelLoadError(UserError, OSError):
     """Error for a diffusion model that cannot be loaded or used."""
+
+
+class NonFiniteError(RuntimeError):
+    """Error for images that hold NaN or infinity: a failure of the machine, not of the photo."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,9 +179,18 @@ class Injector:
             value_source=self.settings.value_source,
             **self.preset.arguments(steps, self.pipeline.family.num_blocks, self.settings.value_source),
             confine=self.settings.confine,
+            output_type="np",
             allow_distilled=self.settings.allow_distilled,
         )
         self.num_function_evaluations += output.num_function_evaluations
+        for name in ("reconstructions", "images"):
+            pixels = getattr(output, name)
+            if not np.isfinite(pixels).all():
+                raise NonFiniteError(
+                    f"numbers overflowed in the model: {'clean' if name == 'reconstructions' else 'artifact'} images "
+                    f"are not finite, on {self.pipeline.device} in {self.pipeline.dtype}"
+                )
+            setattr(output, name, self.pipeline.image_processor.numpy_to_pil(pixels))
         return output
 
 

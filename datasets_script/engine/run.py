@@ -249,8 +249,8 @@ class Run:
         raise RunAborted(
             f"memory ran out at {count} photo{'s' if count > 1 else ''}, the first '{first}', which "
             f"{'are' if count > 1 else 'is'} not done; all other finished shards are kept. {_MORE_MEMORY} and rerun "
-            "the command: it tries them again. To finish without them, take them out of the folder; for smaller images, "
-            f"start a new run with --max-long-side below {self.synthesizer.settings.max_long_side}"
+            "the command: it tries them again. To finish without them, take them out of the folder; for smaller "
+            f"images, start a new run with --max-long-side below {self.synthesizer.settings.max_long_side}"
         )
 
     def _finish(self) -> RunRecord:

@@ -377,3 +377,31 @@ def test_a_photo_that_made_pairs_ends_the_streak(photos, injector, tmp_path, mon
     assert [name in SOURCES for name in sources] == [False, True, False, True, False, True]
     run = make_run(folder, out, injector, sources=sources, perception=OddPerception(photos / "annotations.json"))
     assert run.execute(show_progress=False).pairs == 6
+
+
+@pytest.mark.parametrize("kind", ["nan", "noise"])
+def test_artifact_images_that_overflow_or_drown_are_not_kept(photos, injector, tmp_path, monkeypatch, kind):
+    transformer = injector.pipeline.transformer
+    forward = transformer.forward
+
+    def spoiled(*args, **kwargs):
+        result = forward(*args, **kwargs)
+        sample = result[0]
+        if sample.shape[0] > 1:
+            noise = torch.randn(sample[1:].shape, generator=torch.Generator().manual_seed(1))
+            sample[1:] = float("nan") if kind == "nan" else sample[1:] + 3 * noise
+        return result
+
+    monkeypatch.setattr(transformer, "forward", spoiled)
+    strict = replace(SETTINGS, curation=replace(SETTINGS.curation, max_change_outside=0.03), max_rerolls=0)
+    run = make_run(photos, tmp_path, injector, strict, sources=SOURCES[:1]).execute(show_progress=False)
+    reasons = [entry["reason"] for entry in read_rejected(tmp_path)]
+    assert run.pairs == 0
+    assert any(("not finite" if kind == "nan" else "changed all over") in reason for reason in reasons), reasons
+
+
+def test_a_clean_image_unlike_its_photo_is_rejected_by_name(photos, injector, tmp_path):
+    strict = replace(SETTINGS, curation=replace(SETTINGS.curation, min_clean_psnr=20.0))
+    run = make_run(photos, tmp_path, injector, strict, sources=SOURCES[:1]).execute(show_progress=False)
+    [reason] = [entry["reason"] for entry in read_rejected(tmp_path) if entry["stage"] == "curation"]
+    assert run.pairs == 0 and reason.startswith("clean image unlike its photo: PSNR 1")
