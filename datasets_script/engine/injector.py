@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
@@ -19,6 +20,7 @@ from diffusers_artifact.presets import EMBEDDED, PRESETS
 
 from ..utils.errors import UserError
 from ..utils.files import check_model_name, fingerprint
+from .memory import free_unused, is_out_of_memory
 from .settings import InjectionSettings
 
 
@@ -27,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 class ModelLoadError(UserError, OSError):
     """Error for a diffusion model that cannot be loaded or used."""
+
+
+class NonFiniteError(RuntimeError):
+    """Error for images that hold NaN or infinity: a failure of the machine, not of the photo."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,14 +137,16 @@ class Injector:
         return [results[index] for index in range(len(jobs))]
 
     def _inject_of_one_size(self, jobs: Sequence[InjectionJob]) -> list[Injected]:
+        job, half = jobs[0], len(jobs[0].mappings) // 2
+        output = None
         try:
             output = self.run([j.photo for j in jobs], [list(j.mappings) for j in jobs], [j.caption for j in jobs])
-        except torch.OutOfMemoryError:
-            job, half = jobs[0], len(jobs[0].mappings) // 2
-            if len(jobs) > 1 or not half:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(jobs) > 1 or not half:
                 raise
+        if output is None:  # tried again out here, because the error holds on to what did not fit
             logger.warning("inject: out of memory with %d variants, injecting them in halves", len(job.mappings))
-            torch.cuda.empty_cache()
+            free_unused()
             first, second = (
                 self._inject_of_one_size([InjectionJob(job.photo, mappings, job.caption)])[0]
                 for mappings in (job.mappings[:half], job.mappings[half:])
@@ -173,9 +181,18 @@ class Injector:
             value_source=self.settings.value_source,
             **self.preset.arguments(steps, self.pipeline.family.num_blocks, self.settings.value_source),
             confine=self.settings.confine,
+            output_type="np",
             allow_distilled=self.settings.allow_distilled,
         )
         self.num_function_evaluations += output.num_function_evaluations
+        for name in ("reconstructions", "images"):
+            pixels = getattr(output, name)
+            if not np.isfinite(pixels).all():
+                raise NonFiniteError(
+                    f"numbers overflowed in the model: {'clean' if name == 'reconstructions' else 'artifact'} images "
+                    f"are not finite, on {self.pipeline.device} in {self.pipeline.dtype}"
+                )
+            setattr(output, name, self.pipeline.image_processor.numpy_to_pil(pixels))
         return output
 
 

@@ -37,8 +37,13 @@ from .stages import Sample
 from .synthesizer import Synthesizer
 
 
-# After this many photos in a row with an unexpected error or an unreadable answer, the cause is not the photos.
+# After this many photos with an unexpected error, a lack of memory or an unreadable answer, and none between them that
+# artifacts were injected into without one, the cause is not the photos. Photos that hold nothing to work on, and files
+# that are no photos, say nothing about the machine: they neither count nor end the streak.
 MAX_FAILURES_IN_A_ROW = 20
+
+# Batches and variants have been halved before a photo fails.
+_MORE_MEMORY = "Free memory or choose a --device with more"
 
 
 class RunAborted(StoppedError):
@@ -73,8 +78,11 @@ class Run:
     ):
         self.out, self.synthesizer, self.rank, self.world_size = out, synthesizer, rank, world_size
         self.failures_in_a_row = 0
+        self.failed_in_shard = False
         self.shards_in_doubt: list[int] = []
-        """Shards finished since the current streak of failures began."""
+        """Finished shards with a failure of the current streak."""
+        self.out_of_memory: list[str] = []
+        """Photos that memory ran out at, whose shards are left unfinished."""
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(lock_folder(out) / "start.lock"):
             sources, self.duplicates = recorded_sources(out, source_folder, sources)
@@ -129,7 +137,8 @@ class Run:
 
         Raises:
             RunBusyError: Another process has this rank, or works with another world size.
-            RunAborted: Too many photos in a row have failed unexpectedly.
+            RunAborted: Too many photos in a row have failed unexpectedly, or memory ran out at some, which have to be
+                tried again.
         """
         with holding_rank(self.out, self.rank, self.world_size), self._logging() as log:
             progress = None
@@ -142,6 +151,7 @@ class Run:
             finally:
                 if progress:
                     progress.close()
+            self._report_memory()
             log.write("finished")
         return self._finish()
 
@@ -161,7 +171,8 @@ class Run:
             log.close()
 
     def _make_shard(self, shard: int, log: RunLog, progress: ProgressLine | None) -> None:
-        start, totals, rejected = time.perf_counter(), Totals(), []
+        start, totals, rejected, short = time.perf_counter(), Totals(), [], len(self.out_of_memory)
+        self.failed_in_shard = False
         before = dict(self.synthesizer.counters())
         log.write("shard", shard=shard, sources=len(self.shards.of(shard)))
         with replacing(self.out / "data" / f"pairs-{shard:05d}.parquet") as temporary, PairWriter(temporary) as writer:
@@ -181,11 +192,14 @@ class Run:
                     progress.take(event)
                 self._watch_failures(sample, log)
                 _check_parent()
+        if len(self.out_of_memory) > short:  # without a marker, the next run makes it again
+            return
         totals.seconds = time.perf_counter() - start
         totals.counters.update({name: n - before[name] for name, n in self.synthesizer.counters().items()})
         record = {"fingerprint": self.fingerprint, **totals.as_dict(), "rejected": rejected}
         write_json(marker(self.out, shard), record)
-        self.shards_in_doubt = [*self.shards_in_doubt, shard] if self.failures_in_a_row else []
+        if self.failed_in_shard:
+            self.shards_in_doubt.append(shard)
         log.write("shard_finished", shard=shard, pairs=totals.pairs, seconds=round(totals.seconds, 3))
 
     def _samples(self, shard: int) -> Iterator[Sample]:
@@ -201,6 +215,8 @@ class Run:
 
     def _watch_failures(self, sample: Sample, log: RunLog) -> None:
         failures = [rejection for rejection in sample.rejections if rejection.traceback or rejection.raw]
+        if sample.out_of_memory:
+            self.out_of_memory.append(sample.source_id)
         for failure in failures:
             log.write(
                 "failure",
@@ -210,17 +226,32 @@ class Run:
                 raw=failure.raw,
                 traceback=failure.traceback,
             )
-        if not failures or sample.pairs:
-            self.failures_in_a_row, self.shards_in_doubt = 0, []
+        worked = any(rejection.stage in ("curation", "explain") for rejection in sample.rejections)
+        if sample.pairs or (worked and not failures):
+            self.failures_in_a_row, self.shards_in_doubt, self.failed_in_shard = 0, [], False
             return
-        self.failures_in_a_row += 1
+        if not failures or (failures[-1].stage == "read" and not sample.out_of_memory):
+            return
+        self.failures_in_a_row, self.failed_in_shard = self.failures_in_a_row + 1, True
         if self.failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
             for shard in self.shards_in_doubt:
                 marker(self.out, shard).unlink()
             raise RunAborted(
                 f"{self.failures_in_a_row} photos in a row failed, the last with '{failures[-1].reason}'; see "
-                f"{log.path} for details. Fix the cause and rerun the command: it tries these photos again"
+                f"{log.path} for details. {_MORE_MEMORY if sample.out_of_memory else 'Fix the cause'} and rerun the "
+                "command: it tries these photos again"
             )
+
+    def _report_memory(self) -> None:
+        if not self.out_of_memory:
+            return
+        count, first = len(self.out_of_memory), self.out_of_memory[0]
+        raise RunAborted(
+            f"memory ran out at {count} photo{'s' if count > 1 else ''}, the first '{first}', which "
+            f"{'are' if count > 1 else 'is'} not done; all other finished shards are kept. {_MORE_MEMORY} and rerun "
+            "the command: it tries them again. To finish without them, take them out of the folder; for smaller "
+            f"images, start a new run with --max-long-side below {self.synthesizer.settings.max_long_side}"
+        )
 
     def _finish(self) -> RunRecord:
         """Write the files that describe the dataset, if all ranks are done."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from ..utils.faults import DONE, guarded
+from ..utils.faults import DONE, STOPPED, guarded
 from ..utils.files import write_json
 from .log import LogTail, ProgressLine, log_path
 from .plan import RunPlan
@@ -69,7 +69,8 @@ class WorkerPool:
         Start all workers and wait for them.
 
         Returns:
-            `int`: 0, or the exit status of the first worker that failed, after stopping the others.
+            `int`: 0, or the exit status of the first worker that failed. One that something external has stopped
+            leaves the others at work, which may finish theirs; after any other failure the others are stopped.
 
         Raises:
             RunAborted: Workers keep being killed without finishing any photo.
@@ -77,6 +78,7 @@ class WorkerPool:
         done = self.shards.count_finished(self.out)
         progress = ProgressLine(len(self.shards.sources), done, self.show_progress)
         workers: list[_Worker] = []
+        stopped = DONE
         try:
             workers += [self._start(rank) for rank in range(self.world_size)]
             while workers:
@@ -87,12 +89,14 @@ class WorkerPool:
                     if status is None:
                         continue
                     workers.remove(worker)
-                    if status > 0:
+                    if status == STOPPED:
+                        stopped = status
+                    elif status > 0:
                         return status
-                    if status < 0:
+                    elif status < 0:
                         progress.take_back(len(worker.finished))
                         workers.append(self._replace(worker, signal.Signals(-status).name))
-            return 0
+            return stopped
         finally:
             progress.close()
             _stop([worker.process for worker in workers])

@@ -24,7 +24,14 @@ from datasets_script.engine.settings import InjectionSettings, RunSettings
 from datasets_script.engine.synthesizer import Synthesizer
 
 
-KEEP_ALL = CurationSettings(stlpips_band=(-10.0, 10.0), min_change_inside=0.0, require_closer=False)
+KEEP_ALL = CurationSettings(
+    stlpips_band=(-10.0, 10.0),
+    min_change_inside=0.0,
+    require_closer=False,
+    min_inside_to_outside=0.0,
+    max_change_outside=1.0,
+    min_clean_psnr=0.0,
+)
 SETTINGS = RunSettings(
     pairs_per_image=2,
     max_artifacts=2,

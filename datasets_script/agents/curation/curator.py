@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from PIL import Image
+
 from ...schema.pair import Artifact
 from ...vlm.base import VLM, VLMAnswer, VLMRequest
 from ..prompts import describe, explain, verify
@@ -18,9 +20,9 @@ from .explanations import (
     local_explanation,
     subject,
 )
-from .measures import measure
+from .measures import as_array, measure, psnr
 from .perceptual import PerceptualMetric
-from .thresholds import CurationSettings, Verdict, judge
+from .thresholds import CurationSettings, Verdict, judge, judge_clean
 from .triplets import Triplet, make_triplet
 from .variant import PairTexts, Variant
 
@@ -85,6 +87,10 @@ class Curator:
         for (place, index, triplet), answer in zip(asked, answers, strict=True):
             verdicts[place][index] = _after_check(verdicts[place][index], triplet, answer)
         return verdicts
+
+    def judge_clean(self, photo: Image.Image, clean: Image.Image) -> str:
+        """Return why a clean image is rejected, which is too unlike its photo; empty if it is kept."""
+        return judge_clean(psnr(as_array(photo), as_array(clean)), self.settings)
 
     def explain(self, variants: Sequence[Variant]) -> list[PairTexts | ExplanationError]:
         """

@@ -172,6 +172,12 @@ def psnr_outside(clean: np.ndarray, flawed: np.ndarray, mask: np.ndarray) -> flo
     return MAX_PSNR if error == 0 else min(MAX_PSNR, -10 * math.log10(error))
 
 
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    """Compute the peak signal-to-noise ratio of two images as in [`change_outside`], in dB, at most `MAX_PSNR`."""
+    error = float(np.square(first - second).mean(dtype=np.float64))
+    return MAX_PSNR if error == 0 else min(MAX_PSNR, -10 * math.log10(error))
+
+
 def inside_outside_ratio(inside: float, outside: float) -> float:
     """Compute the ratio of the change inside to that outside; infinite if nothing changed outside."""
     return inside / outside if outside else math.inf

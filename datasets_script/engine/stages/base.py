@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-import torch
 from PIL import Image
 
 from ...agents.curation.variant import Variant
@@ -20,6 +19,7 @@ from ...schema.pair_id import PairId
 from ...utils.files import DISK_FULL
 from ...utils.photos import SourceTransform
 from ...vlm import VLMUnavailable
+from ..memory import free_unused, is_out_of_memory
 
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ class Sample:
     rejections: tuple[Rejection, ...] = ()
     alive: bool = True
     """Whether later stages should process it."""
+    out_of_memory: bool = False
+    """Whether memory ran out, so that it has to be tried again."""
 
     def noting(self, *rejections: Rejection) -> Sample:
         """Return the sample with further rejections on record."""
@@ -105,9 +107,9 @@ class Stage(ABC):
 
     def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """
-        Process samples in batches and yield them in the same order. When memory of the device runs out, the batch
-        size is halved from then on. When a batch fails, its samples are processed one by one, and one that fails alone
-        is rejected with the error.
+        Process samples in batches and yield them in the same order. When memory runs out, the batch size is halved
+        from then on; a sample that does not fit alone is rejected, and marked as to be tried again. When a batch fails
+        otherwise, its samples are processed one by one, and one that fails alone is rejected with the error.
 
         Raises:
             Exception: One of `FATAL_ERRORS`, or a full disk, which no sample is to blame for.
@@ -124,22 +126,20 @@ class Stage(ABC):
         alive = [sample for sample in samples if sample.alive]
         try:
             return _merge(samples, self.process(alive) if alive else []), size
-        except torch.OutOfMemoryError as error:
-            if len(samples) == 1:
-                return [_failed(samples[0], self.name, error)], size
-            smaller = (len(samples) + 1) // 2
-            logger.warning("%s: out of memory with %d samples, continuing with %d", self.name, len(samples), smaller)
-            torch.cuda.empty_cache()
-            return self._process_some(samples[:smaller], smaller)
-        except FATAL_ERRORS:
-            raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in DISK_FULL:
+            if isinstance(error, FATAL_ERRORS) or (isinstance(error, OSError) and error.errno in DISK_FULL):
                 raise
             if len(samples) == 1:
                 return [_failed(samples[0], self.name, error)], size
-            logger.warning("%s: a batch failed (%r), processing its samples one by one", self.name, error)
+            short, said = is_out_of_memory(error), repr(error)
+        # Tried again out here, because the error holds on to what did not fit.
+        if not short:
+            logger.warning("%s: a batch failed (%s), processing its samples one by one", self.name, said)
             return [self._process_some([sample], 1)[0][0] for sample in samples], size
+        smaller = (len(samples) + 1) // 2
+        logger.warning("%s: out of memory with %d samples, continuing with %d", self.name, len(samples), smaller)
+        free_unused()
+        return self._process_some(samples[:smaller], smaller)
 
 
 def _merge(samples: Sequence[Sample], processed: Sequence[Sample]) -> list[Sample]:
@@ -149,6 +149,9 @@ def _merge(samples: Sequence[Sample], processed: Sequence[Sample]) -> list[Sampl
 
 def _failed(sample: Sample, stage: str, error: Exception) -> Sample:
     where = "".join(traceback.format_exception(error, limit=-8))
+    if is_out_of_memory(error):
+        said = next(iter(str(error).splitlines()), "") or type(error).__name__
+        return replace(sample.rejected(stage, f"out of memory: {said}", traceback=where), out_of_memory=True)
     return sample.rejected(stage, f"unexpected {type(error).__name__}: {error}", traceback=where)
 
 

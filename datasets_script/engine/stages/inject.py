@@ -44,6 +44,8 @@ class _Draft:
     clean: Image.Image | None = None
     injected: dict[int, Variant] = field(default_factory=dict)
     rejections: list[Rejection] = field(default_factory=list)
+    unlike: str = ""
+    """Why the clean image cannot be used."""
 
 
 class Inject(Stage):
@@ -84,7 +86,7 @@ class Inject(Stage):
 
     def _attempt(self, attempts: Sequence[_Attempt], number: int) -> list[_Attempt]:
         """Inject and judge; return the variants to inject again, with their new artifacts."""
-        variants = self._inject(attempts)
+        attempts, variants = self._usable(attempts, self._inject(attempts))
         again = []
         for attempt, variant, verdicts in zip(attempts, variants, self.curator.judge(variants), strict=True):
             kept, rejected = self._sort_out(attempt, verdicts)
@@ -96,6 +98,19 @@ class Inject(Stage):
             if kept:
                 again.append(replace(attempt, artifacts=tuple(kept)))
         return again
+
+    def _usable(
+        self, attempts: Sequence[_Attempt], variants: Sequence[Variant]
+    ) -> tuple[list[_Attempt], list[Variant]]:
+        """Leave out the photos whose clean image is too unlike them, and record why."""
+        for draft, clean in {
+            id(a.draft): (a.draft, v.clean) for a, v in zip(attempts, variants, strict=True)
+        }.values():
+            if unlike := self.curator.judge_clean(draft.plan.photo, clean):
+                draft.rejections.append(Rejection(draft.sample.source_id, "curation", unlike))
+                draft.unlike = unlike
+        usable = [pair for pair in zip(attempts, variants, strict=True) if not pair[0].draft.unlike]
+        return [attempt for attempt, _ in usable], [variant for _, variant in usable]
 
     def _inject(self, attempts: Sequence[_Attempt]) -> list[Variant]:
         """Inject all attempts, with one job for all variants of a photo."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from PIL import Image
 
@@ -295,3 +296,112 @@ def test_names_of_any_characters(photos, injector, tmp_path):
     sources = [name for name in list_sources(folder) if name != "annotations.json"]
     run = make_run(folder, tmp_path / "out", injector, sources=sources).execute(show_progress=False)
     assert run.pairs == 4 and make_run(folder, tmp_path / "out", injector, sources=sources)
+
+
+class ShortOfMemory:
+    """Stands in for `perceive`: memory runs out at photos of even number, and odd ones hold nothing."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    def __call__(self, image: Image.Image, source_id: str) -> Perception:
+        if self.error is not None and int(source_id[:2]) % 2 == 0:
+            raise self.error
+        return Perception((), "nothing")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["cuda", "machine", "cpu"],
+)
+def test_empty_photos_between_do_not_disarm_the_stop(photos, injector, tmp_path, monkeypatch, error):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for number in range(50):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number:02d}.png")
+    perception = AnnotationPerception(photos / "annotations.json")
+    monkeypatch.setattr(perception, "perceive", ShortOfMemory(error))
+    sources = list_sources(folder)
+    run = make_run(folder, out, injector, sources=sources, perception=perception)
+    with pytest.raises(RunAborted, match="20 photos in a row failed, the last with 'out of memory: .*Free memory"):
+        run.execute(show_progress=False)
+    # The empty ones are done, none of the others counts as such.
+    assert [int(path.stem) for path in sorted((out / "shards").iterdir())] == list(range(1, 38, 2))
+    assert "20 photos in a row" in status_text(out)
+    monkeypatch.setattr(perception, "perceive", ShortOfMemory(None))
+    assert make_run(folder, out, injector, sources=sources, perception=perception).execute().is_complete
+    assert {entry["reason"] for entry in read_rejected(out)} == {"no entity in the image"}
+
+
+def test_a_photo_that_memory_ran_out_at_when_injecting_is_tried_again(photos, injector, whole, tmp_path, monkeypatch):
+    pipeline, calls = injector.pipeline, []
+
+    def short(images, *args, **kwargs):
+        calls.append(len(images))
+        # The second photo does not fit, with two variants, one, or in the second half.
+        if len(calls) in (2, 3):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return pipeline(images, *args, **kwargs)
+
+    for name in ("text_encoder", "family", "vae", "patch_size", "image_processor"):
+        setattr(short, name, getattr(pipeline, name))
+    monkeypatch.setattr(injector, "pipeline", short)
+    with pytest.raises(RunAborted, match=f"ran out at 1 photo, the first '{SOURCES[1]}', .*take them out"):
+        make_run(photos, tmp_path, injector).execute(show_progress=False)
+    assert [int(path.stem) for path in sorted((tmp_path / "shards").iterdir())] == [0, 2]
+    assert "memory ran out at 1 photo" in status_text(tmp_path)
+    monkeypatch.setattr(injector, "pipeline", pipeline)
+    assert make_run(photos, tmp_path, injector).execute(show_progress=False).is_complete
+    assert rows(tmp_path) == rows(whole)
+
+
+class OddPerception(AnnotationPerception):
+    def perceive(self, image: Image.Image, source_id: str) -> Perception:
+        if source_id in SOURCES:
+            return super().perceive(image, source_id)
+        raise RuntimeError("the model has gone mad")
+
+
+def test_a_photo_that_made_pairs_ends_the_streak(photos, injector, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets_script.engine.run.MAX_FAILURES_IN_A_ROW", 2)
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    shutil.copytree(photos, folder)
+    for before in ("aaa", "b", "l"):
+        Image.new("RGB", (64, 64), (len(before), ord(before[0]), 0)).save(folder / f"{before}.png")
+    sources = [name for name in list_sources(folder) if name != "annotations.json"]
+    assert [name in SOURCES for name in sources] == [False, True, False, True, False, True]
+    run = make_run(folder, out, injector, sources=sources, perception=OddPerception(photos / "annotations.json"))
+    assert run.execute(show_progress=False).pairs == 6
+
+
+@pytest.mark.parametrize("kind", ["nan", "noise"])
+def test_artifact_images_that_overflow_or_drown_are_not_kept(photos, injector, tmp_path, monkeypatch, kind):
+    transformer = injector.pipeline.transformer
+    forward = transformer.forward
+
+    def spoiled(*args, **kwargs):
+        result = forward(*args, **kwargs)
+        sample = result[0]
+        if sample.shape[0] > 1:
+            noise = torch.randn(sample[1:].shape, generator=torch.Generator().manual_seed(1))
+            sample[1:] = float("nan") if kind == "nan" else sample[1:] + 3 * noise
+        return result
+
+    monkeypatch.setattr(transformer, "forward", spoiled)
+    strict = replace(SETTINGS, curation=replace(SETTINGS.curation, max_change_outside=0.03), max_rerolls=0)
+    run = make_run(photos, tmp_path, injector, strict, sources=SOURCES[:1]).execute(show_progress=False)
+    reasons = [entry["reason"] for entry in read_rejected(tmp_path)]
+    assert run.pairs == 0
+    assert any(("not finite" if kind == "nan" else "changed all over") in reason for reason in reasons), reasons
+
+
+def test_a_clean_image_unlike_its_photo_is_rejected_by_name(photos, injector, tmp_path):
+    strict = replace(SETTINGS, curation=replace(SETTINGS.curation, min_clean_psnr=20.0))
+    run = make_run(photos, tmp_path, injector, strict, sources=SOURCES[:1]).execute(show_progress=False)
+    [reason] = [entry["reason"] for entry in read_rejected(tmp_path) if entry["stage"] == "curation"]
+    assert run.pairs == 0 and reason.startswith("clean image unlike its photo: PSNR 1")

@@ -79,7 +79,8 @@ def test_out_of_memory_halves_the_batch_for_what_follows_and_says_so(caplog):
 def test_one_sample_too_large_for_the_memory_is_rejected():
     done = list(Capped(batch_size=2, capacity=0).run(samples(3)))
     assert [sample.alive for sample in done] == [False] * 3
-    assert "OutOfMemoryError" in done[0].rejections[0].reason
+    assert done[0].rejections[0].reason == "out of memory: CUDA out of memory"
+    assert all(sample.out_of_memory for sample in done)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
