@@ -186,7 +186,7 @@ class FlowPipelineMixin(LoraBaseMixin):
             save_directory (`str` or `Path`): Folder to save to.
             args, kwargs: Further arguments of [`~diffusers.DiffusionPipeline.save_pretrained`].
         """
-        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]  # mixed into a pipeline
+        super().save_pretrained(save_directory, *args, **kwargs)
         if not type(self).__module__.startswith("diffusers_modules."):
             return
         source = Path(inspect.getfile(type(self)))

@@ -24,7 +24,7 @@ _COUNTS = ("found", "missed", "false")
 def instance_detection(
     predictions: Sequence[Sequence[Sequence[float]] | None],
     references: Sequence[Sequence[Region]],
-    sizes: Sequence[Size],
+    sizes: Sequence[Size] | None,
     prediction_labels: Sequence[Sequence[str] | None] | None = None,
     reference_labels: Sequence[Sequence[str]] | None = None,
     bootstrap: Bootstrap | None = None,
@@ -68,6 +68,7 @@ def instance_detection(
     ```
     """
     _check(predictions, references, sizes, prediction_labels, reference_labels)
+    assert sizes is not None
     answered = [boxes or () for boxes in predictions]
     of_boxes = _labels(prediction_labels, answered)
     of_regions = _labels(reference_labels, references)
@@ -197,7 +198,7 @@ def _dilated(mask: np.ndarray) -> np.ndarray:
     for axis in (0, 1):
         padded = np.pad(mask, [(reach, reach) if axis == other else (0, 0) for other in (0, 1)])
         windows = np.lib.stride_tricks.sliding_window_view(padded, _DILATION, axis=axis)
-        mask = windows.any(axis=-1)
+        mask = np.asarray(windows.any(axis=-1))
     return mask
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from .intervals import Bootstrap, ratio, score_with_intervals
 from .lengths import check_lengths
-from .regions import RESIZE_POLICIES, Region, Resize, Size, class_mask, pixel_counts, region_size
+from .regions import RESIZE_POLICIES, Map, Region, Resize, Size, class_mask, pixel_counts, region_size
 from .versions import versions
 
 
@@ -279,9 +279,9 @@ def _rows(
 
 def _class_counts(prediction: Region, reference: Region, size: Size, resize: Resize, classes: _Classes) -> np.ndarray:
     """Count pixels of maps of class numbers; pixels that the reference ignores are in none of the counts."""
-    predicted, true = (class_mask(region, classes.artifact) for region in (prediction, reference))
+    predicted, true = (class_mask(cast(Map, region), classes.artifact) for region in (prediction, reference))
     counts = pixel_counts(predicted, true, size, resize=resize)
-    ignored = class_mask(reference, classes.ignore)
+    ignored = class_mask(cast(Map, reference), classes.ignore)
     if ignored.any():
         false, _, within, _ = pixel_counts(predicted, ignored, size, resize=resize)
         counts -= (0, false, 0, within)
@@ -300,7 +300,7 @@ def _images(
 
 def _own_size(reference: Region, classes: _Classes | None) -> Size:
     if classes is not None:
-        height, width = class_mask(reference, ()).shape
+        height, width = class_mask(cast(Map, reference), ()).shape
         return width, height
     size = region_size(reference)
     if size is None:

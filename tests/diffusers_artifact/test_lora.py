@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ FAMILIES = {
 }
 GRID = (4, 6)
 MAPPING = PatchMapping(targets=(8, 9), references=(14, 15), grid=GRID, types=("duplication",) * 2)
-CLOSE = {"rtol": 1e-3, "atol": 1e-4}
+CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-4}
 
 
 def save_lora(transformer, save, folder, seed: int = 1) -> str:

@@ -3,6 +3,7 @@
 import doctest
 import io
 import math
+from typing import Any
 
 import evaluate
 import numpy as np
@@ -480,7 +481,7 @@ def test_named_classes_are_scored_and_ignored_pixels_are_in_no_count():
     truth = label_map(artifact=2, ignored=255, other=5)
     predicted = label_map(artifact=2, false_but_ignored=2, false=2)
     for form in (np.asarray, png_of, palette_png_of):
-        arguments = {"artifact_values": [2], "bootstrap": NO_INTERVALS, "protocol": "legion"}
+        arguments: dict[str, Any] = {"artifact_values": [2], "bootstrap": NO_INTERVALS, "protocol": "legion"}
         strict = miou([form(predicted)], [form(truth)], **arguments)
         result = miou([form(predicted)], [form(truth)], ignore_values=[255], **arguments)
         # Quarters: one right, one or two too many, and the last clean.

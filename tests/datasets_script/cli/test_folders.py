@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from PIL import Image
 
+from datasets_script.agents.perception import PerceptionAgent
 from datasets_script.cli.detect import _find_inputs
 from datasets_script.cli.show import perceived
 from datasets_script.utils.errors import UserError
@@ -28,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_show_names_a_broken_photo_and_passes_it_over(folder, capsys):
     agent = SimpleNamespace(perceive_batch=lambda images, names: list(names))
-    assert [name for name, *_ in perceived(agent, folder, list_sources(folder))] == ["good.png"]
+    assert [name for name, *_ in perceived(cast(PerceptionAgent, agent), folder, list_sources(folder))] == ["good.png"]
     assert capsys.readouterr().err.startswith("bad.gif: broken or truncated image")
 
 
