@@ -199,7 +199,7 @@ def test_seeds_depend_on_run_and_sample():
 
 
 def test_command_line_makes_and_shows(photos, tmp_path, capsys):
-    arguments = [str(photos), str(tmp_path / "out"), "--num-inference-steps", "2", "--limit", "1", "--tools", "add"]
+    arguments = [str(photos), str(tmp_path / "out"), "--num-inference-steps", "6", "--limit", "1", "--tools", "add"]
     assert main(["synthesize", *arguments]) in (0, 1)
     assert "duplication" in capsys.readouterr().out
     status = main(["show", str(tmp_path / "out")])
@@ -209,7 +209,7 @@ def test_command_line_makes_and_shows(photos, tmp_path, capsys):
 
 
 def test_several_processes_give_the_rows_of_one(photos, tmp_path, capsys):
-    arguments = ["synthesize", str(photos), "--num-inference-steps", "1", "--shard-size", "1", "--device", "cpu"]
+    arguments = ["synthesize", str(photos), "--num-inference-steps", "6", "--shard-size", "1", "--device", "cpu"]
     assert main([*arguments[:2], str(tmp_path / "one"), *arguments[2:]]) == 0
     assert main([*arguments[:2], str(tmp_path / "two"), *arguments[2:], "--processes", "2"]) == 0
     assert rows(tmp_path / "two") == rows(tmp_path / "one") and rows(tmp_path / "one")
@@ -222,7 +222,7 @@ def test_a_worker_that_cannot_work_is_no_success(photos, tmp_path, capsys):
 
 
 def test_a_new_run_beside_another(photos, tmp_path, capsys):
-    arguments = ["synthesize", str(photos), str(tmp_path / "out"), "--num-inference-steps", "1", "--limit", "1"]
+    arguments = ["synthesize", str(photos), str(tmp_path / "out"), "--num-inference-steps", "6", "--limit", "1"]
     assert main(arguments) == 0 and main([*arguments, "--seed", "1"]) == 2
     assert main([*arguments, "--seed", "1", "--force-new"]) in (0, 1)
     assert "out-2; give that folder, without --force-new, to continue" in capsys.readouterr().out

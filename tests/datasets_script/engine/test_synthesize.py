@@ -20,7 +20,7 @@ from ...helpers.engine_runs import SOURCES, make_photos, rows
 
 
 TWO = SOURCES[::2]
-OPTIONS: dict[str, Any] = {"num_inference_steps": 1, "shard_size": 1, "max_rerolls": 0, "device": "cpu", "seed": 3}
+OPTIONS: dict[str, Any] = {"num_inference_steps": 6, "shard_size": 1, "max_rerolls": 0, "device": "cpu", "seed": 3}
 
 
 @pytest.fixture(scope="module")
