@@ -28,9 +28,9 @@ class CurationSettings:
         min_inside_to_outside (`float`, *optional*, defaults to 1.0): The change inside the target must exceed that
             outside all targets this many times; noise all over changes both alike. **Not from the paper**; the demo's
             pairs have 17 and more.
-        max_change_outside (`float`, *optional*, defaults to 0.03): Greatest mean absolute difference outside all
-            targets, in [0, 1]: what would be visible inside. **Not from the paper**; the demo's pairs have 0.015 and
-            less.
+        max_change_outside (`float`, *optional*, defaults to 0.06): Greatest mean absolute difference outside all
+            targets, in [0, 1]. **Not from the paper**; the demo's pairs have 0.015 and less, and twice the change of
+            the published procedure on the embedded model (25 dB, see `tests/benchmarks/README.md`) is about 0.06.
         min_clean_psnr (`float`, *optional*, defaults to 20.0): Least PSNR of the clean image to its source photo, in
             dB. **Not from the paper**; three steps of inversion and fewer stay below, the demo's pairs have 24 and
             more.
@@ -41,7 +41,7 @@ class CurationSettings:
     min_change_inside: float = 0.03
     require_closer: bool = True
     min_inside_to_outside: float = 1.0
-    max_change_outside: float = 0.03
+    max_change_outside: float = 0.06
     min_clean_psnr: float = 20.0
 
 
