@@ -24,7 +24,7 @@ assert len(output.images) == len(masks) == 4 and len(output.reconstructions) == 
 """,
     ),
     "datasets_script/notebooks/from_photos_to_a_dataset.ipynb": (
-        'PHOTOS, PAIRS_PER_IMAGE, NUM_INFERENCE_STEPS = ["cat.png"], 1, 2',
+        'PHOTOS, PAIRS_PER_IMAGE, NUM_INFERENCE_STEPS = ["cat.png"], 1, 8',
         """
 assert len(pairs) == 1 and row["source_id"] == "cat.png" and len(labels) == 1
 assert (out / "report.html").is_file() and findings

@@ -582,10 +582,10 @@ class TestXAigd:
 class TestReadImage:
     def test_an_absolute_path_of_another_machine_is_looked_up_by_its_file_name(self, tmp_path: Path) -> None:
         write(tmp_path / "images" / "deep" / "a.png", encode())
-        assert read_image(tmp_path / "images", "/mnt/cluster/set/a.png") == (encode(), SIZE)
+        assert read_image(tmp_path / "images", "/cluster/set/a.png") == (encode(), SIZE)
         write(tmp_path / "images" / "a.png", encode())
         with pytest.raises(RecordError, match="leads out of its folder, and 2 files of its name are in it"):
-            read_image(tmp_path / "images", "/mnt/cluster/set/a.png")
+            read_image(tmp_path / "images", "/cluster/set/a.png")
 
     def test_a_snapshot_of_the_hub_links_to_its_blobs(self, tmp_path: Path) -> None:
         write(tmp_path / "repo" / "blobs" / "0a1b", encode())
@@ -609,9 +609,9 @@ class TestReadImage:
 
 
 def test_reasons_are_counted_with_five_examples_of_each() -> None:
-    gone = [Skipped(f"entry {n}", f"the path of the image, '/mnt/{n}.png', leads out") for n in range(119)]
+    gone = [Skipped(f"entry {n}", f"the path of the image, '/cluster/{n}.png', leads out") for n in range(119)]
     summary = skipped_summary((*gone, Skipped("x", "the row holds no image")))
     assert summary == (
-        "120 left out: 119 × the path of the image, '/mnt/0.png', leads out "
+        "120 left out: 119 × the path of the image, '/cluster/0.png', leads out "
         "(entry 0, entry 1, entry 2, entry 3, entry 4, …); 1 × the row holds no image (x)"
     )
