@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -29,6 +30,10 @@ from typing import Any
 import datasets
 import trl
 from datasets.table import embed_table_storage
+
+
+# A script finds its siblings from wherever it is started.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from datasets_script.pairs.builder import ArtiAgentPairs
 from datasets_script.pairs.configurations import IMAGE_FOLDERS, NAMES

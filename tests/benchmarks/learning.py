@@ -36,6 +36,10 @@ import pyarrow.parquet as pq
 import torch
 from skimage.measure import label
 
+
+# A script finds its siblings from wherever it is started.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from datasets_script.benchmarks.loading import load_benchmark
 from datasets_script.pairs.report.statistics import best_constant_box
 from datasets_script.utils.files import write_json
