@@ -10,6 +10,7 @@ import datasets
 from datasets.utils.file_utils import xopen
 
 from ..schema.image import BENCHMARK_FEATURES, BenchmarkImage, row_to_image
+from ..schema.run_record import RUN_FILE
 from .base import BenchmarkError
 from .registry import BENCHMARKS, SCHEMA_HASH, get_benchmark, get_builder
 from .source import how_to_fetch
@@ -58,7 +59,7 @@ def load_sizes(name_or_folder: str | Path, split: str | None = None) -> dict[str
 def _rows(name: str, split: str | None, columns: list[str]) -> Iterator[dict[str, Any]]:
     """Yield rows with some columns of `BENCHMARK_FEATURES`, images as `{"bytes", "path"}`."""
     # A prepared folder of pairs holds run.json too, but no data/.
-    if (Path(name) / "run.json").is_file() and (Path(name) / "data").is_dir():
+    if (Path(name) / RUN_FILE).is_file() and (Path(name) / "data").is_dir():
         yield from _rows_of_pairs(name, split, columns)
         return
     splits = _open_splits(name)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluate_metrics.functional.css import DEFAULT_MODEL
 from evaluate_metrics.functional.miou import EMPTY_POLICIES, PROTOCOLS
 from evaluate_metrics.functional.regions import RESIZE_POLICIES
 
@@ -40,7 +41,6 @@ _PROTOCOLS = {"richhf": "menn", "synthscars": "legion", "x_aigd": "x_aigd"}
 # Thresholds of ground-truth heat maps, 0.5 if not listed. A heat map of RichHF-18k is the mean of three annotators;
 # Menn et al. count a pixel that two of them marked.
 _TRUTH_THRESHOLDS = {("richhf", "artiagent"): 0.3, ("richhf", "legion"): 0.3}
-_DEFAULT_CSS_MODEL = "sentence-transformers/paraphrase-MiniLM-L6-v2"
 
 
 def add_arguments(parser: Parser) -> None:
@@ -96,7 +96,7 @@ def add_arguments(parser: Parser) -> None:
     )
     meaning.add_argument(
         "--css-model",
-        default=_DEFAULT_CSS_MODEL,
+        default=DEFAULT_MODEL,
         help="sentence-embedding model for CSS, the cosine similarity of explanations: a Hub id or folder, or 'none' "
         "to skip CSS (default: %(default)s)",
     )

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard
 
+from ..schema.run_record import RUN_FILE
 from ..utils.errors import UserError
 from ..vlm.conventions import find_convention
 from .builder import PairsConfig, check_config
@@ -24,7 +25,7 @@ from .named_images import card_config, image_name, name_images, stored_columns
 from .storage import check_shards, find_shards, read_rows, split_of
 
 
-_RUN_FILES = ("run.json", "rejected.jsonl", "contact_sheet.png")
+_RUN_FILES = (RUN_FILE, "rejected.jsonl", "contact_sheet.png")
 
 
 def prepare_pairs_folder(
@@ -50,7 +51,7 @@ def prepare_pairs_folder(
     """
     if not source.is_dir():
         raise UserError(f"`source` must be a folder written by `artiagent synthesize`, got '{source}'")
-    if (source / "run.json").exists() and not (source / "README.md").exists():
+    if (source / RUN_FILE).exists() and not (source / "README.md").exists():
         raise UserError(
             f"`source` must hold README.md, the card with the licence of its photos, got '{source}' without it; run "
             "the command that made the dataset to write it again"

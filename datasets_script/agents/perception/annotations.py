@@ -22,6 +22,7 @@ from diffusers_artifact.tools import bbox_of_mask
 from ...schema.perception import Entity, Part, PartLevel, Perception
 from ...utils.photos import list_sources
 from ...vlm.base import VLM
+from .association import MIN_CONTAINMENT
 from .backends import PerceptionSpec
 from .base import PerceptionAgent, PerceptionError
 from .foreign_formats import ForeignFormat, format_of_json, format_of_text
@@ -38,9 +39,6 @@ PERIPHERAL_PARTS = frozenset(
 
 # PartImageNet's "Car Tier" and "Bicycle Tier".
 _PARTIMAGENET_SPELLINGS = {"tier": "tire"}
-
-# Share of a part's pixels that lie in the entity it belongs to (ArtiAgent §3).
-_MIN_CONTAINMENT = 0.9
 
 # Radius of the disc drawn for a keypoint, as a share of the square root of its entity's box area: about the size of an
 # eye socket in a portrait, or of a hand of a standing person.
@@ -553,7 +551,7 @@ def _containing(part: _Region, drafts: Iterable[_Draft]) -> _Draft | None:
             containment = float(draft.region.mask[part.mask].mean())
             ranked.append((containment, -int(draft.region.mask.sum()), draft))
     containment, _, owner = max(ranked, key=lambda rank: rank[:2])
-    return owner if containment >= _MIN_CONTAINMENT else None
+    return owner if containment >= MIN_CONTAINMENT else None
 
 
 def _finish(draft: _Draft, new_id: count[int]) -> Entity:
