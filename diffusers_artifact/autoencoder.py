@@ -39,12 +39,12 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
     between patches. Encoding and decoding are deterministic.
 
     Args:
-        latent_channels (`int`, *optional*, defaults to 32): Principal components kept.
-        patch_size (`int`, *optional*, defaults to 8): Side of a patch, and the stride, in pixels.
-        block_out_channels (`tuple[int]`, *optional*, defaults to `(24, 24, 24, 144)`):
+        latent_channels (`int`, *optional*, defaults to 16): Principal components kept.
+        patch_size (`int`, *optional*, defaults to 4): Side of a patch, and the stride, in pixels.
+        block_out_channels (`tuple[int]`, *optional*, defaults to `(24, 24, 80)`):
             The first entry is the width of the full-resolution refiner, the last that of the residual blocks at
-            1/8 resolution. Pipelines derive the stride from this tuple's length, `2 ** (len - 1)`.
-        layers_per_block (`int`, *optional*, defaults to 4): Residual blocks at 1/8 resolution.
+            the latents' resolution. Pipelines derive the stride from this tuple's length, `2 ** (len - 1)`.
+        layers_per_block (`int`, *optional*, defaults to 3): Number of residual blocks.
         scaling_factor (`float`, *optional*, defaults to 1.0): As in `AutoencoderKL`; the whitening is in the weights.
         shift_factor (`float`, *optional*, defaults to 0.0): As in `AutoencoderKL`.
         sample_size (`int`, *optional*, defaults to 256): Side in pixels of the training images.
@@ -56,10 +56,10 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        latent_channels: int = 32,
-        patch_size: int = 8,
-        block_out_channels: tuple[int, ...] = (24, 24, 24, 144),
-        layers_per_block: int = 4,
+        latent_channels: int = 16,
+        patch_size: int = 4,
+        block_out_channels: tuple[int, ...] = (24, 24, 80),
+        layers_per_block: int = 3,
         scaling_factor: float = 1.0,
         shift_factor: float = 0.0,
         sample_size: int = 256,
@@ -116,7 +116,7 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
 
         Returns:
             [`~diffusers.models.modeling_outputs.AutoencoderKLOutput`] or `tuple`: a distribution of zero variance over
-            latents of shape `(batch, latent_channels, height / 8, width / 8)`.
+            latents of shape `(batch, latent_channels, height / patch_size, width / patch_size)`.
         """
         mean = self.encoder(x)
         posterior = DiagonalGaussianDistribution(
@@ -138,7 +138,7 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
 
         Returns:
             [`~diffusers.models.autoencoders.vae.DecoderOutput`] or `tuple`: images of shape
-            `(batch, 3, 8 * height, 8 * width)`, about in [-1, 1] but not clamped.
+            `(batch, 3, patch_size * height, patch_size * width)`, about in [-1, 1] but not clamped.
         """
         sample = self.inverse(z) + self.conv_out(self.blocks(self.conv_in(z)))
         sample = sample + self.refiner(sample)

@@ -4,7 +4,7 @@ Train the embedded model's autoencoder: a PCA of image patches, then a decoder t
     python -m training.embedded.autoencoder --crops work/crops.npy --out work/vae --minutes 20
 
 The encoder is fitted in a minute and written first, so that `training.embedded.transformer` can start at once. Half
-of each batch of the decoder are composites, which resemble injected artifacts: random rectangles of 16×16 px tokens
+of each batch of the decoder are composites, which resemble injected artifacts: random rectangles of 8×8 px tokens
 hold latents of another crop, and the decoder's target is the same composite with feathered borders.
 """
 
@@ -28,7 +28,7 @@ from training.run_folder import begin_run
 from training.script import run_script
 
 
-PATCH, TOKEN, CROP = 8, 16, 128  # px
+PATCH, TOKEN, CROP = 4, 8, 128  # px
 VALIDATION = 64  # crops, the last ones
 
 
@@ -73,7 +73,7 @@ def composite_masks(batch: int, generator: torch.Generator) -> torch.Tensor:
     for mask in masks[: batch // 2, 0]:
         for _ in range(int(torch.randint(1, 4, (), generator=generator))):
             top, left = torch.randint(side, (2,), generator=generator).tolist()
-            height, width = torch.randint(1, 5, (2,), generator=generator).tolist()
+            height, width = torch.randint(1, 9, (2,), generator=generator).tolist()
             mask[top : top + height, left : left + width] = 1
     return masks
 
