@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
 
 MARGIN = 2
-"""Tokens around a dilated target that are taken from a decoder without limited reach. Beyond them, what attention and
-group normalisation over the whole image change is left out."""
+"""Tokens around the dilated target that are decoded; a variant fades into its clean image over the middle of them."""
 
 
 def decode_targets(
     family: TransformerFamily, latents: torch.Tensor, image_indices: Sequence[int], inside: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     r"""
-    Decode clean images, and for each variant what its target changes; the rest of a variant is its clean image.
+    Decode clean images, and for each variant the neighbourhood of its target, which fades into the clean image.
 
-    An autoencoder that declares its reach decodes only the neighbourhood of the target, with the result of decoding
-    all of it. Others decode all, and fade into the clean image over [`MARGIN`] tokens.
+    Pixels one and a half tokens or more from the dilated target equal the clean image's bit for bit. What a decoder
+    would change there is left out: less than one grey level of the embedded model's, whose convolutions reach farther,
+    and what attention and group normalisation over the whole image carry there. Autoencoders that declare a
+    `decoder_reach` decode only that neighbourhood, others the whole image.
 
     Args:
         family (`TransformerFamily`): Adapter with the autoencoder.
@@ -38,48 +39,34 @@ def decode_targets(
             [`dilated_targets`].
 
     Returns:
-        `tuple[torch.Tensor, torch.Tensor]` of shape `(images, 3, height, width)` in about [-1, 1]: Clean images, and
+        `tuple[torch.Tensor, torch.Tensor]` of shape `(images, 3, height, width)`, about in [-1, 1]: Clean images, and
         variants.
     """
-    first = len(latents) - len(inside)
+    first, side, size = len(latents) - len(inside), family.token_side, family.patch_size
     cleans = family.decode_latents(latents[:first]).float()
-    images = cleans[torch.tensor(image_indices, device=cleans.device)]
-    flawed = inside.flatten(1).any(1).nonzero()[:, 0].tolist()
-    if family.decoder_reach is None:
-        if flawed:
-            decoded = family.decode_latents(latents[first:][flawed]).float()
-            weights = _fade(inside[flawed], family.patch_size)
-            images[flawed] = torch.where(weights > 0, images[flawed].lerp(decoded, weights), images[flawed])
-        return cleans, images
-    for variant in flawed:
-        crop = _window(inside[variant], 2 * family.decoder_reach)
-        kept = _window(inside[variant], family.decoder_reach)
-        side = family.token_side
+    images = cleans[list(image_indices)]
+    weights = _fade(inside, size)
+    everything = tuple(slice(0, length) for length in inside.shape[1:])
+    for variant in inside.flatten(1).any(1).nonzero()[:, 0].tolist():
+        crop = everything if family.decoder_reach is None else _window(inside[variant], MARGIN)
         rows, columns = (slice(side * part.start, side * part.stop) for part in crop)
         decoded = family.decode_latents(latents[first + variant, :, rows, columns][None]).float()[0]
-        size = family.patch_size
-        place = [slice(size * part.start, size * part.stop) for part in kept]
-        within = [
-            slice(size * (part.start - whole.start), size * (part.stop - whole.start))
-            for part, whole in zip(kept, crop, strict=True)
-        ]
-        images[variant][:, *place] = decoded[:, *within]
+        rows, columns = (slice(size * part.start, size * part.stop) for part in crop)
+        weight, clean = weights[variant, :, rows, columns], images[variant, :, rows, columns]
+        images[variant, :, rows, columns] = torch.where(weight > 0, clean.lerp(decoded, weight), clean)
     return cleans, images
 
 
-def _window(inside: torch.Tensor, margin: int) -> tuple[slice, slice]:
+def _window(inside: torch.Tensor, margin: int) -> tuple[slice, ...]:
     """Return rows and columns of the rectangle around the marked tokens, `margin` tokens larger on each side."""
     spans = []
     for axis, length in enumerate(inside.shape):
         marked = inside.any(1 - axis).nonzero()
         spans.append(slice(max(0, int(marked.min()) - margin), min(length, int(marked.max()) + 1 + margin)))
-    return spans[0], spans[1]
+    return tuple(spans)
 
 
 def _fade(inside: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Return weights of shape `(variants, 1, height, width)`: 1 inside, falling to 0 over [`MARGIN`] tokens."""
-    half = MARGIN * patch_size // 2
-    mask = inside[:, None].float().repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
-    margin = torch.nn.functional.max_pool2d(mask, 2 * half + 1, stride=1, padding=half)
-    ramp = torch.nn.functional.pad(margin, (half,) * 4, mode="replicate")
-    return torch.nn.functional.avg_pool2d(ramp, 2 * half + 1, stride=1).clamp(0, 1)
+    """Return weights of shape `(variants, 1, height, width)`: 1 inside, 0 one and a half tokens away."""
+    near = torch.nn.functional.max_pool2d(inside[:, None].float(), 3, stride=1, padding=1)
+    return torch.nn.functional.interpolate(near, scale_factor=patch_size, mode="bilinear")
