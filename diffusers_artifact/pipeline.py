@@ -357,7 +357,11 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
 
             def end_denoising_step(timestep: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
                 tokens = end_step(timestep, tokens)
-                return confine_tokens(tokens, reconstruction_rows, inside) if confine == "latent" else tokens
+                return (
+                    confine_tokens(tokens, reconstruction_rows, inside)
+                    if compute == "target" or confine == "latent"
+                    else tokens
+                )
 
             with self._timed(timings, "invert"):
                 inverted = loop.invert(

@@ -127,3 +127,52 @@ def test_it_equals_a_full_computation_with_the_background_overwritten_after_ever
         by_token = torch.nn.functional.max_pool2d(change[None], 2)[0].flatten()
         assert not by_token[torch.from_numpy(~dilated(mapping))].any()
         assert by_token[list(mapping.targets)].min() > 0
+
+
+def test_callbacks_see_whole_rows_and_may_replace_targets(flux, photos):
+    shapes = []
+
+    def targets_to_zero(pipe: Any, index: int, timestep: torch.Tensor, given: dict[str, Any]) -> dict[str, Any]:
+        shapes.append(tuple(given["latents"].shape))
+        factors = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])[: len(given["latents"]), None, None]
+        return {"latents": given["latents"] * factors}
+
+    output = flux(photos, MAPPINGS, **PLAIN, callback_on_step_end=targets_to_zero)
+    assert shapes == [(2, NUM_TOKENS, 64)] * 5 + [(5, NUM_TOKENS, 64)] * 5
+    tokens = flux.family.pack(output.images)
+    inside = torch.from_numpy(dilated(EYE))
+    assert not tokens[0, inside].any()
+    assert torch.equal(tokens[0, ~inside], flux.family.pack(output.reconstructions)[0, ~inside])
+    assert torch.equal(output.images[1:], flux(photos, MAPPINGS, **PLAIN).images[1:])
+
+
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "fireflow", "uni_inv"])
+def test_a_variant_without_targets_is_its_clean_image_and_costs_nothing(flux, photos, solver):
+    mappings = [[EMPTY, EYE], [EMPTY]]
+    settings = PLAIN | {"solver": solver, "output_type": "pt"}
+    output = flux(photos, mappings, **settings)
+    assert torch.equal(output.images[0], output.reconstructions[0])
+    assert torch.equal(output.images[2], output.reconstructions[1])
+    alone = flux(photos[:1], EYE, **settings)
+    torch.testing.assert_close(output.images[1], alone.images[0], rtol=1e-3, atol=1e-4)
+    nothing = flux(photos, [[EMPTY], [EMPTY]], **settings)
+    assert torch.equal(nothing.images, output.reconstructions)
+    assert nothing.token_evaluations == nothing.num_function_evaluations == 2 * flux.num_timesteps
+    assert nothing.token_evaluations < output.token_evaluations < alone.token_evaluations + flux.num_timesteps
+
+
+@pytest.mark.parametrize("build", [tiny_flux, tiny_sd3, tiny_qwen_image])
+def test_pixels_far_from_the_target_equal_the_clean_image_and_near_ones_the_decoded_latents(build):
+    """The autoencoder's normalisation and attention over the whole image move far pixels too."""
+    pipe, grid = pipeline(build()), (8, 9)
+    photo = torch.rand(1, 3, 128, 144, generator=torch.Generator().manual_seed(0))
+    mapping = PatchMapping((0, 1), (31, 32), grid)
+    output = pipe(photo, mapping, **PLAIN | {"output_type": "pt"})
+    latents = pipe(photo, mapping, **PLAIN)
+    decoded = (pipe.family.decode_latents(latents.images.to(pipe.vae.dtype)) / 2 + 0.5).detach().clamp(0, 1)
+    # The dilated target is two rows and three columns; a patch and a half farther all is the clean image's.
+    far = torch.ones(128, 144, dtype=torch.bool)
+    far[: 2 * 16 + 24, : 3 * 16 + 24] = False
+    assert torch.equal(output.images[..., far], output.reconstructions[..., far])
+    torch.testing.assert_close(output.images[..., :32, :48], decoded[..., :32, :48], rtol=1e-3, atol=1e-4)
+    assert not torch.equal(decoded[..., far], output.reconstructions[..., far])
