@@ -86,6 +86,13 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
         zero_(self.conv_out)
         zero_(self.refiner[-1])
 
+    @property
+    def decoder_reach(self) -> int:
+        """Latent pixels around a latent pixel that it changes in a decoded image, from the kernels of the layers."""
+        at_latents = [self.conv_in, *(layer for block in self.blocks for layer in (block.conv1, block.conv2))]
+        pixels = sum(layer.kernel_size[0] // 2 for layer in self.refiner if isinstance(layer, nn.Conv2d))
+        return sum(layer.kernel_size[0] // 2 for layer in at_latents) + -(-pixels // self.config.patch_size)
+
     @torch.no_grad()
     def set_principal_components(self, mean: torch.Tensor, components: torch.Tensor, scale: torch.Tensor) -> None:
         r"""

@@ -20,3 +20,6 @@ CACHE_DEVICES: tuple[CacheDevice, ...] = get_args(CacheDevice)
 
 Confinement = Literal["none", "latent", "pixel"]  # confinement.py
 CONFINEMENTS: tuple[Confinement, ...] = get_args(Confinement)
+
+ComputeMode = Literal["target", "full"]  # target_rows.py
+COMPUTE_MODES: tuple[ComputeMode, ...] = get_args(ComputeMode)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -11,11 +13,12 @@ import torch
 if TYPE_CHECKING:
     # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
     # to it, from each module that leads there.
-    from . import family, schedulers
+    from . import family, schedulers, target_rows
 
     Conditioning = family.Conditioning
     TransformerFamily = family.TransformerFamily
     FlowMatchSolverScheduler = schedulers.FlowMatchSolverScheduler
+    TargetRows = target_rows.TargetRows
 
 
 OnStepEnd = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -44,8 +47,29 @@ class LoopObserver(Protocol):
     def begin_denoising(self, step: int, branch: str) -> None:
         """Prepare for an evaluation of denoising step `step`, 0-based; see `begin_inversion`."""
 
+    def begin_targets(self) -> None:
+        """Prepare for the second pass of an evaluation, that of the rows of targets; see [`TargetRows`]."""
+
     def end(self) -> None:
         """Clean up after the last evaluation."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """
+    Rows that go through the transformer together, with a solver of their own, because solvers keep state.
+
+    Attributes:
+        scheduler (`FlowMatchSolverScheduler`): Their solver.
+        conditioning (`Conditioning`): Text conditioning of every row.
+        negative (`Conditioning`, *optional*): One row, the negative prompt, if it is needed.
+        guidance (`torch.Tensor` of shape `(rows,)`): Guidance scale of every row.
+    """
+
+    scheduler: FlowMatchSolverScheduler
+    conditioning: Conditioning
+    negative: Conditioning | None
+    guidance: torch.Tensor
 
 
 class DenoisingLoop:
@@ -61,6 +85,8 @@ class DenoisingLoop:
 
     Attributes:
         num_function_evaluations (`int`): NFE so far: each evaluation counts once for every row of its batch.
+        token_evaluations (`float`): Tokens that went through the transformer so far, text aside and padding included,
+            divided by the tokens of an image.
     """
 
     def __init__(
@@ -74,6 +100,7 @@ class DenoisingLoop:
         self.family, self.grid, self.negative = family, grid, negative
         self.observer, self.interrupted = observer, interrupted
         self.num_function_evaluations = 0
+        self.token_evaluations = 0.0
 
     def invert(
         self,
@@ -96,7 +123,8 @@ class DenoisingLoop:
         Returns:
             `torch.Tensor` of the shape of `clean`.
         """
-        return self._run(scheduler, clean, conditioning, guidance, on_step_end, inverting=True)
+        rows = Pass(scheduler, conditioning, self._needed_negative(guidance), guidance)
+        return self._run([rows], clean, on_step_end, None, inverting=True)
 
     def denoise(
         self,
@@ -105,6 +133,7 @@ class DenoisingLoop:
         conditioning: Conditioning,
         guidance: torch.Tensor,
         on_step_end: OnStepEnd,
+        target_rows: TargetRows | None = None,
     ) -> torch.Tensor:
         r"""
         Denoise noise to clean tokens.
@@ -115,43 +144,71 @@ class DenoisingLoop:
             conditioning (`Conditioning`): Text conditioning of every row.
             guidance (`torch.Tensor` of shape `(rows,)`): Guidance scale of every row.
             on_step_end (`Callable`): Called after every evaluation; see [`OnStepEnd`].
+            target_rows (`TargetRows`, *optional*): Compute artifact variants at their targets alone, in a second pass
+                of every evaluation. All their other tokens are their clean row's.
 
         Returns:
             `torch.Tensor` of the shape of `noise`.
         """
-        return self._run(scheduler, noise, conditioning, guidance, on_step_end, inverting=False)
+        negative = self._needed_negative(guidance)
+        passes = [Pass(scheduler, conditioning, negative, guidance)]
+        if target_rows is not None:
+            clean, flawed = slice(target_rows.num_clean), target_rows.num_clean + target_rows.variants
+            passes = [Pass(scheduler, conditioning.select(clean), negative, guidance[clean])]
+            if len(target_rows):
+                # The text of these rows is their clean row's.
+                texts, none = conditioning.select(flawed).without_text(), negative and negative.without_text()
+                passes.append(Pass(copy.deepcopy(scheduler), texts, none, guidance[flawed]))
+        return self._run(passes, noise, on_step_end, target_rows, inverting=False)
+
+    def _needed_negative(self, guidance: torch.Tensor) -> Conditioning | None:
+        return self.negative if self.family.needs_negative(guidance) else None
 
     def _run(
         self,
-        scheduler: FlowMatchSolverScheduler,
+        passes: list[Pass],
         sample: torch.Tensor,
-        conditioning: Conditioning,
-        guidance: torch.Tensor,
         on_step_end: OnStepEnd,
+        target_rows: TargetRows | None,
         inverting: bool,
     ) -> torch.Tensor:
-        negative = self.negative if self.family.needs_negative(guidance) else None
-
-        def evaluate(branch: str, condition: Conditioning) -> torch.Tensor:
+        def evaluate(branch: str) -> list[torch.Tensor]:
             if self.observer is not None and inverting:
                 self.observer.begin_inversion(step, branch, updates)
             elif self.observer is not None:
                 self.observer.begin_denoising(step, branch)
-            self.num_function_evaluations += len(sample)
-            return self.family.velocity(sample, timestep, condition, guidance, self.grid).float()
+            velocities = []
+            for tokens, rows in zip(parts, passes, strict=True):
+                if velocities and self.observer is not None:
+                    self.observer.begin_targets()
+                self.num_function_evaluations += len(tokens)
+                self.token_evaluations += tokens.shape[0] * tokens.shape[1] / (self.grid[0] * self.grid[1])
+                condition = rows.conditioning
+                if branch == "uncond" and rows.negative is not None:
+                    condition = rows.negative.expand(len(tokens))
+                velocities.append(self.family.velocity(tokens, timestep, condition, rows.guidance, self.grid).float())
+            return velocities
 
-        for texts in (conditioning, self.negative):
+        scheduler = passes[0].scheduler
+        for texts in (passes[0].conditioning, self.negative):
             if texts is not None and self.observer is not None:
                 self.observer.prepare(texts.prompt_embeds.shape[1])
         for index, timestep in enumerate(scheduler.timesteps):
             if self.interrupted():
                 break
             step, updates = scheduler.step_of_evaluation[index], scheduler.updates_solution[index]
-            velocity = evaluate("cond", conditioning)
-            if negative is not None:
-                unconditional = evaluate("uncond", negative.expand(len(sample)))
-                velocity = self.family.guide(velocity, unconditional, guidance[:, None, None])
-            sample = on_step_end(timestep, scheduler.step(velocity, timestep, sample, return_dict=False)[0])
+            parts = [sample] if target_rows is None else list(target_rows.split(sample))[: len(passes)]
+            velocities = evaluate("cond")
+            if passes[0].negative is not None:
+                velocities = [
+                    self.family.guide(velocity, unconditional, rows.guidance[:, None, None])
+                    for velocity, unconditional, rows in zip(velocities, evaluate("uncond"), passes, strict=True)
+                ]
+            points = [
+                rows.scheduler.step(velocity, timestep, tokens, return_dict=False)[0]
+                for velocity, tokens, rows in zip(velocities, parts, passes, strict=True)
+            ]
+            sample = on_step_end(timestep, points[0] if target_rows is None else target_rows.join(*points))
         if self.observer is not None:
             self.observer.end()
         return sample

@@ -69,6 +69,15 @@ class Conditioning:
         )
         return Conditioning(self.prompt_embeds.expand(rows, -1, -1), pooled, mask)
 
+    def select(self, rows: torch.Tensor | slice) -> Conditioning:
+        """Return the rows at the indices `rows`, of shape `(selected,)`, or of a slice."""
+        pooled, mask = (None if part is None else part[rows] for part in (self.pooled, self.mask))
+        return Conditioning(self.prompt_embeds[rows], pooled, mask)
+
+    def without_text(self) -> Conditioning:
+        """Return the same rows with no text token, for rows that attend to the text of others."""
+        return Conditioning(self.prompt_embeds[:, :0], self.pooled, None if self.mask is None else self.mask[:, :0])
+
     def to(self, dtype: torch.dtype) -> Conditioning:
         """Convert the embeddings to another dtype."""
         return Conditioning(
@@ -245,7 +254,17 @@ class TransformerFamily(ABC):
         latents = tokens.view(batch, *grid, channels // side**2, side, side).permute(0, 3, 1, 4, 2, 5)
         return latents.reshape(batch, channels // side**2, side * grid[0], side * grid[1])
 
+    @property
+    def decoder_reach(self) -> int | None:
+        """Tokens around a token that its latents change in a decoded image, or `None` if there is no limit."""
+        reach = getattr(self.vae, "decoder_reach", None)
+        return None if reach is None else -(-reach // self.token_side)
+
     # Transformer
+
+    def target_row_multiple(self, grid: tuple[int, int]) -> int:
+        """Return the number of tokens of which the length of rows of targets is a multiple; see [`TargetRows`]."""
+        return 16
 
     @abstractmethod
     def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
@@ -285,11 +304,12 @@ class TransformerFamily(ABC):
         Evaluate the transformer.
 
         Args:
-            tokens (`torch.Tensor` of shape `(rows, tokens, channels)`): Noisy latents in float32.
+            tokens (`torch.Tensor` of shape `(rows, tokens, channels)`): Noisy latents in float32. Rows of targets
+                hold fewer tokens than `grid`; see [`TargetRows`].
             timestep (`torch.Tensor`): Scalar from 0 to 1000.
             conditioning (`Conditioning`): Text conditioning of as many rows.
             guidance (`torch.Tensor` of shape `(rows,)`): Guidance scales, for guidance-distilled transformers.
-            grid (`tuple[int, int]`): Rows and columns of tokens.
+            grid (`tuple[int, int]`): Rows and columns of tokens of an image.
 
         Returns:
             `torch.Tensor` of the shape of `tokens`: The velocity.

@@ -51,9 +51,11 @@ class RotaryInjectionAttnProcessor(InjectionAttnProcessor):
             return apply_rotary_emb(states, table, sequence_dim=1)
 
         text_length = self.text_length(image_rotary_emb)
+        query, key = self.rotate(query, turn, text_length), self.rotate(key, turn, text_length)
+        query, key, value, attention_mask = self.share(query, key, value, attention_mask)
         output = dispatch_attention_fn(
-            self.rotate(query, turn, text_length),
-            self.rotate(key, turn, text_length),
+            query,
+            key,
             value,
             attn_mask=attention_mask,
             backend=self._attention_backend,

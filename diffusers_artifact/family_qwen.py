@@ -57,19 +57,30 @@ class QwenImageInjectionAttnProcessor(InjectionAttnProcessor):
         )
         query, value = self.inject(query, value)
         image_frequencies, text_frequencies = image_rotary_emb
+        if self.state.target_positions is None:
+            self.recording.frequencies = image_frequencies
+        else:
+            image_frequencies = self.recording.frequencies
 
         def turn(states: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
             frequencies = image_frequencies if index is None else image_frequencies[index]
             return apply_rotary_emb_qwen(states, frequencies, use_real=False)
 
         query, key = self.rotate(attn.norm_q(query), turn), self.rotate(attn.norm_k(key), turn)
-        text_query = apply_rotary_emb_qwen(attn.norm_added_q(text_query), text_frequencies, use_real=False)
-        text_key = apply_rotary_emb_qwen(attn.norm_added_k(text_key), text_frequencies, use_real=False)
+        if text_query.shape[1]:  # diffusers cannot rotate no tokens
+            text_query = apply_rotary_emb_qwen(attn.norm_added_q(text_query), text_frequencies, use_real=False)
+            text_key = apply_rotary_emb_qwen(attn.norm_added_k(text_key), text_frequencies, use_real=False)
 
-        output = dispatch_attention_fn(
+        query, key, value, attention_mask = self.share(
             torch.cat([text_query, query], dim=1),
             torch.cat([text_key, key], dim=1),
             torch.cat([text_value, value], dim=1),
+            attention_mask,
+        )
+        output = dispatch_attention_fn(
+            query,
+            key,
+            value,
             attn_mask=attention_mask,
             backend=self._attention_backend,
             parallel_config=self._parallel_config,
@@ -151,11 +162,16 @@ class QwenImageFamily(TransformerFamily):
         grid: tuple[int, int],
     ) -> torch.Tensor:
         batch, dtype = len(tokens), self.transformer.dtype
+        if tokens.shape[1] < grid[0] * grid[1]:
+            # The transformer counts the tokens of an image; the processors take the clean rows' positions.
+            multiple = self.target_row_multiple(grid)
+            grid = (tokens.shape[1] // multiple, multiple)
         return self.transformer(
             hidden_states=tokens.to(dtype),
             timestep=timestep.expand(batch).to(dtype) / 1000,
             encoder_hidden_states=conditioning.prompt_embeds.to(dtype),
-            encoder_hidden_states_mask=conditioning.mask,
+            # diffusers fails on a mask of no tokens.
+            encoder_hidden_states_mask=conditioning.mask if conditioning.prompt_embeds.shape[1] else None,
             img_shapes=[[(1, *grid)]] * batch,
             return_dict=False,
         )[0]

@@ -59,6 +59,10 @@ class SD3InjectionAttnProcessor(InjectionAttnProcessor):
             key = torch.cat([key, text_key], dim=2)
             value = torch.cat([value, text_value], dim=2)
 
+        query, key, value, attention_mask = self.share(
+            *(part.transpose(1, 2) for part in (query, key, value)), attention_mask, text_first=False
+        )
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
         output = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
         output = output.transpose(1, 2).flatten(2).to(query.dtype)
         image = attn.to_out[1](attn.to_out[0](output[:, : hidden_states.shape[1]]))
@@ -120,6 +124,8 @@ class SD3Family(TransformerFamily):
     ) -> torch.Tensor:
         batch, dtype = len(tokens), self.transformer.dtype
         conditioning = conditioning.to(dtype)
+        # Rows of targets are arranged as images of as many columns but fewer rows; see `injecting` for positions.
+        grid = (tokens.shape[1] // grid[1], grid[1])
         velocity = self.transformer(
             hidden_states=self.unpack(tokens, grid).to(dtype),
             timestep=timestep.expand(batch),
@@ -129,6 +135,9 @@ class SD3Family(TransformerFamily):
         )[0]
         return self.pack(velocity)
 
+    def target_row_multiple(self, grid: tuple[int, int]) -> int:
+        return grid[1]
+
     def make_processor(self, state: InjectionState, block: int, path: str) -> InjectionAttnProcessor:
         fused = isinstance(self.transformer.attn_processors[path], FusedJointAttnProcessor2_0)
         return SD3InjectionAttnProcessor(state, block, path.split(".")[2], fused)
@@ -136,6 +145,10 @@ class SD3Family(TransformerFamily):
     @contextmanager
     def injecting(self, state: InjectionState) -> Iterator[None]:
         def swap_positions(embedder: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+            if state.target_positions is not None:
+                placed = embedder.cropped_pos_embed(*(self.token_side * side for side in state.grid))[0]
+                own = embedder.cropped_pos_embed(*inputs[0].shape[-2:])[0]
+                return output + (placed[state.target_positions] - own).to(output)
             if state.moved is None:
                 return output
             rows, targets, references = state.moved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -34,6 +35,37 @@ def default_value_blocks(num_blocks: int) -> range:
     return range(round(SPLIT_DEPTH_SHARE * num_blocks), num_blocks)
 
 
+@dataclass(eq=False)
+class Recording:
+    """
+    What one attention computed for the clean rows, kept until the rows of targets have read it in the same evaluation.
+
+    Attributes:
+        query (`torch.Tensor` of shape `(targets, tokens, heads, head_dim)`, *optional*): Rotated queries of the clean
+            row at the tokens of every row of targets, in blocks and steps with value injection.
+        key, value (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`, *optional*): Rotated keys, and values.
+        mask (`torch.Tensor` of shape `(rows, 1, 1, sequence)`, *optional*): Attention mask of an image token.
+        frequencies (`torch.Tensor` of shape `(tokens, channels)`, *optional*): Rotary table of the image tokens, for
+            families whose table has the length of the row.
+    """
+
+    query: torch.Tensor | None = None
+    key: torch.Tensor | None = None
+    value: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    frequencies: torch.Tensor | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the recorded tensors take, in bytes."""
+        kept = (self.query, self.key, self.value)
+        return sum(part.numel() * part.element_size() for part in kept if part is not None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.query = self.key = self.value = self.mask = self.frequencies = None
+
+
 class InjectionState:
     r"""
     Position and value that each token takes at the current evaluation of the model (ArtiAgent §4.2).
@@ -62,7 +94,12 @@ class InjectionState:
     Attributes:
         moved (`tuple[torch.Tensor, torch.Tensor, torch.Tensor]`, *optional*): Row, target and reference of every pair
             whose position is injected at the current evaluation; `None` if there is none.
+        target_positions (`torch.Tensor` of shape `(targets, tokens)`, *optional*): Injected position of every token
+            of the rows of targets, during their forward pass; see [`TargetInjectionState`].
+        recordings (`list[Recording]`): One for each attention, which its processor adds.
     """
+
+    target_positions: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -79,7 +116,8 @@ class InjectionState:
         device: torch.device | str = "cpu",
     ):
         self.position_blocks, self.value_blocks = frozenset(position_blocks), frozenset(value_blocks)
-        self.num_tokens = mappings[0].grid[0] * mappings[0].grid[1]
+        self.grid = mappings[0].grid
+        self.num_tokens = self.grid[0] * self.grid[1]
         self._reads_inversion = value_source == "inversion"
         self._value_steps = round(VALUE_STEP_SHARE * num_inference_steps) if value_steps is None else value_steps
         self._pairs = [
@@ -95,6 +133,7 @@ class InjectionState:
         self._cache = ValueCache(cache_device)
         self._num_moved = 0
         self._moved: tuple[torch.Tensor, ...] | None = None
+        self.recordings: list[Recording] = []
         self.end()
 
     def _index_sources(self, mappings: Sequence[PatchMapping], sources: Sequence[int]) -> None:
@@ -181,6 +220,10 @@ class InjectionState:
             self._moved = tuple(torch.tensor(active, device=self._device).unbind(1)) if active else None
         self.moved = self._moved
 
+    def begin_targets(self) -> None:
+        """Prepare for the forward pass of the rows of targets; see [`TargetInjectionState`]."""
+        raise NotImplementedError("rows of targets need a `TargetInjectionState`")
+
     def inject(
         self, block: int, name: str, query: torch.Tensor, value: torch.Tensor, text_length: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -220,10 +263,9 @@ class InjectionState:
     def _recorded(self, block: int, name: str, device: torch.device) -> torch.Tensor:
         return self._cache.load((self._step, block, name, self._branch), device)
 
-    def rotate(self, states: torch.Tensor, turn: Turn, text_length: int = 0) -> torch.Tensor:
+    def rotate(self, states: torch.Tensor, turn: Turn, text_length: int = 0, moves: bool = True) -> torch.Tensor:
         r"""
-        Rotate queries or keys by each token's position, targets by their reference's. To be called in
-        `position_blocks`.
+        Rotate queries or keys by each token's position, targets by their reference's.
 
         Args:
             states (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`): Queries or keys, with `text_length`
@@ -231,17 +273,44 @@ class InjectionState:
             turn (`Callable`): The family's rotary embedding: `turn(states, None)` rotates by all positions of the
                 sequence, `turn(states, index)` by those at `index`, of shape `(sequence,)`.
             text_length (`int`, *optional*, defaults to 0): Number of text tokens in the sequence.
+            moves (`bool`, *optional*, defaults to `True`): Whether positions are injected in this block.
 
         Returns:
             `torch.Tensor` of the shape of `states`.
         """
         rotated = turn(states, None)
-        if self.moved is None:
+        if not moves or self.moved is None:
             return rotated
         rows, targets, references = self.moved
         of_targets = states[rows, targets + text_length]
         rotated[rows, targets + text_length] = turn(of_targets[None], references + text_length)[0]
         return rotated
+
+    def share(
+        self,
+        recording: Recording,
+        takes_values: bool,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        text_first: bool = True,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        r"""
+        Let rows of targets attend to their clean rows; see [`TargetInjectionState`]. Here there are no such rows, and
+        all is returned as given.
+
+        Args:
+            recording (`Recording`): The attention's own.
+            takes_values (`bool`): Whether values are injected in this block.
+            query, key, value (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`): After rotation.
+            mask (`torch.Tensor`, *optional*): Attention mask.
+            text_first (`bool`, *optional*, defaults to `True`): Whether the text comes before the image.
+
+        Returns:
+            `tuple`: Queries, keys, values and mask to attend with.
+        """
+        return query, key, value, mask
 
 
 def position_until(kind: ArtifactType, num_inference_steps: int, position_steps: int | None) -> int:

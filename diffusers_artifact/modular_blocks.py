@@ -14,6 +14,7 @@ from .alignment import align_weights  # noqa: F401
 from .autoencoder import AutoencoderPCA  # noqa: F401
 from .choices import ValueSource  # noqa: F401
 from .confinement import confine_tokens  # noqa: F401
+from .decoding import decode_targets  # noqa: F401
 from .denoising_loop import DenoisingLoop  # noqa: F401
 from .family import TransformerFamily  # noqa: F401
 from .family_chroma import ChromaFamily  # noqa: F401
@@ -29,6 +30,7 @@ from .pipeline_common import FlowPipelineMixin  # noqa: F401
 from .presets import NUM_INFERENCE_STEPS  # noqa: F401
 from .processors import InjectionAttnProcessor  # noqa: F401
 from .schedulers import SOLVERS  # noqa: F401
+from .target_rows import TargetRows  # noqa: F401
 from .value_cache import ValueCache  # noqa: F401
 
 

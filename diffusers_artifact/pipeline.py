@@ -18,8 +18,19 @@ from .alignment import align_weights  # noqa: F401
 
 # A saved pipeline may have this autoencoder, which diffusers looks up among the loaded modules.
 from .autoencoder import AutoencoderPCA  # noqa: F401
-from .choices import CACHE_DEVICES, CONFINEMENTS, SOLVER_NAMES, VALUE_SOURCES, CacheDevice, Confinement, ValueSource
+from .choices import (
+    CACHE_DEVICES,
+    COMPUTE_MODES,
+    CONFINEMENTS,
+    SOLVER_NAMES,
+    VALUE_SOURCES,
+    CacheDevice,
+    ComputeMode,
+    Confinement,
+    ValueSource,
+)
 from .confinement import confine_pixels, confine_tokens, dilated_targets
+from .decoding import decode_targets
 from .denoising_loop import DenoisingLoop
 from .family import Conditioning, TransformerFamily
 from .family_chroma import ChromaFamily  # noqa: F401
@@ -34,6 +45,7 @@ from .pipeline_common import FlowPipelineMixin
 from .presets import NUM_INFERENCE_STEPS, may_hold_background
 from .processors import InjectionAttnProcessor  # noqa: F401
 from .schedulers import SOLVERS  # noqa: F401
+from .target_rows import TargetInjectionState, TargetRows
 from .value_cache import ValueCache  # noqa: F401
 
 
@@ -53,7 +65,10 @@ class ArtifactInjectionOutput(BaseOutput):
         image_indices (`list[int]`): For each artifact image, the index of its clean image.
         inverted_latents (`torch.Tensor` of shape `(images, tokens, channels)`): Packed noise at the end of inversion.
         num_function_evaluations (`int`): NFE: evaluations of the transformer, counted once for every row of a batch.
-        cache_bytes (`int`): Peak memory of cached values, in bytes; 0 with `value_source="reconstruction"`.
+        token_evaluations (`float`): Tokens that went through the transformer, text aside and padding included, divided
+            by the tokens of an image. Equals NFE with `compute="full"`.
+        cache_bytes (`int`): Peak memory, in bytes, of values cached with `value_source="inversion"`, or of the keys,
+            values and queries of one evaluation that are kept with `compute="target"`.
         timings (`dict[str, float]`): Seconds spent in `encode`, `invert`, `denoise` and `decode`.
     """
 
@@ -62,6 +77,7 @@ class ArtifactInjectionOutput(BaseOutput):
     image_indices: list[int]
     inverted_latents: torch.Tensor
     num_function_evaluations: int
+    token_evaluations: float
     cache_bytes: int
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -158,6 +174,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         transfer_noise: bool = False,
         hold_background: bool | None = None,
         confine: Confinement = "none",
+        compute: ComputeMode | None = None,
         allow_distilled: bool = False,
         generator: torch.Generator | None = None,
         max_sequence_length: int | None = None,
@@ -217,6 +234,12 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
                 Guarantee that everything away from the target equals the clean image. `"latent"`: every token that
                 does not touch the target, at every step; the decoder still blends across their border. `"pixel"`:
                 every pixel one patch or more from the target, with a fade in between.
+            compute (`str`, *optional*):
+                What is computed of an artifact image. `"full"`: all of it. `"target"`: only the target and the patches
+                that touch it, which attend to the keys and values of the clean image at the same evaluation. The
+                rest is the clean image's, as with `confine="latent"`, down to the pixels beyond the decoder's reach.
+                Each further artifact then costs its target alone. Defaults to `"target"` where the background is
+                held, which `"target"` needs, else to `"full"`.
             allow_distilled (`bool`, *optional*, defaults to `False`):
                 Run few-step models, which otherwise raise an error because they invert poorly.
             generator (`torch.Generator`, *optional*):
@@ -228,7 +251,8 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             callback_on_step_end (`Callable`, *optional*):
                 Called after every evaluation of the transformer as `callback(pipe, index, timestep, callback_kwargs)`,
                 as in stock pipelines; `index` counts through inversion and denoising. It returns a dictionary, whose
-                `latents` replace the packed ones.
+                `latents` replace the packed ones. With `compute="target"`, all tokens of an artifact image but its
+                target's are taken from the clean image again.
             callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*, defaults to `("latents",)`):
                 Names of the tensors that the callback receives.
 
@@ -248,7 +272,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             >>> patch = PatchMapping(targets=(34, 35), references=(119, 120), grid=(16, 16))
             >>> out = pipe(photo, [patch, PatchMapping.empty((16, 16))], num_inference_steps=2)
             >>> len(out.reconstructions), len(out.images), out.num_function_evaluations
-            (1, 2, 12)
+            (1, 2, 9)
         """
         family, device = self.family, self._execution_device
         photos = preprocess_images(image, family.patch_size)
@@ -259,6 +283,8 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             guidance_scale = family.default_guidance_scale
         if hold_background is None:
             hold_background = may_hold_background(value_source)
+        if compute is None:
+            compute = "target" if hold_background else "full"
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         self.check_inputs(
@@ -277,6 +303,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             cache_device=cache_device,
             hold_background=hold_background,
             confine=confine,
+            compute=compute,
             output_type=output_type,
             allow_distilled=allow_distilled,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
@@ -284,19 +311,25 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         self._align_weights()
         # Index of the photo of every row. Reconstructions come first, so it is also the row of its reconstruction.
         sources = [*range(len(photos)), *image_indices]
-        state = InjectionState(
-            [PatchMapping.empty(grid)] * len(photos) + mappings,
-            sources,
-            num_inference_steps,
-            position_blocks=default_position_blocks(family.num_blocks) if position_blocks is None else position_blocks,
-            value_blocks=default_value_blocks(family.num_blocks) if value_blocks is None else value_blocks,
-            position_steps=position_steps,
-            value_steps=value_steps,
-            hold_background=hold_background,
-            value_source=value_source,
-            cache_device=cache_device,
-            device=device,
-        )
+        if position_blocks is None:
+            position_blocks = default_position_blocks(family.num_blocks)
+        settings: dict[str, Any] = {
+            "mappings": [PatchMapping.empty(grid)] * len(photos) + mappings,
+            "sources": sources,
+            "num_inference_steps": num_inference_steps,
+            "position_blocks": position_blocks,
+            "value_blocks": default_value_blocks(family.num_blocks) if value_blocks is None else value_blocks,
+            "position_steps": position_steps,
+            "value_steps": value_steps,
+            "hold_background": hold_background,
+            "value_source": value_source,
+            "cache_device": cache_device,
+            "device": device,
+        }
+        target_rows, state = None, InjectionState(**settings)
+        if compute == "target":
+            target_rows = TargetRows(mappings, image_indices, family.target_row_multiple(grid), device)
+            state = TargetInjectionState(target_rows, **settings)
         guidance = torch.tensor(
             [inversion_guidance_scale] * len(photos) + [guidance_scale] * len(mappings), device=device
         )
@@ -324,7 +357,11 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
 
             def end_denoising_step(timestep: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
                 tokens = end_step(timestep, tokens)
-                return confine_tokens(tokens, reconstruction_rows, inside) if confine == "latent" else tokens
+                return (
+                    confine_tokens(tokens, reconstruction_rows, inside)
+                    if compute == "target" or confine == "latent"
+                    else tokens
+                )
 
             with self._timed(timings, "invert"):
                 inverted = loop.invert(
@@ -333,12 +370,15 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             with self._timed(timings, "denoise"):
                 noise = self._start(inverted, sources, mappings, transfer_noise)
                 of_rows = Conditioning.stack([conditions[image] for image in sources])
-                tokens = loop.denoise(denoising, noise, of_rows, guidance, end_denoising_step)
+                tokens = loop.denoise(denoising, noise, of_rows, guidance, end_denoising_step, target_rows)
 
         with self._timed(timings, "decode"):
             latents = family.unpack(tokens, grid)
-            decoded = latents if output_type == "latent" else family.decode_latents(latents).float()
-            reconstructions, images = decoded[: len(photos)], decoded[len(photos) :]
+            if compute == "target" and output_type != "latent":
+                reconstructions, images = decode_targets(family, latents, image_indices, inside)
+            else:
+                decoded = latents if output_type == "latent" else family.decode_latents(latents).float()
+                reconstructions, images = decoded[: len(photos)], decoded[len(photos) :]
             if confine == "pixel":
                 images = confine_pixels(images, reconstructions[image_indices], mappings, family.patch_size)
             if output_type != "latent":
@@ -355,6 +395,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             image_indices=image_indices,
             inverted_latents=inverted,
             num_function_evaluations=loop.num_function_evaluations,
+            token_evaluations=loop.token_evaluations,
             cache_bytes=state.cache_bytes,
             timings=timings,
         )
@@ -376,6 +417,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         cache_device: CacheDevice,
         hold_background: bool,
         confine: Confinement,
+        compute: ComputeMode,
         output_type: str,
         allow_distilled: bool,
         callback_on_step_end_tensor_inputs: Sequence[str],
@@ -395,6 +437,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         one_of("value_source", value_source, VALUE_SOURCES)
         one_of("cache_device", cache_device, CACHE_DEVICES)
         one_of("confine", confine, CONFINEMENTS)
+        one_of("compute", compute, COMPUTE_MODES)
         one_of("output_type", output_type, OUTPUT_TYPES)
         family = self.family
         self.check_model(allow_distilled)
@@ -428,6 +471,11 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             raise ValueError(
                 "`hold_background` must be False with `value_source='inversion'`, because the inversion has no "
                 "queries at the same evaluations, got True"
+            )
+        if compute == "target" and not hold_background:
+            raise ValueError(
+                "`compute` must be 'full' where the background is not held, because it then reacts to the target, got "
+                "'target'; pass `hold_background=True`, or leave `compute` out"
             )
         if confine == "pixel" and output_type == "latent":
             raise ValueError("`confine` must be 'none' or 'latent' with `output_type='latent'`, got 'pixel'")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .injection import Recording
+
 
 if TYPE_CHECKING:
     # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
@@ -37,6 +39,8 @@ class InjectionAttnProcessor:
         self.name = name
         # Looked up here and not while the model runs, so that compiled blocks can share a graph.
         self.takes_values, self.takes_positions = block in state.value_blocks, block in state.position_blocks
+        self.recording = Recording()
+        state.recordings.append(self.recording)
 
     def inject(
         self, query: torch.Tensor, value: torch.Tensor, text_length: int = 0
@@ -47,8 +51,19 @@ class InjectionAttnProcessor:
         return self.state.inject(self.block, self.name, query, value, text_length)
 
     def rotate(self, states: torch.Tensor, turn: Turn, text_length: int = 0) -> torch.Tensor:
-        """Apply [`InjectionState.rotate`] if positions are injected here, else rotate every token by its own."""
-        return self.state.rotate(states, turn, text_length) if self.takes_positions else turn(states, None)
+        """Apply [`InjectionState.rotate`], with the injected positions if they are injected in this block."""
+        return self.state.rotate(states, turn, text_length, self.takes_positions)
+
+    def share(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        text_first: bool = True,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Apply [`InjectionState.share`], right before the attention."""
+        return self.state.share(self.recording, self.takes_values, query, key, value, mask, text_first)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusers_artifact.choices import CONFINEMENTS, SOLVER_NAMES, VALUE_SOURCES
+from diffusers_artifact.choices import COMPUTE_MODES, CONFINEMENTS, SOLVER_NAMES, VALUE_SOURCES
 from diffusers_artifact.presets import EMBEDDED, PRESETS
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
@@ -122,6 +122,14 @@ def add_model_options(parser: Parser) -> None:
         choices=CONFINEMENTS,
         help="outside the artifact and the patches around it, keep the clean image's tokens (latent) or pixels "
         "(pixel) (default: none)",
+    )
+    group.add_argument(
+        "--compute",
+        choices=COMPUTE_MODES,
+        help="what to compute of an artifact image: only the artifact and the patches around it (target), which look "
+        "at the clean image for everything else, so that further artifacts cost little; or all of it (full), where "
+        "the background may react (default: target with presets that hold the background, as embedded does, else "
+        "full)",
     )
     group.add_argument(
         "--allow-distilled",
@@ -276,6 +284,7 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
             solver=args.solver,
             value_source=args.value_source,
             confine=args.confine,
+            compute=args.compute,
             allow_distilled=args.allow_distilled,
             preset=args.preset,
         ),

@@ -16,9 +16,9 @@ from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 
 from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionOutput, ArtifactInjectionPipeline, PatchMapping
-from diffusers_artifact.presets import EMBEDDED, PRESETS
+from diffusers_artifact.presets import EMBEDDED, PRESETS, may_hold_background
 
-from ..utils.errors import UserError
+from ..utils.errors import ArgumentError, UserError
 from ..utils.files import check_model_name, fingerprint
 from .memory import free_unused, is_out_of_memory
 from .settings import InjectionSettings
@@ -72,6 +72,7 @@ class Injector:
 
     Raises:
         ModelLoadError: The checkpoint does not exist, cannot be downloaded, or does not work with the pipeline.
+        ArgumentError: The settings compute targets only, but do not hold the background.
     """
 
     def __init__(
@@ -79,6 +80,17 @@ class Injector:
     ):
         self.model = model
         embedded = model == EMBEDDED
+        name = settings.preset
+        if name == "auto":
+            name = EMBEDDED if embedded else "paper"
+        self.preset = PRESETS[name]
+        holds = self.preset.hold_background and may_hold_background(settings.value_source)
+        if settings.compute == "target" and not holds:
+            raise ArgumentError(
+                "`compute` must be 'full' unless the preset holds the background and values come from the "
+                f"reconstruction, got 'target' with preset {name!r} and `value_source` {settings.value_source!r}; use "
+                f"preset {EMBEDDED!r}"
+            )
         folder = EMBEDDED_MODEL if embedded else Path(model)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if embedded or device == "cpu" else torch.bfloat16
@@ -106,13 +118,13 @@ class Injector:
             raise ModelLoadError(f"`device` must be available to torch, got {device!r}: {error}") from error
         self.pipeline.set_progress_bar_config(disable=True)
         self.settings = settings
-        default = EMBEDDED if embedded else "paper"
-        self.preset = PRESETS[default if settings.preset == "auto" else settings.preset]
         self.num_inference_steps = settings.num_inference_steps or self.preset.num_inference_steps
         self.sample_size: int | None = self.pipeline.vae.config.sample_size if embedded else None
         """Side, in pixels, of the square images that the model is limited to, or `None`."""
         self.num_function_evaluations = 0
         """NFE so far."""
+        self.token_evaluations = 0.0
+        """Tokens through the transformer so far, divided by the tokens of an image."""
 
     def inject(self, jobs: Sequence[InjectionJob]) -> list[Injected]:
         """
@@ -181,10 +193,12 @@ class Injector:
             value_source=self.settings.value_source,
             **self.preset.arguments(steps, self.pipeline.family.num_blocks, self.settings.value_source),
             confine=self.settings.confine,
+            compute=self.settings.compute,
             output_type="np",
             allow_distilled=self.settings.allow_distilled,
         )
         self.num_function_evaluations += output.num_function_evaluations
+        self.token_evaluations += output.token_evaluations
         for name in ("reconstructions", "images"):
             pixels = getattr(output, name)
             if not np.isfinite(pixels).all():

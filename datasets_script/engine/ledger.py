@@ -45,7 +45,7 @@ class Totals:
         accepted, discarded (`Counter[str]`): Artifacts that were made and accepted, or made and rejected, by
             `"type/tool/kernel"`.
         rejected_at (`Counter[str]`): Rejections by stage.
-        counters (`Counter[str]`): NFE, and requests and tokens of the VLM, by name.
+        counters (`Counter[str]`): NFE, token evaluations, and requests and tokens of the VLM, by name.
         seconds (`float`): Time spent.
         scores (`dict[str, array]`): `SUMMARY_SCORES` of all accepted artifacts by type, concatenated.
     """

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from diffusers_artifact.choices import CONFINEMENTS, SOLVER_NAMES, VALUE_SOURCES, Confinement, ValueSource
+from diffusers_artifact.choices import (
+    COMPUTE_MODES,
+    CONFINEMENTS,
+    SOLVER_NAMES,
+    VALUE_SOURCES,
+    ComputeMode,
+    Confinement,
+    ValueSource,
+)
 from diffusers_artifact.presets import EMBEDDED, PRESETS
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
@@ -23,6 +31,8 @@ class InjectionSettings:
         solver (`str`, *optional*, defaults to `"fireflow"`): One of `SOLVER_NAMES`.
         value_source (`str`, *optional*, defaults to `"reconstruction"`): One of `VALUE_SOURCES`.
         confine (`str`, *optional*, defaults to `"none"`): One of `CONFINEMENTS`.
+        compute (`str`, *optional*): One of `COMPUTE_MODES`; by default `"target"` with a preset that holds the
+            background, else `"full"`.
         allow_distilled (`bool`, *optional*, defaults to `False`): Allow few-step models, although they invert poorly.
         preset (`str`, *optional*, defaults to `"auto"`): Name of a preset, or `"auto"`: `"embedded"` for the embedded
             model and `"paper"` for all others.
@@ -35,6 +45,7 @@ class InjectionSettings:
     solver: str = "fireflow"
     value_source: ValueSource = "reconstruction"
     confine: Confinement = "none"
+    compute: ComputeMode | None = None
     allow_distilled: bool = False
     preset: str = "auto"
 
@@ -44,6 +55,8 @@ class InjectionSettings:
         check_choice("solver", self.solver, tuple(sorted(SOLVER_NAMES)))
         check_choice("value_source", self.value_source, VALUE_SOURCES)
         check_choice("confine", self.confine, CONFINEMENTS)
+        if self.compute is not None:
+            check_choice("compute", self.compute, COMPUTE_MODES)
 
 
 Balance = Literal["sample", "shard"]

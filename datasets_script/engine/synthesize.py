@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusers_artifact.choices import Confinement, ValueSource
+from diffusers_artifact.choices import ComputeMode, Confinement, ValueSource
 from diffusers_artifact.presets import EMBEDDED
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
@@ -44,6 +44,7 @@ def synthesize(
     solver: str = "fireflow",
     value_source: ValueSource = "reconstruction",
     confine: Confinement = "none",
+    compute: ComputeMode | None = None,
     allow_distilled: bool = False,
     preset: str = "auto",
     seed: int = 0,
@@ -104,6 +105,10 @@ def synthesize(
         confine (`str`, *optional*, defaults to `"none"`):
             What to keep of the clean image outside the target and the patches around it: `"none"`, `"latent"` (its
             tokens) or `"pixel"`.
+        compute (`str`, *optional*):
+            What to compute of an artifact image: `"full"`, all of it, or `"target"`, only the target and the patches
+            around it, which attend to the clean image; each further artifact then costs its target alone. Defaults to
+            `"target"` with a preset that holds the background, which `"target"` needs, else to `"full"`.
         allow_distilled (`bool`, *optional*, defaults to `False`):
             Whether to allow few-step models, although they invert poorly.
         preset (`str`, *optional*, defaults to `"auto"`):
@@ -158,6 +163,7 @@ def synthesize(
                 solver=solver,
                 value_source=value_source,
                 confine=confine,
+                compute=compute,
                 allow_distilled=allow_distilled,
                 preset=preset,
             ),

@@ -26,14 +26,14 @@ class Synthesizer:
         settings (`RunSettings`): Settings of the run.
         identity (`Mapping`, *optional*): What results depend on besides the settings, such as models and revisions;
             JSON-serialisable.
-        counters (`Callable[[], Mapping[str, int]]`, *optional*): Function that returns running counts of NFE, requests
-            and tokens, by name.
+        counters (`Callable[[], Mapping[str, float]]`, *optional*): Function that returns running counts of NFE,
+            requests and tokens, by name.
     """
 
     stages: Sequence[Stage]
     settings: RunSettings
     identity: Mapping[str, Any] = field(default_factory=dict)
-    counters: Callable[[], Mapping[str, int]] = dict
+    counters: Callable[[], Mapping[str, float]] = dict
 
     @classmethod
     def of(
@@ -74,9 +74,13 @@ class Synthesizer:
             "curation": curator.identity(),
         }
 
-        def counters() -> dict[str, int]:
+        def counters() -> dict[str, float]:
             usage = {} if vlm is None else {f"vlm_{name}": count for name, count in asdict(vlm.usage).items()}
-            return {"num_function_evaluations": injector.num_function_evaluations, **usage}
+            spent = {
+                "num_function_evaluations": injector.num_function_evaluations,
+                "token_evaluations": injector.token_evaluations,
+            }
+            return spent | usage
 
         return cls(stages, settings, identity, counters)
 

@@ -55,8 +55,8 @@ class RunRecord:
         made, accepted (`Mapping[str, int]`): Artifacts by type.
         acceptance (`Mapping`): `{"type/tool/kernel": {"made": …, "accepted": …}}`.
         rejected_at (`Mapping[str, int]`): Rejections by stage.
-        counters (`Mapping[str, int]`): Transformer evaluations, and requests and tokens of the VLM. Each is an entry
-            of its own in the file.
+        counters (`Mapping[str, float]`): Transformer and token evaluations, and requests and tokens of the VLM. Each
+            is an entry of its own in the file.
         seconds (`float`): Time spent.
         license (`str`): Hub identifier of the pairs' licence; empty if none was set.
     """
@@ -75,7 +75,7 @@ class RunRecord:
     accepted: Mapping[str, int] = field(default_factory=dict)
     acceptance: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     rejected_at: Mapping[str, int] = field(default_factory=dict)
-    counters: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     license: str = ""
 
@@ -127,7 +127,7 @@ class RunRecord:
             counters={
                 name: value
                 for name, value in content.items()
-                if name not in known and isinstance(value, int) and name != "seconds"
+                if name not in known and isinstance(value, (int, float)) and name != "seconds"
             },
             seconds=content.get("seconds", 0.0),
             license=content.get("license", ""),

@@ -69,9 +69,9 @@ def test_callback_can_replace_the_latents(pipe, photo):
     def last_row_to_zero(pipeline, index, timestep, given):
         return {"latents": given["latents"] * torch.tensor([1.0, 0.0])[: len(given["latents"]), None, None]}
 
-    output = run(pipe, photo, callback_on_step_end=last_row_to_zero)
+    output = run(pipe, photo, callback_on_step_end=last_row_to_zero, compute="full")
     assert not output.images.any()
-    assert torch.equal(output.reconstructions, run(pipe, photo).reconstructions)
+    assert torch.equal(output.reconstructions, run(pipe, photo, compute="full").reconstructions)
 
 
 def test_official_callbacks_say_what_they_get(pipe, photo):
@@ -102,7 +102,8 @@ def test_interrupt_skips_the_rest(pipe, photo):
 @pytest.mark.parametrize("build", [tiny_flux, tiny_sd3])
 def test_confined_latents_equal_the_reconstruction_outside(build, photo):
     pipe = pipeline(build())
-    free, confined = run(pipe, photo, value_steps=0), run(pipe, photo, value_steps=0, confine="latent")
+    settings = {"value_steps": 0, "compute": "full"}
+    free, confined = run(pipe, photo, **settings), run(pipe, photo, **settings, confine="latent")
     inside = torch.zeros(GRID, dtype=torch.bool)
     inside[:2, :3] = True  # targets are the first two patches of the first row
     outside = ~inside.repeat_interleave(2, 0).repeat_interleave(2, 1)
@@ -122,7 +123,7 @@ def test_confined_latents_equal_the_reconstruction_outside_at_every_evaluation(p
         equal.extend(torch.equal(first, row) for row in flawed)
 
     hook = pipe.transformer.register_forward_pre_hook(compare, with_kwargs=True)
-    run(pipe, photo, confine="latent")
+    run(pipe, photo, confine="latent", compute="full")
     hook.remove()
     assert equal == [True] * 4
 
@@ -144,7 +145,7 @@ def test_the_generator_samples_the_autoencoders_posterior(pipe, photo):
 @pytest.mark.parametrize("build", [tiny_flux, tiny_sd3])
 def test_nothing_is_injected_outside_the_blocks_given(build, photo):
     pipe = pipeline(build())
-    settings: dict = {"value_blocks": (), "guidance_scale": 1.0}
+    settings: dict = {"value_blocks": (), "guidance_scale": 1.0, "compute": "full"}
     settings |= {"position_steps": 0} if pipe.family.position_blocks_reason else {"position_blocks": ()}
     output = run(pipe, photo, **settings)
     assert torch.equal(output.images, output.reconstructions)
@@ -239,6 +240,9 @@ def test_an_unsupported_transformer_is_refused_with_the_supported_ones(pipe, pho
         ({"image": torch.full((1, 3, 64, 96), float("nan"))}, r"`image` must lie in \[0, 1\], got \[nan, nan\]"),
         ({"mapping": None}, "`mapping` must hold a list of mappings for each of 1 images, got NoneType"),
         ({"confine": "mask"}, "`confine` must be one of none, latent, pixel, got 'mask'"),
+        ({"compute": "mask"}, "`compute` must be one of target, full, got 'mask'"),
+        ({"compute": "target", "hold_background": False}, "`compute` must be 'full' where the background is not held"),
+        ({"compute": "target", "value_source": "inversion"}, "`compute` must be 'full' where the background is not"),
         ({"confine": "pixel"}, "`confine` must be 'none' or 'latent' with `output_type='latent'`"),
         (
             {"hold_background": True, "value_source": "inversion"},

@@ -1,0 +1,191 @@
+"""Rows that hold only an artifact's target and attend to their clean row, for `compute="target"`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .confinement import dilated_targets
+from .injection import InjectionState, Recording, Turn
+from .mapping import PatchMapping
+
+
+class TargetRows:
+    r"""
+    Arrangement of a batch in which artifact variants are computed at their targets alone.
+
+    The clean rows are whole. Each variant has a row with the tokens of its targets and of the patches that touch them,
+    in row-major order. Rows are padded by repeating their last token: it is computed twice with one result, so no mask
+    is needed. Variants without targets have no row, because they equal their clean row.
+
+    Args:
+        mappings (`Sequence[PatchMapping]`): Mapping of each variant.
+        image_indices (`Sequence[int]`): For each variant, the index of its photo, which is its clean row.
+        multiple (`int`): The length of the rows is a multiple of it, so that few graphs are compiled.
+        device (`torch.device`, *optional*, defaults to `"cpu"`): Device of the index tensors.
+
+    Attributes:
+        tokens (`torch.Tensor` of shape `(targets, length)`): Token of the image at each place of each row.
+        sources (`torch.Tensor` of shape `(targets,)`): Clean row of each row.
+        variants (`torch.Tensor` of shape `(targets,)`): Index of the variant of each row.
+    """
+
+    def __init__(
+        self,
+        mappings: Sequence[PatchMapping],
+        image_indices: Sequence[int],
+        multiple: int,
+        device: torch.device | str = "cpu",
+    ):
+        self.num_clean = max(image_indices) + 1
+        self.image_indices = torch.tensor(image_indices, device=device)
+        inside = dilated_targets(mappings).flatten(1)
+        own = [tokens.nonzero()[:, 0] for tokens in inside if tokens.any()]
+        length = -(-max((len(tokens) for tokens in own), default=0) // multiple) * multiple
+        padded = [torch.cat([tokens, tokens[-1:].expand(length - len(tokens))]) for tokens in own]
+        self.tokens = torch.stack(padded).to(device) if padded else torch.empty(0, 0, dtype=torch.long, device=device)
+        self.variants = inside.any(1).nonzero()[:, 0].to(device)
+        self.sources = self.image_indices[self.variants]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def split(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Take apart a batch of whole rows.
+
+        Args:
+            tokens (`torch.Tensor` of shape `(clean + variants, tokens, channels)`): Clean rows, then variants.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: The clean rows, and the rows of targets.
+        """
+        rows = self.num_clean + self.variants[:, None]
+        return tokens[: self.num_clean], tokens[rows, self.tokens]
+
+    def join(self, clean: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
+        """Put together what [`split`] takes apart; all tokens of a variant but its targets are its clean row's."""
+        variants = clean[self.image_indices]
+        if targets is not None:
+            variants[self.variants[:, None], self.tokens] = targets
+        return torch.cat([clean, variants])
+
+
+class TargetInjectionState(InjectionState):
+    r"""
+    State of an injection into rows of targets, with the background held: queries, keys and values of all other tokens
+    are the clean image's.
+
+    In each evaluation the clean rows go through the transformer first, and every attention records their keys and
+    values. The rows of targets follow: their own keys and values replace those of the same tokens in a copy of the
+    clean row's, to which their queries attend. The text is the clean row's too. (KV-Edit, arXiv 2502.17363, reads the
+    background from a cache of the inversion; here both are computed in lockstep, so nothing outlives an evaluation.)
+
+    Args:
+        rows (`TargetRows`): Arrangement of the batch.
+        args, kwargs: As in [`InjectionState`], for clean rows and variants; `hold_background` must be `True`.
+    """
+
+    def __init__(self, rows: TargetRows, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._rows = rows
+        self._row_of_variant = {rows.num_clean + int(variant): row for row, variant in enumerate(rows.variants)}
+        everything = [pair[:3] for pair in self._pairs]
+        # Where a token takes its value: from the clean row, at its reference or, outside the target, at its own place.
+        self._value_tokens = self._taken(everything)
+        is_target = torch.zeros(len(rows), self.num_tokens, dtype=torch.bool)
+        for row, target, _ in everything:
+            is_target[self._row_of_variant[row], target] = True
+        self._is_target = is_target.to(self._device).gather(1, rows.tokens)[:, :, None, None]
+        self._own_rows = torch.arange(len(rows), device=self._device)[:, None]
+        self._positions = rows.tokens
+        self._recording = False
+        self._peak_bytes = 0
+
+    def _taken(self, pairs: Sequence[tuple[int, int, int]]) -> torch.Tensor:
+        """Return the token that each place of the rows stands for, targets of `pairs` for their references'."""
+        tokens = torch.arange(self.num_tokens).repeat(len(self._rows), 1)
+        for row, target, reference in pairs:
+            tokens[self._row_of_variant[row], target] = reference
+        return tokens.to(self._device).gather(1, self._rows.tokens)
+
+    def prepare(self, text_length: int) -> None:
+        """Do nothing: the index tensors of rows of targets do not depend on the text."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """Peak memory of what attentions recorded in one evaluation, in bytes."""
+        return self._peak_bytes
+
+    def end(self) -> None:
+        """Forget what was recorded: between evaluations, and for evaluations without injection."""
+        super().end()
+        self.target_positions = None
+        for recording in self.recordings:
+            recording.clear()
+
+    def begin_denoising(self, step: int, branch: str) -> None:
+        """Prepare for the clean rows' pass of an evaluation of denoising step `step`, 0-based."""
+        self.end()
+        self._recording = True
+        self._injecting = step < self._value_steps
+        # Pairs only ever become inactive, so an equal number means the same pairs as at the last evaluation.
+        active = [pair[:3] for pair in self._pairs if pair[3] > step]
+        if len(active) != self._num_moved:
+            self._num_moved = len(active)
+            self._positions = self._taken(active)
+
+    def begin_targets(self) -> None:
+        """Prepare for the pass of the rows of targets, after that of the clean rows."""
+        self._recording = False
+        self.target_positions = self._positions
+        self._peak_bytes = max(self._peak_bytes, sum(recording.num_bytes for recording in self.recordings))
+
+    def inject(
+        self, block: int, name: str, query: torch.Tensor, value: torch.Tensor, text_length: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the arguments: values and queries are injected by [`share`]."""
+        return query, value
+
+    def rotate(self, states: torch.Tensor, turn: Turn, text_length: int = 0, moves: bool = True) -> torch.Tensor:
+        """Rotate queries or keys, in rows of targets by their tokens' positions; see [`InjectionState.rotate`]."""
+        if self.target_positions is None:
+            return turn(states, None)
+        positions = self.target_positions if moves else self._rows.tokens
+        # All rows as one, because a family's rotary embedding takes one list of positions for all rows.
+        return turn(states.flatten(0, 1)[None], positions.flatten() + text_length)[0].view(states.shape)
+
+    def share(
+        self,
+        recording: Recording,
+        takes_values: bool,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        text_first: bool = True,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Record the clean rows' keys and values, or attend to those recorded; see [`InjectionState.share`]."""
+        injects = takes_values and self._injecting
+        rows = self._rows
+        if self._recording:
+            start = key.shape[1] - self.num_tokens if text_first else 0
+            # Contiguous, because a view would keep the whole output of a fused projection.
+            recording.key, recording.value = key.contiguous(), value.contiguous()
+            recording.mask = None if mask is None else mask[:, :, -1:]
+            if injects:
+                recording.query = query[rows.sources[:, None], rows.tokens + start]
+        if self.target_positions is None:
+            return query, key, value, mask
+        assert recording.key is not None and recording.value is not None, "clean rows come first"
+        start = recording.key.shape[1] - self.num_tokens if text_first else 0
+        places = rows.tokens + start
+        if injects:
+            assert recording.query is not None, "clean rows come first"
+            query = torch.where(self._is_target, query, recording.query)
+            value = recording.value[rows.sources[:, None], self._value_tokens + start]
+        keys, values = recording.key[rows.sources], recording.value[rows.sources]
+        keys[self._own_rows, places], values[self._own_rows, places] = key, value
+        return query, keys, values, None if recording.mask is None else recording.mask[rows.sources]
