@@ -17,6 +17,9 @@ from skimage import data
 from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionPipeline, AutoencoderPCA, PatchMapping
 
 
+GRID = (32, 32)
+
+
 def load(pixels: np.ndarray) -> torch.Tensor:
     photo = ImageOps.fit(Image.fromarray(pixels), (256, 256), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 255
@@ -47,7 +50,7 @@ def test_autoencoder_has_the_interface_of_autoencoder_kl(pipe, photo):
     with torch.no_grad():
         posterior = pipe.vae.encode(2 * photo - 1).latent_dist
         latents = posterior.mode()
-        assert latents.shape == (1, 32, 32, 32)
+        assert latents.shape == (1, 16, 64, 64)
         assert torch.equal(posterior.sample(), latents)
         decoded = pipe.vae.decode(latents).sample
         assert decoded.shape == photo.shape
@@ -61,7 +64,7 @@ def test_autoencoder_reconstructs_an_unseen_photo(pipe, photo):
 
 def test_latents_of_a_patch_depend_on_that_patch_alone(pipe, photo):
     other = photo.clone()
-    other[..., :8, :8] = 0
+    other[..., :4, :4] = 0
     with torch.no_grad():
         change = pipe.vae.encode(photo).latent_dist.mode() - pipe.vae.encode(other).latent_dist.mode()
     assert change[..., 0, 0].abs().max() > 0
@@ -72,7 +75,7 @@ def test_latents_of_a_patch_depend_on_that_patch_alone(pipe, photo):
 @pytest.mark.parametrize("steps, least", [(10, 28), (25, 40)])
 def test_inversion_and_denoising_return_the_round_trip(pipe, photo, steps, least):
     photos = torch.cat([photo, load(data.chelsea()), load(data.coffee())])
-    nothing = [[PatchMapping.empty((16, 16))]] * len(photos)
+    nothing = [[PatchMapping.empty(GRID)]] * len(photos)
     output = pipe(photos, nothing, num_inference_steps=steps, solver="fireflow", output_type="pt")
     pairs = zip(output.reconstructions, round_trip(pipe, photos), strict=True)
     assert np.mean([psnr(reconstruction, expected) for reconstruction, expected in pairs]) >= least
@@ -99,14 +102,14 @@ def test_it_is_an_ordinary_checkpoint(photo):
 
 def test_a_prompt_is_refused_without_text_encoders(pipe, photo):
     with pytest.raises(ValueError, match="`prompt` must be empty for a checkpoint without text encoders, got 'a cat'"):
-        pipe(photo, PatchMapping.empty((16, 16)), prompt="a cat", num_inference_steps=1)
+        pipe(photo, PatchMapping.empty(GRID), prompt="a cat", num_inference_steps=1)
 
 
 def test_a_fresh_autoencoder_inverts_its_own_principal_components():
     generator = torch.Generator().manual_seed(0)
-    model = AutoencoderPCA(latent_channels=192, block_out_channels=(4, 4, 4, 8), layers_per_block=1)
-    basis = torch.linalg.qr(torch.randn(192, 192, generator=generator)).Q.view(192, 3, 8, 8)
-    model.set_principal_components(torch.full((3, 8, 8), 0.25), basis, torch.rand(192, generator=generator) + 0.5)
+    model = AutoencoderPCA(latent_channels=48, block_out_channels=(4, 4, 8), layers_per_block=1)
+    basis = torch.linalg.qr(torch.randn(48, 48, generator=generator)).Q.view(48, 3, 4, 4)
+    model.set_principal_components(torch.full((3, 4, 4), 0.25), basis, torch.rand(48, generator=generator) + 0.5)
     images = torch.rand(2, 3, 32, 32, generator=generator)
     with torch.no_grad():
         torch.testing.assert_close(model(images).sample, images, rtol=1e-3, atol=1e-3)
@@ -114,8 +117,9 @@ def test_a_fresh_autoencoder_inverts_its_own_principal_components():
 
 def test_a_held_background_changes_less_outside_and_as_much_inside(pipe, photo):
     """An eye of the astronaut's, copied onto her cheek, at the settings of the embedded preset."""
-    artifact = PatchMapping((56, 57, 72, 73), (39, 40, 55, 56), (16, 16))
-    inside = torch.from_numpy(artifact.target_patches()).repeat_interleave(16, 0).repeat_interleave(16, 1)
+    targets = [GRID[1] * row + column for row in range(6, 10) for column in range(16, 20)]
+    artifact = PatchMapping(tuple(targets), tuple(target - 2 * GRID[1] - 2 for target in targets), GRID)
+    inside = torch.from_numpy(artifact.target_patches()).repeat_interleave(8, 0).repeat_interleave(8, 1)
 
     def change(hold: bool) -> tuple[float, float]:
         output = pipe(

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from PIL import Image
 
 from datasets_script.utils.errors import UserError
@@ -58,6 +59,25 @@ def test_the_parts_make_a_pipeline(work, tmp_path):
     for part in ("vae", "transformer"):
         record = json.loads((work / part / "training.json").read_text())
         assert record["steps"] >= 1 and record["settings"]["seed"] == "0"
+
+
+def test_windows_keep_their_place_in_the_image():
+    rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    tokens = torch.stack([rows, columns], dim=-1).reshape(1, 32 * 32, 2).half()
+    torch.manual_seed(0)
+    window, ids = transformer.draw_window(tokens, 3, 16)
+    assert window.shape == (3, 256, 2) and window[0, 0].any()
+    assert torch.equal(window[2], ids[:, 1:])
+
+
+def test_training_starts_from_another_transformer(work):
+    trained = FluxTransformer2DModel.from_pretrained(work / "transformer")
+    model = FluxTransformer2DModel(**transformer.CONFIG | {"in_channels": 32})
+    own = model.x_embedder.weight.clone()
+    transformer.start_from(model, trained)
+    assert torch.equal(model.x_embedder.weight, own)
+    block, other = model.transformer_blocks[1].attn.to_q, trained.transformer_blocks[1].attn.to_q
+    assert torch.equal(block.weight, other.weight)
 
 
 def test_a_folder_of_other_settings_is_refused(work):

@@ -33,11 +33,17 @@ def psnr(images: torch.Tensor, reference: torch.Tensor) -> list[float]:
     return (-10 * torch.log10(error)).tolist()
 
 
+def token_grid(pipe: ArtifactInjectionPipeline) -> tuple[int, int]:
+    """Return rows and columns of tokens of an image of the size that the model was trained on."""
+    side = pipe.vae.config.sample_size // pipe.patch_size
+    return side, side
+
+
 @torch.no_grad()
 def forward_milliseconds(pipe: ArtifactInjectionPipeline, repeats: int = 50) -> float:
     """Measure the median time of a forward pass of the transformer on one image, in milliseconds."""
-    config, grid = pipe.transformer.config, (16, 16)
-    tokens = torch.randn(1, 256, config.in_channels)
+    grid = token_grid(pipe)
+    tokens = torch.randn(1, grid[0] * grid[1], pipe.transformer.config.in_channels)
     condition = pipe.family.encode_prompt("", torch.device("cpu"), None)
     times = []
     for _ in range(repeats + 5):
@@ -96,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     print(f"autoencoder: {statistics.mean(quality):.2f} dB (worst {min(quality):.2f})")
     print(f"forward pass, one image, {args.threads} threads: {figures['forward_ms']:.1f} ms")
-    nothing = PatchMapping.empty((16, 16))
+    nothing = PatchMapping.empty(token_grid(pipe))
     for solver in args.solvers:
         for steps in args.steps:
             values = []
