@@ -64,12 +64,14 @@ class Pass:
         conditioning (`Conditioning`): Text conditioning of every row.
         negative (`Conditioning`, *optional*): One row, the negative prompt, if it is needed.
         guidance (`torch.Tensor` of shape `(rows,)`): Guidance scale of every row.
+        num_images (`int`): Number of images that they belong to, which NFE counts.
     """
 
     scheduler: FlowMatchSolverScheduler
     conditioning: Conditioning
     negative: Conditioning | None
     guidance: torch.Tensor
+    num_images: int
 
 
 class DenoisingLoop:
@@ -84,7 +86,7 @@ class DenoisingLoop:
         interrupted (`Callable`, *optional*): Called before every evaluation; if it returns `True`, the loop ends.
 
     Attributes:
-        num_function_evaluations (`int`): NFE so far: each evaluation counts once for every row of its batch.
+        num_function_evaluations (`int`): NFE so far: each evaluation counts once for every image of its batch.
         token_evaluations (`float`): Tokens that went through the transformer so far, text aside and padding included,
             divided by the tokens of an image.
     """
@@ -123,7 +125,7 @@ class DenoisingLoop:
         Returns:
             `torch.Tensor` of the shape of `clean`.
         """
-        rows = Pass(scheduler, conditioning, self._needed_negative(guidance), guidance)
+        rows = Pass(scheduler, conditioning, self._needed_negative(guidance), guidance, len(clean))
         return self._run([rows], clean, on_step_end, None, inverting=True)
 
     def denoise(
@@ -151,14 +153,15 @@ class DenoisingLoop:
             `torch.Tensor` of the shape of `noise`.
         """
         negative = self._needed_negative(guidance)
-        passes = [Pass(scheduler, conditioning, negative, guidance)]
+        passes = [Pass(scheduler, conditioning, negative, guidance, len(noise))]
         if target_rows is not None:
-            clean, flawed = slice(target_rows.num_clean), target_rows.num_clean + target_rows.variants
-            passes = [Pass(scheduler, conditioning.select(clean), negative, guidance[clean])]
+            whole = slice(target_rows.num_clean)
+            passes = [Pass(scheduler, conditioning.select(whole), negative, guidance[whole], target_rows.num_clean)]
             if len(target_rows):
-                # The text of these rows is their clean row's.
-                texts, none = conditioning.select(flawed).without_text(), negative and negative.without_text()
-                passes.append(Pass(copy.deepcopy(scheduler), texts, none, guidance[flawed]))
+                # The variants of a row have one photo, so its first speaks for all. Their text is the clean row's.
+                first = target_rows.num_clean + target_rows.variants[:, 0]
+                texts, none = conditioning.select(first).without_text(), negative and negative.without_text()
+                passes.append(Pass(copy.deepcopy(scheduler), texts, none, guidance[first], len(target_rows)))
         return self._run(passes, noise, on_step_end, target_rows, inverting=False)
 
     def _needed_negative(self, guidance: torch.Tensor) -> Conditioning | None:
@@ -181,7 +184,7 @@ class DenoisingLoop:
             for tokens, rows in zip(parts, passes, strict=True):
                 if velocities and self.observer is not None:
                     self.observer.begin_targets()
-                self.num_function_evaluations += len(tokens)
+                self.num_function_evaluations += rows.num_images
                 self.token_evaluations += tokens.shape[0] * tokens.shape[1] / (self.grid[0] * self.grid[1])
                 condition = rows.conditioning
                 if branch == "uncond" and rows.negative is not None:

@@ -61,7 +61,7 @@ class RotaryInjectionAttnProcessor(InjectionAttnProcessor):
             backend=self._attention_backend,
             parallel_config=self._parallel_config,
         )
-        return output.flatten(2, 3).to(query.dtype)
+        return self.collect(output.flatten(2, 3).to(query.dtype))
 
     def text_length(self, image_rotary_emb: tuple[torch.Tensor, torch.Tensor]) -> int:
         """Derive the number of text tokens, which single-stream blocks are not told."""

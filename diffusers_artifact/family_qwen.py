@@ -85,7 +85,8 @@ class QwenImageInjectionAttnProcessor(InjectionAttnProcessor):
             backend=self._attention_backend,
             parallel_config=self._parallel_config,
         )
-        return split_output(attn, output.flatten(2, 3).to(query.dtype), encoder_hidden_states.shape[1])
+        output = self.collect(output.flatten(2, 3).to(query.dtype))
+        return split_output(attn, output, encoder_hidden_states.shape[1])
 
 
 class QwenImageFamily(TransformerFamily):
@@ -162,10 +163,10 @@ class QwenImageFamily(TransformerFamily):
         grid: tuple[int, int],
     ) -> torch.Tensor:
         batch, dtype = len(tokens), self.transformer.dtype
-        if tokens.shape[1] < grid[0] * grid[1]:
-            # The transformer counts the tokens of an image; the processors take the clean rows' positions.
-            multiple = self.target_row_multiple(grid)
-            grid = (tokens.shape[1] // multiple, multiple)
+        if tokens.shape[1] != grid[0] * grid[1]:
+            # Any rectangle will do for rows of targets, whose processors take the clean rows' positions.
+            width = self.target_row_multiple(grid)
+            grid = (tokens.shape[1] // width, width)
         return self.transformer(
             hidden_states=tokens.to(dtype),
             timestep=timestep.expand(batch).to(dtype) / 1000,

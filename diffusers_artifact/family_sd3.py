@@ -64,7 +64,7 @@ class SD3InjectionAttnProcessor(InjectionAttnProcessor):
         )
         query, key, value = (part.transpose(1, 2) for part in (query, key, value))
         output = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
-        output = output.transpose(1, 2).flatten(2).to(query.dtype)
+        output = self.collect(output.transpose(1, 2).flatten(2).to(query.dtype))
         image = attn.to_out[1](attn.to_out[0](output[:, : hidden_states.shape[1]]))
         if encoder_hidden_states is None:
             return image
@@ -124,8 +124,10 @@ class SD3Family(TransformerFamily):
     ) -> torch.Tensor:
         batch, dtype = len(tokens), self.transformer.dtype
         conditioning = conditioning.to(dtype)
-        # Rows of targets are arranged as images of as many columns but fewer rows; see `injecting` for positions.
-        grid = (tokens.shape[1] // grid[1], grid[1])
+        if tokens.shape[1] != grid[0] * grid[1]:
+            # Any rectangle will do for rows of targets; see `injecting` for their positions.
+            width = self.target_row_multiple(grid)
+            grid = (tokens.shape[1] // width, width)
         velocity = self.transformer(
             hidden_states=self.unpack(tokens, grid).to(dtype),
             timestep=timestep.expand(batch),
@@ -136,7 +138,8 @@ class SD3Family(TransformerFamily):
         return self.pack(velocity)
 
     def target_row_multiple(self, grid: tuple[int, int]) -> int:
-        return grid[1]
+        # The widest image that there are positions for, or long rows would be too high.
+        return self.transformer.config.pos_embed_max_size
 
     def make_processor(self, state: InjectionState, block: int, path: str) -> InjectionAttnProcessor:
         fused = isinstance(self.transformer.attn_processors[path], FusedJointAttnProcessor2_0)

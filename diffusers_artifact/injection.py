@@ -41,8 +41,8 @@ class Recording:
     What one attention computed for the clean rows, kept until the rows of targets have read it in the same evaluation.
 
     Attributes:
-        query (`torch.Tensor` of shape `(targets, tokens, heads, head_dim)`, *optional*): Rotated queries of the clean
-            row at the tokens of every row of targets, in blocks and steps with value injection.
+        query (`torch.Tensor` of shape `(variants, tokens, heads, head_dim)`, *optional*): Rotated queries of the clean
+            row at the tokens of every variant's target, in blocks and steps with value injection.
         key, value (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`, *optional*): Rotated keys, and values.
         mask (`torch.Tensor` of shape `(rows, 1, 1, sequence)`, *optional*): Attention mask of an image token.
         frequencies (`torch.Tensor` of shape `(tokens, channels)`, *optional*): Rotary table of the image tokens, for
@@ -94,7 +94,7 @@ class InjectionState:
     Attributes:
         moved (`tuple[torch.Tensor, torch.Tensor, torch.Tensor]`, *optional*): Row, target and reference of every pair
             whose position is injected at the current evaluation; `None` if there is none.
-        target_positions (`torch.Tensor` of shape `(targets, tokens)`, *optional*): Injected position of every token
+        target_positions (`torch.Tensor` of shape `(rows, tokens)`, *optional*): Injected position of every token
             of the rows of targets, during their forward pass; see [`TargetInjectionState`].
         recordings (`list[Recording]`): One for each attention, which its processor adds.
     """
@@ -311,6 +311,15 @@ class InjectionState:
             `tuple`: Queries, keys, values and mask to attend with.
         """
         return query, key, value, mask
+
+    def collect(self, output: torch.Tensor) -> torch.Tensor:
+        r"""
+        Undo what [`share`] does to the batch. Here it does nothing.
+
+        Args:
+            output (`torch.Tensor` of shape `(rows, sequence, channels)`): Output of the attention.
+        """
+        return output
 
 
 def position_until(kind: ArtifactType, num_inference_steps: int, position_steps: int | None) -> int:

@@ -328,7 +328,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         }
         target_rows, state = None, InjectionState(**settings)
         if compute == "target":
-            target_rows = TargetRows(mappings, image_indices, family.target_row_multiple(grid), device)
+            target_rows = TargetRows(mappings, image_indices, len(photos), family.target_row_multiple(grid), device)
             state = TargetInjectionState(target_rows, **settings)
         guidance = torch.tensor(
             [inversion_guidance_scale] * len(photos) + [guidance_scale] * len(mappings), device=device
@@ -344,6 +344,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         inversion, denoising = self._make_solvers(solver, num_inference_steps, clean.shape[1])
         loop = DenoisingLoop(family, grid, negative, observer=state, interrupted=lambda: self.interrupt)
         inside = dilated_targets(mappings, device)
+        confines_tokens = compute == "target" or confine == "latent"
         reconstruction_rows = torch.tensor(image_indices, device=device)
         indices = itertools.count()
         with family.injecting(state), self.progress_bar(total=self.num_timesteps) as progress:
@@ -357,11 +358,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
 
             def end_denoising_step(timestep: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
                 tokens = end_step(timestep, tokens)
-                return (
-                    confine_tokens(tokens, reconstruction_rows, inside)
-                    if compute == "target" or confine == "latent"
-                    else tokens
-                )
+                return confine_tokens(tokens, reconstruction_rows, inside) if confines_tokens else tokens
 
             with self._timed(timings, "invert"):
                 inverted = loop.invert(

@@ -65,6 +65,10 @@ class InjectionAttnProcessor:
         """Apply [`InjectionState.share`], right before the attention."""
         return self.state.share(self.recording, self.takes_values, query, key, value, mask, text_first)
 
+    def collect(self, output: torch.Tensor) -> torch.Tensor:
+        """Apply [`InjectionState.collect`], right after the attention."""
+        return self.state.collect(output)
+
 
 @contextmanager
 def swapped_processors(transformer: Any, processors: Mapping[str, InjectionAttnProcessor]) -> Iterator[None]:

@@ -16,41 +16,59 @@ class TargetRows:
     r"""
     Arrangement of a batch in which artifact variants are computed at their targets alone.
 
-    The clean rows are whole. Each variant has a row with the tokens of its targets and of the patches that touch them,
-    in row-major order. Rows are padded by repeating their last token: it is computed twice with one result, so no mask
-    is needed. Variants without targets have no row, because they equal their clean row.
+    The clean rows are whole. For each photo one row follows with the tokens of its variants' targets and of the
+    patches that touch them, one variant after the other. So little is padding, and layers that work token by token
+    cost what the tokens do; only for attention are variants taken apart. Padding repeats the last token: it is
+    computed twice with one result, so no mask is needed. Variants without targets are in no row, because they equal
+    their clean row.
 
     Args:
         mappings (`Sequence[PatchMapping]`): Mapping of each variant.
         image_indices (`Sequence[int]`): For each variant, the index of its photo, which is its clean row.
+        num_images (`int`): Number of photos.
         multiple (`int`): The length of the rows is a multiple of it, so that few graphs are compiled.
         device (`torch.device`, *optional*, defaults to `"cpu"`): Device of the index tensors.
 
     Attributes:
-        tokens (`torch.Tensor` of shape `(targets, length)`): Token of the image at each place of each row.
-        sources (`torch.Tensor` of shape `(targets,)`): Clean row of each row.
-        variants (`torch.Tensor` of shape `(targets,)`): Index of the variant of each row.
+        tokens, variants (`torch.Tensor` of shape `(rows, length)`): Token of the image at each place of the rows, and
+            the variant that it belongs to.
+        sources (`torch.Tensor` of shape `(flawed,)`): Clean row of each variant with targets.
+        places (`torch.Tensor` of shape `(flawed, most)`): Where the tokens of each variant with targets are in the
+            flattened rows, padded by repeating the last.
+        origins (`torch.Tensor` of shape `(rows, length)`): The other way round: for each place of the rows, the index
+            of its token in the flattened `places`.
     """
 
     def __init__(
         self,
         mappings: Sequence[PatchMapping],
         image_indices: Sequence[int],
+        num_images: int,
         multiple: int,
         device: torch.device | str = "cpu",
     ):
-        self.num_clean = max(image_indices) + 1
+        self.num_clean = num_images
         self.image_indices = torch.tensor(image_indices, device=device)
-        inside = dilated_targets(mappings).flatten(1)
-        own = [tokens.nonzero()[:, 0] for tokens in inside if tokens.any()]
-        length = -(-max((len(tokens) for tokens in own), default=0) // multiple) * multiple
-        padded = [torch.cat([tokens, tokens[-1:].expand(length - len(tokens))]) for tokens in own]
-        self.tokens = torch.stack(padded).to(device) if padded else torch.empty(0, 0, dtype=torch.long, device=device)
-        self.variants = inside.any(1).nonzero()[:, 0].to(device)
-        self.sources = self.image_indices[self.variants]
+        own = [tokens.nonzero()[:, 0] for tokens in dilated_targets(mappings).flatten(1)]
+        counts = torch.tensor([len(tokens) for tokens in own])
+        flawed = sorted((image, variant) for variant, image in enumerate(image_indices) if counts[variant])
+        rows = [[variant for image, variant in flawed if image == row] for row in sorted({i for i, _ in flawed})]
+        length = -(-max((int(counts[row].sum()) for row in rows), default=0) // multiple) * multiple
+        most = int(counts.max())
+        places, origins = [], []
+        for number, row in enumerate(rows):
+            starts = number * length + counts[row].cumsum(0) - counts[row]
+            ordinals = [torch.arange(count) for count in counts[row].tolist()]
+            origins.append(torch.cat([(len(places) + k) * most + part for k, part in enumerate(ordinals)]))
+            places += [start + part for start, part in zip(starts, ordinals, strict=True)]
+        variants = [torch.tensor(row).repeat_interleave(counts[row]) for row in rows]
+        self.tokens = _padded([torch.cat([own[variant] for variant in row]) for row in rows], length).to(device)
+        self.variants, self.origins = _padded(variants, length).to(device), _padded(origins, length).to(device)
+        self.places = _padded(places, most).to(device)
+        self.sources = torch.tensor([image for image, _ in flawed], dtype=torch.long, device=device)
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.places)
 
     def split(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -62,14 +80,13 @@ class TargetRows:
         Returns:
             `tuple[torch.Tensor, torch.Tensor]`: The clean rows, and the rows of targets.
         """
-        rows = self.num_clean + self.variants[:, None]
-        return tokens[: self.num_clean], tokens[rows, self.tokens]
+        return tokens[: self.num_clean], tokens[self.num_clean + self.variants, self.tokens]
 
     def join(self, clean: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
         """Put together what [`split`] takes apart; all tokens of a variant but its targets are its clean row's."""
         variants = clean[self.image_indices]
         if targets is not None:
-            variants[self.variants[:, None], self.tokens] = targets
+            variants[self.variants, self.tokens] = targets
         return torch.cat([clean, variants])
 
 
@@ -79,9 +96,10 @@ class TargetInjectionState(InjectionState):
     are the clean image's.
 
     In each evaluation the clean rows go through the transformer first, and every attention records their keys and
-    values. The rows of targets follow: their own keys and values replace those of the same tokens in a copy of the
-    clean row's, to which their queries attend. The text is the clean row's too. (KV-Edit, arXiv 2502.17363, reads the
-    background from a cache of the inversion; here both are computed in lockstep, so nothing outlives an evaluation.)
+    values. The rows of targets follow: each variant's own keys and values replace those of the same tokens in a copy
+    of the clean row's, to which its queries attend. The text is the clean row's too. (KV-Edit, arXiv 2502.17363, reads
+    the background from a cache of the inversion; here both are computed in lockstep, so nothing outlives an
+    evaluation.)
 
     Args:
         rows (`TargetRows`): Arrangement of the batch.
@@ -91,25 +109,27 @@ class TargetInjectionState(InjectionState):
     def __init__(self, rows: TargetRows, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._rows = rows
-        self._row_of_variant = {rows.num_clean + int(variant): row for row, variant in enumerate(rows.variants)}
+        self._own = rows.tokens.flatten()[rows.places]  # (flawed, most): each variant's tokens
         everything = [pair[:3] for pair in self._pairs]
         # Where a token takes its value: from the clean row, at its reference or, outside the target, at its own place.
-        self._value_tokens = self._taken(everything)
-        is_target = torch.zeros(len(rows), self.num_tokens, dtype=torch.bool)
+        self._value_tokens = self._taken(everything).flatten()[rows.places]
+        is_target = torch.zeros(rows.num_clean + len(rows.image_indices), self.num_tokens, dtype=torch.bool)
         for row, target, _ in everything:
-            is_target[self._row_of_variant[row], target] = True
-        self._is_target = is_target.to(self._device).gather(1, rows.tokens)[:, :, None, None]
-        self._own_rows = torch.arange(len(rows), device=self._device)[:, None]
+            is_target[row, target] = True
+        of_places = is_target.to(self._device)[rows.num_clean + rows.variants, rows.tokens]
+        self._is_target = of_places.flatten()[rows.places][:, :, None, None]
+        self._each = torch.arange(len(rows), device=self._device)[:, None]
         self._positions = rows.tokens
         self._recording = False
         self._peak_bytes = 0
 
     def _taken(self, pairs: Sequence[tuple[int, int, int]]) -> torch.Tensor:
         """Return the token that each place of the rows stands for, targets of `pairs` for their references'."""
-        tokens = torch.arange(self.num_tokens).repeat(len(self._rows), 1)
+        rows = self._rows
+        tokens = torch.arange(self.num_tokens).repeat(rows.num_clean + len(rows.image_indices), 1)
         for row, target, reference in pairs:
-            tokens[self._row_of_variant[row], target] = reference
-        return tokens.to(self._device).gather(1, self._rows.tokens)
+            tokens[row, target] = reference
+        return tokens.to(self._device)[rows.num_clean + rows.variants, rows.tokens]
 
     def prepare(self, text_length: int) -> None:
         """Do nothing: the index tensors of rows of targets do not depend on the text."""
@@ -129,7 +149,7 @@ class TargetInjectionState(InjectionState):
     def begin_denoising(self, step: int, branch: str) -> None:
         """Prepare for the clean rows' pass of an evaluation of denoising step `step`, 0-based."""
         self.end()
-        self._recording = True
+        self._recording = len(self._rows) > 0
         self._injecting = step < self._value_steps
         # Pairs only ever become inactive, so an equal number means the same pairs as at the last evaluation.
         active = [pair[:3] for pair in self._pairs if pair[3] > step]
@@ -176,16 +196,29 @@ class TargetInjectionState(InjectionState):
             recording.key, recording.value = key.contiguous(), value.contiguous()
             recording.mask = None if mask is None else mask[:, :, -1:]
             if injects:
-                recording.query = query[rows.sources[:, None], rows.tokens + start]
+                recording.query = query[rows.sources[:, None], self._own + start]
         if self.target_positions is None:
             return query, key, value, mask
         assert recording.key is not None and recording.value is not None, "clean rows come first"
+        query, key, value = (part.flatten(0, 1)[rows.places] for part in (query, key, value))
         start = recording.key.shape[1] - self.num_tokens if text_first else 0
-        places = rows.tokens + start
         if injects:
             assert recording.query is not None, "clean rows come first"
             query = torch.where(self._is_target, query, recording.query)
             value = recording.value[rows.sources[:, None], self._value_tokens + start]
         keys, values = recording.key[rows.sources], recording.value[rows.sources]
-        keys[self._own_rows, places], values[self._own_rows, places] = key, value
+        keys[self._each, self._own + start], values[self._each, self._own + start] = key, value
         return query, keys, values, None if recording.mask is None else recording.mask[rows.sources]
+
+    def collect(self, output: torch.Tensor) -> torch.Tensor:
+        """Put the attention's output of every variant back in the rows of targets."""
+        if self.target_positions is None:
+            return output
+        return output.flatten(0, 1)[self._rows.origins]
+
+
+def _padded(parts: Sequence[torch.Tensor], length: int) -> torch.Tensor:
+    """Stack index tensors, each repeating its last entry up to `length`."""
+    if not parts:
+        return torch.empty(0, length, dtype=torch.long)
+    return torch.stack([torch.cat([part, part[-1:].expand(length - len(part))]) for part in parts])

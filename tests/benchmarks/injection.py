@@ -188,7 +188,7 @@ def in_one_batch(injector: Injector, work: Work) -> Made:
     if injector.settings.compute == "full":
         evaluations = Counter({(1, tokens): inverting, (1 + len(mappings), tokens): denoising})
     else:
-        targets = TargetRows(mappings, [0] * len(mappings), family.target_row_multiple(grid)).tokens
+        targets = TargetRows(mappings, [0] * len(mappings), 1, family.target_row_multiple(grid)).tokens
         evaluations = Counter({(1, tokens): inverting + denoising, tuple(targets.shape): denoising})
     return Made(
         [output.reconstructions[index] for index in output.image_indices],

@@ -12,6 +12,7 @@ import torch
 from scipy.ndimage import binary_dilation
 
 from diffusers_artifact import ArtifactInjectionPipeline, PatchMapping
+from diffusers_artifact.target_rows import TargetRows
 
 from ..helpers.tiny_pipelines import tiny_chroma, tiny_flux, tiny_flux2, tiny_flux2_klein, tiny_qwen_image, tiny_sd3
 
@@ -100,9 +101,32 @@ def background_overwritten(pipe: ArtifactInjectionPipeline) -> Iterator[list[int
 
     blocks = [block for name in pipe.family.block_lists for block in getattr(pipe.transformer, name)]
     handles = [block.register_forward_hook(hook) for block in blocks]
-    yield calls
-    for handle in handles:
-        handle.remove()
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_rows_of_targets_hold_the_variants_of_a_photo_one_after_the_other():
+    """EYE and HAND are dilated to 12 tokens, TWO to 4 at each of two corners; 8 is the multiple."""
+    rows = TargetRows([EYE, EMPTY, HAND, TWO], [0, 0, 0, 1], 2, 8)
+    own = {index: dilated(mapping).nonzero()[0].tolist() for index, mapping in ((0, EYE), (2, HAND), (3, TWO))}
+    assert tuple(rows.tokens.shape) == (2, 24) and len(rows) == 3 and rows.sources.tolist() == [0, 0, 1]
+    assert rows.tokens[0].tolist() == own[0] + own[2]
+    assert rows.tokens[1].tolist() == own[3] + own[3][-1:] * 16
+    numbers = 100 * torch.arange(6)[:, None] + torch.arange(NUM_TOKENS)  # rows 0 and 1 are the clean ones
+    clean, targets = rows.split(numbers[..., None])
+    assert torch.equal(clean[..., 0], numbers[:2])
+    places = targets.flatten(0, 1)[rows.places][..., 0]
+    for variant, of_variant in zip((0, 2, 3), places, strict=True):
+        assert of_variant[: len(own[variant])].tolist() == [100 * (2 + variant) + token for token in own[variant]]
+    assert torch.equal(places.flatten()[rows.origins], targets[..., 0])
+    joined = rows.join(clean, targets)[..., 0]
+    for variant, image in enumerate((0, 0, 0, 1)):
+        inside = torch.zeros(NUM_TOKENS, dtype=torch.bool)
+        inside[own.get(variant, [])] = True
+        assert torch.equal(joined[2 + variant], torch.where(inside, numbers[2 + variant], numbers[image]))
 
 
 @pytest.mark.parametrize(
@@ -148,17 +172,18 @@ def test_callbacks_see_whole_rows_and_may_replace_targets(flux, photos):
 
 @pytest.mark.parametrize("solver", ["euler", "midpoint", "fireflow", "uni_inv"])
 def test_a_variant_without_targets_is_its_clean_image_and_costs_nothing(flux, photos, solver):
-    mappings = [[EMPTY, EYE], [EMPTY]]
+    mappings = [[EMPTY, EYE], [EMPTY], []]
+    photos = torch.cat([photos, photos[:1]])
     settings = PLAIN | {"solver": solver, "output_type": "pt"}
     output = flux(photos, mappings, **settings)
     assert torch.equal(output.images[0], output.reconstructions[0])
     assert torch.equal(output.images[2], output.reconstructions[1])
     alone = flux(photos[:1], EYE, **settings)
     torch.testing.assert_close(output.images[1], alone.images[0], rtol=1e-3, atol=1e-4)
-    nothing = flux(photos, [[EMPTY], [EMPTY]], **settings)
+    nothing = flux(photos, [[EMPTY]] * 3, **settings)
     assert torch.equal(nothing.images, output.reconstructions)
-    assert nothing.token_evaluations == nothing.num_function_evaluations == 2 * flux.num_timesteps
-    assert nothing.token_evaluations < output.token_evaluations < alone.token_evaluations + flux.num_timesteps
+    assert nothing.token_evaluations == nothing.num_function_evaluations == 3 * flux.num_timesteps
+    assert nothing.token_evaluations < output.token_evaluations < alone.token_evaluations + 2 * flux.num_timesteps + 1
 
 
 @pytest.mark.parametrize("build", [tiny_flux, tiny_sd3, tiny_qwen_image])

@@ -20,6 +20,7 @@ from PIL import Image
 from torch._dynamo.testing import CompileCounter
 
 from diffusers_artifact import ArtifactInjectionPipeline, PatchMapping
+from diffusers_artifact.choices import COMPUTE_MODES
 from diffusers_artifact.injection import InjectionState
 
 from ..helpers.tiny_pipelines import tiny_flux, tiny_sd3
@@ -96,9 +97,9 @@ def untreated(request: pytest.FixtureRequest) -> ArtifactInjectionPipeline:
 
 
 @pytest.fixture(scope="module")
-def expected(untreated: ArtifactInjectionPipeline) -> torch.Tensor:
-    """Return the latents of the untreated pipeline's clean image and artifact image."""
-    return latents(untreated)
+def expected(untreated: ArtifactInjectionPipeline) -> dict[str, torch.Tensor]:
+    """Return the latents of the untreated pipeline's clean image and artifact image, for each way to compute."""
+    return {compute: latents(untreated, compute=compute) for compute in COMPUTE_MODES}
 
 
 @pytest.fixture
@@ -150,16 +151,21 @@ def test_injection(pipe: ArtifactInjectionPipeline, treat: Treatment):
     assert_injects(pipe, times=2 if treat is cast_to_bfloat16 else 5)
 
 
+@pytest.mark.parametrize("compute", COMPUTE_MODES)
 @pytest.mark.parametrize("treat", EXACT)
-def test_treatments_that_change_nothing(pipe: ArtifactInjectionPipeline, expected: torch.Tensor, treat: Treatment):
+def test_treatments_that_change_nothing(
+    pipe: ArtifactInjectionPipeline, expected: dict[str, torch.Tensor], treat: Treatment, compute: str
+):
     treat(pipe)
-    torch.testing.assert_close(latents(pipe), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(latents(pipe, compute=compute), expected[compute], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("treat", LOSSY)
-def test_treatments_that_change_the_model(pipe: ArtifactInjectionPipeline, expected: torch.Tensor, treat: Treatment):
+def test_treatments_that_change_the_model(
+    pipe: ArtifactInjectionPipeline, expected: dict[str, torch.Tensor], treat: Treatment
+):
     treat(pipe)
-    assert not torch.allclose(latents(pipe), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(latents(pipe), expected["target"], rtol=1e-4, atol=1e-5)
 
 
 # Without `fuse`, where SD3's stock processor omits SD3.5's normalisation of queries and keys.
@@ -211,11 +217,14 @@ def test_batch_equals_loop_in_bfloat16(pipe: ArtifactInjectionPipeline):
     torch.testing.assert_close(together, alone, rtol=2e-2, atol=2e-2)
 
 
+# Inversion and denoising have batches of their own, and so have clean rows, which record, and targets.
+@pytest.mark.parametrize("compute, num_graphs", [("full", 2), ("target", 3)])
 def test_compiled_transformer_equals_and_is_not_compiled_again_at_every_step(
-    pipe: ArtifactInjectionPipeline, untreated: ArtifactInjectionPipeline
+    pipe: ArtifactInjectionPipeline, untreated: ArtifactInjectionPipeline, compute: str, num_graphs: int
 ):
     def call(pipe: ArtifactInjectionPipeline, steps: int) -> torch.Tensor:
-        return latents(pipe, num_inference_steps=steps, position_steps=steps, value_steps=steps)
+        settings = {"num_inference_steps": steps, "position_steps": steps, "value_steps": steps}
+        return latents(pipe, **settings, compute=compute)
 
     torch.compiler.reset()
     graphs = CompileCounter()
@@ -225,10 +234,11 @@ def test_compiled_transformer_equals_and_is_not_compiled_again_at_every_step(
     for compiled in (in_place, wrapped):
         for steps in (2, 4):
             torch.testing.assert_close(call(compiled, steps), call(untreated, steps), rtol=1e-4, atol=1e-5)
-            assert graphs.frame_count == 2  # inversion and denoising, which have batches of their own
+            assert graphs.frame_count == num_graphs
 
 
-def test_blocks_compiled_one_by_one_share_their_graphs():
+@pytest.mark.parametrize("compute", COMPUTE_MODES)
+def test_blocks_compiled_one_by_one_share_their_graphs(compute: str):
     """diffusers recommends compiling by block; a graph for each would exceed dynamo's limit in a deep model."""
     stock = tiny_flux()
     config = dict(stock.transformer.config) | {"num_layers": 6, "num_single_layers": 12}
@@ -239,15 +249,15 @@ def test_blocks_compiled_one_by_one_share_their_graphs():
     graphs = CompileCounter()
     pipe.transformer.compile_repeated_blocks(backend=graphs, fullgraph=True)
     for steps in (2, 4):
-        settings = {"num_inference_steps": steps, "position_steps": 1, "value_steps": steps}
+        settings = {"num_inference_steps": steps, "position_steps": 1, "value_steps": steps, "compute": compute}
         torch.testing.assert_close(latents(pipe, **settings), latents(plain, **settings), rtol=1e-4, atol=1e-5)
     assert graphs.frame_count <= 16
 
 
 @needs_cuda
-def test_model_offload_to_a_gpu(pipe: ArtifactInjectionPipeline, expected: torch.Tensor):
+def test_model_offload_to_a_gpu(pipe: ArtifactInjectionPipeline, expected: dict[str, torch.Tensor]):
     offload_models(pipe, "cuda")
-    torch.testing.assert_close(latents(pipe), expected, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(latents(pipe), expected["target"], rtol=1e-2, atol=1e-2)
     assert pipe.transformer.device.type == "cpu"
 
 

@@ -14,12 +14,14 @@ from PIL import Image
 
 from datasets_script.agents.perception import AnnotationPerception, Perception
 from datasets_script.cli.main import main
-from datasets_script.engine.injector import Injector
+from datasets_script.engine.injector import InjectionJob, Injector
 from datasets_script.engine.ledger import read_rejected
 from datasets_script.engine.settings import InjectionSettings
 from datasets_script.engine.shards import RunMismatchError
 from datasets_script.pairs.storage import read_pairs
+from datasets_script.utils.errors import ArgumentError
 from datasets_script.utils.seeds import derive_seed
+from diffusers_artifact import PatchMapping
 
 from ...helpers.engine_runs import KEEP_ALL, SETTINGS, SOURCES, make_photos, make_run, rows
 from ...helpers.tiny_pipelines import tiny_flux
@@ -191,6 +193,21 @@ def test_a_few_step_model_is_refused_when_it_is_loaded(photos, tmp_path, capsys)
     error = capsys.readouterr().err
     assert "must not be distilled to few steps" in error and "Traceback" not in error
     assert Injector(str(folder), InjectionSettings(allow_distilled=True), device="cpu").settings.allow_distilled
+
+
+def test_targets_alone_are_computed_where_the_preset_holds_the_background():
+    with pytest.raises(ArgumentError, match="`compute` must be 'full' unless .*got 'target' with preset 'paper'"):
+        Injector("embedded", InjectionSettings(compute="target", preset="paper"))
+    spent = {}
+    for compute in (None, "target", "full"):
+        injector = Injector("embedded", InjectionSettings(num_inference_steps=2, compute=compute), device="cpu")
+        grid = (256 // injector.pipeline.patch_size,) * 2
+        mapping = PatchMapping((2 * grid[1] + 2, 2 * grid[1] + 3), (0, 1), grid)
+        injector.inject([InjectionJob(Image.radial_gradient("L").convert("RGB"), [mapping], "")])
+        assert injector.num_function_evaluations == 3 + 2 * 3
+        spent[compute] = injector.token_evaluations
+    # The dilated target has 12 tokens, padded to 16.
+    assert spent["full"] == 3 + 2 * 3 and spent[None] == spent["target"] == 3 + 3 * (1 + 16 / grid[0] ** 2)
 
 
 def test_seeds_depend_on_run_and_sample():

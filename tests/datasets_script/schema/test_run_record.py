@@ -32,6 +32,7 @@ COMPLETE: dict[str, Any] = {
     "acceptance": {"duplication/add": {"made": 19, "accepted": 18}},
     "rejected_at": {"plan": 28, "curation": 1},
     "num_function_evaluations": 963,
+    "token_evaluations": 524.8125,
     "vlm_requests": 12,
     "seconds": 40.587,
 }
@@ -51,7 +52,7 @@ def test_what_identifies_a_run_is_told_with_and_without_its_hash():
     record = RunRecord.from_dict(COMPLETE)
     assert record.identity == IDENTITY
     assert record.origin == IDENTITY | {"fingerprint": "5423d5bb05e24284"}
-    assert record.counters == {"num_function_evaluations": 963, "vlm_requests": 12}
+    assert record.counters == {"num_function_evaluations": 963, "token_evaluations": 524.8125, "vlm_requests": 12}
     running = RunRecord.from_dict(IDENTITY | {"status": "running"})
     assert not running.is_complete and running.origin == IDENTITY
 
