@@ -30,6 +30,7 @@ from .presets import NUM_INFERENCE_STEPS  # noqa: F401
 from .processors import InjectionAttnProcessor  # noqa: F401
 from .schedulers import SOLVERS  # noqa: F401
 from .value_cache import ValueCache  # noqa: F401
+from .visible_change import change_map  # noqa: F401
 
 
 REQUIRED_COMPONENTS = ("transformer", "scheduler", "vae")

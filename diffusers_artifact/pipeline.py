@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
@@ -19,7 +20,7 @@ from .alignment import align_weights  # noqa: F401
 # A saved pipeline may have this autoencoder, which diffusers looks up among the loaded modules.
 from .autoencoder import AutoencoderPCA  # noqa: F401
 from .choices import CACHE_DEVICES, CONFINEMENTS, SOLVER_NAMES, VALUE_SOURCES, CacheDevice, Confinement, ValueSource
-from .confinement import confine_pixels, confine_tokens, dilated_targets
+from .confinement import confine_pixels, confine_to_visible, confine_tokens, dilated_targets
 from .denoising_loop import DenoisingLoop
 from .family import Conditioning, TransformerFamily
 from .family_chroma import ChromaFamily  # noqa: F401
@@ -35,6 +36,7 @@ from .presets import NUM_INFERENCE_STEPS, may_hold_background
 from .processors import InjectionAttnProcessor  # noqa: F401
 from .schedulers import SOLVERS  # noqa: F401
 from .value_cache import ValueCache  # noqa: F401
+from .visible_change import change_map  # noqa: F401
 
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -158,6 +160,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         transfer_noise: bool = False,
         hold_background: bool | None = None,
         confine: Confinement = "none",
+        outlines: Sequence[np.ndarray] | None = None,
         allow_distilled: bool = False,
         generator: torch.Generator | None = None,
         max_sequence_length: int | None = None,
@@ -216,7 +219,12 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             confine (`str`, *optional*, defaults to `"none"`):
                 Guarantee that everything away from the target equals the clean image. `"latent"`: every token that
                 does not touch the target, at every step; the decoder still blends across their border. `"pixel"`:
-                every pixel one patch or more from the target, with a fade in between.
+                every pixel one patch or more from the target, with a fade in between. `"visible"`: every pixel but
+                those of the visible change that touches the target, with a fade where the change cannot be seen.
+            outlines (`Sequence[np.ndarray]`, *optional*):
+                With `confine="visible"`, for each artifact image how far it may show at every pixel, of shape
+                `(height, width)`, in [0, 1], so that it ends at the outline of an object and not of patches; see
+                [`~confinement.soft_outline`].
             allow_distilled (`bool`, *optional*, defaults to `False`):
                 Run few-step models, which otherwise raise an error because they invert poorly.
             generator (`torch.Generator`, *optional*):
@@ -277,6 +285,8 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             cache_device=cache_device,
             hold_background=hold_background,
             confine=confine,
+            outlines=outlines,
+            outline_shape=(len(mappings), *photos.shape[-2:]),
             output_type=output_type,
             allow_distilled=allow_distilled,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
@@ -341,6 +351,8 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             reconstructions, images = decoded[: len(photos)], decoded[len(photos) :]
             if confine == "pixel":
                 images = confine_pixels(images, reconstructions[image_indices], mappings, family.patch_size)
+            elif confine == "visible":
+                images = confine_to_visible(images, reconstructions[image_indices], mappings, outlines)
             if output_type != "latent":
                 reconstructions, images = (
                     self.image_processor.postprocess(part, output_type=output_type)
@@ -376,6 +388,8 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         cache_device: CacheDevice,
         hold_background: bool,
         confine: Confinement,
+        outlines: Sequence[np.ndarray] | None,
+        outline_shape: tuple[int, int, int],
         output_type: str,
         allow_distilled: bool,
         callback_on_step_end_tensor_inputs: Sequence[str],
@@ -386,6 +400,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         Args:
             num_images (`int`): Number of photos.
             prompts (`Sequence[str]`): Prompt of each photo.
+            outline_shape (`tuple[int, int, int]`): Number of artifact images, their height and their width.
             others: As in [`__call__`], with defaults filled in.
 
         Raises:
@@ -429,8 +444,15 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
                 "`hold_background` must be False with `value_source='inversion'`, because the inversion has no "
                 "queries at the same evaluations, got True"
             )
-        if confine == "pixel" and output_type == "latent":
-            raise ValueError("`confine` must be 'none' or 'latent' with `output_type='latent'`, got 'pixel'")
+        if confine in ("pixel", "visible") and output_type == "latent":
+            raise ValueError(f"`confine` must be 'none' or 'latent' with `output_type='latent'`, got {confine!r}")
+        if outlines is not None and confine != "visible":
+            raise ValueError(f"`outlines` must be None unless `confine='visible'`, got them with {confine!r}")
+        if outlines is not None and (len(outlines), *np.shape(outlines)[1:]) != outline_shape:
+            raise ValueError(
+                f"`outlines` must hold {outline_shape[0]} arrays of shape {outline_shape[1:]}, one for each mapping, "
+                f"got shape {np.shape(outlines)}"
+            )
         unknown = sorted(set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs))
         if unknown:
             raise ValueError(

@@ -54,6 +54,7 @@ def make_artifact(
         mapping=PatchMapping.from_pairs([(0, 1)], (3, 6), kind),
         mask=mask,
         bbox=bbox,
+        part_mask=mask,
         label=f"{kind} of <ear> & $2 or $3",
         explanation="The cat has <two> ears.",
         scores={"change_inside": inside, "change_outside": outside, "psnr_outside": 40.0},
