@@ -106,7 +106,8 @@ def confine_to_visible(
 ) -> torch.Tensor:
     r"""
     Keep of artifact images only what can be seen of their artifacts: the components of the visible change that touch
-    target patches. They fade into the clean image where the change is too small to be seen.
+    target patches. They fade into the clean image where the change is too small to be seen. Steps between the tokens
+    of a target are softened, because their grid would give it away.
 
     Args:
         images (`torch.Tensor` of shape `(variants, 3, height, width)`): Artifact images, in [-1, 1].
@@ -119,6 +120,7 @@ def confine_to_visible(
         `torch.Tensor` of the shape of `images`. With 8 bits, all visible change (see `visible_change.py`) is connected
         to target patches.
     """
+    images = _soften_seams(images, mappings)
     clean, flawed = _to_bytes(reconstructions), _to_bytes(images)
     weights = np.stack(
         [
@@ -130,6 +132,33 @@ def confine_to_visible(
     # Numbers that overflowed must stay for the caller to find.
     shown = (ramp > 0) | ~images.isfinite()
     return torch.where(shown, reconstructions.lerp(images, ramp), reconstructions)
+
+
+def _soften_seams(images: torch.Tensor, mappings: Sequence[PatchMapping]) -> torch.Tensor:
+    """
+    Spread each step across a border of target patches over a quarter of a patch on both sides, as far as it is greater
+    than the steps beside it: what video codecs call deblocking.
+    """
+    targets = torch.from_numpy(np.stack([mapping.target_patches() for mapping in mappings])).to(images.device)
+    size = images.shape[-2] // targets.shape[-2]
+    return _soften_columns(_soften_columns(images, targets, size).mT, targets.mT, size).mT
+
+
+def _soften_columns(images: torch.Tensor, targets: torch.Tensor, size: int) -> torch.Tensor:
+    """Soften the steps between columns of patches of `size` px; `targets` has shape `(variants, rows, columns)`."""
+    images = images.clone()
+    reach = max(2, size // 4)
+    ramp = (torch.arange(reach, device=images.device) + 0.5) / (2 * reach)
+    beside = (targets[..., :-1] | targets[..., 1:]).repeat_interleave(size, dim=1)[:, None]
+    for column in range(1, targets.shape[-1]):
+        left = images[..., column * size - reach : column * size]
+        right = images[..., column * size : column * size + reach]
+        step = right[..., :1] - left[..., -1:]
+        natural = torch.cat([left.diff(dim=-1), right.diff(dim=-1)], dim=-1).abs().amax(-1, keepdim=True)
+        excess = step.sign() * (step.abs() - natural).clamp(min=0) * beside[..., column - 1, None]
+        left += excess * ramp
+        right -= excess * ramp.flip(0)
+    return images
 
 
 def _visible_weight(clean: np.ndarray, flawed: np.ndarray, mapping: PatchMapping, outline: np.ndarray) -> np.ndarray:

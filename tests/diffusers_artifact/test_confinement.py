@@ -108,12 +108,24 @@ def test_all_that_is_seen_is_connected_to_the_target_whatever_the_change(seed):
 def test_a_soft_outline_bounds_what_is_kept():
     clean, flawed = images_of(at_the_target())
     half = np.zeros((GRID[0] * SIDE, GRID[1] * SIDE), dtype=bool)
-    half[:, :58] = True
+    half[:, :54] = True
     kept = confine_to_visible(flawed, clean, [CENTRE], [soft_outline(half, "duplication")])
-    assert torch.equal(kept[..., 63:], clean[..., 63:])
-    torch.testing.assert_close(kept[..., 38:46, 54:58], flawed[..., 38:46, 54:58])
-    between = ((kept - clean) / (flawed - clean))[0, 0, 40, 58:62]
+    assert torch.equal(kept[..., 59:], clean[..., 59:])
+    torch.testing.assert_close(kept[..., 38:44, 52:54], flawed[..., 38:44, 52:54])
+    between = ((kept - clean) / (flawed - clean))[0, 0, 40, 54:58]
     assert (between.diff() < 0).all()
+
+
+def test_steps_between_the_tokens_of_a_target_are_softened_and_no_others():
+    clean = torch.zeros(1, 3, GRID[0] * SIDE, GRID[1] * SIDE)
+    flawed = clean.clone()
+    flawed[..., 32:48, 48:64] = 0.8  # the target patch
+    flawed[..., 32:48, 16:24] = 0.8  # a step in the middle of a patch
+    mapping = PatchMapping(targets=(17, 19), references=(0, 0), grid=GRID)
+    kept = confine_to_visible(flawed, clean, [mapping])
+    steps = kept[0, 0, 40].diff().abs()
+    assert 0 < steps[47] < 0.3 and (steps[44:52] > 0).all()
+    assert steps[23] == flawed[0, 0, 40].diff().abs()[23]
 
 
 @pytest.mark.parametrize(("kind", "margin", "reach"), [("duplication", 1, 4), ("omission", 4, 12)])
