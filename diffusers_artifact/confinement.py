@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .mapping import ArtifactType, PatchMapping
-from .visible_change import THRESHOLD, change_map, owners
+from .visible_change import THRESHOLD, change_map, owners, target_mask
 
 
 # Smoothed change below which the artifact image gives way to the clean image wholly; at `THRESHOLD`, not at all. Where
@@ -18,6 +18,9 @@ _LEAST_CHANGE = THRESHOLD / 2
 
 # What has changed within `_NEAR` px of the visible change is kept, and fades over the next `_NEAR_FADE` px.
 _NEAR, _NEAR_FADE = 2, 4
+
+# Pixels around a change that its smoothing reaches, or more.
+_FRAME = 8
 
 # Pixels that an artifact reaches beyond its outline, and over how many it then fades. Copies look best cut close:
 # their fringe shows what surrounds the original. What is removed must be covered wholly, with its shadow and the blur
@@ -124,7 +127,11 @@ def confine_to_visible(
     clean, flawed = _to_bytes(reconstructions), _to_bytes(images)
     weights = np.stack(
         [
-            _visible_weight(*pair, mapping, np.ones(pair[0].shape[:2]) if outlines is None else outlines[index])
+            _visible_weight(
+                *pair,
+                target_mask(mapping, images.shape[-2]),
+                np.ones(images.shape[-2:]) if outlines is None else outlines[index],
+            )
             for index, (*pair, mapping) in enumerate(zip(clean, flawed, mappings, strict=True))
         ]
     )
@@ -161,19 +168,31 @@ def _soften_columns(images: torch.Tensor, targets: torch.Tensor, size: int) -> t
     return images
 
 
-def _visible_weight(clean: np.ndarray, flawed: np.ndarray, mapping: PatchMapping, outline: np.ndarray) -> np.ndarray:
+def _visible_weight(clean: np.ndarray, flawed: np.ndarray, targets: np.ndarray, outline: np.ndarray) -> np.ndarray:
     """Return how far the artifact image is to show at every pixel, in [0, 1], given both images as `uint8`."""
     fading = (change_map(clean, flawed) - _LEAST_CHANGE) / (THRESHOLD - _LEAST_CHANGE)
     weight = outline * _smooth_step(fading)
+    rows, columns = (np.flatnonzero((weight > 0).any(axis)) for axis in (1, 0))
+    if not rows.size:
+        return weight
+    # The rest is done where something is kept, and as far around it as smoothing reaches.
+    window = tuple(slice(max(0, line[0] - _FRAME), line[-1] + 1 + _FRAME) for line in (rows, columns))
+    weight[window] = _connected_weight(clean[window], flawed[window], targets[window], weight[window])
+    return weight
+
+
+def _connected_weight(clean: np.ndarray, flawed: np.ndarray, targets: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return weights reduced so that all that is seen is connected to the targets."""
+    difference = flawed.astype(np.float32) - clean
     for growth in itertools.count(1):
         # What is seen depends on what is kept, and so does which of it is connected.
-        shown = np.rint(clean + weight[..., None] * (flawed.astype(np.float32) - clean)).astype(np.uint8)
+        shown = np.rint(clean + weight[..., None] * difference).astype(np.uint8)
         visible = change_map(clean, shown) > THRESHOLD
-        own = owners(visible, [mapping]) >= 0
+        own = owners(visible, [targets]) >= 0
         if growth > 1 and (own == visible).all():
-            return weight
+            break
         weight = weight * _grown(own, _NEAR, _NEAR_FADE) * (1 - _grown(visible & ~own, growth, growth))
-    raise AssertionError("unreachable: in the end nothing is left to be seen")
+    return weight
 
 
 def _grown(mask: np.ndarray, margin: int, fade: int) -> np.ndarray:

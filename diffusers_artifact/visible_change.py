@@ -61,14 +61,14 @@ def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
     return values
 
 
-def owners(visible: np.ndarray, mappings: Sequence[PatchMapping]) -> np.ndarray:
+def owners(visible: np.ndarray, targets: Sequence[np.ndarray]) -> np.ndarray:
     """
     Divide the visible change of an image among its artifacts. A pixel belongs to the artifact whose target patches it
     reaches on the shortest way through changed pixels, diagonal steps included; to none if there is no such way.
 
     Args:
         visible (`np.ndarray` of shape `(height, width)`, `bool`): Where the image has visibly changed.
-        mappings (`Sequence[PatchMapping]`): Mapping of each artifact, with disjoint targets.
+        targets (`Sequence[np.ndarray]`): Target patches of each artifact as disjoint masks of the same shape.
 
     Returns:
         `np.ndarray` of shape `(height, width)`, `int32`: Index of the artifact, -1 for none.
@@ -78,11 +78,8 @@ def owners(visible: np.ndarray, mappings: Sequence[PatchMapping]) -> np.ndarray:
     # Framed, so that no neighbour needs a check of the border.
     free = np.pad(visible, 1).ravel()
     owner = np.full(free.size, -1, dtype=np.int32)
-    for index, mapping in enumerate(mappings):
-        targets = mapping.target_patches()
-        size = height // targets.shape[0]
-        pixels = np.pad(targets.repeat(size, axis=0).repeat(size, axis=1), 1).ravel()
-        owner[pixels & free] = index
+    for index, pixels in enumerate(targets):
+        owner[np.pad(pixels, 1).ravel() & free] = index
     free &= owner < 0
     front = np.flatnonzero(owner >= 0)
     neighbours = np.array([-wide - 1, -wide, -wide + 1, -1, 1, wide - 1, wide, wide + 1])
@@ -99,6 +96,13 @@ def owners(visible: np.ndarray, mappings: Sequence[PatchMapping]) -> np.ndarray:
     return owner.reshape(height + 2, wide)[1:-1, 1:-1]
 
 
+def target_mask(mapping: PatchMapping, height: int) -> np.ndarray:
+    """Return the target patches of a mapping as a mask of pixels, `bool`, for an image of `height` px."""
+    patches = mapping.target_patches()
+    size = height // patches.shape[0]
+    return patches.repeat(size, axis=0).repeat(size, axis=1)
+
+
 def label_masks(clean: np.ndarray, flawed: np.ndarray, mappings: Sequence[PatchMapping]) -> list[np.ndarray]:
     """
     Find the visible change of every artifact of an image.
@@ -111,6 +115,7 @@ def label_masks(clean: np.ndarray, flawed: np.ndarray, mappings: Sequence[PatchM
         `list[np.ndarray]`: For each artifact a disjoint mask of shape `(height, width)`, `bool`; empty if less than
         `MIN_AREA` pixels have changed.
     """
-    owner = owners(change_map(clean, flawed) > THRESHOLD, mappings)
+    targets = [target_mask(mapping, clean.shape[0]) for mapping in mappings]
+    owner = owners(change_map(clean, flawed) > THRESHOLD, targets)
     masks = [owner == index for index in range(len(mappings))]
     return [mask if mask.sum() >= MIN_AREA else np.zeros_like(mask) for mask in masks]

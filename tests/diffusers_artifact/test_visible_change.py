@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from diffusers_artifact import PatchMapping
-from diffusers_artifact.visible_change import MIN_AREA, SMOOTHING, THRESHOLD, change_map, label_masks, owners, smooth
+from diffusers_artifact.visible_change import (
+    MIN_AREA,
+    SMOOTHING,
+    THRESHOLD,
+    change_map,
+    label_masks,
+    owners,
+    smooth,
+    target_mask,
+)
 
 
 GRID, SIDE = (6, 8), 16
@@ -43,10 +52,9 @@ def test_the_change_map_is_the_smoothed_mean_over_channels():
 def test_owned_pixels_are_the_components_that_touch_targets(seed, share):
     rng = np.random.default_rng(seed)
     visible = np.kron(rng.random((24, 32)) < share, np.ones((4, 4), dtype=bool))
-    mappings = [target_at((1, 1), (1, 2)), target_at((4, 6))]
-    owner = owners(visible, mappings)
+    targets = [target_mask(target_at(*patches), SHAPE[0]) for patches in (((1, 1), (1, 2)), ((4, 6),))]
+    owner = owners(visible, targets)
     components, _ = ndimage.label(visible, np.ones((3, 3)))
-    targets = [m.target_patches().repeat(SIDE, 0).repeat(SIDE, 1) for m in mappings]
     touching = np.isin(components, np.setdiff1d(components[targets[0] | targets[1]], 0))
     assert np.array_equal(owner >= 0, touching)
     for index, own in enumerate(targets):
@@ -55,7 +63,7 @@ def test_owned_pixels_are_the_components_that_touch_targets(seed, share):
 
 def test_where_two_artifacts_meet_the_nearer_has_the_pixel():
     bar = drawn((20, 20, 28, 108))
-    owner = owners(bar, [target_at((1, 1)), target_at((1, 6))])  # up to column 31 and from column 96
+    owner = owners(bar, [drawn((16, 16, 32, 32)), drawn((16, 96, 32, 112))])  # up to column 31 and from column 96
     assert (owner[24, 20:63] == 0).all() and (owner[24, 65:108] == 1).all()
     assert set(owner[~bar].tolist()) == {-1}
 
