@@ -34,7 +34,7 @@ class CurationSettings:
         min_visible_contrast (`float`, *optional*, defaults to 1.0): Least change within an artifact's mask, as a
             multiple of the local standard deviation of the clean image around it; see
             [`~datasets_script.agents.curation.measures.visible_contrast`]. **Not from the paper**; below 1, texture
-            hides the change.
+            hides the change. An artifact without any visible change is always rejected.
         min_clean_psnr (`float`, *optional*, defaults to 20.0): Least PSNR of the clean image to its source photo, in
             dB. **Not from the paper**; three steps of inversion and fewer stay below, the demo's pairs have 24 and
             more.
@@ -111,10 +111,10 @@ def judge_clean(psnr: float, settings: CurationSettings) -> str:
 
 def _hidden(artifact: Artifact, settings: CurationSettings) -> str:
     contrast = artifact.scores.get("visible_contrast")
+    if contrast == 0:
+        return "no visible change"
     if contrast is None or contrast >= settings.min_visible_contrast:
         return ""
-    if not contrast:
-        return "no visible change"
     return (
         f"hidden by texture: change in the mask {contrast:.2f} times the local deviation, at least "
         f"{settings.min_visible_contrast:g} needed"
