@@ -18,7 +18,7 @@ VALUE_SOURCES: tuple[ValueSource, ...] = get_args(ValueSource)
 CacheDevice = Literal["model", "cpu"]  # value_cache.py
 CACHE_DEVICES: tuple[CacheDevice, ...] = get_args(CacheDevice)
 
-Confinement = Literal["none", "latent", "pixel"]  # confinement.py
+Confinement = Literal["none", "latent", "pixel", "visible"]  # confinement.py
 CONFINEMENTS: tuple[Confinement, ...] = get_args(Confinement)
 
 ComputeMode = Literal["target", "full"]  # target_rows.py

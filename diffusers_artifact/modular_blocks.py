@@ -32,6 +32,7 @@ from .processors import InjectionAttnProcessor  # noqa: F401
 from .schedulers import SOLVERS  # noqa: F401
 from .target_rows import TargetRows  # noqa: F401
 from .value_cache import ValueCache  # noqa: F401
+from .visible_change import change_map  # noqa: F401
 
 
 REQUIRED_COMPONENTS = ("transformer", "scheduler", "vae")

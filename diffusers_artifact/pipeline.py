@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
@@ -29,7 +30,7 @@ from .choices import (
     Confinement,
     ValueSource,
 )
-from .confinement import confine_pixels, confine_tokens, dilated_targets
+from .confinement import confine_pixels, confine_to_visible, confine_tokens, dilated_targets
 from .decoding import decode_targets
 from .denoising_loop import DenoisingLoop
 from .family import Conditioning, TransformerFamily
@@ -47,6 +48,7 @@ from .processors import InjectionAttnProcessor  # noqa: F401
 from .schedulers import SOLVERS  # noqa: F401
 from .target_rows import TargetInjectionState, TargetRows
 from .value_cache import ValueCache  # noqa: F401
+from .visible_change import change_map  # noqa: F401
 
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -175,6 +177,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         hold_background: bool | None = None,
         confine: Confinement = "none",
         compute: ComputeMode | None = None,
+        outlines: Sequence[np.ndarray] | None = None,
         allow_distilled: bool = False,
         generator: torch.Generator | None = None,
         max_sequence_length: int | None = None,
@@ -233,7 +236,12 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             confine (`str`, *optional*, defaults to `"none"`):
                 Guarantee that everything away from the target equals the clean image. `"latent"`: every token that
                 does not touch the target, at every step; the decoder still blends across their border. `"pixel"`:
-                every pixel one patch or more from the target, with a fade in between.
+                every pixel one patch or more from the target, with a fade in between. `"visible"`: every pixel but
+                those of the visible change that touches the target, with a fade where the change cannot be seen.
+            outlines (`Sequence[np.ndarray]`, *optional*):
+                With `confine="visible"`, for each artifact image how far it may show at every pixel, of shape
+                `(height, width)`, in [0, 1], so that it ends at the outline of an object and not of patches; see
+                [`~confinement.soft_outline`].
             compute (`str`, *optional*):
                 What is computed of an artifact image. `"full"`: all of it. `"target"`: only the target and the patches
                 that touch it, which attend to the keys and values of the clean image at the same evaluation. The
@@ -304,6 +312,8 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             hold_background=hold_background,
             confine=confine,
             compute=compute,
+            outlines=outlines,
+            outline_shape=(len(mappings), *photos.shape[-2:]),
             output_type=output_type,
             allow_distilled=allow_distilled,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
@@ -378,6 +388,8 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
                 reconstructions, images = decoded[: len(photos)], decoded[len(photos) :]
             if confine == "pixel":
                 images = confine_pixels(images, reconstructions[image_indices], mappings, family.patch_size)
+            elif confine == "visible":
+                images = confine_to_visible(images, reconstructions[image_indices], mappings, outlines)
             if output_type != "latent":
                 reconstructions, images = (
                     self.image_processor.postprocess(part, output_type=output_type)
@@ -415,6 +427,8 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         hold_background: bool,
         confine: Confinement,
         compute: ComputeMode,
+        outlines: Sequence[np.ndarray] | None,
+        outline_shape: tuple[int, int, int],
         output_type: str,
         allow_distilled: bool,
         callback_on_step_end_tensor_inputs: Sequence[str],
@@ -425,6 +439,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         Args:
             num_images (`int`): Number of photos.
             prompts (`Sequence[str]`): Prompt of each photo.
+            outline_shape (`tuple[int, int, int]`): Number of artifact images, their height and their width.
             others: As in [`__call__`], with defaults filled in.
 
         Raises:
@@ -474,8 +489,15 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
                 "`compute` must be 'full' where the background is not held, because it then reacts to the target, got "
                 "'target'; pass `hold_background=True`, or leave `compute` out"
             )
-        if confine == "pixel" and output_type == "latent":
-            raise ValueError("`confine` must be 'none' or 'latent' with `output_type='latent'`, got 'pixel'")
+        if confine in ("pixel", "visible") and output_type == "latent":
+            raise ValueError(f"`confine` must be 'none' or 'latent' with `output_type='latent'`, got {confine!r}")
+        if outlines is not None and confine != "visible":
+            raise ValueError(f"`outlines` must be None unless `confine='visible'`, got them with {confine!r}")
+        if outlines is not None and (len(outlines), *np.shape(outlines)[1:]) != outline_shape:
+            raise ValueError(
+                f"`outlines` must hold {outline_shape[0]} arrays of shape {outline_shape[1:]}, one for each mapping, "
+                f"got shape {np.shape(outlines)}"
+            )
         unknown = sorted(set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs))
         if unknown:
             raise ValueError(

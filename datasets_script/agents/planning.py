@@ -187,8 +187,8 @@ def plan_artifacts(
         occupied (`np.ndarray` of shape `grid`, `bool`, *optional*): Patches that are taken already.
 
     Returns:
-        `tuple[list[Artifact], dict[str, str]]`: The artifacts, without texts and scores; and for each tool without a
-        legal mapping, why the last attempt failed.
+        `tuple[list[Artifact], dict[str, str]]`: The artifacts, without texts and scores, and with `part_mask` for
+        `mask`; and for each tool without a legal mapping, why the last attempt failed.
     """
     occupied = np.zeros(scene.grid, dtype=bool) if occupied is None else occupied.copy()
     planned: list[Artifact] = []
@@ -232,7 +232,7 @@ def _first_applicable(
             continue
         del reasons[tool]
         region = subject.mask if second is None else subject.mask | second.mask
-        mask = artifact_mask(mapping, region, scene.patch_size)
+        part_mask = artifact_mask(mapping, region, scene.patch_size)
         return Artifact(
             type=ARTIFACT_TYPE_OF_TOOL[tool],
             tool=tool,
@@ -242,7 +242,8 @@ def _first_applicable(
             fused_entity=second.name if second else "",
             instance_id=subject.instance_id,
             mapping=mapping,
-            mask=mask,
-            bbox=bbox_of_mask(mask),
+            mask=part_mask,
+            bbox=bbox_of_mask(part_mask),
+            part_mask=part_mask,
         )
     return None

@@ -12,8 +12,8 @@ from .parser import Parser
 DESCRIPTION = """\
 Describe the pairs of a complete run in report.html, a page that works offline, and in report.json. The report counts
 artifacts by type, entity and part, and shows sizes and positions of boxes, acceptance by curation, change inside and
-outside artifacts, and lengths of explanations. It warns of shortcuts that a model could learn without looking at the
-image, such as one box that fits most images. Read it before training."""
+outside artifacts, how labels agree with what visibly changed, and lengths of explanations. It warns of shortcuts that
+a model could learn without looking at the image, such as one box that fits most images. Read it before training."""
 
 EPILOG = """\
 examples:

@@ -59,6 +59,12 @@ def add_artifact_options(parser: Parser) -> None:
         "--max-artifacts", type=positive_int, default=3, help="maximum number of artifacts in an image (default: 3)"
     )
     group.add_argument(
+        "--min-part-patches",
+        type=positive_int,
+        default=2,
+        help="leave parts alone that have no more pixels than this many patches of the model (default: 2)",
+    )
+    group.add_argument(
         "--pairs-per-image", type=positive_int, default=1, help="pairs to make from each photo (default: 1)"
     )
     group.add_argument(
@@ -118,10 +124,11 @@ def add_model_options(parser: Parser) -> None:
     )
     group.add_argument(
         "--confine",
-        default="none",
+        default="visible",
         choices=CONFINEMENTS,
-        help="outside the artifact and the patches around it, keep the clean image's tokens (latent) or pixels "
-        "(pixel) (default: none)",
+        help="what to keep of the clean image; visible: all pixels but the visible change at the part, so that labels "
+        "cover all that changed; latent, pixel: its tokens or pixels outside the artifact and the patches around it "
+        "(default: visible; the pipeline by itself: none)",
     )
     group.add_argument(
         "--compute",
@@ -270,6 +277,7 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
     return RunSettings(
         tools=args.tools,
         max_artifacts=args.max_artifacts,
+        min_part_patches=args.min_part_patches,
         pairs_per_image=args.pairs_per_image,
         max_rerolls=args.max_rerolls,
         balance=args.balance,

@@ -43,11 +43,14 @@ class InjectionJob:
     Attributes:
         photo (`PIL.Image.Image`): Photo as the model sees it, RGB.
         mappings (`Sequence[PatchMapping]`): Patch mapping of each artifact variant.
+        outlines (`Sequence[np.ndarray]`): For each variant how far it may show at every pixel, of shape
+            `(height, width)`, in [0, 1]; used with `confine="visible"`.
         caption (`str`): Caption of the photo.
     """
 
     photo: Image.Image
     mappings: Sequence[PatchMapping]
+    outlines: Sequence[np.ndarray]
     caption: str
 
 
@@ -152,17 +155,23 @@ class Injector:
         job, half = jobs[0], len(jobs[0].mappings) // 2
         output = None
         try:
-            output = self.run([j.photo for j in jobs], [list(j.mappings) for j in jobs], [j.caption for j in jobs])
+            output = self.run(
+                [j.photo for j in jobs],
+                [list(j.mappings) for j in jobs],
+                [j.caption for j in jobs],
+                [outline for j in jobs for outline in j.outlines],
+            )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or len(jobs) > 1 or not half:
                 raise
         if output is None:  # tried again out here, because the error holds on to what did not fit
             logger.warning("inject: out of memory with %d variants, injecting them in halves", len(job.mappings))
             free_unused()
-            first, second = (
-                self._inject_of_one_size([InjectionJob(job.photo, mappings, job.caption)])[0]
-                for mappings in (job.mappings[:half], job.mappings[half:])
+            parts = (
+                InjectionJob(job.photo, job.mappings[part], job.outlines[part], job.caption)
+                for part in (slice(half), slice(half, None))
             )
+            first, second = (self._inject_of_one_size([part])[0] for part in parts)
             return [Injected(first.clean, first.flawed + second.flawed)]
         results = [Injected(clean, []) for clean in output.reconstructions]
         for index, flawed in zip(output.image_indices, output.images, strict=True):
@@ -170,7 +179,11 @@ class Injector:
         return results
 
     def run(
-        self, photos: list[Image.Image], mappings: list[list[PatchMapping]], captions: list[str]
+        self,
+        photos: list[Image.Image],
+        mappings: list[list[PatchMapping]],
+        captions: list[str],
+        outlines: list[np.ndarray] | None = None,
     ) -> ArtifactInjectionOutput:
         """
         Run the pipeline on photos of one size.
@@ -179,6 +192,7 @@ class Injector:
             photos (`list[PIL.Image.Image]`): Photos, RGB, all of the same size.
             mappings (`list[list[PatchMapping]]`): Patch mappings of the variants of each photo.
             captions (`list[str]`): Caption of each photo; unused by models without text encoder.
+            outlines (`list[np.ndarray]`, *optional*): How far each variant may show; see [`InjectionJob`].
 
         Returns:
             `ArtifactInjectionOutput`: Output of the pipeline.
@@ -194,6 +208,7 @@ class Injector:
             **self.preset.arguments(steps, self.pipeline.family.num_blocks, self.settings.value_source),
             confine=self.settings.confine,
             compute=self.settings.compute,
+            outlines=outlines if self.settings.confine == "visible" else None,
             output_type="np",
             allow_distilled=self.settings.allow_distilled,
         )

@@ -30,7 +30,8 @@ class InjectionSettings:
         num_inference_steps (`int`, *optional*): Steps of the inversion and of the denoising; by default the preset's.
         solver (`str`, *optional*, defaults to `"fireflow"`): One of `SOLVER_NAMES`.
         value_source (`str`, *optional*, defaults to `"reconstruction"`): One of `VALUE_SOURCES`.
-        confine (`str`, *optional*, defaults to `"none"`): One of `CONFINEMENTS`.
+        confine (`str`, *optional*, defaults to `"visible"`): One of `CONFINEMENTS`. With `"visible"`, artifacts also
+            end at the outline of their part.
         compute (`str`, *optional*): One of `COMPUTE_MODES`; by default `"target"` with a preset that holds the
             background, else `"full"`.
         allow_distilled (`bool`, *optional*, defaults to `False`): Allow few-step models, although they invert poorly.
@@ -44,7 +45,7 @@ class InjectionSettings:
     num_inference_steps: int | None = None
     solver: str = "fireflow"
     value_source: ValueSource = "reconstruction"
-    confine: Confinement = "none"
+    confine: Confinement = "visible"
     compute: ComputeMode | None = None
     allow_distilled: bool = False
     preset: str = "auto"
@@ -78,6 +79,7 @@ class RunSettings:
         max_artifacts (`int`): Maximum number of artifacts in an artifact image, each of which gets at least one.
         max_target_share (`float`): Largest share of the image, in [0, 1], that one artifact may cover; larger ones
             fall apart.
+        min_part_patches (`int`): Smallest part to work on: it has more pixels than this many patches of the model.
         pairs_per_image (`int`): Artifact variants of each photo; they share one inversion and the clean image.
         max_rerolls (`int`): Number of times a rejected artifact is replaced, at another place or with another kernel,
             before it is left out.
@@ -100,6 +102,7 @@ class RunSettings:
     tools: tuple[str, ...] = tuple(ARTIFACT_TYPE_OF_TOOL)
     max_artifacts: int = 3
     max_target_share: float = 0.13
+    min_part_patches: int = 2
     pairs_per_image: int = 1
     max_rerolls: int = 1
     balance: Balance = "sample"
@@ -117,7 +120,7 @@ class RunSettings:
             check_choice("tools", tool, tuple(ARTIFACT_TYPE_OF_TOOL))
         check_choice("balance", self.balance, BALANCES)
         check_choice("perceptual_metric", self.perceptual_metric, PERCEPTUAL_METRICS)
-        for name in ("max_artifacts", "pairs_per_image", "shard_size"):
+        for name in ("max_artifacts", "min_part_patches", "pairs_per_image", "shard_size"):
             check_at_least(name, getattr(self, name))
         check_at_least("max_rerolls", self.max_rerolls, 0)
         check_at_least("max_long_side", self.max_long_side, _LEAST_LONG_SIDE)

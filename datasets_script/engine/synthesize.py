@@ -35,6 +35,7 @@ def synthesize(
     revision: str | None = None,
     tools: Sequence[str] = tuple(ARTIFACT_TYPE_OF_TOOL),
     max_artifacts: int = 3,
+    min_part_patches: int = 2,
     pairs_per_image: int = 1,
     max_rerolls: int = 1,
     balance: Balance = "sample",
@@ -43,7 +44,7 @@ def synthesize(
     num_inference_steps: int | None = None,
     solver: str = "fireflow",
     value_source: ValueSource = "reconstruction",
-    confine: Confinement = "none",
+    confine: Confinement = "visible",
     compute: ComputeMode | None = None,
     allow_distilled: bool = False,
     preset: str = "auto",
@@ -83,6 +84,8 @@ def synthesize(
             Tools to choose from: any of `"add"`, `"remove"`, `"distort"` and `"fuse"`; by default all.
         max_artifacts (`int`, *optional*, defaults to 3):
             Maximum number of artifacts in an image.
+        min_part_patches (`int`, *optional*, defaults to 2):
+            Smallest part to work on: it has more pixels than this many patches of the model.
         pairs_per_image (`int`, *optional*, defaults to 1):
             Artifact images made from each photo; they share the clean image.
         max_rerolls (`int`, *optional*, defaults to 1):
@@ -102,9 +105,9 @@ def synthesize(
         value_source (`str`, *optional*, defaults to `"reconstruction"`):
             Source of the injected attention values: `"reconstruction"`, the clean image denoised in the same batch, or
             `"inversion"`, values cached during the inversion as in the paper.
-        confine (`str`, *optional*, defaults to `"none"`):
-            What to keep of the clean image outside the target and the patches around it: `"none"`, `"latent"` (its
-            tokens) or `"pixel"`.
+        confine (`str`, *optional*, defaults to `"visible"`):
+            What to keep of the clean image: `"visible"`, all pixels but those of the visible change at the part;
+            outside the target and the patches around it, `"latent"` (tokens) or `"pixel"`; or `"none"`.
         compute (`str`, *optional*):
             What to compute of an artifact image: `"full"`, all of it, or `"target"`, only the target and the patches
             around it, which attend to the clean image; each further artifact then costs its target alone. Defaults to
@@ -149,6 +152,7 @@ def synthesize(
         settings=RunSettings(
             tools=tuple(tools),
             max_artifacts=max_artifacts,
+            min_part_patches=min_part_patches,
             pairs_per_image=pairs_per_image,
             max_rerolls=max_rerolls,
             balance=balance,

@@ -40,8 +40,10 @@ ARTIFACT_FIELDS = {
     "part": "the part of the entity; empty for a fusion",
     "fused_entity": "the second entity of a fusion; empty for other types",
     "instance_id": "number of the part (for a fusion, of the entity) among those perceived in the photo",
-    "bbox": "box in pixels of `flawed`: x_min, y_min, x_max, y_max, maxima exclusive",
-    "mask": "pixels of the artifact in `flawed`: 255 inside, 0 outside",
+    "bbox": "box of `mask` in pixels: x_min, y_min, x_max, y_max, maxima exclusive",
+    "mask": "where `flawed` visibly differs from `clean` because of this artifact: 255 inside, 0 outside",
+    "part_mask": "where the part (for a fusion, either entity) was or now is in the target patches: the copy of a "
+    "duplication, the removed part of an omission; 255 inside, 0 outside",
     "target_patches": "row-major indices of the patches where the artifact appears",
     "reference_patches": "for each target patch, the patch it borrows content and position from",
     "label": "short description",

@@ -179,4 +179,5 @@ def _restored(value: Any, feature: Any, read: Callable[[str], dict[str, Any]]) -
         return read(value)
     if isinstance(feature, List):
         return [_restored(item, feature.feature, read) for item in value]
-    return {key: _restored(value[_stored_name(key, item)], item, read) for key, item in feature.items()}
+    # Older files lack columns, which `current_row` derives.
+    return {key: _restored(value.get(_stored_name(key, item)), item, read) for key, item in feature.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,7 @@ PAIR_FEATURES = Features(
                 "instance_id": Value("int32"),
                 "bbox": List(Value("float64"), length=4),
                 "mask": datasets.Image(mode="L"),
+                "part_mask": datasets.Image(mode="L"),
                 "target_patches": List(Value("int32")),
                 "reference_patches": List(Value("int32")),
                 "label": Value("string"),
@@ -61,7 +63,8 @@ PAIR_FEATURES = Features(
     }
 )
 
-# Columns that older files lack, as they lack `kernel` and `instance_id` of `artifacts`. [`current_row`] derives them.
+# Columns that older files lack, as they lack `kernel`, `instance_id` and `part_mask` of `artifacts`. [`current_row`]
+# derives them.
 DERIVED_COLUMNS = ("variant",)
 
 _PLAIN_COLUMNS = (
@@ -139,6 +142,7 @@ def _artifact_to_row(artifact: Artifact) -> dict[str, Any]:
         **{name: getattr(artifact, name) for name in _PLAIN_ARTIFACT_COLUMNS},
         "bbox": list(artifact.bbox),
         "mask": stored_mask(artifact.mask),
+        "part_mask": stored_mask(artifact.part_mask),
         "target_patches": list(artifact.mapping.targets),
         "reference_patches": list(artifact.mapping.references),
         "scores": _to_json(artifact.scores),
@@ -151,7 +155,7 @@ def row_to_artifact(row: dict[str, Any], grid: tuple[int, int]) -> Artifact:
     Return an artifact of a row.
 
     Args:
-        row (`dict`): One of a row's `artifacts`, its mask decoded, in the current or the older layout (see
+        row (`dict`): One of a row's `artifacts`, its masks decoded, in the current or the older layout (see
             [`current_artifact`]).
         grid (`tuple[int, int]`): Rows and columns of patches: the row's `grid`.
     """
@@ -162,6 +166,7 @@ def row_to_artifact(row: dict[str, Any], grid: tuple[int, int]) -> Artifact:
         **{name: row[name] for name in _PLAIN_ARTIFACT_COLUMNS},
         mapping=PatchMapping(targets, references, grid, (row["type"],) * len(targets)),
         mask=np.asarray(row["mask"]) > 127,
+        part_mask=np.asarray(row["part_mask"]) > 127,
         bbox=(x_min, y_min, x_max, y_max),
         scores=json.loads(row["scores"]),
         parameters=json.loads(row["parameters"]),
@@ -171,7 +176,8 @@ def row_to_artifact(row: dict[str, Any], grid: tuple[int, int]) -> Artifact:
 def current_row(row: dict[str, Any]) -> dict[str, Any]:
     """
     Bring a row into the layout of `PAIR_FEATURES`. Files written before `variant`, `kernel` and `instance_id` were
-    columns hold them in `pair_id` and in the artifacts' `parameters`.
+    columns hold them in `pair_id` and in the artifacts' `parameters`. Those written before `part_mask` was one hold it
+    as `mask`.
 
     Args:
         row (`dict`): A row of either layout, its images decoded or not.
@@ -180,14 +186,16 @@ def current_row(row: dict[str, Any]) -> dict[str, Any]:
         `dict`: The row itself if it has all columns, else a copy with them.
     """
     # Absent in an older file, null if it was loaded together with newer ones.
-    if row.get("variant") is not None:
-        return row
     artifacts = [current_artifact(artifact) for artifact in row["artifacts"]]
+    if row.get("variant") is not None and all(map(operator.is_, artifacts, row["artifacts"])):
+        return row
     return {**row, "variant": PairId.parse(row["pair_id"]).variant, "artifacts": artifacts}
 
 
 def current_artifact(row: dict[str, Any]) -> dict[str, Any]:
     """Bring one of a row's `artifacts` into the layout of `PAIR_FEATURES`; see [`current_row`]."""
+    if "mask" in row and row.get("part_mask") is None:
+        row = {**row, "part_mask": row["mask"]}
     if row.get("kernel") is not None:
         return row
     parameters = json.loads(row["parameters"])

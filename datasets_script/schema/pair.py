@@ -31,6 +31,8 @@ class ArtifactScores(TypedDict, total=False):
         reference_distance_before, reference_distance_after (`float`): Perceptual distance between target and reference
             patches of a duplication, in the clean and in the artifact image.
         closer_to_reference (`float`): 1 if that distance has decreased, else 0.
+        visible_contrast (`float`): Change of luminance within the artifact's mask, as a multiple of what the texture
+            around it hides; see [`~datasets_script.agents.curation.measures.visible_contrast`].
         vlm_has_artifact (`float`): 1 if a vision-language model saw the artifact, 0 if not; absent if none was asked.
     """
 
@@ -42,6 +44,7 @@ class ArtifactScores(TypedDict, total=False):
     reference_distance_before: float
     reference_distance_after: float
     closer_to_reference: float
+    visible_contrast: float
     vlm_has_artifact: float
 
 
@@ -60,8 +63,12 @@ class Artifact:
         instance_id (`int`): Number of the part, or of the entity of a fusion, in the photo's `Perception`;
             `UNKNOWN_INSTANCE` if there is none.
         mapping (`PatchMapping`): Target and reference patches.
-        mask (`np.ndarray` of shape `(height, width)`, `bool`): Its pixels in the artifact image.
+        mask (`np.ndarray` of shape `(height, width)`, `bool`): Its pixels in the artifact image: where that visibly
+            differs from the clean image, see [`~diffusers_artifact.visible_change`]. Masks of one image are disjoint.
+            Until the artifact is injected, `part_mask`.
         bbox (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)` of `mask`, exclusive maxima, pixels.
+        part_mask (`np.ndarray` of shape `(height, width)`, `bool`): Where the part or entity was or now is in the
+            target patches: the copy of a duplication, the removed part of an omission, before and after for others.
         label (`str`): A few words, e.g. `"duplicated ear"`.
         explanation (`str`): One sentence on what is wrong and where.
         scores (`ArtifactScores`): Measures of curation.
@@ -76,6 +83,7 @@ class Artifact:
     mapping: PatchMapping
     mask: np.ndarray
     bbox: tuple[float, float, float, float]
+    part_mask: np.ndarray
     label: str = ""
     explanation: str = ""
     scores: ArtifactScores = field(default_factory=ArtifactScores)

@@ -34,8 +34,9 @@ def patches_of_mask(mask: np.ndarray, patch_size: int = 16) -> np.ndarray:
 
 def artifact_mask(mapping: PatchMapping, object_mask: np.ndarray, patch_size: int = 16) -> np.ndarray:
     """
-    Compute the mask of an artifact: in every target patch, the pixels where the object was before, and those where the
-    content of the reference patch now shows it. For `add` it is the copy, for `remove` the part that vanished.
+    Compute where an artifact shows or showed an object: in every target patch, the pixels where the content of the
+    reference patch now shows it, and those where it was before, unless it is copied. For `add` it is the copy, for
+    `remove` the part that vanished.
 
     Args:
         mapping (`PatchMapping`): The artifact.
@@ -55,8 +56,11 @@ def artifact_mask(mapping: PatchMapping, object_mask: np.ndarray, patch_size: in
         raise ValueError(f"`object_mask` must have shape {expected} for the mapping's grid, got {object_mask.shape}")
     flat = blocks.reshape(-1, patch_size, patch_size)  # (tokens, patch_size, patch_size)
     targets, references = list(mapping.targets), list(mapping.references)
+    # A mapping without types is one of duplications, which leave the object where it is.
+    types = mapping.types or ("duplication",) * len(targets)
+    leaves = np.array([kind == "duplication" for kind in types])[:, None, None]
     moved = np.zeros_like(flat)
-    moved[targets] = flat[targets] | flat[references]
+    moved[targets] = flat[references] | (flat[targets] & ~leaves)
     return moved.reshape(blocks.shape).swapaxes(1, 2).reshape(object_mask.shape)
 
 

@@ -67,7 +67,7 @@ def pair_of(source_id: str, side: int) -> Pair:
     scores: ArtifactScores = {"change_inside": 0.3, "change_outside": 0.005, "psnr_outside": 39.0}
     artifact = Artifact(
         "duplication", "add", "person", "eye", "", PatchMapping.from_pairs([(0, 1)], grid, "duplication"), mask,
-        (0.0, 0.0, 16.0, 16.0), "duplicated eye", "The person has an extra eye.", scores,
+        (0.0, 0.0, 16.0, 16.0), mask, "duplicated eye", "The person has an extra eye.", scores,
     )  # fmt: skip
     return Pair(
         f"{source_id}:0", source_id, 0, clean, clean, flawed, "a person", "A person.", "An extra eye.", "template",

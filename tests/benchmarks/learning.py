@@ -9,8 +9,9 @@
        the
    control; then train the model to answer, with its tower frozen (recipe `learning_cpu`).
 3. Evaluate it on 400 pairs of held-out photos with `artiagent predict` and `artiagent evaluate`.
-4. Check for shortcuts: train the same tower to tell clean from artifact images with the target hidden in both. Its
-   accuracy should be at chance.
+4. Check for shortcuts: train the same tower to tell clean from artifact images with the labelled masks hidden in both
+   (`shortcut_accuracy`), or the target patches; its accuracy should be at chance. And tell them by the steepness of
+   borders between tokens alone (`seam_auc`, `learning_seams.py`).
 
 `detection_accuracy`, `detection_interval` and `localization_iou` are those of the model trained on the most pairs;
 `constant_box_iou` is the IoU of answering the box that fits the training pairs best for every image. Finished results
@@ -28,7 +29,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,10 +43,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from datasets_script.benchmarks.loading import load_benchmark
 from datasets_script.pairs.report.statistics import best_constant_box
+from datasets_script.pairs.storage import find_shards, read_rows
 from datasets_script.utils.files import write_json
 from evaluate_metrics.functional.versions import versions
 from tests.benchmarks.learning_data import SIDE, make_views
-from tests.benchmarks.learning_towers import centred_crops, hide_targets, image_scores, token_logits
+from tests.benchmarks.learning_seams import seam_auc
+from tests.benchmarks.learning_towers import centred_crops, hide, image_scores, token_logits
 from training.vlm.tower import (
     TOWER_FILE,
     PairArrays,
@@ -64,9 +67,14 @@ SIZES = (250, 500, 1000, 2000)
 HELDOUT_PAIRS = 400
 TOWER = TowerTraining()
 
-# Margin around the target patches that is hidden in both images, px; `None` hides nothing. Chance gives accuracies
-# within .035 of .5 (95 % interval for 800 images).
-_HIDDEN = {"nothing hidden": None, "target hidden": 0, "target and 16 px around it hidden": 16}
+# What is hidden in both images, with a margin in px; `None` hides nothing. Chance gives accuracies within .035 of .5
+# (95 % interval for 800 images).
+_HIDDEN: dict[str, tuple[Literal["masks", "targets"], int] | None] = {
+    "nothing hidden": None,
+    "labelled masks hidden": ("masks", 0),
+    "target patches hidden": ("targets", 0),
+    "target patches and 16 px around them hidden": ("targets", 16),
+}
 
 
 def run(*command: str | Path | int) -> None:
@@ -121,6 +129,12 @@ def evaluate(predictions: Path, heldout: str) -> dict[str, Any]:
     )
     scores: dict[str, Any] = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))["scores"]
     return scores
+
+
+def patch_size(source: str) -> int:
+    """Return the side of a token in pixels, of the model that pairs were made with."""
+    row = next(read_rows(find_shards(source)))
+    return SIDE // int(row["grid"][0])
 
 
 def write_predictions(path: Path, predictions: Iterator[dict[str, Any]]) -> None:
@@ -214,8 +228,8 @@ def shortcuts(work: Path, base: Path, pairs: PairArrays, judged: PairArrays) -> 
 def _shortcuts(base: Path, pairs: PairArrays, judged: PairArrays) -> dict[str, float]:
     settings = replace(TOWER, whole=True, steps=500)
     accuracies = {}
-    for name, margin in _HIDDEN.items():
-        seen, asked = (one if margin is None else hide_targets(one, margin) for one in (pairs, judged))
+    for name, hidden in _HIDDEN.items():
+        seen, asked = (one if hidden is None else hide(one, *hidden) for one in (pairs, judged))
         detector = detector_of(*load_model(base), settings.seed)
         train(detector, seen, settings)
         asked = centred_crops(asked, settings.crop)
@@ -293,6 +307,7 @@ def main() -> None:
         return
     constant = constant_box(pairs, sources["heldout"], args.work / "constant.jsonl")["localization"]["miou"]
     last = curve[max(SIZES)]["model"]
+    seams, seam_interval = seam_auc(judged.images, patch_size(sources["heldout"]))
     names = [image.id for image in load_benchmark(sources["heldout"])][: 2 * HELDOUT_PAIRS]
     figures = {
         "detection_accuracy": last["detection"]["accuracy"],
@@ -301,8 +316,10 @@ def main() -> None:
         "localization_iou": last["localization"]["miou"],
         "localization_interval": last["localization"]["miou_interval"],
         "constant_box_iou": constant,
-        "shortcut_accuracy": hidden["target hidden"],
+        "shortcut_accuracy": hidden["labelled masks hidden"],
         "shortcuts": hidden,
+        "seam_auc": seams,
+        "seam_interval": seam_interval,
         "curve": curve,
         "versions": versions("torch", "transformers", "trl", "datasets"),
     }

@@ -1,6 +1,8 @@
-"""Scores of images by a trained vision tower, and pairs with hidden targets."""
+"""Scores of images by a trained vision tower, and pairs with hidden artifacts."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,10 +16,11 @@ from training.vlm.tower import PairArrays, TokenDetector
 _TOP_TOKENS = 4
 
 
-def hide_targets(pairs: PairArrays, margin: int) -> PairArrays:
-    """Return pairs whose target patches, and `margin` px around them, are grey in both images."""
+def hide(pairs: PairArrays, what: Literal["masks", "targets"], margin: int) -> PairArrays:
+    """Return pairs whose labelled masks or target patches, and `margin` px around them, are grey in both images."""
     size = 2 * margin + 1
-    wider = functional.max_pool2d(torch.from_numpy(pairs.targets).float()[:, None], size, stride=1, padding=margin)
+    region = torch.from_numpy(getattr(pairs, what)).float()[:, None]
+    wider = functional.max_pool2d(region, size, stride=1, padding=margin)
     hidden = (wider[:, 0] > 0).numpy()
     images = np.where(hidden[:, None, :, :, None], np.uint8(128), pairs.images)
     return PairArrays(images, pairs.masks, pairs.targets)

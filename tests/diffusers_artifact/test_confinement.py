@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from diffusers_artifact import PatchMapping
-from diffusers_artifact.confinement import confine_pixels, confine_tokens, dilated_targets
+from diffusers_artifact.confinement import (
+    confine_pixels,
+    confine_to_visible,
+    confine_tokens,
+    dilated_targets,
+    soft_outline,
+)
+from diffusers_artifact.visible_change import THRESHOLD, change_map, label_masks
 
 
 GRID, SIDE = (6, 8), 16
@@ -50,3 +58,87 @@ def test_pixels_fade_from_the_target_to_one_patch_beyond(target):
         weight[middle, column * SIDE + SIDE :] if column < GRID[1] - 1 else weight[middle, : column * SIDE].flip(0)
     )
     assert (fading.diff() <= 1e-6).all()
+
+
+def images_of(changes: np.ndarray, noise: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A grey clean image, and the same with `changes`, of shape `(height, width)`, added; both as a batch of one."""
+    clean = 0.2 * torch.randn(1, 3, *changes.shape, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    blur = noise * torch.randn(1, 1, *changes.shape, generator=torch.Generator().manual_seed(1))
+    return clean, clean + 2 * torch.from_numpy(changes).float() + blur
+
+
+def as_bytes(image: torch.Tensor) -> np.ndarray:
+    return ((image[0] / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def at_the_target() -> np.ndarray:
+    changes = np.zeros((GRID[0] * SIDE, GRID[1] * SIDE))
+    changes[34:50, 50:66] = 0.2  # mostly in the target patch, whose upper left pixel is (32, 48)
+    return changes
+
+
+def test_only_what_is_seen_at_the_target_is_kept():
+    changes = at_the_target()
+    changes[70:90, 90:110] = 0.2  # seen, but elsewhere
+    clean, flawed = images_of(changes, noise=0.01)
+    kept = confine_to_visible(flawed, clean, [CENTRE])
+    label = change_map(as_bytes(clean), as_bytes(kept)) > THRESHOLD
+    assert label[34:50, 50:66].all() and not label[60:].any()
+    differs = (kept != clean).any(1)[0].numpy()
+    rows, columns = np.nonzero(differs)
+    assert 26 <= rows.min() and rows.max() < 58 and 42 <= columns.min() and columns.max() < 74
+    assert torch.equal(kept[..., 40:44, 56:60], flawed[..., 40:44, 56:60])
+
+
+def test_an_artifact_that_nobody_sees_leaves_the_clean_image():
+    for share in (0.2, 0.0):
+        clean, flawed = images_of(share * at_the_target())
+        assert torch.equal(confine_to_visible(flawed, clean, [CENTRE]), clean)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_that_is_seen_is_connected_to_the_target_whatever_the_change(seed):
+    generator = np.random.default_rng(seed)
+    blobs = np.kron(generator.random((24, 32)), np.ones((4, 4)))
+    clean, flawed = images_of(0.12 * blobs, noise=0.05)
+    kept = confine_to_visible(flawed, clean, [CENTRE])
+    [label] = label_masks(as_bytes(clean), as_bytes(kept), [CENTRE])
+    assert np.array_equal(label, change_map(as_bytes(clean), as_bytes(kept)) > THRESHOLD)
+
+
+def test_a_soft_outline_bounds_what_is_kept():
+    clean, flawed = images_of(at_the_target())
+    half = np.zeros((GRID[0] * SIDE, GRID[1] * SIDE), dtype=bool)
+    half[:, :54] = True
+    kept = confine_to_visible(flawed, clean, [CENTRE], [soft_outline(half, "duplication")])
+    assert torch.equal(kept[..., 59:], clean[..., 59:])
+    torch.testing.assert_close(kept[..., 38:44, 52:54], flawed[..., 38:44, 52:54])
+    between = ((kept - clean) / (flawed - clean))[0, 0, 40, 54:58]
+    assert (between.diff() < 0).all()
+
+
+def test_steps_between_the_tokens_of_a_target_are_softened_and_no_others():
+    clean = torch.zeros(1, 3, GRID[0] * SIDE, GRID[1] * SIDE)
+    flawed = clean.clone()
+    flawed[..., 32:48, 48:64] = 0.8  # the target patch
+    flawed[..., 32:48, 16:24] = 0.8  # a step in the middle of a patch
+    mapping = PatchMapping(targets=(17, 19), references=(0, 0), grid=GRID)
+    kept = confine_to_visible(flawed, clean, [mapping])
+    steps = kept[0, 0, 40].diff().abs()
+    assert 0 < steps[47] < 0.3 and (steps[44:52] > 0).all()
+    assert steps[23] == flawed[0, 0, 40].diff().abs()[23]
+
+
+@pytest.mark.parametrize(("kind", "margin", "reach"), [("duplication", 1, 4), ("omission", 4, 12)])
+def test_removed_parts_are_covered_wider_than_copies(kind, margin, reach):
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[:, :32] = True
+    weights = soft_outline(mask, kind)[32]
+    assert (weights[: 32 + margin] == 1).all() and not weights[32 + reach :].any()
+    assert (np.diff(weights[31 + margin : 32 + reach]) < 0).all()
+
+
+def test_numbers_that_overflowed_are_not_hidden():
+    clean, flawed = images_of(at_the_target())
+    flawed[..., 90, 120] = torch.nan
+    assert confine_to_visible(flawed, clean, [CENTRE]).isnan().any()

@@ -14,6 +14,7 @@ from PIL import Image
 import diffusers_artifact.pipeline
 from diffusers_artifact import ArtifactInjectionPipeline, PatchMapping
 from diffusers_artifact.family_flux import FluxFamily
+from diffusers_artifact.visible_change import THRESHOLD, change_map, label_masks
 
 from ..helpers.tiny_pipelines import tiny_flux, tiny_sd3
 
@@ -160,6 +161,17 @@ def test_confined_pixels_equal_the_reconstruction_outside(pipe, photo):
     np.testing.assert_allclose(confined.images[0][:16, :32], free.images[0][:16, :32], atol=1e-6)
 
 
+def test_only_the_visible_change_at_the_target_is_kept(pipe, photo):
+    free, kept = (run(pipe, photo, output_type="pil", confine=confine) for confine in ("none", "visible"))
+    clean, before, after = (np.asarray(image) for image in (kept.reconstructions[0], free.images[0], kept.images[0]))
+    assert np.array_equal(clean, np.asarray(free.reconstructions[0]))
+    [label] = label_masks(clean, after, [ARTIFACT])
+    assert label.any() and (before != after).any()
+    assert np.array_equal(label, change_map(clean, after) > THRESHOLD)
+    outlined = run(pipe, photo, output_type="pil", confine="visible", outlines=[np.zeros((64, 96))])
+    assert np.array_equal(np.asarray(outlined.images[0]), clean)
+
+
 def test_distilled_guidance_is_five_for_artifacts_and_one_for_the_reconstruction(pipe, photo):
     given = run(pipe, photo, guidance_scale=5.0)
     assert torch.equal(given.images, run(pipe, photo).images)
@@ -239,11 +251,20 @@ def test_an_unsupported_transformer_is_refused_with_the_supported_ones(pipe, pho
         ({"image": [np.zeros((64, 96, 3))]}, "`image` must be PIL images, or one array .*got a list of ndarray"),
         ({"image": torch.full((1, 3, 64, 96), float("nan"))}, r"`image` must lie in \[0, 1\], got \[nan, nan\]"),
         ({"mapping": None}, "`mapping` must hold a list of mappings for each of 1 images, got NoneType"),
-        ({"confine": "mask"}, "`confine` must be one of none, latent, pixel, got 'mask'"),
         ({"compute": "mask"}, "`compute` must be one of target, full, got 'mask'"),
         ({"compute": "target", "hold_background": False}, "`compute` must be 'full' where the background is not held"),
         ({"compute": "target", "value_source": "inversion"}, "`compute` must be 'full' where the background is not"),
+        ({"confine": "mask"}, "`confine` must be one of none, latent, pixel, visible, got 'mask'"),
         ({"confine": "pixel"}, "`confine` must be 'none' or 'latent' with `output_type='latent'`"),
+        ({"confine": "visible"}, "`confine` must be 'none' or 'latent' with `output_type='latent'`"),
+        (
+            {"outlines": [np.ones((64, 96))]},
+            "`outlines` must be None unless `confine='visible'`, got them with 'none'",
+        ),
+        (
+            {"outlines": [np.ones((8, 8))], "confine": "visible", "output_type": "np"},
+            r"`outlines` must hold 1 arrays of shape \(64, 96\), one for each mapping, got shape \(1, 8, 8\)",
+        ),
         (
             {"hold_background": True, "value_source": "inversion"},
             "`hold_background` must be False with `value_source='inversion'`.*got True",

@@ -423,8 +423,15 @@ def test_sides_must_be_whole_patches():
 
 def test_artifact_mask_is_where_the_object_was_and_where_it_is_now():
     mask = drawn("##.. #... .... ..##", "#")  # four patches of 2×2 pixels
-    mapping = PatchMapping((1, 3), (0, 2), (2, 2))
+    mapping = PatchMapping((1, 3), (0, 2), (2, 2), ("omission",) * 2)
     assert_drawn(artifact_mask(mapping, mask, 2), "..## ..#. .... ..##", "#")
+
+
+def test_the_artifact_mask_of_a_copy_leaves_the_original_out():
+    mask = drawn("##.. #... .... ..##", "#")
+    for types in ((), ("duplication",) * 2):
+        mapping = PatchMapping((1, 3), (0, 2), (2, 2), types)
+        assert_drawn(artifact_mask(mapping, mask, 2), "..## ..#. .... ....", "#")
 
 
 def test_boxes_have_exclusive_maxima():

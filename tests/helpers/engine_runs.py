@@ -30,6 +30,7 @@ KEEP_ALL = CurationSettings(
     require_closer=False,
     min_inside_to_outside=0.0,
     max_change_outside=1.0,
+    min_visible_contrast=0.0,
     min_clean_psnr=0.0,
 )
 SETTINGS = RunSettings(

@@ -14,7 +14,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from datasets_script.detection.questions import TASKS, question
 from datasets_script.utils.errors import UserError
-from tests.benchmarks.learning_towers import centred_crops, hide_targets, image_scores, token_logits
+from tests.benchmarks.learning_seams import seam_auc
+from tests.benchmarks.learning_towers import centred_crops, hide, image_scores, token_logits
 from tests.helpers.made_pairs import HEIGHT, WIDTH, make_pair, write_run
 from training.vlm import small_model, tower
 from training.vlm.small_model import (
@@ -124,15 +125,35 @@ def test_a_tower_learns_which_tokens_have_artifacts(base):
     assert (image_scores(flawed) > image_scores(clean)).float().mean() > 0.9
 
 
-def test_hidden_targets_leave_nothing_of_artifacts_that_end_with_them():
-    """Targets are hidden as in the shortcut check of `tests/benchmarks/learning.py`."""
-    clean, flawed = np.moveaxis(hide_targets(noisy_pairs(8), margin=0).images, 1, 0)
+@pytest.mark.parametrize("what", ["masks", "targets"])
+def test_what_is_hidden_leaves_nothing_of_artifacts_that_end_with_it(what):
+    """Hidden as in the shortcut check of `tests/benchmarks/learning.py`."""
+    clean, flawed = np.moveaxis(hide(noisy_pairs(8), what, 0).images, 1, 0)
     assert np.array_equal(clean, flawed)
+
+
+def test_masks_are_hidden_and_not_target_patches():
+    pairs = noisy_pairs(4)
+    narrow = PairArrays(pairs.images, pairs.masks & (np.arange(SIDE) % 2 == 0), pairs.targets)
+    assert np.array_equal((hide(narrow, "masks", 0).images == 128).all((1, 4)), narrow.masks)
+
+
+def test_seams_on_the_grid_of_tokens_tell_images_apart_and_objects_do_not():
+    rng = np.random.default_rng(0)
+    clean = np.clip(rng.normal(128, 6, (12, 160, 160, 3)), 0, 255)
+    blocks = np.kron(rng.normal(0, 25, (12, 10, 10)), np.ones((16, 16)))[..., None]
+    on_grid, off_grid = (
+        np.clip(clean + (np.roll(blocks, shift, (1, 2)) * (np.arange(160) < 96)[:, None]), 0, 255) for shift in (0, 5)
+    )
+    steep, even = (
+        seam_auc(np.stack([clean, flawed], 1).astype(np.uint8), 16, resamples=50) for flawed in (on_grid, off_grid)
+    )
+    assert steep[0] > 0.95 and steep[1][0] > 0.9 and even[0] < 0.7
 
 
 def test_what_is_around_a_target_is_hidden_with_it():
     pairs = noisy_pairs(4)
-    hidden = (hide_targets(pairs, margin=3).images == 128).all((1, 4))
+    hidden = (hide(pairs, "targets", 3).images == 128).all((1, 4))
     for one, target in zip(hidden, pairs.targets, strict=True):
         rows, columns = np.nonzero(target)
         expected = np.zeros_like(target)

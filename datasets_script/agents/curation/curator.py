@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from diffusers_artifact.visible_change import definition
+
 from ...schema.pair import Artifact
 from ...vlm.base import VLM, VLMAnswer, VLMRequest
 from ..prompts import describe, explain, verify
@@ -136,10 +138,11 @@ class Curator:
 
     def identity(self) -> dict[str, Any]:
         """Return what a run records of curation besides `CurationSettings`, JSON-serialisable."""
+        measured = {"metric": self.metric.name, "visible_change": definition()}
         if self.vlm is None:
-            return {"metric": self.metric.name, "vlm": None}
+            return {**measured, "vlm": None}
         prompts = {"verify": verify.VERSION, "explain": explain.VERSION, "describe": describe.VERSION}
-        return {"metric": self.metric.name, "vlm": self.vlm.identity(), "prompts": prompts}
+        return {**measured, "vlm": self.vlm.identity(), "prompts": prompts}
 
     def _measure(self, variant: Variant) -> list[Verdict]:
         scores = measure(variant.artifacts, variant.clean, variant.flawed, self.metric)

@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 from diffusers_artifact.mapping import PatchMapping
+from diffusers_artifact.tools import bbox_of_mask
+from diffusers_artifact.visible_change import smooth
 
 from ...schema.pair import Artifact, ArtifactScores
 
@@ -26,6 +28,13 @@ MAX_PSNR = 120.0
 
 # Fills the gaps between the patches of two crops alike, so that the gaps add nothing to their distance.
 _GREY = 0.5
+
+# Standard deviations, px, of the Gaussians that texture is measured with, and averaged with around a region.
+_TEXTURE_WINDOW = 4.0
+_SURROUNDINGS = 8.0
+# Flat ground hides nothing of the texture's own, but 5 of 255 grey levels are hard to see on any.
+_LEAST_TEXTURE = 0.02
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -70,11 +79,13 @@ class ArtifactChange:
     Attributes:
         inside (`float`): Mean absolute difference over the artifact's target patches, in [0, 1].
         distance (`float`): Perceptual distance between the box crops.
+        contrast (`float`): Change within the mask as a multiple of the texture, see [`visible_contrast`].
         reference (`ReferenceDistances`, *optional*): For a duplication, the distances to its reference.
     """
 
     inside: float
     distance: float
+    contrast: float
     reference: ReferenceDistances | None = None
 
     @classmethod
@@ -85,16 +96,17 @@ class ArtifactChange:
         Measure an artifact.
 
         Args:
-            artifact (`Artifact`): Its mapping and box are used.
+            artifact (`Artifact`): Its mapping, mask and box are used.
             clean, flawed (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): The clean and the artifact
                 image.
-            perceptual (`PerceptualMetric`): Perceptual distance of crops.
+            perceptual (`PerceptualMetric`): Perceptual distance of crops; of the target patches if the mask is empty.
         """
-        patch_size = clean.shape[1] // artifact.mapping.grid[1]
-        crop = _slices(artifact.bbox)
+        targets = target_pixels([artifact.mapping], clean.shape[1] // artifact.mapping.grid[1])
+        crop = _slices(artifact.bbox if artifact.mask.any() else bbox_of_mask(targets))
         return cls(
-            change_inside(clean, flawed, target_pixels([artifact.mapping], patch_size)),
+            change_inside(clean, flawed, targets),
             perceptual(clean[crop], flawed[crop]),
+            visible_contrast(clean, flawed, artifact.mask),
             _reference_distances(artifact.mapping, clean, flawed, perceptual)
             if artifact.type == "duplication"
             else None,
@@ -172,6 +184,29 @@ def psnr_outside(clean: np.ndarray, flawed: np.ndarray, mask: np.ndarray) -> flo
     return MAX_PSNR if error == 0 else min(MAX_PSNR, -10 * math.log10(error))
 
 
+def visible_contrast(clean: np.ndarray, flawed: np.ndarray, mask: np.ndarray) -> float:
+    """
+    Compute the contrast of a change against the texture around it, which masks it: the mean absolute difference over
+    the changed region, divided by the local standard deviation of the clean image's luminance there.
+
+    Args:
+        clean, flawed (`np.ndarray` of shape `(height, width, 3)`, `float32` in [0, 1]): The clean and the artifact
+            image.
+        mask (`np.ndarray` of shape `(height, width)`, `bool`): The changed region; its surroundings count less the
+            farther they are (a Gaussian of 8 px).
+
+    Returns:
+        `float`: Without unit, 1 where the change is as large as a standard deviation; 0 if the mask is empty.
+    """
+    if not mask.any():
+        return 0.0
+    luminance = clean @ _LUMINANCE
+    mean = smooth(luminance, _TEXTURE_WINDOW)
+    deviation = np.sqrt(np.maximum(smooth(np.square(luminance), _TEXTURE_WINDOW) - np.square(mean), 0))
+    texture = np.average(deviation, weights=smooth(mask.astype(np.float32), _SURROUNDINGS))
+    return change_inside(clean, flawed, mask) / (_LEAST_TEXTURE + float(texture))
+
+
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
     """Compute the peak signal-to-noise ratio of two images as in [`change_outside`], in dB, at most `MAX_PSNR`."""
     error = float(np.square(first - second).mean(dtype=np.float64))
@@ -191,7 +226,7 @@ def measure(
     artifact.
 
     Args:
-        artifacts (`Sequence[Artifact]`): All artifacts of the image, at least one; mappings and boxes are used.
+        artifacts (`Sequence[Artifact]`): All artifacts of the image, at least one; mappings, masks and boxes are used.
         clean, flawed (`PIL.Image.Image`): The clean and the artifact image, RGB, of one size.
         perceptual (`PerceptualMetric`): Perceptual distance of crops.
 
@@ -212,6 +247,7 @@ def _scores(image: ImageChange, change: ArtifactChange, perceptual: PerceptualMe
         "change_inside": change.inside,
         "change_outside": image.outside,
         "psnr_outside": image.psnr_outside,
+        "visible_contrast": change.contrast,
     }
     scores[perceptual.name] = change.distance
     if change.reference is not None:

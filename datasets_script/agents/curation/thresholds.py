@@ -31,6 +31,10 @@ class CurationSettings:
         max_change_outside (`float`, *optional*, defaults to 0.06): Greatest mean absolute difference outside all
             targets, in [0, 1]. **Not from the paper**; the demo's pairs have 0.015 and less, and twice the change of
             the published procedure on the embedded model (25 dB, see `tests/benchmarks/README.md`) is about 0.06.
+        min_visible_contrast (`float`, *optional*, defaults to 1.0): Least change within an artifact's mask, as a
+            multiple of the local standard deviation of the clean image around it; see
+            [`~datasets_script.agents.curation.measures.visible_contrast`]. **Not from the paper**; below 1, texture
+            hides the change. An artifact without any visible change is always rejected.
         min_clean_psnr (`float`, *optional*, defaults to 20.0): Least PSNR of the clean image to its source photo, in
             dB. **Not from the paper**; three steps of inversion and fewer stay below, the demo's pairs have 24 and
             more.
@@ -42,6 +46,7 @@ class CurationSettings:
     require_closer: bool = True
     min_inside_to_outside: float = 1.0
     max_change_outside: float = 0.06
+    min_visible_contrast: float = 1.0
     min_clean_psnr: float = 20.0
 
 
@@ -80,8 +85,8 @@ def judge(artifact: Artifact, settings: CurationSettings) -> Verdict:
     Raises:
         ValueError: A distortion has no perceptual score.
     """
-    if drowned := _drowned(artifact, settings):
-        kept, reason = False, drowned
+    if hidden := _hidden(artifact, settings) or _drowned(artifact, settings):
+        kept, reason = False, hidden
     elif artifact.type == "distortion":
         kept, reason = _within_band(artifact, settings)
     else:
@@ -101,6 +106,18 @@ def judge_clean(psnr: float, settings: CurationSettings) -> str:
     return (
         f"clean image unlike its photo: PSNR {psnr:.1f} dB, at least {settings.min_clean_psnr:g} needed; "
         "more inference steps may help"
+    )
+
+
+def _hidden(artifact: Artifact, settings: CurationSettings) -> str:
+    contrast = artifact.scores.get("visible_contrast")
+    if contrast == 0:
+        return "no visible change"
+    if contrast is None or contrast >= settings.min_visible_contrast:
+        return ""
+    return (
+        f"hidden by texture: change in the mask {contrast:.2f} times the local deviation, at least "
+        f"{settings.min_visible_contrast:g} needed"
     )
 
 

@@ -35,10 +35,10 @@ def apply_to_perception(perception: Perception, transform: SourceTransform) -> P
 def filter_perception(
     perception: Perception,
     patch_size: int = 16,
-    min_entity_share: float = 0.01,
-    min_part_pixels: int = 512,
-    max_part_share: float = 0.5,
     min_part_patches: int = 2,
+    min_entity_share: float = 0.01,
+    max_part_share: float = 0.5,
+    min_part_span: int = 2,
 ) -> tuple[Perception, list[str]]:
     """
     Keep what is large enough to carry an artifact on the image that the model sees (ArtiAgent §3).
@@ -46,11 +46,12 @@ def filter_perception(
     Args:
         perception (`Perception`): In pixels of that image.
         patch_size (`int`, *optional*, defaults to 16): Side of a patch in pixels.
+        min_part_patches (`int`, *optional*, defaults to 2): A part has more pixels than this many patches: with
+            patches of 16 px more than 512, as in the paper.
         min_entity_share (`float`, *optional*, defaults to 0.01): Least share of the image that an entity covers.
-        min_part_pixels (`int`, *optional*, defaults to 512): A part has more pixels than this.
         max_part_share (`float`, *optional*, defaults to 0.5): Greatest share of the image that a part covers.
-        min_part_patches (`int`, *optional*, defaults to 2): Least number of rows, and of columns, of patches that a
-            part touches.
+        min_part_span (`int`, *optional*, defaults to 2): Least number of rows, and of columns, of patches that a part
+            touches.
 
     Returns:
         `tuple[Perception, list[str]]`: The entities and parts kept, and for each dropped one its reason. Parts of a
@@ -64,7 +65,7 @@ def filter_perception(
             continue
         kept = []
         for part in entity.parts:
-            reason = _part_reason(part, patch_size, min_part_pixels, max_part_share, min_part_patches)
+            reason = _part_reason(part, patch_size, min_part_patches * patch_size**2, max_part_share, min_part_span)
             if reason:
                 reasons.append(f"{name}, {part.name} #{part.instance_id}: {reason}")
             else:
@@ -73,7 +74,7 @@ def filter_perception(
     return replace(perception, entities=tuple(entities)), reasons
 
 
-def _part_reason(part: Part, patch_size: int, min_pixels: int, max_share: float, min_patches: int) -> str:
+def _part_reason(part: Part, patch_size: int, min_pixels: int, max_share: float, min_span: int) -> str:
     """Return why a part cannot be used; empty if it can."""
     pixels = int(part.mask.sum())
     if pixels <= min_pixels:
@@ -83,8 +84,8 @@ def _part_reason(part: Part, patch_size: int, min_pixels: int, max_share: float,
     x_min, y_min, x_max, y_max = (int(value) for value in part.bbox)
     rows = (y_max - 1) // patch_size - y_min // patch_size + 1
     columns = (x_max - 1) // patch_size - x_min // patch_size + 1
-    if min(rows, columns) < min_patches:
-        return f"{rows}x{columns} patches, under {min_patches}x{min_patches}"
+    if min(rows, columns) < min_span:
+        return f"{rows}x{columns} patches, under {min_span}x{min_span}"
     return ""
 
 

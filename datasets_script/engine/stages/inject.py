@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from diffusers_artifact.confinement import soft_outline
 from diffusers_artifact.mapping import PatchMapping
 
 from ...agents.curation.curator import Curator
+from ...agents.curation.labels import labelled
 from ...agents.curation.thresholds import Verdict
 from ...agents.curation.variant import Variant
 from ...agents.planning import Choice, plan_artifacts
@@ -121,6 +123,7 @@ class Inject(Stage):
             InjectionJob(
                 group[0].draft.plan.photo,
                 [PatchMapping.union(a.mapping for a in attempt.artifacts) for attempt in group],
+                [np.max([soft_outline(a.part_mask, a.type) for a in attempt.artifacts], axis=0) for attempt in group],
                 group[0].draft.plan.scene.perception.caption,
             )
             for group in groups.values()
@@ -132,7 +135,7 @@ class Inject(Stage):
             clean = draft.clean = draft.clean or output.clean
             caption = draft.plan.scene.perception.caption
             variants += [
-                Variant(attempt.number, caption, clean, flawed, attempt.artifacts)
+                Variant(attempt.number, caption, clean, flawed, labelled(attempt.artifacts, clean, flawed))
                 for attempt, flawed in zip(group, output.flawed, strict=True)
             ]
         return variants

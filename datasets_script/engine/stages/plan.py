@@ -52,7 +52,9 @@ class Plan(Stage):
         assert image is not None and sample.perception is not None
         transform = self._frame(image, sample.perception)
         transform = replace(transform, converted_from=image.info.get(CONVERTED_FROM, ""))
-        perception, dropped = filter_perception(apply_to_perception(sample.perception, transform), self.patch_size)
+        perception, dropped = filter_perception(
+            apply_to_perception(sample.perception, transform), self.patch_size, self.settings.min_part_patches
+        )
         sample = sample.noting(*(Rejection(sample.source_id, self.name, reason) for reason in dropped))
         if not perception.entities:
             return sample.rejected(self.name, "no entity left to work on")

@@ -56,9 +56,10 @@ def _members(row: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
 
 
 def _artifact(artifact: dict[str, Any]) -> dict[str, Any]:
-    record = {name: value for name, value in artifact.items() if name != "mask"}
+    record = {name: value for name, value in artifact.items() if name not in ("mask", "part_mask")}
     return record | {
         "scores": json.loads(artifact["scores"]),
         "parameters": json.loads(artifact["parameters"]),
         "segmentation": encode_rle(artifact["mask"]),
+        "part_segmentation": encode_rle(artifact["part_mask"]),
     }

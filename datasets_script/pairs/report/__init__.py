@@ -17,6 +17,7 @@ from ...utils.files import write_json, write_text
 from .charts import make_charts
 from .columns import count_pairs, read_facts, read_rejections
 from .findings import find_biases
+from .labels import label_agreement
 from .page import make_page
 from .samples import sample_pairs
 from .statistics import SAMPLE_SIZE, SEED, Statistics
@@ -49,6 +50,7 @@ def write_pair_report(out: Path, to: Path, show_progress: bool = True) -> list[s
             f"`out` must hold at least one pair, got none in '{out / 'data'}'; see its rejected.jsonl for the reasons"
         )
     statistics.rejections.update(read_rejections(out))
+    statistics.agreements = label_agreement(out, statistics)
     findings = find_biases(statistics, run.pairs)
     content = {
         "data_set": str(out.resolve().name),

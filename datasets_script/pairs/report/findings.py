@@ -19,6 +19,8 @@ from .statistics import Statistics, wilson_interval
 _FEW = 100
 # Number of artifacts below which a rule makes no statement about a group of them.
 _ENOUGH = 20
+# Labels that agree less with what visibly changed teach a detector to err.
+_LEAST_BOX_IOU, _LEAST_MASK_IOU = 0.9, 0.85
 # A model that ignores the image should stay below this mean IoU.
 _HIGH_CONSTANT_IOU = 0.15
 
@@ -198,6 +200,21 @@ def _changes(counts: Statistics) -> Iterator[Finding]:
     yield Finding("change", text, is_bias=weak > 0.1)
 
 
+def _labels(counts: Statistics) -> Iterator[Finding]:
+    medians = {
+        kind: (middle.median(one.box_iou for one in of), middle.median(one.mask_iou for one in of))
+        for kind, of in counts.agreements.items()
+    }
+    poor = {kind: of for kind, of in medians.items() if of[0] < _LEAST_BOX_IOU or of[1] < _LEAST_MASK_IOU}
+    told = ", ".join(
+        f"{RECORDS[cast(ArtifactType, kind)].plural} {box:.2f} and {mask:.2f}"
+        for kind, (box, mask) in (poor or medians).items()
+    )
+    if medians:
+        text = f"Median IoU of boxes and of masks with what visibly changed: {told}."
+        yield Finding("labels", text, is_bias=bool(poor))
+
+
 def _texts(counts: Statistics) -> Iterator[Finding]:
     source, pairs = counts.explanation_sources.most_common(1)[0]
     words = middle.median(pair.words for pair in counts.sample)
@@ -221,6 +238,7 @@ _RULES: tuple[Callable[[Statistics], Iterator[Finding]], ...] = (
     _kernels,
     _acceptance,
     _changes,
+    _labels,
     _texts,
 )
 

@@ -66,6 +66,9 @@ def make_page(
         _list(findings),
         "<h2>Numbers</h2>",
         f'<div class="charts">{"".join(_chart(chart) for chart in charts)}</div>',
+        "<h2>Labels</h2>",
+        '<p class="faint">How boxes and masks agree with what visibly changed, in a sample of up to 200 pairs.</p>',
+        _labels(statistics),
         "<h2>Sample pairs</h2>",
         '<p class="faint">Drawn at random, up to two with each type of artifact.</p>',
         *(_pair(pair) for pair in samples),
@@ -126,6 +129,14 @@ def _pair(pair: Pair) -> str:
     )
     name = f'<p class="faint">{escape(pair.pair_id)}</p>'
     return f'<div class="section"><div class="tiles">{tiles}</div>{artifacts}{name}</div>'
+
+
+def _labels(statistics: Statistics) -> str:
+    rows = [
+        (kind, f"{of['box_iou']['n']}", f"{of['box_iou']['q50']:.2f}", f"{of['mask_iou']['q50']:.2f}")
+        for kind, of in statistics.as_dict()["labels"].items()
+    ]
+    return _table(("type", "artifacts", "median IoU of boxes", "median IoU of masks"), rows)
 
 
 def _rejections(statistics: Statistics) -> str:

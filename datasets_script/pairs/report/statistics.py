@@ -49,6 +49,14 @@ class ConstantBox:
     n: int
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """IoU of the box of an artifact with the hull of its visible change, and of its mask with the change itself."""
+
+    box_iou: float
+    mask_iou: float
+
+
 @dataclass
 class Statistics:
     """
@@ -66,6 +74,7 @@ class Statistics:
             shape `(GRID, GRID)`.
         ninths (`np.ndarray` of shape `(3, 3)`): Number of artifacts by the ninth of the image that holds the centre of
             the box.
+        agreements (`Mapping[str, Sequence[Agreement]]`): By type, how well labels agree with what visibly changed.
         sample_size (`int`): Largest number of pairs in the sample.
         sample (`list[PairFacts]`): Uniform random sample of the pairs.
     """
@@ -84,6 +93,7 @@ class Statistics:
     rejections: Counter[str] = field(default_factory=Counter)
     coverage: dict[str, np.ndarray] = field(default_factory=lambda: defaultdict(lambda: np.zeros((GRID, GRID))))
     ninths: np.ndarray = field(default_factory=lambda: np.zeros((3, 3), dtype=np.int64))
+    agreements: Mapping[str, Sequence[Agreement]] = field(default_factory=dict)
     sample_size: int = SAMPLE_SIZE
     sample: list[PairFacts] = field(default_factory=list)
     _source_id: str | None = None
@@ -165,6 +175,13 @@ class Statistics:
                 "mean_iou_of_whole_image": constant.mean_iou_of_whole_image,
                 "protocol": "artiagent",
                 "n": constant.n,
+            },
+            "labels": {
+                kind: {
+                    "box_iou": quantiles([one.box_iou for one in of]),
+                    "mask_iou": quantiles([one.mask_iou for one in of]),
+                }
+                for kind, of in self.agreements.items()
             },
             "change": {kind: _changes(self.sampled_changes(kind)) for kind in ARTIFACT_TYPES if self.types[kind]},
             "entities": _by_name(self.entities),

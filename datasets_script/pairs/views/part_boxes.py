@@ -2,7 +2,8 @@
 Boxes of parts in the clean image, as far as a pair tells them.
 
 A pair records where artifacts are in the artifact image. Two types also tell where a part is in the clean image, which
-still has the part that was removed (omission) or copied (duplication).
+still has the part that was removed (omission) or copied (duplication). The mask of the part tells it; the mask of the
+artifact is what changed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ...schema.pair import Artifact
 def part_box(artifact: Artifact) -> Box | None:
     """
     Find the box, in the clean image, of the part that an artifact concerns. It is known to the pixel for an omission,
-    whose mask is the part, and for a duplication, whose mask is the moved part.
+    whose `part_mask` is the part, and for a duplication, whose `part_mask` is the moved part.
 
     Args:
         artifact (`Artifact`): An artifact of any type.
@@ -31,7 +32,7 @@ def part_box(artifact: Artifact) -> Box | None:
         which records whole patches, and for a fusion, which concerns no part.
     """
     if artifact.type == "omission":
-        return artifact.bbox
+        return bbox_of_mask(artifact.part_mask)
     if artifact.type == "duplication" and not _overlaps(artifact) and not _may_be_cut(artifact):
         return bbox_of_mask(_moved_back(artifact))
     return None
@@ -59,7 +60,7 @@ def _touch(first: Box, second: Box) -> bool:
 
 
 def _patch_side(artifact: Artifact) -> int:
-    return artifact.mask.shape[0] // artifact.mapping.grid[0]
+    return artifact.part_mask.shape[0] // artifact.mapping.grid[0]
 
 
 def _shift(artifact: Artifact) -> np.ndarray:
@@ -86,6 +87,6 @@ def _may_be_cut(artifact: Artifact) -> bool:
 
 
 def _moved_back(artifact: Artifact) -> np.ndarray:
-    """Move the mask of a copy back to where it was copied from."""
+    """Move a copy back to where it was copied from."""
     rows, columns = _shift(artifact) * _patch_side(artifact)
-    return np.roll(artifact.mask, (-rows, -columns), axis=(0, 1))
+    return np.roll(artifact.part_mask, (-rows, -columns), axis=(0, 1))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...schema.features import row_to_artifact
+from ...schema.features import current_artifact, row_to_artifact
 from ...schema.pair import Artifact
 from ...schema.pair_id import image_id as compose_image_id
 
@@ -30,7 +30,11 @@ def image_size(stored: dict[str, Any]) -> tuple[int, int]:
 def read_artifacts(row: dict[str, Any]) -> list[Artifact]:
     """Read the artifacts of a row of `PAIR_FEATURES` as stored."""
     grid = (row["grid"][0], row["grid"][1])
-    return [row_to_artifact({**item, "mask": decode_mask(item["mask"])}, grid) for item in row["artifacts"]]
+    return [row_to_artifact(_with_masks(current_artifact(item)), grid) for item in row["artifacts"]]
+
+
+def _with_masks(item: dict[str, Any]) -> dict[str, Any]:
+    return {**item, **{name: decode_mask(item[name]) for name in ("mask", "part_mask")}}
 
 
 def decode_mask(stored: dict[str, Any]) -> np.ndarray:

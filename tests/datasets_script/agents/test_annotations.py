@@ -668,6 +668,15 @@ def test_filter_keeps_what_can_carry_an_artifact():
     ]
 
 
+def test_the_least_size_of_a_part_goes_with_the_patches():
+    parts = [region(Part, number, block(0, 0, *size)) for number, size in ((10, (16, 9)), (11, (16, 8)))]
+    perception = Perception((region(Entity, 1, block(0, 0, 128, 128), parts),), "a dog")
+    kept, reasons = filter_perception(perception, 8)
+    assert [part.instance_id for part in kept.entities[0].parts] == [10]
+    assert reasons == ["dog #1, ear #11: 128 px, not over 128"]
+    assert filter_perception(perception, 8, min_part_patches=1)[1] == ["dog #1, ear #11: 1x2 patches, under 2x2"]
+
+
 def test_transform_moves_masks_and_boxes_and_drops_what_vanishes():
     entity = region(
         Entity,

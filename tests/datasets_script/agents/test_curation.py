@@ -30,6 +30,7 @@ from datasets_script.agents.curation.measures import (
     measure,
     psnr_outside,
     target_pixels,
+    visible_contrast,
 )
 from datasets_script.agents.curation.perceptual import (
     PerceptualMetric,
@@ -69,6 +70,7 @@ def artifact(kind="duplication", targets=(9, 10), references=(44, 45), **changes
         mapping=mapping,
         mask=mask,
         bbox=(float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1)),
+        part_mask=mask,
     )
     return replace(made, **changes)
 
@@ -149,7 +151,27 @@ class TestMeasures:
     def test_no_change_is_not_closer_and_only_duplications_have_a_reference(self, photo, stlpips):
         assert measure([artifact()], photo, photo, stlpips)[0]["closer_to_reference"] == 0
         [scores] = measure([artifact("omission")], photo, photo, stlpips)
-        assert set(scores) == {"change_inside", "change_outside", "psnr_outside", "stlpips"}
+        assert set(scores) == {"change_inside", "change_outside", "psnr_outside", "visible_contrast", "stlpips"}
+
+    def test_contrast_is_change_in_units_of_the_texture(self):
+        rng = np.random.default_rng(0)
+        mask = np.zeros((128, 128), dtype=bool)
+        mask[56:72, 56:72] = True
+        contrasts = []
+        for deviation in (0.0, 0.1):
+            clean = np.repeat(0.5 + deviation * rng.standard_normal((128, 128, 1)), 3, axis=2).astype(np.float32)
+            flawed = clean.copy()
+            flawed[mask] += 0.2
+            contrasts.append(visible_contrast(clean, flawed, mask))
+        # Flat ground, then noise of .1: a change of .2 against .02 and, less what the window averages, .12.
+        assert contrasts == pytest.approx([10, 0.2 / 0.12], rel=0.05)
+        assert visible_contrast(clean, flawed, np.zeros_like(mask)) == 0
+        assert visible_contrast(clean, clean, mask) == 0
+
+    def test_an_artifact_without_visible_change_is_measured_at_its_targets(self, photo, stlpips):
+        empty = np.zeros((SIZE, SIZE), dtype=bool)
+        [scores] = measure([artifact(mask=empty, bbox=(0.0,) * 4)], photo, photo, stlpips)
+        assert (scores["visible_contrast"], scores["change_inside"], scores["stlpips"]) == (0, 0, 0)
 
 
 class TestPerceptual:
@@ -234,6 +256,18 @@ class TestVerdicts:
         assert not rejected.kept and "0.020, at least 0.030" in rejected.reason
         assert judge(artifact(kind, scores=scores | {"change_inside": 0.05}), CurationSettings()).kept
         assert judge(artifact(kind, scores=scores), CurationSettings(min_change_inside=0.01)).kept
+
+    @pytest.mark.parametrize(
+        ("contrast", "reason"),
+        [(0.0, "no visible change"), (0.8, "hidden by texture: change in the mask 0.80 times"), (1.0, "visible")],
+    )
+    @pytest.mark.parametrize("kind", ["omission", "distortion"])
+    def test_texture_must_not_hide_the_change(self, kind, contrast, reason):
+        scores = {"change_inside": 0.1, "stlpips": 0.3, "visible_contrast": contrast}
+        verdict = judge(artifact(kind, scores=scores), CurationSettings())
+        assert verdict.reason.startswith(reason)
+        assert verdict.kept == (contrast >= 1)
+        assert judge(artifact(kind, scores=scores), CurationSettings(min_visible_contrast=0.5)).kept == (contrast > 0)
 
     def test_a_duplication_must_come_closer_to_its_reference(self):
         scores = {

@@ -25,6 +25,7 @@ from datasets_script.agents.prompts import describe, explain, verify
 from datasets_script.schema.pair import Artifact
 from datasets_script.vlm import VLM, VLMAnswer, VLMRequest, VLMUnavailable
 from diffusers_artifact.mapping import ArtifactType, PatchMapping
+from diffusers_artifact.visible_change import definition
 
 
 GRID = (16, 16)
@@ -58,6 +59,7 @@ def make_artifact(kind: ArtifactType = "duplication", targets: Sequence[int] = (
         mapping=mapping,
         mask=mask,
         bbox=(float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1)),
+        part_mask=mask,
     )
 
 
@@ -233,7 +235,7 @@ class TestVerdicts:
         [verdicts] = Curator(CurationSettings(), stlpips, vlm).judge(
             [candidate(photo, make_artifact(), make_artifact("omission"), flawed=photo)]
         )
-        assert not any(verdict.kept for verdict in verdicts) and "hardly visible" in verdicts[0].reason
+        assert not any(verdict.kept for verdict in verdicts) and verdicts[0].reason == "no visible change"
         assert vlm.tasks() == [[]]
 
     def test_distortions_are_left_to_their_band(self, photo, stlpips):
@@ -378,9 +380,11 @@ class TestIdentity:
         identity = Curator(CurationSettings(), stlpips, scripted()).identity()
         assert json.loads(json.dumps(identity)) == {
             "metric": "stlpips",
+            "visible_change": definition(),
             "vlm": {"model": "scripted/vlm", "revision": ""},
             "prompts": {"verify": verify.VERSION, "explain": explain.VERSION, "describe": describe.VERSION},
         }
 
     def test_without_a_model(self, stlpips):
-        assert Curator(CurationSettings(), stlpips).identity() == {"metric": "stlpips", "vlm": None}
+        expected = {"metric": "stlpips", "visible_change": definition(), "vlm": None}
+        assert Curator(CurationSettings(), stlpips).identity() == expected

@@ -110,8 +110,8 @@ def test_settings_that_cannot_be_used_are_refused_when_they_are_made():
         ({"preset": "bold"}, "`preset` must be among auto, .*, got 'bold'"),
         ({"solver": "magic"}, "`solver` must be among .*fireflow.*, got 'magic'"),
         ({"value_source": "air"}, "`value_source` must be among reconstruction, inversion, got 'air'"),
-        ({"confine": "walls"}, "`confine` must be among none, latent, pixel, got 'walls'"),
         ({"compute": "half"}, "`compute` must be among target, full, got 'half'"),
+        ({"confine": "walls"}, "`confine` must be among none, latent, pixel, visible, got 'walls'"),
     ):
         with pytest.raises(ArgumentError, match=message):
             InjectionSettings(**options)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 from PIL import Image
+from scipy import ndimage
 
 from datasets_script.agents.perception import AnnotationPerception, Perception
 from datasets_script.cli.main import main
@@ -22,6 +23,8 @@ from datasets_script.pairs.storage import read_pairs
 from datasets_script.utils.errors import ArgumentError
 from datasets_script.utils.seeds import derive_seed
 from diffusers_artifact import PatchMapping
+from diffusers_artifact.tools import bbox_of_mask
+from diffusers_artifact.visible_change import THRESHOLD, change_map
 
 from ...helpers.engine_runs import KEEP_ALL, SETTINGS, SOURCES, make_photos, make_run, rows
 from ...helpers.tiny_pipelines import tiny_flux
@@ -74,11 +77,23 @@ def test_the_output_is_a_data_set(finished):
     assert mask.any() and mask[y_min:y_max, x_min:x_max].sum() == mask.sum()
     targets = np.zeros(256, dtype=bool)
     targets[artifact["target_patches"]] = True
-    assert not mask[~targets.reshape(16, 16).repeat(16, 0).repeat(16, 1)].any()
+    part = np.asarray(artifact["part_mask"]) > 0
+    assert part.any() and not part[~targets.reshape(16, 16).repeat(16, 0).repeat(16, 1)].any()
     run = json.loads((finished / "run.json").read_text())
     assert run["status"] == "complete" and run["pairs"] == 4 and run["model_revision"].startswith("sha256:")
     assert {"README.md", "run.json", "rejected.jsonl", "contact_sheet.png"} <= {p.name for p in finished.iterdir()}
     assert not list(finished.rglob("*.incomplete"))
+
+
+def test_labels_are_what_visibly_changed_and_nothing_else_did(finished):
+    for pair in read_pairs(finished):
+        clean, flawed = np.asarray(pair.clean), np.asarray(pair.flawed)
+        labels = np.sum([artifact.mask for artifact in pair.artifacts], axis=0)
+        assert labels.max() == 1
+        assert np.array_equal(labels == 1, change_map(clean, flawed) > THRESHOLD)
+        assert all(artifact.bbox == bbox_of_mask(artifact.mask) for artifact in pair.artifacts)
+        far = ~ndimage.binary_dilation(labels, iterations=8)
+        assert np.array_equal(clean[far], flawed[far])
 
 
 def test_clean_half_is_shared_and_artifacts_are_where_they_are_said_to_be(finished):

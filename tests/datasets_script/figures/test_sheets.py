@@ -39,6 +39,7 @@ def make_artifact(kind: ArtifactType, size: tuple[int, int], inside: float = 0.1
         mapping=PatchMapping.from_pairs([(0, 1)], (size[1] // 16, size[0] // 16), kind),
         mask=box_mask(size, BOX),
         bbox=BOX,
+        part_mask=box_mask(size, BOX),
         label=f"{kind} of ear",
         explanation="word " * words,
         scores={"change_inside": inside, "change_outside": 0.005, "psnr_outside": 40.0},

@@ -24,11 +24,14 @@ from datasets_script.cli.main import build_parser
 from datasets_script.pairs.report import write_pair_report
 from datasets_script.pairs.report.columns import ArtifactFacts, Box, PairFacts, read_facts
 from datasets_script.pairs.report.findings import find_biases
+from datasets_script.pairs.report.labels import label_agreement
 from datasets_script.pairs.report.statistics import GRID, Statistics, best_constant_box, covered_cells, wilson_interval
 from datasets_script.schema.features import PAIR_FEATURES, pair_to_row
 from datasets_script.schema.pair import Artifact, Pair
 from datasets_script.utils.errors import UserError
 from diffusers_artifact.mapping import ArtifactType, PatchMapping
+from diffusers_artifact.tools import bbox_of_mask
+from diffusers_artifact.visible_change import label_masks
 
 
 SIZE = (96, 48)
@@ -54,6 +57,7 @@ def make_artifact(
         mapping=PatchMapping.from_pairs([(0, 1)], (3, 6), kind),
         mask=mask,
         bbox=bbox,
+        part_mask=mask,
         label=f"{kind} of <ear> & $2 or $3",
         explanation="The cat has <two> ears.",
         scores={"change_inside": inside, "change_outside": outside, "psnr_outside": 40.0},
@@ -86,6 +90,7 @@ def make_pair(number: int, photo: int, *artifacts: Artifact) -> Pair:
     )
 
 
+AT_THE_CORNER = PatchMapping.from_pairs([(0, 1)], (3, 6), "omission")
 # Left half, right half, and the upper left quarter: of 96×48 px.
 LEFT, RIGHT, CORNER = (0.0, 0.0, 48.0, 48.0), (48.0, 0.0, 96.0, 48.0), (0.0, 0.0, 48.0, 24.0)
 PAIRS = [
@@ -220,6 +225,25 @@ class TestNumbers:
         assert change["duplication"]["inside"]["mean"] == pytest.approx(0.3)
         assert change["duplication"]["inside_outside_ratio"]["q50"] == pytest.approx(30)
         assert change["distortion"]["inside_outside_ratio"]["q50"] == pytest.approx(2)
+
+    def test_labels_are_compared_with_what_changed(self, content, tmp_path):
+        # The images of these pairs are unrelated noise, so that everything has changed.
+        labels = content["numbers"]["labels"]
+        assert labels["distortion"]["box_iou"]["q50"] == labels["distortion"]["mask_iou"]["q50"] == 0.5
+        pair = make_pair(4, 0, replace(make_artifact("omission", (0.0, 0.0, 16.0, 16.0)), mapping=AT_THE_CORNER))
+        pixels = np.array(pair.clean)
+        pixels[2:14, 2:14] ^= 128
+        pair = replace(pair, flawed=Image.fromarray(pixels))
+        [change] = label_masks(np.asarray(pair.clean), pixels, [AT_THE_CORNER])
+        for mask in (change, change & (np.arange(SIZE[0]) < 8)):
+            artifact = replace(pair.artifacts[0], mask=mask, bbox=bbox_of_mask(mask))
+            out = write_set(tmp_path / str(mask.sum()), [replace(pair, artifacts=(artifact,))])
+            statistics = counted(*read_facts(out))
+            [agreement] = label_agreement(out, statistics)["omission"]
+            assert agreement.mask_iou == pytest.approx(mask.sum() / change.sum())
+            assert (agreement.box_iou == 1) == (mask is change) and agreement.box_iou > 0.4
+            statistics.agreements = {"omission": [agreement]}
+            assert ("labels" in found(statistics)) == (mask is not change)
 
     def test_words_of_explanations(self, content):
         words = content["numbers"]["explanation_words"]

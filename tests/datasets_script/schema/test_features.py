@@ -51,6 +51,7 @@ def make_pair(index: int) -> Pair:
         mapping=PatchMapping.from_pairs([(7, 2), (3, 2)], GRID, "fusion"),
         mask=rng.random((64, 96)) > 0.5,
         bbox=(1.0, 2.0, 33.3, 64.0),
+        part_mask=rng.random((64, 96)) > 0.5,
         label="fused cup and spoon",
         explanation="They merge.",
         scores={"change_inside": 0.1 + 0.2, "stlpips": 1 / 3},
@@ -66,6 +67,7 @@ def make_pair(index: int) -> Pair:
         mapping=PatchMapping.from_pairs([(0, 23)], GRID, "omission"),
         mask=np.ones((64, 96), dtype=bool),
         bbox=(0.0, 0.0, 96.0, 64.0),
+        part_mask=np.zeros((64, 96), dtype=bool),
     )
     return Pair(
         pair_id=f"photo.png:{index}",
