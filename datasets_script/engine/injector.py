@@ -1,34 +1,28 @@
-"""Loading of a diffusion model, and injection of artifacts into photos with it."""
+"""Injection of artifacts into photos with a loaded diffusion model."""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
-from diffusers import DiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 
-from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionOutput, ArtifactInjectionPipeline, PatchMapping
-from diffusers_artifact.presets import EMBEDDED, PRESETS
+from diffusers_artifact import ArtifactInjectionOutput, PatchMapping
+from diffusers_artifact.family import Conditioning
+from diffusers_artifact.presets import EMBEDDED, preset_of
 
-from ..utils.errors import UserError
-from ..utils.files import check_model_name, fingerprint
+from .card import Card
+from .loading import check_loading, load_pipeline, offload_weights, resolved, usable_device
 from .memory import free_unused, is_out_of_memory
-from .settings import InjectionSettings
+from .settings import InjectionSettings, LoadSettings, Offload
 
 
 logger = logging.getLogger(__name__)
 
-
-class ModelLoadError(UserError, OSError):
-    """Error for a diffusion model that cannot be loaded or used."""
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 class NonFiniteError(RuntimeError):
@@ -43,12 +37,12 @@ class InjectionJob:
     Attributes:
         photo (`PIL.Image.Image`): Photo as the model sees it, RGB.
         mappings (`Sequence[PatchMapping]`): Patch mapping of each artifact variant.
-        caption (`str`): Caption of the photo.
+        encoded (`Conditioning`, *optional*): Caption of the photo as [`Injector.encode`] returns it.
     """
 
     photo: Image.Image
     mappings: Sequence[PatchMapping]
-    caption: str
+    encoded: Conditioning | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,52 +61,78 @@ class Injector:
         model (`str`): `"embedded"`, a folder, or the id of a repository on the Hub.
         settings (`InjectionSettings`): Settings for all images.
         revision (`str`, *optional*): Branch, tag or commit of a Hub repository.
-        device (`str`, *optional*): Device; by default CUDA if available, else the CPU. On CUDA, all models but the
-            embedded one run in bfloat16.
+        device (`str`, *optional*): Device; by default CUDA if available, else the CPU.
+        loading (`LoadSettings`, *optional*): How to load and run the model.
+        offload (`str`, *optional*, defaults to `"none"`): Where its weights wait; see [`RunPlan`].
+        card (`Card`, *optional*): Device that it shares with other models; by default it stays there alone.
+
+    Attributes:
+        loading (`LoadSettings`): How it was loaded, with the dtype in effect.
 
     Raises:
         ModelLoadError: The checkpoint does not exist, cannot be downloaded, or does not work with the pipeline.
     """
 
     def __init__(
-        self, model: str, settings: InjectionSettings, revision: str | None = None, device: str | None = None
+        self,
+        model: str,
+        settings: InjectionSettings,
+        revision: str | None = None,
+        device: str | None = None,
+        loading: LoadSettings | None = None,
+        offload: Offload = "none",
+        card: Card | None = None,
     ):
-        self.model = model
-        embedded = model == EMBEDDED
-        folder = EMBEDDED_MODEL if embedded else Path(model)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.float32 if embedded or device == "cpu" else torch.bfloat16
-        try:
-            if not embedded:
-                check_model_name(model)
-            if folder.is_dir():
-                self.revision = fingerprint(folder)
-            else:
-                folder = Path(DiffusionPipeline.download(model, revision=revision))
-                self.revision = folder.name  # a snapshot's folder is named by its commit
-            with _without_progress_bar():
-                pipeline = ArtifactInjectionPipeline.from_pretrained(folder, dtype=dtype)
-        except OSError as error:
-            raise ModelLoadError(
-                f"`model` must be 'embedded', a folder with a checkpoint, or a Hub id, got {model!r}: {error}"
-            ) from error
-        try:
-            pipeline.check_model(settings.allow_distilled)
-        except ValueError as error:
-            raise ModelLoadError(f"`model` must be one that the pipeline can use, got {model!r}: {error}") from error
-        try:
-            self.pipeline = pipeline.to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise ModelLoadError(f"`device` must be available to torch, got {device!r}: {error}") from error
-        self.pipeline.set_progress_bar_config(disable=True)
-        self.settings = settings
-        default = EMBEDDED if embedded else "paper"
-        self.preset = PRESETS[default if settings.preset == "auto" else settings.preset]
+        self.model, self.settings = model, settings
+        self.card = card or Card(usable_device(device), takes_turns=False)
+        self.loading = resolved(loading or LoadSettings(), model, self.card.device)
+        check_loading(self.loading, offload, self.card.device)
+        self.pipeline, self.revision = load_pipeline(
+            model, revision, self.loading, self.card.device, settings.allow_distilled
+        )
+        self._place(offload)
+        self.preset = preset_of(model, settings.preset)
         self.num_inference_steps = settings.num_inference_steps or self.preset.num_inference_steps
+        embedded = model == EMBEDDED
         self.sample_size: int | None = self.pipeline.vae.config.sample_size if embedded else None
         """Side, in pixels, of the square images that the model is limited to, or `None`."""
         self.num_function_evaluations = 0
         """NFE so far."""
+
+    def _place(self, offload: Offload) -> None:
+        pipeline, card = self.pipeline, self.card
+        if offload != "none":
+            offload_weights(pipeline, offload, card.device)
+            # Its hooks bring it in by themselves.
+            card.add("text encoders")
+            card.add("transformer")
+        elif card.takes_turns:
+            text = [getattr(pipeline, name) for name in TEXT_ENCODERS]
+            card.add("text encoders", [encoder for encoder in text if encoder is not None])
+            stays = self.loading.quantization == "8bit"  # bitsandbytes cannot move it
+            card.add("transformer", [pipeline.vae] if stays else [pipeline.transformer, pipeline.vae])
+        else:
+            pipeline.to(card.device)
+
+    def encode(self, captions: Sequence[str]) -> list[Conditioning | None]:
+        """
+        Encode captions, equal ones once, so that the text encoders are not needed while artifacts are injected.
+
+        Args:
+            captions (`Sequence[str]`): The captions.
+
+        Returns:
+            `list[Conditioning | None]`: For each caption one row in host memory, or `None` if the model takes no text.
+        """
+        if self.pipeline.text_encoder is None:
+            return [None] * len(captions)
+        self.card.enter("encode", "text encoders")
+        encoded = {
+            text: Conditioning(*self.pipeline.encode_prompt(text, self.card.device)).on("cpu")
+            for text in dict.fromkeys(captions)
+        }
+        self.pipeline.maybe_free_model_hooks()
+        return [encoded[text] for text in captions]
 
     def inject(self, jobs: Sequence[InjectionJob]) -> list[Injected]:
         """
@@ -128,6 +148,7 @@ class Injector:
         Raises:
             torch.OutOfMemoryError: Several photos, or one with one variant, do not fit into the device's memory.
         """
+        self.card.enter("inject", "transformer")
         by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, job in enumerate(jobs):
             by_size[job.photo.size].append(index)
@@ -140,7 +161,7 @@ class Injector:
         job, half = jobs[0], len(jobs[0].mappings) // 2
         output = None
         try:
-            output = self.run([j.photo for j in jobs], [list(j.mappings) for j in jobs], [j.caption for j in jobs])
+            output = self.run([j.photo for j in jobs], [list(j.mappings) for j in jobs], [j.encoded for j in jobs])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or len(jobs) > 1 or not half:
                 raise
@@ -148,7 +169,7 @@ class Injector:
             logger.warning("inject: out of memory with %d variants, injecting them in halves", len(job.mappings))
             free_unused()
             first, second = (
-                self._inject_of_one_size([InjectionJob(job.photo, mappings, job.caption)])[0]
+                self._inject_of_one_size([InjectionJob(job.photo, mappings, job.encoded)])[0]
                 for mappings in (job.mappings[:half], job.mappings[half:])
             )
             return [Injected(first.clean, first.flawed + second.flawed)]
@@ -158,7 +179,10 @@ class Injector:
         return results
 
     def run(
-        self, photos: list[Image.Image], mappings: list[list[PatchMapping]], captions: list[str]
+        self,
+        photos: list[Image.Image],
+        mappings: list[list[PatchMapping]],
+        encoded: Sequence[Conditioning | None] = (),
     ) -> ArtifactInjectionOutput:
         """
         Run the pipeline on photos of one size.
@@ -166,20 +190,30 @@ class Injector:
         Args:
             photos (`list[PIL.Image.Image]`): Photos, RGB, all of the same size.
             mappings (`list[list[PatchMapping]]`): Patch mappings of the variants of each photo.
-            captions (`list[str]`): Caption of each photo; unused by models without text encoder.
+            encoded (`Sequence[Conditioning]`, *optional*): Encoded caption of each photo; by default they have none.
 
         Returns:
             `ArtifactInjectionOutput`: Output of the pipeline.
         """
-        steps = self.num_inference_steps
+        steps, source = self.num_inference_steps, self.settings.value_source
+        strength = self.preset.arguments(steps, self.pipeline.family.num_blocks, source)
+        if self.settings.hold_background is not None:
+            strength["hold_background"] = self.settings.hold_background
+        captions = [caption for caption in encoded if caption is not None]
+        if captions:
+            text = Conditioning.stack(captions)
+            strength |= {
+                "prompt_embeds": text.prompt_embeds,
+                "pooled_prompt_embeds": text.pooled,
+                "prompt_embeds_mask": text.mask,
+            }
         output: ArtifactInjectionOutput = self.pipeline(
             photos,
             mappings,
-            prompt=captions if self.pipeline.text_encoder is not None else "",
             num_inference_steps=steps,
             solver=self.settings.solver,
-            value_source=self.settings.value_source,
-            **self.preset.arguments(steps, self.pipeline.family.num_blocks, self.settings.value_source),
+            value_source=source,
+            **strength,
             confine=self.settings.confine,
             output_type="np",
             allow_distilled=self.settings.allow_distilled,
@@ -194,15 +228,3 @@ class Injector:
                 )
             setattr(output, name, self.pipeline.image_processor.numpy_to_pil(pixels))
         return output
-
-
-@contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    """Hide diffusers' progress bar for loading, which would clutter the run's own."""
-    enabled = diffusers_logging.is_progress_bar_enabled()
-    diffusers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            diffusers_logging.enable_progress_bar()
