@@ -62,6 +62,17 @@ class Conditioning:
             torch.cat(masks) if masks else None,
         )
 
+    def rows(self) -> list[Conditioning]:
+        """Return a conditioning of one row for each row; the inverse of [`stack`] for rows of one length."""
+        return [
+            Conditioning(
+                self.prompt_embeds[row : row + 1],
+                None if self.pooled is None else self.pooled[row : row + 1],
+                None if self.mask is None else self.mask[row : row + 1],
+            )
+            for row in range(len(self.prompt_embeds))
+        ]
+
     def expand(self, rows: int) -> Conditioning:
         """Repeat a single row `rows` times, without copying."""
         pooled, mask = (
@@ -83,6 +94,11 @@ class Conditioning:
         return Conditioning(
             self.prompt_embeds.to(dtype), None if self.pooled is None else self.pooled.to(dtype), self.mask
         )
+
+    def on(self, device: torch.device | str) -> Conditioning:
+        """Move all tensors to a device."""
+        pooled, mask = (None if part is None else part.to(device) for part in (self.pooled, self.mask))
+        return Conditioning(self.prompt_embeds.to(device), pooled, mask)
 
     def _pad(self, length: int) -> Conditioning:
         missing = length - self.prompt_embeds.shape[1]
@@ -123,6 +139,9 @@ class TransformerFamily(ABC):
 
     text_components: tuple[str, ...] = ("text_encoder", "tokenizer")
     """Names of the components that encode a prompt."""
+
+    embedding_arguments: tuple[str, ...] = ("prompt_embeds",)
+    """Arguments of the pipeline that a prompt encoded before consists of."""
 
     may_lack_text: bool = False
     """Whether a checkpoint without any of `text_components` is an unconditional model."""
@@ -188,16 +207,19 @@ class TransformerFamily(ABC):
         """Channels of the transformer's input if it takes only noisy latents."""
         return self.vae.config.latent_channels * self.token_side**2
 
-    def check(self) -> None:
+    def check(self, encodes_prompts: bool = True) -> None:
         """
         Check that the checkpoint is supported.
 
+        Args:
+            encodes_prompts (`bool`, *optional*, defaults to `True`): Whether its text encoders are needed.
+
         Raises:
             ValueError: The transformer takes further inputs, as for inpainting or editing, or a component that encodes
-                prompts is not loaded.
+                prompts is needed and not loaded.
         """
         missing = [name for name in self.text_components if self.components.get(name) is None]
-        if missing and not (self.may_lack_text and len(missing) == len(self.text_components)):
+        if encodes_prompts and missing and not (self.may_lack_text and len(missing) == len(self.text_components)):
             raise ValueError(f"`{missing[0]}` must be loaded for {self.transformer_class}, got None")
         if (channels := self.transformer.config.in_channels) != self.input_channels:
             raise ValueError(

@@ -21,6 +21,7 @@ class ChromaFamily(FluxFamily):
 
     transformer_class = "ChromaTransformer2DModel"
     text_components = ("text_encoder", "tokenizer")
+    embedding_arguments = ("prompt_embeds", "prompt_embeds_mask")
     may_lack_text = False
 
     @property

@@ -109,6 +109,7 @@ class FluxFamily(TransformerFamily):
     lora_loader = FluxLoraLoaderMixin
     text_components: tuple[str, ...] = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     block_lists = ("transformer_blocks", "single_transformer_blocks")
+    embedding_arguments: tuple[str, ...] = ("prompt_embeds", "pooled_prompt_embeds")
     may_lack_text = True
 
     @property

@@ -107,14 +107,17 @@ class QwenImageFamily(TransformerFamily):
         guided = super().guide(conditional, unconditional, scales)
         return guided * (conditional.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
 
-    def check(self) -> None:
+    def check(self, encodes_prompts: bool = True) -> None:
         """
         Check that the checkpoint is supported.
+
+        Args:
+            encodes_prompts (`bool`, *optional*, defaults to `True`): Whether its text encoders are needed.
 
         Raises:
             ValueError: As in [`TransformerFamily.check`], or a setting of the transformer is among `UNSUPPORTED`.
         """
-        super().check()
+        super().check(encodes_prompts)
         for setting, reason in UNSUPPORTED.items():
             if self.transformer.config.get(setting):
                 raise ValueError(f"`transformer` must have `{setting}=False`, got True: {reason}")

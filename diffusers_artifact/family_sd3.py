@@ -86,6 +86,7 @@ class SD3Family(TransformerFamily):
     transformer_class = "SD3Transformer2DModel"
     lora_loader = SD3LoraLoaderMixin
     text_components = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    embedding_arguments = ("prompt_embeds", "pooled_prompt_embeds")
     position_blocks_reason = "its positions are added once at the patch embedding and enter every block"
 
     @property

@@ -181,6 +181,9 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         allow_distilled: bool = False,
         generator: torch.Generator | None = None,
         max_sequence_length: int | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        pooled_prompt_embeds: torch.Tensor | None = None,
+        prompt_embeds_mask: torch.Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | PipelineCallback | MultiPipelineCallbacks | None = None,
@@ -254,6 +257,12 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
                 Samples the autoencoder's posterior. By default its mode is used, and nothing is random.
             max_sequence_length (`int`, *optional*):
                 Maximum number of text tokens. Defaults to that of the family's stock pipeline.
+            prompt_embeds (`torch.Tensor` of shape `(images, sequence, channels)`, *optional*):
+                Prompts that [`encode_prompt`] encoded before, a row for each photo, in place of `prompt`.
+            pooled_prompt_embeds (`torch.Tensor` of shape `(images, channels)`, *optional*):
+                Their pooled part, for FLUX.1 and SD3.
+            prompt_embeds_mask (`torch.Tensor` of shape `(images, sequence)`, *optional*):
+                Their mask, for Chroma, and for Qwen-Image where prompts are padded.
             output_type (`str`, *optional*, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"` or `"latent"`.
             return_dict (`bool`, *optional*, defaults to `True`): Whether to return an output object.
             callback_on_step_end (`Callable`, *optional*):
@@ -287,6 +296,9 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         grid = (photos.shape[-2] // family.patch_size, photos.shape[-1] // family.patch_size)
         mappings, image_indices = arrange_mappings(mapping, len(photos), grid)
         prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt] * len(photos)
+        encoded = (
+            None if prompt_embeds is None else Conditioning(prompt_embeds, pooled_prompt_embeds, prompt_embeds_mask)
+        )
         if guidance_scale is None:
             guidance_scale = family.default_guidance_scale
         if hold_background is None:
@@ -316,6 +328,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             outline_shape=(len(mappings), *photos.shape[-2:]),
             output_type=output_type,
             allow_distilled=allow_distilled,
+            encoded=encoded,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
         self._align_weights()
@@ -346,7 +359,9 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         timings: dict[str, float] = {}
 
         with self._timed(timings, "encode"):
-            conditions = self._encode_prompts(prompts, max_sequence_length)
+            conditions = (
+                self._encode_prompts(prompts, max_sequence_length) if encoded is None else encoded.on(device).rows()
+            )
             negative = None
             if family.needs_negative(guidance):
                 negative = family.encode_prompt(negative_prompt, device, max_sequence_length)
@@ -431,6 +446,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         outline_shape: tuple[int, int, int],
         output_type: str,
         allow_distilled: bool,
+        encoded: Conditioning | None,
         callback_on_step_end_tensor_inputs: Sequence[str],
     ) -> None:
         """
@@ -440,6 +456,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             num_images (`int`): Number of photos.
             prompts (`Sequence[str]`): Prompt of each photo.
             outline_shape (`tuple[int, int, int]`): Number of artifact images, their height and their width.
+            encoded (`Conditioning`, *optional*): Prompts that were encoded before, a row for each photo.
             others: As in [`__call__`], with defaults filled in.
 
         Raises:
@@ -452,7 +469,8 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         one_of("compute", compute, COMPUTE_MODES)
         one_of("output_type", output_type, OUTPUT_TYPES)
         family = self.family
-        self.check_model(allow_distilled)
+        guided = family.needs_negative(torch.tensor([guidance_scale, inversion_guidance_scale]))
+        self.check_model(allow_distilled, encodes_prompts=encoded is None or guided)
         if len(prompts) != num_images:
             raise ValueError(
                 f"`prompt` must be a string or one for each image, got {len(prompts)} for {num_images} images"
@@ -460,6 +478,8 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         if not all(isinstance(text, str) for text in (*prompts, negative_prompt)):
             kinds = sorted({type(text).__name__ for text in (*prompts, negative_prompt)} - {"str"})
             raise ValueError(f"`prompt` and `negative_prompt` must be strings, got {', '.join(kinds)}")
+        if encoded is not None:
+            self._check_encoded(family, encoded, prompts)
         if negative_prompt and family.guidance_kind != "true":
             raise ValueError(
                 f"`negative_prompt` must be empty for {family.transformer_class}, which does not use it, got "
@@ -504,6 +524,24 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
                 f"`callback_on_step_end_tensor_inputs` must be among {self._callback_tensor_inputs}, got {unknown}"
             )
         self._check_guidance(family, guidance_scale, inversion_guidance_scale, value_source)
+
+    @staticmethod
+    def _check_encoded(family: TransformerFamily, encoded: Conditioning, prompts: Sequence[str]) -> None:
+        if any(prompts):
+            raise ValueError("`prompt` must be left out with `prompt_embeds`, got both")
+        parts = {
+            "prompt_embeds": encoded.prompt_embeds,
+            "pooled_prompt_embeds": encoded.pooled,
+            "prompt_embeds_mask": encoded.mask,
+        }
+        for name, part in parts.items():
+            if part is None and name in family.embedding_arguments:
+                raise ValueError(
+                    f"`{name}` must be given with `prompt_embeds` for {family.transformer_class}, got None; "
+                    "`encode_prompt` returns it"
+                )
+            if part is not None and len(part) != len(prompts):
+                raise ValueError(f"`{name}` must have a row for each of {len(prompts)} images, got {len(part)}")
 
     @staticmethod
     def _check_guidance(

@@ -52,7 +52,6 @@ class FlowPipelineMixin(LoraBaseMixin):
     components: dict[str, Any]
     name_or_path: str
     config_name: str
-    _execution_device: torch.device
     _num_timesteps: int
     _interrupt: bool
 
@@ -86,19 +85,26 @@ class FlowPipelineMixin(LoraBaseMixin):
         """Whether the call is interrupted: `pipe._interrupt = True` in a callback skips the remaining evaluations."""
         return self._interrupt
 
-    def check_model(self, allow_distilled: bool = False) -> None:
+    @property
+    def _execution_device(self) -> torch.device:
+        """Device of the transformer, or that of its offloading hooks: text encoders may be parked elsewhere."""
+        device: torch.device = super()._execution_device  # type: ignore[misc]
+        return self.transformer.device if device.type in ("cpu", "meta") else device
+
+    def check_model(self, allow_distilled: bool = False, encodes_prompts: bool = True) -> None:
         """
         Check that the loaded model can be inverted, as `__call__` does too.
 
         Args:
             allow_distilled (`bool`, *optional*, defaults to `False`): Accept models distilled to few steps.
+            encodes_prompts (`bool`, *optional*, defaults to `True`): Whether its text encoders are needed.
 
         Raises:
             ValueError: The transformer's class or its inputs are not supported, a component is missing, or the model
                 was distilled to few steps and `allow_distilled` is `False`.
         """
         family = self.family
-        family.check()
+        family.check(encodes_prompts)
         if not allow_distilled and self.config.is_distilled is not False:
             reason = "its configuration says `is_distilled`" if self.config.is_distilled else None
             reason = reason or family.distillation(self.name_or_path or "")
@@ -148,6 +154,29 @@ class FlowPipelineMixin(LoraBaseMixin):
         }
         mixin = self.family.lora_loader
         return type(mixin.__name__, (mixin,), of_pipeline)()
+
+    @torch.no_grad()
+    def encode_prompt(
+        self, prompt: str, device: torch.device | str | None = None, max_sequence_length: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """
+        Encode a prompt as the stock pipeline of the model's family does, for `__call__` to take in place of it.
+
+        Args:
+            prompt (`str`): The prompt.
+            device (`torch.device`, *optional*): Device of the text encoders and of the result; by default the
+                pipeline's.
+            max_sequence_length (`int`, *optional*): Maximum number of text tokens. Defaults to the stock pipeline's.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]`: `prompt_embeds` of shape
+            `(1, sequence, channels)`, `pooled_prompt_embeds` of shape `(1, channels)` and `prompt_embeds_mask` of
+            shape `(1, sequence)`; `None` where the family has none.
+        """
+        self._align_weights()
+        place = self._execution_device if device is None else torch.device(device)
+        encoded = self.family.encode_prompt(prompt, place, max_sequence_length)
+        return encoded.prompt_embeds, encoded.pooled, encoded.mask
 
     def _encode_prompts(self, prompts: Sequence[str], max_sequence_length: int | None) -> list[Conditioning]:
         """Encode the prompts, equal ones only once."""

@@ -1,5 +1,5 @@
 """
-Injection presets, and the pipeline's defaults beside them.
+Injection presets, what a run takes of them, and the pipeline's defaults beside them.
 
 | | a call of the pipeline | `"paper"`, `"transfer_noise"` | `"embedded"` |
 |---|---|---|---|
@@ -7,7 +7,9 @@ Injection presets, and the pipeline's defaults beside them.
 | `hold_background`, values from the reconstruction | yes | no | yes |
 | `hold_background`, values from the inversion | no | no | no |
 
-A run whose settings give no number of steps takes its preset's. This module imports neither torch nor diffusers.
+A run takes `"embedded"` for the embedded model and `"paper"` for all others ([`preset_of`]): their settings are the
+published ones, since none has been measured on them. `--preset`, `--num-inference-steps` and `--hold-background`
+override it. This module imports neither torch nor diffusers.
 """
 
 from __future__ import annotations
@@ -74,6 +76,19 @@ class InjectionPreset:
             "transfer_noise": self.transfer_noise,
             "hold_background": self.hold_background and may_hold_background(value_source),
         }
+
+
+def preset_of(model: str, preset: str = "auto") -> InjectionPreset:
+    """
+    Return the preset that a model runs with.
+
+    Args:
+        model (`str`): `"embedded"`, a folder, or the id of a repository on the Hub.
+        preset (`str`, *optional*, defaults to `"auto"`): Name of a preset; `"auto"` chooses by the model.
+    """
+    if preset == "auto":
+        preset = EMBEDDED if model == EMBEDDED else "paper"
+    return PRESETS[preset]
 
 
 def may_hold_background(value_source: ValueSource) -> bool:

@@ -31,7 +31,7 @@ CONFIG_FILE = "config.yaml"
 """File in the folder of a run that holds its options."""
 
 # These concern a single call, not the run.
-_NOT_SHOWN = ("config", "force-new", "help", "quiet", "rank", "verbose", "world-size")
+_NOT_SHOWN = ("config", "estimate", "force-new", "help", "quiet", "rank", "verbose", "world-size")
 _NOT_READ = ("config", "help", "quiet", "verbose")
 _HEAD = "# The options of this run. To use them again: artiagent synthesize SOURCE OUT --config {file}\n"
 
@@ -79,8 +79,12 @@ def shown_options(parser: Parser, args: argparse.Namespace) -> dict[str, Any]:
         parser (`Parser`): Parser with the options.
         args (`argparse.Namespace`): Arguments that it has parsed.
     """
-    named = ((_name(option), getattr(args, option.dest, None)) for option in parser.options())
-    return {name: _shown(value) for name, value in named if name not in _NOT_SHOWN and _is_set(value)}
+    named = ((option, getattr(args, option.dest, None)) for option in parser.options())
+    return {
+        _name(option): _shown(value)
+        for option, value in named
+        if _name(option) not in _NOT_SHOWN and _is_set(option, value)
+    }
 
 
 def write_config(out: Path, options: Mapping[str, Any]) -> None:
@@ -92,9 +96,9 @@ def write_config(out: Path, options: Mapping[str, Any]) -> None:
     write_text(out / CONFIG_FILE, _HEAD.format(file=CONFIG_FILE) + text, shared=True)
 
 
-def _is_set(value: Any) -> bool:
-    # 0 is a value, so truth does not decide.
-    return value is not None and value is not False and value != []
+def _is_set(option: argparse.Action, value: Any) -> bool:
+    # 0 is a value, so truth does not decide. False is one of options that can also be unset.
+    return value is not None and (value is not False or option.default is None) and value != []
 
 
 def _shown(value: Any) -> Any:
@@ -154,4 +158,4 @@ def _value(parser: Parser, option: argparse.Action, content: Any, path: Path) ->
 
 
 def _name(option: argparse.Action) -> str:
-    return option.option_strings[-1].lstrip("-")
+    return next(text for text in option.option_strings if text.startswith("--")).lstrip("-")

@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusers_artifact.choices import COMPUTE_MODES, CONFINEMENTS, SOLVER_NAMES, VALUE_SOURCES
-from diffusers_artifact.presets import EMBEDDED, PRESETS
+from diffusers_artifact.presets import EMBEDDED, PAPER_NUM_INFERENCE_STEPS, PRESETS, preset_of
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
-from ..engine.settings import BALANCES, PERCEPTUAL_METRICS, InjectionSettings, RunSettings
+from ..engine.settings import (
+    BALANCES,
+    DTYPES,
+    OFFLOADS,
+    PERCEPTUAL_METRICS,
+    QUANTIZATIONS,
+    InjectionSettings,
+    LoadSettings,
+    RunSettings,
+)
 from ..schema.run_record import RUN_FILE, RunRecord
 from ..utils.errors import UserError
 from ..utils.faults import DONE, NOTHING_MADE
@@ -99,7 +108,6 @@ def add_model_options(parser: Parser) -> None:
         "with this package (default: %(default)s)",
     )
     group.add_argument("--revision", help="branch, tag or commit of --model on the Hub")
-    group.add_argument("--device", help="device of the models, such as cuda:1 (default: cuda if available, else cpu)")
     group.add_argument(
         "--max-long-side",
         type=at_least(480),
@@ -109,8 +117,8 @@ def add_model_options(parser: Parser) -> None:
     group.add_argument(
         "--num-inference-steps",
         type=positive_int,
-        help="steps of the inversion and of the denoising (default: from the preset; 8 for the embedded model, 25 for "
-        "others)",
+        help="steps of the inversion and of the denoising (default: from the preset; "
+        f"{preset_of(EMBEDDED).num_inference_steps} for the embedded model, {PAPER_NUM_INFERENCE_STEPS} for others)",
     )
     group.add_argument(
         "--solver", default="fireflow", choices=sorted(SOLVER_NAMES), help="ODE solver (default: fireflow)"
@@ -149,6 +157,56 @@ def add_model_options(parser: Parser) -> None:
         choices=("auto", *PRESETS),
         help="strength of the injection (default: auto, that is embedded for the embedded model, paper for others)",
     )
+    group.add_argument(
+        "--hold-background",
+        action=argparse.BooleanOptionalAction,
+        help="also give tokens outside the artifact the clean image's queries, so that less changes there (default: "
+        "from the preset; yes for the embedded model, no for others)",
+    )
+
+
+def add_card_options(parser: Parser) -> None:
+    """Add the options for fitting the models on a device."""
+    group = parser.add_argument_group(
+        "the model on your card (memory and speed)",
+        'datasets_script/README.md, "Your card", has a command for each size of card.',
+    )
+    group.add_argument("--device", help="device of the models, such as cuda:1 (default: cuda if available, else cpu)")
+    group.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="dtype of the diffusion model (default: float32 for the embedded model and on a CPU, else bfloat16)",
+    )
+    group.add_argument(
+        "--offload",
+        default="none",
+        choices=OFFLOADS,
+        help="where the diffusion model's weights wait; none: on the device; model: in host memory, all but the model "
+        "at work; group: all but the next layers; sequential: all but one layer, slowest (default: none)",
+    )
+    group.add_argument(
+        "--quantization",
+        default="none",
+        choices=QUANTIZATIONS,
+        help="weights of the transformer: float8 (torchao), 8bit or 4bit (bitsandbytes); requires `pip install "
+        "artiagent[quantization]` (default: none)",
+    )
+    group.add_argument(
+        "--attention-backend",
+        metavar="NAME",
+        help="attention kernel by diffusers' name, such as flash or _flash_3 (default: torch's own)",
+    )
+    group.add_argument("--compile", action="store_true", help="compile the transformer's blocks")
+    group.add_argument(
+        "--vae-tiling",
+        action="store_true",
+        help="encode and decode images one by one, large ones in overlapping tiles, whose borders are blended",
+    )
+    group.add_argument(
+        "--keep-loaded",
+        action="store_true",
+        help="keep all models on the device; by default VLM, detectors, text encoders and transformer take turns",
+    )
 
 
 def add_run_options(parser: Parser) -> None:
@@ -175,6 +233,12 @@ def add_run_options(parser: Parser) -> None:
         "--force-new", action="store_true", help="if OUT holds a run, start a new one next to it: OUT-2, OUT-3, ..."
     )
     group.add_argument(
+        "--estimate",
+        action="store_true",
+        help="try a few photos, print what the run will take (time, memory by phase, disk, questions to the VLM), and "
+        "write nothing",
+    )
+    group.add_argument(
         "--executor",
         choices=EXECUTORS,
         help="run --tasks tasks on a datatrove executor (requires `pip install artiagent[cluster]`)",
@@ -199,6 +263,7 @@ def add_arguments(parser: Parser) -> None:
     add_vlm_options(parser)
     add_artifact_options(parser)
     add_model_options(parser)
+    add_card_options(parser)
     add_run_options(parser)
     parser.set_defaults(interrupted=CONTINUES)
 
@@ -209,11 +274,21 @@ def run(args: argparse.Namespace) -> int:
     if args.force_new:
         plan = plan.beside_existing()
         print(f"writing to {plan.out}; give that folder, without --force-new, to continue")
+    if args.estimate:
+        return print_estimate(plan)
     if args.executor or plan.processes > 1:
         return run_in_others(args, plan)
     run = plan.open(args.rank or 0, args.world_size)
     write_config(plan.out, args.shown_options)
     return report(plan.out, run.execute(show_progress=args.rank is None and not args.quiet))
+
+
+def print_estimate(plan: RunPlan) -> int:
+    """Print what a run will take; return the exit status."""
+    from ..engine.estimate import estimate, estimate_text, title_of
+
+    print(estimate_text(estimate(plan), title_of(plan)))
+    return DONE
 
 
 def run_in_others(args: argparse.Namespace, plan: RunPlan) -> int:
@@ -269,6 +344,8 @@ def run_plan(args: argparse.Namespace) -> RunPlan:
         batch_size=args.batch_size,
         perception_batch_size=args.perception_batch_size,
         processes=args.processes,
+        offload=args.offload,
+        keep_loaded=args.keep_loaded,
     )
 
 
@@ -287,6 +364,13 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
         perceptual_metric=args.perceptual_metric,
         model=args.model,
         revision=args.revision,
+        loading=LoadSettings(
+            dtype=args.dtype,
+            quantization=args.quantization,
+            attention_backend=args.attention_backend,
+            compile=args.compile,
+            vae_tiling=args.vae_tiling,
+        ),
         injection=InjectionSettings(
             num_inference_steps=args.num_inference_steps,
             solver=args.solver,
@@ -295,6 +379,7 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
             compute=args.compute,
             allow_distilled=args.allow_distilled,
             preset=args.preset,
+            hold_background=args.hold_background,
         ),
     )
 

@@ -1,34 +1,29 @@
-"""Loading of a diffusion model, and injection of artifacts into photos with it."""
+"""Injection of artifacts into photos with a loaded diffusion model."""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
-from diffusers import DiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 
-from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionOutput, ArtifactInjectionPipeline, PatchMapping
-from diffusers_artifact.presets import EMBEDDED, PRESETS, may_hold_background
+from diffusers_artifact import ArtifactInjectionOutput, PatchMapping
+from diffusers_artifact.family import Conditioning
+from diffusers_artifact.presets import EMBEDDED, may_hold_background, preset_of
 
-from ..utils.errors import ArgumentError, UserError
-from ..utils.files import check_model_name, fingerprint
+from ..utils.errors import ArgumentError
+from .card import Card
+from .loading import check_loading, load_pipeline, offload_weights, resolved, usable_device
 from .memory import free_unused, is_out_of_memory
-from .settings import InjectionSettings
+from .settings import InjectionSettings, LoadSettings, Offload
 
 
 logger = logging.getLogger(__name__)
 
-
-class ModelLoadError(UserError, OSError):
-    """Error for a diffusion model that cannot be loaded or used."""
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 class NonFiniteError(RuntimeError):
@@ -45,13 +40,13 @@ class InjectionJob:
         mappings (`Sequence[PatchMapping]`): Patch mapping of each artifact variant.
         outlines (`Sequence[np.ndarray]`): For each variant how far it may show at every pixel, of shape
             `(height, width)`, in [0, 1]; used with `confine="visible"`.
-        caption (`str`): Caption of the photo.
+        encoded (`Conditioning`, *optional*): Caption of the photo as [`Injector.encode`] returns it.
     """
 
     photo: Image.Image
     mappings: Sequence[PatchMapping]
     outlines: Sequence[np.ndarray]
-    caption: str
+    encoded: Conditioning | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +65,13 @@ class Injector:
         model (`str`): `"embedded"`, a folder, or the id of a repository on the Hub.
         settings (`InjectionSettings`): Settings for all images.
         revision (`str`, *optional*): Branch, tag or commit of a Hub repository.
-        device (`str`, *optional*): Device; by default CUDA if available, else the CPU. On CUDA, all models but the
-            embedded one run in bfloat16.
+        device (`str`, *optional*): Device; by default CUDA if available, else the CPU.
+        loading (`LoadSettings`, *optional*): How to load and run the model.
+        offload (`str`, *optional*, defaults to `"none"`): Where its weights wait; see [`RunPlan`].
+        card (`Card`, *optional*): Device that it shares with other models; by default it stays there alone.
+
+    Attributes:
+        loading (`LoadSettings`): How it was loaded, with the dtype in effect.
 
     Raises:
         ModelLoadError: The checkpoint does not exist, cannot be downloaded, or does not work with the pipeline.
@@ -79,55 +79,83 @@ class Injector:
     """
 
     def __init__(
-        self, model: str, settings: InjectionSettings, revision: str | None = None, device: str | None = None
+        self,
+        model: str,
+        settings: InjectionSettings,
+        revision: str | None = None,
+        device: str | None = None,
+        loading: LoadSettings | None = None,
+        offload: Offload = "none",
+        card: Card | None = None,
     ):
-        self.model = model
-        embedded = model == EMBEDDED
-        name = settings.preset
-        if name == "auto":
-            name = EMBEDDED if embedded else "paper"
-        self.preset = PRESETS[name]
-        holds = self.preset.hold_background and may_hold_background(settings.value_source)
-        if settings.compute == "target" and not holds:
-            raise ArgumentError(
-                "`compute` must be 'full' unless the preset holds the background and values come from the "
-                f"reconstruction, got 'target' with preset {name!r} and `value_source` {settings.value_source!r}; use "
-                f"preset {EMBEDDED!r}"
-            )
-        folder = EMBEDDED_MODEL if embedded else Path(model)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.float32 if embedded or device == "cpu" else torch.bfloat16
-        try:
-            if not embedded:
-                check_model_name(model)
-            if folder.is_dir():
-                self.revision = fingerprint(folder)
-            else:
-                folder = Path(DiffusionPipeline.download(model, revision=revision))
-                self.revision = folder.name  # a snapshot's folder is named by its commit
-            with _without_progress_bar():
-                pipeline = ArtifactInjectionPipeline.from_pretrained(folder, dtype=dtype)
-        except OSError as error:
-            raise ModelLoadError(
-                f"`model` must be 'embedded', a folder with a checkpoint, or a Hub id, got {model!r}: {error}"
-            ) from error
-        try:
-            pipeline.check_model(settings.allow_distilled)
-        except ValueError as error:
-            raise ModelLoadError(f"`model` must be one that the pipeline can use, got {model!r}: {error}") from error
-        try:
-            self.pipeline = pipeline.to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise ModelLoadError(f"`device` must be available to torch, got {device!r}: {error}") from error
-        self.pipeline.set_progress_bar_config(disable=True)
-        self.settings = settings
+        self.model, self.settings = model, settings
+        self.preset = preset_of(model, settings.preset)
+        self._check_compute()
+        self.card = card or Card(usable_device(device), takes_turns=False)
+        self.loading = resolved(loading or LoadSettings(), model, self.card.device)
+        check_loading(self.loading, offload, self.card.device)
+        self.pipeline, self.revision = load_pipeline(
+            model, revision, self.loading, self.card.device, settings.allow_distilled
+        )
+        self._place(offload)
         self.num_inference_steps = settings.num_inference_steps or self.preset.num_inference_steps
+        embedded = model == EMBEDDED
         self.sample_size: int | None = self.pipeline.vae.config.sample_size if embedded else None
         """Side, in pixels, of the square images that the model is limited to, or `None`."""
         self.num_function_evaluations = 0
         """NFE so far."""
         self.token_evaluations = 0.0
         """Tokens through the transformer so far, divided by the tokens of an image."""
+
+    @property
+    def holds_background(self) -> bool:
+        """Whether tokens outside the target take the clean image's queries: as set, else as the preset says."""
+        wanted = self.settings.hold_background
+        holds = self.preset.hold_background if wanted is None else wanted
+        return holds and may_hold_background(self.settings.value_source)
+
+    def _check_compute(self) -> None:
+        if self.settings.compute == "target" and not self.holds_background:
+            raise ArgumentError(
+                "`compute` must be 'full' unless the background is held and values come from the reconstruction, got "
+                f"'target' with preset {self.settings.preset!r}, `hold_background` {self.settings.hold_background}, "
+                f"`value_source` {self.settings.value_source!r}; set `hold_background`"
+            )
+
+    def _place(self, offload: Offload) -> None:
+        pipeline, card = self.pipeline, self.card
+        if offload != "none":
+            offload_weights(pipeline, offload, card.device)
+            # Its hooks bring it in by themselves.
+            card.add("text encoders")
+            card.add("transformer")
+        elif card.takes_turns:
+            text = [getattr(pipeline, name) for name in TEXT_ENCODERS]
+            card.add("text encoders", [encoder for encoder in text if encoder is not None])
+            stays = self.loading.quantization == "8bit"  # bitsandbytes cannot move it
+            card.add("transformer", [pipeline.vae] if stays else [pipeline.transformer, pipeline.vae])
+        else:
+            pipeline.to(card.device)
+
+    def encode(self, captions: Sequence[str]) -> list[Conditioning | None]:
+        """
+        Encode captions, equal ones once, so that the text encoders are not needed while artifacts are injected.
+
+        Args:
+            captions (`Sequence[str]`): The captions.
+
+        Returns:
+            `list[Conditioning | None]`: For each caption one row in host memory, or `None` if the model takes no text.
+        """
+        if self.pipeline.text_encoder is None:
+            return [None] * len(captions)
+        self.card.enter("encode", "text encoders")
+        encoded = {
+            text: Conditioning(*self.pipeline.encode_prompt(text, self.card.device)).on("cpu")
+            for text in dict.fromkeys(captions)
+        }
+        self.pipeline.maybe_free_model_hooks()
+        return [encoded[text] for text in captions]
 
     def inject(self, jobs: Sequence[InjectionJob]) -> list[Injected]:
         """
@@ -143,6 +171,7 @@ class Injector:
         Raises:
             torch.OutOfMemoryError: Several photos, or one with one variant, do not fit into the device's memory.
         """
+        self.card.enter("inject", "transformer")
         by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, job in enumerate(jobs):
             by_size[job.photo.size].append(index)
@@ -158,7 +187,7 @@ class Injector:
             output = self.run(
                 [j.photo for j in jobs],
                 [list(j.mappings) for j in jobs],
-                [j.caption for j in jobs],
+                [j.encoded for j in jobs],
                 [outline for j in jobs for outline in j.outlines],
             )
         except (RuntimeError, MemoryError) as error:
@@ -168,7 +197,7 @@ class Injector:
             logger.warning("inject: out of memory with %d variants, injecting them in halves", len(job.mappings))
             free_unused()
             parts = (
-                InjectionJob(job.photo, job.mappings[part], job.outlines[part], job.caption)
+                InjectionJob(job.photo, job.mappings[part], job.outlines[part], job.encoded)
                 for part in (slice(half), slice(half, None))
             )
             first, second = (self._inject_of_one_size([part])[0] for part in parts)
@@ -182,7 +211,7 @@ class Injector:
         self,
         photos: list[Image.Image],
         mappings: list[list[PatchMapping]],
-        captions: list[str],
+        encoded: Sequence[Conditioning | None] = (),
         outlines: list[np.ndarray] | None = None,
     ) -> ArtifactInjectionOutput:
         """
@@ -191,21 +220,30 @@ class Injector:
         Args:
             photos (`list[PIL.Image.Image]`): Photos, RGB, all of the same size.
             mappings (`list[list[PatchMapping]]`): Patch mappings of the variants of each photo.
-            captions (`list[str]`): Caption of each photo; unused by models without text encoder.
+            encoded (`Sequence[Conditioning]`, *optional*): Encoded caption of each photo; by default they have none.
             outlines (`list[np.ndarray]`, *optional*): How far each variant may show; see [`InjectionJob`].
 
         Returns:
             `ArtifactInjectionOutput`: Output of the pipeline.
         """
-        steps = self.num_inference_steps
+        steps, source = self.num_inference_steps, self.settings.value_source
+        strength = self.preset.arguments(steps, self.pipeline.family.num_blocks, source)
+        strength["hold_background"] = self.holds_background
+        captions = [caption for caption in encoded if caption is not None]
+        if captions:
+            text = Conditioning.stack(captions)
+            strength |= {
+                "prompt_embeds": text.prompt_embeds,
+                "pooled_prompt_embeds": text.pooled,
+                "prompt_embeds_mask": text.mask,
+            }
         output: ArtifactInjectionOutput = self.pipeline(
             photos,
             mappings,
-            prompt=captions if self.pipeline.text_encoder is not None else "",
             num_inference_steps=steps,
             solver=self.settings.solver,
-            value_source=self.settings.value_source,
-            **self.preset.arguments(steps, self.pipeline.family.num_blocks, self.settings.value_source),
+            value_source=source,
+            **strength,
             confine=self.settings.confine,
             compute=self.settings.compute,
             outlines=outlines if self.settings.confine == "visible" else None,
@@ -223,15 +261,3 @@ class Injector:
                 )
             setattr(output, name, self.pipeline.image_processor.numpy_to_pil(pixels))
         return output
-
-
-@contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    """Hide diffusers' progress bar for loading, which would clutter the run's own."""
-    enabled = diffusers_logging.is_progress_bar_enabled()
-    diffusers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            diffusers_logging.enable_progress_bar()

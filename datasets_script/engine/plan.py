@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING
 
 from ..agents.perception.backends import PerceptionSpec
 from ..schema.run_record import RUN_FILE
-from ..utils.errors import ArgumentError, check_at_least
+from ..utils.errors import ArgumentError, check_at_least, check_choice
 from ..utils.photos import list_sources
 from ..vlm.spec import VLMSpec
-from .settings import RunSettings
+from .settings import OFFLOADS, Offload, RunSettings
 from .shards import read_sources
 
 
 if TYPE_CHECKING:
     from .run import Run
+    from .synthesizer import Synthesizer
 
 
 # Default batch size of perception and explanation with a vision-language model, so that an endpoint gets parallel
 # requests.
 PERCEPTION_BATCH_SIZE = 8
+
+# Default number of photos that go through a phase together where models take turns on a device. To change places takes
+# seconds, and what is planned for a photo, at most a few megabytes.
+PHASE_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,14 @@ class RunPlan:
         perception_batch_size (`int`, *optional*): Photos per batch of perception and of explanation; by default 8
             with a vision-language model, else 1.
         processes (`int`, *optional*, defaults to 1): Worker processes on this machine.
+        offload (`str`, *optional*, defaults to `"none"`): Where the diffusion model's weights wait while artifacts are
+            injected: `"none"`, on the device; in host memory all models but the one at work (`"model"`), all layers
+            but the next ones (`"group"`), or all but one (`"sequential"`, slowest).
+        keep_loaded (`bool`, *optional*, defaults to `False`): Keep all models on the device. By default, the
+            vision-language model, the detectors, the text encoders and the transformer take turns on it, and those
+            that are not in use wait in host memory. On a CPU, all models stay anyway.
+        phase_size (`int`, *optional*): Photos that are perceived, and whose captions are encoded, before the first of
+            them is injected; by default 32 where models take turns, else 1.
     """
 
     source: Path
@@ -61,6 +74,9 @@ class RunPlan:
     batch_size: int = 1
     perception_batch_size: int | None = None
     processes: int = 1
+    offload: Offload = "none"
+    keep_loaded: bool = False
+    phase_size: int | None = None
 
     def check(self) -> list[str]:
         """
@@ -82,10 +98,15 @@ class RunPlan:
                 f"`out` must lie outside `source`, whose files all count as photos, got '{self.out}'; choose another "
                 "folder"
             )
-        for name in ("processes", "batch_size", "perception_batch_size", "limit"):
+        check_choice("offload", self.offload, OFFLOADS)
+        for name in ("processes", "batch_size", "perception_batch_size", "limit", "phase_size"):
             check_at_least(name, getattr(self, name))
         self.perception.check(self.source, self.vlm is not None)
-        return self._source_ids()
+        sources = self._source_ids()
+        from .preflight import check_before_loading
+
+        check_before_loading(self)
+        return sources
 
     def open(self, rank: int = 0, world_size: int = 1) -> Run:
         """
@@ -102,19 +123,52 @@ class RunPlan:
             UserError: See [`check`]; or a model cannot be loaded, or `out` holds a run with other settings.
             VLMUnavailable: The vision-language model cannot be loaded.
         """
-        from .injector import Injector
         from .run import Run
-        from .synthesizer import Synthesizer
 
         sources = self.check()
-        vlm = self.vlm.load(self.device) if self.vlm else None
-        perception = self.perception.load(self.source, vlm, self.device)
-        injector = Injector(self.settings.model, self.settings.injection, self.settings.revision, self.device)
-        perceived_together = self.perception_batch_size or (PERCEPTION_BATCH_SIZE if vlm else 1)
-        synthesizer = Synthesizer.of(
-            self.source, perception, injector, self.settings, vlm, self.batch_size, perceived_together
+        return Run(self.out, self.source, sources, self.synthesizer(), rank, world_size)
+
+    def synthesizer(self) -> Synthesizer:
+        """
+        Load the models and chain the stages.
+
+        Raises:
+            UserError: A model cannot be loaded, or settings of the model do not go together.
+            VLMUnavailable: The vision-language model cannot be loaded.
+            ImportError: An extra is not installed.
+        """
+        from torch import device as torch_device
+
+        from .card import Card
+        from .injector import Injector
+        from .loading import check_loading, usable_device
+        from .synthesizer import Synthesizer
+
+        settings, device = self.settings, usable_device(self.device)
+        check_loading(settings.loading, self.offload, device)
+        card = Card(device, takes_turns=not self.keep_loaded and torch_device(device).type != "cpu")
+        spec = replace(self.perception, max_long_side=settings.max_long_side)
+        # Annotations are read first, since they may be malformed and loading a VLM takes minutes.
+        perception = None if spec.backend.needs_vlm else spec.load(self.source, None, device)
+        vlm = self.vlm.load(device) if self.vlm else None
+        if vlm is not None and vlm.networks:
+            card.add("vlm", vlm.networks)
+        perception = perception or spec.load(self.source, vlm, device)
+        if perception.networks:
+            card.add("detectors", perception.networks)
+        injector = Injector(
+            settings.model, settings.injection, settings.revision, device, settings.loading, self.offload, card
         )
-        return Run(self.out, self.source, sources, synthesizer, rank, world_size)
+        return Synthesizer.of(
+            self.source,
+            perception,
+            injector,
+            settings,
+            vlm,
+            self.batch_size,
+            self.perception_batch_size or (PERCEPTION_BATCH_SIZE if vlm else 1),
+            self.phase_size or (PHASE_SIZE if card.takes_turns else 1),
+        )
 
     def for_rank(self, rank: int) -> RunPlan:
         """Return the plan with the device of one worker or task: `device` if set, else the CUDA devices in turn."""
@@ -125,7 +179,7 @@ class RunPlan:
 
     def one_by_one(self) -> RunPlan:
         """Return the plan with batches of one photo, so that a fault can be traced to a single photo."""
-        return replace(self, batch_size=1, perception_batch_size=1)
+        return replace(self, batch_size=1, perception_batch_size=1, phase_size=1)
 
     def absolute(self) -> RunPlan:
         """Return the plan with absolute paths, for a process that starts in another folder."""

@@ -14,11 +14,51 @@ from diffusers_artifact.choices import (
     Confinement,
     ValueSource,
 )
-from diffusers_artifact.presets import EMBEDDED, PRESETS
+from diffusers_artifact.presets import EMBEDDED, PRESETS, may_hold_background
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
 from ..agents.curation.thresholds import CurationSettings
-from ..utils.errors import check_at_least, check_choice
+from ..utils.errors import ArgumentError, check_at_least, check_choice
+
+
+DType = Literal["float32", "bfloat16", "float16"]
+DTYPES: tuple[DType, ...] = get_args(DType)
+Offload = Literal["none", "model", "group", "sequential"]
+OFFLOADS: tuple[Offload, ...] = get_args(Offload)
+Quantization = Literal["none", "float8", "8bit", "4bit"]
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """
+    How the diffusion model is loaded and run, as far as its images depend on it. What they do not depend on, such as
+    where weights wait, is the plan's, see [`RunPlan`].
+
+    Args:
+        dtype (`str`, *optional*): `"float32"`, `"bfloat16"` or `"float16"`; by default float32 for the embedded model
+            and on a CPU, else bfloat16. A run records the one in effect.
+        quantization (`str`, *optional*, defaults to `"none"`): Weights of the transformer: `"float8"` (torchao),
+            `"8bit"` or `"4bit"` (bitsandbytes, NF4).
+        attention_backend (`str`, *optional*): Attention kernel, as diffusers' `set_attention_backend` names it.
+        compile (`bool`, *optional*, defaults to `False`): Compile the transformer's blocks.
+        vae_tiling (`bool`, *optional*, defaults to `False`): Encode and decode images one by one, large ones in
+            overlapping tiles.
+
+    Raises:
+        ArgumentError: A name is unknown.
+    """
+
+    dtype: DType | None = None
+    quantization: Quantization = "none"
+    attention_backend: str | None = None
+    compile: bool = False
+    vae_tiling: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None:
+            check_choice("dtype", self.dtype, DTYPES)
+        check_choice("quantization", self.quantization, QUANTIZATIONS)
 
 
 @dataclass(frozen=True)
@@ -37,9 +77,11 @@ class InjectionSettings:
         allow_distilled (`bool`, *optional*, defaults to `False`): Allow few-step models, although they invert poorly.
         preset (`str`, *optional*, defaults to `"auto"`): Name of a preset, or `"auto"`: `"embedded"` for the embedded
             model and `"paper"` for all others.
+        hold_background (`bool`, *optional*): Give tokens outside the target the clean image's queries too; by default
+            the preset's.
 
     Raises:
-        ArgumentError: The number of steps is below 1, or a name is unknown.
+        ArgumentError: The number of steps is below 1, a name is unknown, or the background cannot be held.
     """
 
     num_inference_steps: int | None = None
@@ -49,6 +91,7 @@ class InjectionSettings:
     compute: ComputeMode | None = None
     allow_distilled: bool = False
     preset: str = "auto"
+    hold_background: bool | None = None
 
     def __post_init__(self) -> None:
         check_at_least("num_inference_steps", self.num_inference_steps)
@@ -58,6 +101,11 @@ class InjectionSettings:
         check_choice("confine", self.confine, CONFINEMENTS)
         if self.compute is not None:
             check_choice("compute", self.compute, COMPUTE_MODES)
+        if self.hold_background and not may_hold_background(self.value_source):
+            raise ArgumentError(
+                f"`hold_background` must be False with `value_source` {self.value_source}, which has no queries of "
+                "the clean image, got True"
+            )
 
 
 Balance = Literal["sample", "shard"]
@@ -92,6 +140,7 @@ class RunSettings:
         shard_size (`int`): Source photos per shard. A resumed run keeps whole shards.
         perceptual_metric (`str`): `"lpips"` or `"stlpips"`.
         model, revision (`str`): See [`Injector`].
+        loading (`LoadSettings`): How the diffusion model is loaded and run.
         injection (`InjectionSettings`): Settings of the injection.
         curation (`CurationSettings`): Thresholds of acceptance.
 
@@ -112,6 +161,7 @@ class RunSettings:
     perceptual_metric: str = "stlpips"
     model: str = EMBEDDED
     revision: str | None = None
+    loading: LoadSettings = field(default_factory=LoadSettings)
     injection: InjectionSettings = field(default_factory=InjectionSettings)
     curation: CurationSettings = field(default_factory=CurationSettings)
 

@@ -16,7 +16,7 @@ from ..utils.errors import ArgumentError, StoppedError
 from ..vlm.spec import VLMSpec
 from .ledger import read_totals
 from .plan import RunPlan
-from .settings import Balance, InjectionSettings, RunSettings
+from .settings import Balance, DType, InjectionSettings, LoadSettings, Offload, Quantization, RunSettings
 
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,14 @@ def synthesize(
     compute: ComputeMode | None = None,
     allow_distilled: bool = False,
     preset: str = "auto",
+    hold_background: bool | None = None,
+    dtype: DType | None = None,
+    quantization: Quantization = "none",
+    attention_backend: str | None = None,
+    compile: bool = False,
+    vae_tiling: bool = False,
+    offload: Offload = "none",
+    keep_loaded: bool = False,
     seed: int = 0,
     limit: int | None = None,
     shard_size: int = 32,
@@ -116,6 +124,26 @@ def synthesize(
             Whether to allow few-step models, although they invert poorly.
         preset (`str`, *optional*, defaults to `"auto"`):
             Strength of the injection. `"auto"` is `"embedded"` for the embedded model and `"paper"` for others.
+        hold_background (`bool`, *optional*):
+            Whether tokens outside the target also take the clean image's queries, so that less changes there; by
+            default the preset's.
+        dtype (`str`, *optional*):
+            `"float32"`, `"bfloat16"` or `"float16"`; by default float32 for the embedded model and on a CPU, else
+            bfloat16.
+        quantization (`str`, *optional*, defaults to `"none"`):
+            Weights of the transformer: `"float8"` (torchao), `"8bit"` or `"4bit"` (bitsandbytes). Extra:
+            `quantization`.
+        attention_backend (`str`, *optional*):
+            Attention kernel by diffusers' name, such as `"flash"`.
+        compile (`bool`, *optional*, defaults to `False`):
+            Whether to compile the transformer's blocks.
+        vae_tiling (`bool`, *optional*, defaults to `False`):
+            Whether to encode and decode images one by one, large ones in overlapping tiles, whose borders are blended.
+        offload (`str`, *optional*, defaults to `"none"`):
+            Where the diffusion model's weights wait: `"none"`, on the device; else in host memory, by `"model"`,
+            `"group"` or `"sequential"`.
+        keep_loaded (`bool`, *optional*, defaults to `False`):
+            Whether all models stay on the device instead of taking turns.
         seed (`int`, *optional*, defaults to 0):
             Seed from which, with the photo's name, all random choices derive.
         limit (`int`, *optional*):
@@ -162,6 +190,13 @@ def synthesize(
             perceptual_metric=perceptual_metric,
             model=model,
             revision=revision,
+            loading=LoadSettings(
+                dtype=dtype,
+                quantization=quantization,
+                attention_backend=attention_backend,
+                compile=compile,
+                vae_tiling=vae_tiling,
+            ),
             injection=InjectionSettings(
                 num_inference_steps=num_inference_steps,
                 solver=solver,
@@ -170,6 +205,7 @@ def synthesize(
                 compute=compute,
                 allow_distilled=allow_distilled,
                 preset=preset,
+                hold_background=hold_background,
             ),
         ),
         perception=_perception_spec(perception, annotations),
@@ -180,6 +216,8 @@ def synthesize(
         batch_size=batch_size,
         perception_batch_size=perception_batch_size,
         processes=processes,
+        offload=offload,
+        keep_loaded=keep_loaded,
     )
     plan = plan.beside_existing() if force_new else plan
     if plan.processes == 1:

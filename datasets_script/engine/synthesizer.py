@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from ..agents.curation.curator import Curator
 from ..agents.curation.perceptual import load_perceptual_metric
 from ..agents.perception import PerceptionAgent
 from ..vlm import VLM
+from .card import Card
 from .injector import Injector
 from .settings import RunSettings
-from .stages import Explain, Inject, Perceive, Plan, Read, Sample, Stage
+from .stages import Encode, Explain, Inject, Perceive, Plan, Read, Sample, Stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +29,14 @@ class Synthesizer:
             JSON-serialisable.
         counters (`Callable[[], Mapping[str, float]]`, *optional*): Function that returns running counts of NFE,
             requests and tokens, by name.
+        card (`Card`, *optional*): Device of the models, which counts time and memory of the phases.
     """
 
     stages: Sequence[Stage]
     settings: RunSettings
     identity: Mapping[str, Any] = field(default_factory=dict)
     counters: Callable[[], Mapping[str, float]] = dict
+    card: Card | None = None
 
     @classmethod
     def of(
@@ -45,9 +48,10 @@ class Synthesizer:
         vlm: VLM | None = None,
         batch_size: int = 1,
         perception_batch_size: int = 1,
+        phase_size: int = 1,
     ) -> Synthesizer:
         """
-        Chain the stages that turn photos into pairs: read, perceive, plan, inject, explain.
+        Chain the stages that turn photos into pairs: read, perceive, plan, encode, inject, explain.
 
         Args:
             source_folder (`Path`): Folder that source ids are relative to.
@@ -59,12 +63,14 @@ class Synthesizer:
             batch_size (`int`, *optional*, defaults to 1): Photos per batch of injection. Above 1, pixels may differ by
                 one grey level, because sums are taken in another order.
             perception_batch_size (`int`, *optional*, defaults to 1): Photos per batch of perception and explanation.
+            phase_size (`int`, *optional*, defaults to 1): Photos that are perceived before the first is injected.
         """
         curator = Curator(settings.curation, load_perceptual_metric(settings.perceptual_metric), vlm)
         stages = [
             Read(source_folder),
-            Perceive(perception, perception_batch_size),
+            Perceive(perception, perception_batch_size, injector.card),
             Plan(settings, injector.sample_size, injector.pipeline.patch_size),
+            Encode(injector, phase_size),
             Inject(injector, curator, settings, batch_size),
             Explain(curator, injector, settings, perception_batch_size),
         ]
@@ -82,7 +88,7 @@ class Synthesizer:
             }
             return spent | usage
 
-        return cls(stages, settings, identity, counters)
+        return cls(stages, replace(settings, loading=injector.loading), identity, counters, injector.card)
 
     def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """Run all stages lazily, one after the other."""

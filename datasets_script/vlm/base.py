@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from ..utils.errors import StoppedError
 from .answers import RAW_LIMIT, read_json
 from .conventions import BoxFormat, convention_for, pixel_bounds
+
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 DEFAULT_VLM = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -155,6 +159,11 @@ class VLM(ABC):
         """
         least, most = self.pixel_bounds
         return BoxFormat(coordinates or self.coordinates, min_pixels or least, max_pixels or most)
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Networks that may be moved between devices; none for an endpoint."""
+        return ()
 
     def identity(self) -> dict[str, Any]:
         """Return what a run records of the model, JSON-serialisable."""

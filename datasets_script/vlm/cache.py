@@ -8,13 +8,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
 from PIL import Image
 
 from ..utils.files import write_json
 from .base import VLM, VLMAnswer, VLMRequest
+
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def default_cache_folder() -> Path:
@@ -43,6 +47,10 @@ class CachedVLM(VLM):
     @property
     def pixel_bounds(self) -> tuple[int, int]:
         return self.vlm.pixel_bounds
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return self.vlm.networks
 
     def identity(self) -> dict[str, Any]:
         return self.vlm.identity()

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from transformers.utils import find_adapter_config_file, is_bitsandbytes_available, is_peft_available
 
@@ -100,6 +101,12 @@ class LocalVLM(GeneratingVLM):
     @property
     def pixel_bounds(self) -> tuple[int, int]:
         return pixel_bounds(self.processor.image_processor)
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        # bitsandbytes' weights and those that `device="auto"` has spread stay where they are.
+        spread = len(set(getattr(self.network, "hf_device_map", {}).values())) > 1
+        return () if self.quantization or spread else (self.network,)
 
     def identity(self) -> dict[str, Any]:
         identity = super().identity() | {"dtype": str(self.network.dtype), "quantization": self.quantization}

@@ -177,7 +177,7 @@ def one_at_a_time(
 
 def in_one_batch(injector: Injector, work: Work) -> Made:
     """Make pairs our way: one inversion, then the clean image and all artifact images in one batch."""
-    output = injector.run([work.photo], [[artifact.mapping for artifact in work.artifacts]], [""])
+    output = injector.run([work.photo], [[artifact.mapping for artifact in work.artifacts]])
     mappings = [artifact.mapping for artifact in work.artifacts]
     scheduler = SOLVERS[injector.settings.solver].from_config(injector.pipeline.scheduler.config)
     scheduler.set_timesteps(injector.num_inference_steps, mu=0.0, inverse=True)

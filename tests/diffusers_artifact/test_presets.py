@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from diffusers_artifact import ArtifactInjectionPipeline
-from diffusers_artifact.presets import PRESETS, InjectionPreset
+from diffusers_artifact.presets import PRESETS, InjectionPreset, preset_of
 
 
 CALL = inspect.signature(ArtifactInjectionPipeline.__call__).parameters
@@ -22,6 +22,12 @@ def test_defaults_are_those_on_record():
     steps = {name: preset.num_inference_steps for name, preset in PRESETS.items()}
     assert steps == {"paper": 25, "transfer_noise": 25, "embedded": 8}
     assert CALL["num_inference_steps"].default == 8 and CALL["hold_background"].default is None
+
+
+def test_a_run_takes_the_preset_of_its_model():
+    assert preset_of("embedded") is PRESETS["embedded"]
+    assert preset_of("black-forest-labs/FLUX.1-dev") is preset_of("a/folder") is PRESETS["paper"]
+    assert preset_of("embedded", "paper") is PRESETS["paper"]
 
 
 def test_the_papers_preset_leaves_shares_to_the_pipeline():

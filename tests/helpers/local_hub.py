@@ -85,6 +85,7 @@ class LocalHub:
         repositories (`dict[tuple[str, str], list[Commit]]`):
             History by kind (`"model"`, `"dataset"` or `"space"`) and id.
         private (`set[tuple[str, str]]`): Repositories created private.
+        gated (`set[tuple[str, str]]`): Repositories whose licence nobody has accepted.
         faults (`list[Fault]`): Pending faults.
     """
 
@@ -92,6 +93,7 @@ class LocalHub:
         self.requests: list[str] = []
         self.repositories: dict[tuple[str, str], list[Commit]] = {}
         self.private: set[tuple[str, str]] = set()
+        self.gated: set[tuple[str, str]] = set()
         self.faults: list[Fault] = []
         self.blobs: dict[str, bytes] = {}
         self.lock = threading.Lock()
@@ -318,16 +320,25 @@ class _Handler(BaseHTTPRequestHandler):
                 "author": repo_id.partition("/")[0],
                 "sha": commit.sha,
                 "private": (kind, repo_id) in self.hub.private,
-                "gated": False,
+                "gated": "auto" if (kind, repo_id) in self.hub.gated else False,
+                "cardData": _front_matter(commit.files.get("README.md", b"")),
                 "disabled": False,
                 "tags": [],
                 "downloads": 0,
                 "likes": 0,
                 "lastModified": date,
                 "createdAt": date,
-                "siblings": [{"rfilename": path} for path in sorted(commit.files)],
+                "siblings": [
+                    {"rfilename": path, "size": len(content)} for path, content in sorted(commit.files.items())
+                ],
             },
         )
+
+    @_route("GET", f"{API}/auth-check")
+    def check_access(self, kind: str, repo_id: str) -> None:
+        if (kind, repo_id) in self.hub.gated:
+            raise HubError(403, "GatedRepo", f"Access to {repo_id} is restricted")
+        self._send(200, {})
 
     # Uploads: the client asks how to send each file, sends the large ones as blobs, then commits.
 
@@ -447,6 +458,13 @@ def _content_oid(content: bytes, mode: str) -> str:
     if mode == "lfs":
         return hashlib.sha256(content).hexdigest()
     return _sha1(b"blob %d\0" % len(content) + content)
+
+
+def _front_matter(readme: bytes) -> dict[str, str]:
+    """Return the plain entries between the lines of dashes that a card begins with."""
+    head = re.match(rb"---\n(.*?)\n---", readme, re.DOTALL)
+    lines = head[1].decode().splitlines() if head else []
+    return dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
 def _sha1(content: bytes) -> str:

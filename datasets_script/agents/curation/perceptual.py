@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import Protocol
 from urllib.error import URLError
 
@@ -124,7 +125,25 @@ class ShiftTolerantLpips(_NetworkMetric):
         super().__init__(network)
 
 
+_PACKAGES = {"lpips": ("lpips",), "stlpips": ("stlpips_pytorch", "IPython", "torchsummary")}
 METRICS: dict[str, Callable[[], PerceptualMetric]] = {Lpips.name: Lpips, ShiftTolerantLpips.name: ShiftTolerantLpips}
+
+
+def check_perceptual_metric(name: str) -> None:
+    """
+    Check that the packages of a metric are installed, without loading it.
+
+    Args:
+        name (`str`): `"lpips"` or `"stlpips"`.
+
+    Raises:
+        PerceptualMetricUnavailable: One is missing.
+    """
+    missing = [package for package in _PACKAGES[name] if find_spec(package) is None]
+    if missing:
+        raise PerceptualMetricUnavailable(
+            f"the metric '{name}' needs the package {missing[0]}: pip install 'artiagent[{name}]'"
+        )
 
 
 def load_perceptual_metric(name: str) -> PerceptualMetric:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .base import PerceptionAgent
 
 
+MAX_LONG_SIDE = 1024
+"""Long side in pixels that photos are reduced to by default before a VLM or a detector sees them."""
+
 _NO_ANNOTATIONS = """\
 No annotations for '{source}'. Describe the photos in a COCO-format file: pass it as `annotations`, or put it into the
 folder as annotations.json. COCO, PACO and PartImageNet files work as they are. In your own file, give every entity
@@ -38,6 +41,8 @@ class Backend:
             returns a [`PerceptionAgent`].
         help (`str`): What it finds, in a line.
         needs_vlm (`bool`, *optional*, defaults to `False`): Whether a vision-language model names what is in a photo.
+            The file then also has a function `checkpoints(spec)`, which returns the names of the models that find it,
+            by argument.
         needs_annotations (`bool`, *optional*, defaults to `False`): Whether it reads a COCO-format file.
     """
 
@@ -67,6 +72,8 @@ class PerceptionSpec:
         detector (`str`, *optional*): Detection model of `"grounded-sam"`, a folder or Hub id.
         segmenter (`str`, *optional*): SAM or SAM 2 model of `"grounded-sam"`, or SAM 3 model of `"sam3"`.
         device (`str`, *optional*): Device of its models; by default the run's.
+        max_long_side (`int`, *optional*, defaults to 1024): Long side in pixels of what a VLM and its detectors see.
+            A run takes its own.
 
     Raises:
         ArgumentError: There is no such backend.
@@ -77,6 +84,7 @@ class PerceptionSpec:
     detector: str | None = None
     segmenter: str | None = None
     device: str | None = None
+    max_long_side: int = MAX_LONG_SIDE
 
     def __post_init__(self) -> None:
         check_choice("perception", self.name, tuple(BACKENDS))
@@ -122,6 +130,12 @@ class PerceptionSpec:
         self.annotations_file(source)
         if self.backend.needs_vlm and not has_vlm:
             raise ArgumentError(f"`perception` {self.name} needs `vlm`, which names what is in the photos")
+
+    def checkpoints(self) -> dict[str, str]:
+        """Return the models that the backend loads, folders or Hub ids, by the argument that chooses them."""
+        if not self.backend.needs_vlm:
+            return {}
+        return import_module(f".{self.backend.module}", __package__).checkpoints(self)
 
     def load(self, source: Path, vlm: VLM | None = None, device: str | None = None) -> PerceptionAgent:
         """

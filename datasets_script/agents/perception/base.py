@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from ...schema.perception import Perception
 from ...utils.errors import UserError
+
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class PerceptionError(UserError, ValueError):
@@ -65,6 +69,11 @@ class PerceptionAgent(ABC):
             except PerceptionError as error:
                 results.append(error)
         return results
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Networks of its own that may be moved between devices, beside those of the vision-language model."""
+        return ()
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

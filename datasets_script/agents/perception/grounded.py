@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 
 from ...schema.perception import Perception
 from ...vlm.base import VLM, VLMAnswer
 from ..prompts import caption, vocabulary
 from ..prompts.vocabulary import Vocabulary
 from .association import MIN_CONTAINMENT, Segment, associate
-from .backends import PerceptionSpec
+from .backends import MAX_LONG_SIDE, PerceptionSpec
 from .base import PerceptionAgent, PerceptionError
 from .grounding import DEFAULT_DETECTOR, DEFAULT_SEGMENTER, BoxSegmenter, GroundingDino
+from .reduction import enlarged, reduced
 
 
 class VocabularyPerception(PerceptionAgent):
@@ -29,10 +31,12 @@ class VocabularyPerception(PerceptionAgent):
 
     Args:
         vlm (`VLM`): Asked about all images of a batch at once.
+        max_long_side (`int`, *optional*, defaults to 1024): Larger images are reduced to this long side before any
+            model sees them, and masks are mapped back.
     """
 
-    def __init__(self, vlm: VLM) -> None:
-        self.vlm = vlm
+    def __init__(self, vlm: VLM, max_long_side: int = MAX_LONG_SIDE) -> None:
+        self.vlm, self.max_long_side = vlm, max_long_side
 
     @abstractmethod
     def ground(
@@ -65,15 +69,16 @@ class VocabularyPerception(PerceptionAgent):
         Raises:
             VLMUnavailable: The VLM cannot be reached.
         """
+        sizes, images = [image.size for image in images], [reduced(image, self.max_long_side) for image in images]
         answers = self.vlm.ask([prompt.request(image) for image in images for prompt in (vocabulary, caption)])
         readings = [_read(*pair) for pair in zip(answers[::2], answers[1::2], strict=True)]
         names = [() if isinstance(reading, PerceptionError) else reading[0].names for reading in readings]
         results: list[Perception | PerceptionError] = []
-        for reading, (segments, notes) in zip(readings, self.ground(images, names), strict=True):
+        for size, reading, (segments, notes) in zip(sizes, readings, self.ground(images, names), strict=True):
             if isinstance(reading, PerceptionError):
                 results.append(reading)
             else:
-                perception = associate(segments, *reading)
+                perception = enlarged(associate(segments, *reading), size)
                 results.append(replace(perception, notes=(*notes, *perception.notes)))
         return results
 
@@ -82,6 +87,7 @@ class VocabularyPerception(PerceptionAgent):
             "vlm": self.vlm.identity(),
             "prompts": {"vocabulary": vocabulary.VERSION, "caption": caption.VERSION},
             "min_containment": MIN_CONTAINMENT,
+            "max_long_side": self.max_long_side,
         }
 
 
@@ -103,6 +109,7 @@ class GroundedSamPerception(VocabularyPerception):
         text_threshold (`float`, *optional*, defaults to 0.25): Least score, exclusive, at which a token counts as
             naming a box.
         batch_size (`int`, *optional*, defaults to 8): Maximum number of images at once.
+        max_long_side (`int`, *optional*, defaults to 1024): See [`VocabularyPerception`].
 
     Raises:
         PerceptionModelError: One of the two models cannot be loaded.
@@ -120,12 +127,17 @@ class GroundedSamPerception(VocabularyPerception):
         box_threshold: float = 0.30,
         text_threshold: float = 0.25,
         batch_size: int = 8,
+        max_long_side: int = MAX_LONG_SIDE,
     ) -> None:
-        super().__init__(vlm)
+        super().__init__(vlm, max_long_side)
         self.detector = GroundingDino(
             detector, detector_revision, device, dtype, box_threshold, text_threshold, batch_size
         )
         self.segmenter = BoxSegmenter(segmenter, segmenter_revision, device, dtype, batch_size)
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return self.detector.checkpoint.network, self.segmenter.checkpoint.network
 
     def ground(
         self, images: Sequence[Image.Image], names: Sequence[Sequence[str]]
@@ -157,9 +169,12 @@ def _read(names: VLMAnswer, text: VLMAnswer) -> tuple[Vocabulary, str] | Percept
         return PerceptionError(f"the VLM gave no caption: {error}", text.raw)
 
 
+def checkpoints(spec: PerceptionSpec) -> dict[str, str]:
+    """Return the backend's models; see [`~datasets_script.agents.perception.backends.PerceptionSpec.checkpoints`]."""
+    return {"detector": spec.detector or DEFAULT_DETECTOR, "segmenter": spec.segmenter or DEFAULT_SEGMENTER}
+
+
 def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None) -> GroundedSamPerception:
     """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
     assert vlm is not None  # checked by `PerceptionSpec`, because of `needs_vlm`
-    return GroundedSamPerception(
-        vlm, spec.detector or DEFAULT_DETECTOR, spec.segmenter or DEFAULT_SEGMENTER, device=device
-    )
+    return GroundedSamPerception(vlm, **checkpoints(spec), device=device, max_long_side=spec.max_long_side)

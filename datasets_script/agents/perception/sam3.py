@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn.functional import interpolate
 from torchvision.ops import nms
 from transformers import Sam3Model, Sam3Processor
 
 from ...vlm.base import VLM
 from .association import Segment
-from .backends import PerceptionSpec
+from .backends import MAX_LONG_SIDE, PerceptionSpec
 from .grounded import VocabularyPerception
 from .grounding import NMS_IOU, chunks, load_checkpoint
 
@@ -44,6 +45,7 @@ class Sam3Perception(VocabularyPerception):
         mask_threshold (`float`, *optional*, defaults to 0.5): Least probability of a pixel of a mask, exclusive.
         batch_size (`int`, *optional*, defaults to 8): Maximum number of images encoded, and of names looked for, at
             once.
+        max_long_side (`int`, *optional*, defaults to 1024): See [`VocabularyPerception`].
 
     Raises:
         PerceptionModelError: The model does not exist or cannot be loaded.
@@ -59,11 +61,16 @@ class Sam3Perception(VocabularyPerception):
         score_threshold: float = 0.5,
         mask_threshold: float = 0.5,
         batch_size: int = 8,
+        max_long_side: int = MAX_LONG_SIDE,
     ) -> None:
-        super().__init__(vlm)
+        super().__init__(vlm, max_long_side)
         self.checkpoint = load_checkpoint("model", _CLASSES, model, revision, device, dtype)
         self.score_threshold, self.mask_threshold = score_threshold, mask_threshold
         self.batch_size = batch_size
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.checkpoint.network,)
 
     @torch.inference_mode()
     def ground(
@@ -124,7 +131,12 @@ class Sam3Perception(VocabularyPerception):
             yield Segment(name, (large > self.mask_threshold).cpu().numpy(), float(scores[index]))
 
 
+def checkpoints(spec: PerceptionSpec) -> dict[str, str]:
+    """Return the backend's models; see [`~datasets_script.agents.perception.backends.PerceptionSpec.checkpoints`]."""
+    return {"segmenter": spec.segmenter or DEFAULT_MODEL}
+
+
 def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None) -> Sam3Perception:
     """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
     assert vlm is not None  # checked by `PerceptionSpec`, because of `needs_vlm`
-    return Sam3Perception(vlm, spec.segmenter or DEFAULT_MODEL, device=device)
+    return Sam3Perception(vlm, spec.segmenter or DEFAULT_MODEL, device=device, max_long_side=spec.max_long_side)

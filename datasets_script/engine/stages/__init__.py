@@ -1,9 +1,10 @@
 """
-The stages that turn photos into pairs, in order: read, perceive, plan, inject, explain. A sample that one stage
-rejects passes through the later ones unchanged.
+The stages that turn photos into pairs, in order: read, perceive, plan, encode, inject, explain. A sample that one
+stage rejects passes through the later ones unchanged.
 """
 
 from .base import ArtifactPlan, Sample, Stage
+from .encode import Encode
 from .explain import Explain
 from .inject import Inject
 from .perceive import Perceive
@@ -11,4 +12,4 @@ from .plan import Plan
 from .read import Read
 
 
-__all__ = ["ArtifactPlan", "Explain", "Inject", "Perceive", "Plan", "Read", "Sample", "Stage"]
+__all__ = ["ArtifactPlan", "Encode", "Explain", "Inject", "Perceive", "Plan", "Read", "Sample", "Stage"]

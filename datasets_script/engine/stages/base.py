@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -20,6 +21,10 @@ from ...utils.files import DISK_FULL
 from ...utils.photos import SourceTransform
 from ...vlm import VLMUnavailable
 from ..memory import free_unused, is_out_of_memory
+
+
+if TYPE_CHECKING:
+    from diffusers_artifact.family import Conditioning
 
 
 logger = logging.getLogger(__name__)
@@ -38,12 +43,14 @@ class ArtifactPlan:
         transform (`SourceTransform`): Crop and resize that made it from the file.
         scene (`Scene`): Perceived entities and parts, in pixels of `photo`.
         variants (`Mapping[int, tuple[Artifact, ...]]`): Artifacts of each variant, by its number.
+        encoded (`Conditioning`, *optional*): The caption as the diffusion model takes it.
     """
 
     photo: Image.Image
     transform: SourceTransform
     scene: Scene
     variants: Mapping[int, tuple[Artifact, ...]]
+    encoded: Conditioning | None = None
 
 
 @dataclass(frozen=True, eq=False)

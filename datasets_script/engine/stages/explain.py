@@ -1,4 +1,4 @@
-"""The fifth stage: explain the artifacts in words, and build the pairs."""
+"""The sixth stage: explain the artifacts in words, and build the pairs."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Explain(Stage):
         self.curator, self.injector, self.settings = curator, injector, settings
 
     def process(self, samples: Sequence[Sample]) -> list[Sample]:
+        self.injector.card.enter("explain", "vlm")
         results = iter(self.curator.explain([variant for sample in samples for variant in sample.injected]))
         return [self._take(sample, [next(results) for _ in sample.injected]) for sample in samples]
 

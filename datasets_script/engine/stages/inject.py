@@ -1,4 +1,4 @@
-"""The fourth stage: inject artifacts, have them judged, and replace or leave out the rejected ones."""
+"""The fifth stage: inject artifacts, have them judged, and replace or leave out the rejected ones."""
 
 from __future__ import annotations
 
@@ -89,6 +89,7 @@ class Inject(Stage):
     def _attempt(self, attempts: Sequence[_Attempt], number: int) -> list[_Attempt]:
         """Inject and judge; return the variants to inject again, with their new artifacts."""
         attempts, variants = self._usable(attempts, self._inject(attempts))
+        self.injector.card.enter("judge", "vlm")
         again = []
         for attempt, variant, verdicts in zip(attempts, variants, self.curator.judge(variants), strict=True):
             kept, rejected = self._sort_out(attempt, verdicts)
@@ -124,7 +125,7 @@ class Inject(Stage):
                 group[0].draft.plan.photo,
                 [PatchMapping.union(a.mapping for a in attempt.artifacts) for attempt in group],
                 [np.max([soft_outline(a.part_mask, a.type) for a in attempt.artifacts], axis=0) for attempt in group],
-                group[0].draft.plan.scene.perception.caption,
+                group[0].draft.plan.encoded,
             )
             for group in groups.values()
         ]

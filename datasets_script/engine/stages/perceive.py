@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ...agents.perception import Perception, PerceptionAgent, PerceptionError
 from ...schema.pair import Rejection
+from ..card import Card
 from .base import Sample, Stage
 
 
@@ -17,15 +18,18 @@ class Perceive(Stage):
     Args:
         agent (`PerceptionAgent`): Loaded perception backend.
         batch_size (`int`, *optional*, defaults to 1): Photos perceived together.
+        card (`Card`, *optional*): Device that its models share with those of other stages.
     """
 
     name = "perceive"
 
-    def __init__(self, agent: PerceptionAgent, batch_size: int = 1) -> None:
+    def __init__(self, agent: PerceptionAgent, batch_size: int = 1, card: Card | None = None) -> None:
         super().__init__(batch_size)
-        self.agent = agent
+        self.agent, self.card = agent, card
 
     def process(self, samples: Sequence[Sample]) -> list[Sample]:
+        if self.card:
+            self.card.enter("perceive", "vlm", "detectors")
         images = [sample.image for sample in samples if sample.image is not None]
         results = self.agent.perceive_batch(images, [sample.source_id for sample in samples])
         return [self._take(sample, result) for sample, result in zip(samples, results, strict=True)]

@@ -26,6 +26,7 @@ from datasets_script.agents.perception.grounding import (
     name_boxes,
     suppress_duplicates,
 )
+from datasets_script.agents.perception.reduction import reduced
 from datasets_script.agents.perception.sam3 import Sam3Perception
 from datasets_script.agents.prompts.vocabulary import EntityNames, Vocabulary
 from datasets_script.vlm.base import GeneratingVLM, VLMReply, VLMRequest
@@ -277,6 +278,18 @@ class TestAgents:
                 assert (one.name, one.instance_id) == (other.name, other.instance_id)
                 assert np.mean(one.mask != other.mask) < 1e-3 and one.mask.shape == (image.height, image.width)
                 assert [part.name for part in one.parts] == [part.name for part in other.parts]
+
+    def test_models_see_large_photos_reduced_and_masks_are_mapped_back(self, perceiving, monkeypatch):
+        monkeypatch.setattr(perceiving, "max_long_side", 64)
+        large = IMAGES[1].resize((192, 192))
+        expected = perceiving.perceive(reduced(large, 64), "a.png")
+        found = perceiving.perceive(large, "a.png")
+        assert found.entities and found.caption == "a scene 64 wide", "which is what the VLM says of that size"
+        for one, small in zip(found.entities, expected.entities, strict=True):
+            assert one.mask.shape == (192, 192) and (one.mask[1::3, 1::3] == small.mask).all()
+            assert one.bbox == tuple(3 * side for side in small.bbox)
+            assert [part.mask.shape for part in one.parts] == [(192, 192)] * len(small.parts)
+        assert reduced(IMAGES[1], 1024) is IMAGES[1]
 
     def test_an_image_without_a_vocabulary_fails_alone(self, perceiving):
         perceiving.vlm = scripted(without=(64, 64))

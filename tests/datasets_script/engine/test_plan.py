@@ -84,6 +84,7 @@ def test_paths_are_made_absolute_for_processes_that_begin_elsewhere(monkeypatch,
         ({"processes": 0}, "`processes` must be at least 1, got 0"),
         ({"limit": 0}, "`limit` must be at least 1, got 0"),
         ({"perception_batch_size": 0}, "`perception_batch_size` must be at least 1"),
+        ({"offload": "away"}, "`offload` must be among none, model, group, sequential, got 'away'"),
         ({"perception": PerceptionSpec("sam3")}, "`perception` sam3 needs `vlm`"),
         ({"perception": PerceptionSpec("annotations", Path("none.json"))}, "`annotations` must be a file"),
     ],
@@ -132,7 +133,7 @@ def test_every_listed_backend_is_a_file_with_a_loader(photos):
 
 def test_a_worker_takes_one_photo_at_a_time_after_a_fault(photos, tmp_path):
     plan = plan_of(photos, tmp_path, batch_size=4, perception_batch_size=8).one_by_one()
-    assert (plan.batch_size, plan.perception_batch_size) == (1, 1)
+    assert (plan.batch_size, plan.perception_batch_size, plan.phase_size) == (1, 1, 1)
     assert plan.for_rank(3).device == "cpu"
 
 
