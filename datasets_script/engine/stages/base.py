@@ -6,7 +6,7 @@ import logging
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from PIL import Image
@@ -38,12 +38,14 @@ class ArtifactPlan:
         transform (`SourceTransform`): Crop and resize that made it from the file.
         scene (`Scene`): Perceived entities and parts, in pixels of `photo`.
         variants (`Mapping[int, tuple[Artifact, ...]]`): Artifacts of each variant, by its number.
+        earlier (`Mapping[int, tuple[Artifact, ...]]`): The same of variants that were made before.
     """
 
     photo: Image.Image
     transform: SourceTransform
     scene: Scene
     variants: Mapping[int, tuple[Artifact, ...]]
+    earlier: Mapping[int, tuple[Artifact, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,8 @@ class Sample:
     """Photo on its way through the stages, with their results so far."""
 
     source_id: str
+    variants: tuple[int, int] | None = None
+    """Number of the first variant to make, and of the one after the last; by default all of `pairs_per_image`."""
     image: Image.Image | None = None
     perception: Perception | None = None
     plan: ArtifactPlan | None = None
