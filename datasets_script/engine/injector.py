@@ -20,7 +20,7 @@ from diffusers_artifact.presets import EMBEDDED, PRESETS
 
 from ..utils.errors import UserError
 from ..utils.files import check_model_name, fingerprint
-from .memory import free_unused, is_out_of_memory
+from ..utils.memory import free_unused, is_out_of_memory
 from .settings import InjectionSettings
 
 

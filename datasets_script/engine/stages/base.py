@@ -17,9 +17,9 @@ from ...agents.planning import Scene
 from ...schema.pair import Artifact, Pair, Rejection
 from ...schema.pair_id import PairId
 from ...utils.files import DISK_FULL
+from ...utils.memory import free_unused, is_out_of_memory
 from ...utils.photos import SourceTransform
 from ...vlm import VLMUnavailable
-from ..memory import free_unused, is_out_of_memory
 
 
 logger = logging.getLogger(__name__)
