@@ -317,9 +317,9 @@ def report(out: Path, run: RunRecord) -> int:
         print(f"this rank is done, others are still working; `artiagent status {out}` shows their progress")
         return DONE
     from ..engine.ledger import read_totals
-    from ..engine.summary import summary_table
+    from ..engine.summary import photos_summary, summary_table
 
-    print(summary_table(read_totals(out)))
+    print(f"{summary_table(read_totals(out))}\n\n{photos_summary(out)}")
     if not run.pairs:
         print(f"no pair was made; the reasons are in {out / 'rejected.jsonl'}", file=sys.stderr)
         return NOTHING_MADE

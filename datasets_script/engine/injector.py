@@ -107,7 +107,8 @@ class Injector:
         self.pipeline.set_progress_bar_config(disable=True)
         self.settings = settings
         default = EMBEDDED if embedded else "paper"
-        self.preset = PRESETS[default if settings.preset == "auto" else settings.preset]
+        self.preset_name = default if settings.preset == "auto" else settings.preset
+        self.preset = PRESETS[self.preset_name]
         self.num_inference_steps = settings.num_inference_steps or self.preset.num_inference_steps
         self.sample_size: int | None = self.pipeline.vae.config.sample_size if embedded else None
         """Side, in pixels, of the square images that the model is limited to, or `None`."""

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from evaluate_metrics.functional.versions import recorded_versions
@@ -30,6 +32,7 @@ from ..schema.pair import Rejection
 from ..schema.run_record import RUN_FILE, RunRecord
 from ..utils.errors import StoppedError
 from ..utils.files import replacing, write_json
+from .banner import photos_banner
 from .identity import check_continues
 from .journal import Journal
 from .ledger import Totals, journal_path, json_lines, marker, read_markers, read_rejected, read_totals
@@ -115,6 +118,12 @@ class Run:
             )
         )
 
+    @property
+    def about(self) -> str:
+        """Return what the run uses and is about to do, in a few lines."""
+        photos = photos_banner(self.shards, self.out, self.synthesizer.settings)
+        return "\n".join(filter(None, (self.synthesizer.about, photos)))
+
     def _open(self, source_folder: Path, sources: Sequence[str]) -> None:
         """Read what an existing run records and check it, or record that of a new or grown one."""
         self.__dict__.pop("identity", None)
@@ -168,6 +177,7 @@ class Run:
                 raise RunBusyError(f"another process has changed the run in '{self.out}'; rerun the command")
             progress = None
             if show_progress:
+                tqdm.write(self.about, file=sys.stderr)
                 progress = ProgressLine(self.shards.num_tasks, self.shards.count_finished(self.out))
             try:
                 for shard in range(self.rank, len(self.shards), self.world_size):
@@ -183,7 +193,13 @@ class Run:
     @contextmanager
     def _logging(self) -> Iterator[RunLog]:
         log, package = RunLog(self.out, self.rank), logging.getLogger("datasets_script")
-        log.write("start", rank=self.rank, world_size=self.world_size, fingerprint=self.record.fingerprint)
+        log.write(
+            "start",
+            rank=self.rank,
+            world_size=self.world_size,
+            fingerprint=self.record.fingerprint,
+            about=self.about,
+        )
         package.addHandler(log)
         try:
             with logging_redirect_tqdm([package]):

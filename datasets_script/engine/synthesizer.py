@@ -11,6 +11,7 @@ from ..agents.curation.curator import Curator
 from ..agents.curation.perceptual import load_perceptual_metric
 from ..agents.perception import PerceptionAgent
 from ..vlm import VLM
+from .banner import models_banner
 from .injector import Injector
 from .settings import RunSettings
 from .stages import Explain, Inject, Perceive, Plan, Read, Sample, Stage
@@ -28,12 +29,14 @@ class Synthesizer:
             JSON-serialisable.
         counters (`Callable[[], Mapping[str, int]]`, *optional*): Function that returns running counts of NFE, requests
             and tokens, by name.
+        about (`str`, *optional*): What models the run uses, for its user.
     """
 
     stages: Sequence[Stage]
     settings: RunSettings
     identity: Mapping[str, Any] = field(default_factory=dict)
     counters: Callable[[], Mapping[str, int]] = dict
+    about: str = ""
 
     @classmethod
     def of(
@@ -78,7 +81,7 @@ class Synthesizer:
             usage = {} if vlm is None else {f"vlm_{name}": count for name, count in asdict(vlm.usage).items()}
             return {"num_function_evaluations": injector.num_function_evaluations, **usage}
 
-        return cls(stages, settings, identity, counters)
+        return cls(stages, settings, identity, counters, models_banner(injector, curator, settings))
 
     def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """Run all stages lazily, one after the other."""

@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from ..utils.faults import DONE, STOPPED, guarded
 from ..utils.files import write_json
@@ -61,6 +62,7 @@ class WorkerPool:
     ) -> None:
         self.out, self.shards, self.start, self.world_size = out, shards, start, world_size
         self.show_progress = show_progress
+        self.introduced = False
         self.deaths: Counter[str] = Counter()
         self.deaths_in_a_row: Counter[int] = Counter()
 
@@ -107,7 +109,10 @@ class WorkerPool:
 
     def _follow(self, worker: _Worker, progress: ProgressLine) -> None:
         for event in worker.tail.read():
-            if event["event"] == "shard":
+            if event["event"] == "start" and not self.introduced and self.show_progress:
+                tqdm.write(event["about"], file=sys.stderr)
+                self.introduced = True
+            elif event["event"] == "shard":
                 worker.shard, worker.finished = event["shard"], set(event["restored"])
             elif event["event"] == "shard_finished":
                 worker.shard, worker.finished = None, set()

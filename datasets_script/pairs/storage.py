@@ -194,6 +194,12 @@ def _encode(pairs: Iterable[Pair], encoded: Callable[[Rows], None] | None) -> Ro
     return rows
 
 
+def read_source_ids(out: Path) -> set[str]:
+    """Return the photos of which the folder of a run holds pairs."""
+    paths = sorted((out / "data").glob("*.parquet"))
+    return {name for path in paths for name in pq.read_table(path, columns=["source_id"])["source_id"].to_pylist()}
+
+
 def read_pairs(out: Path) -> Iterator[Pair]:
     """Read the pairs that a run has written to the folder `out`."""
     for row in read_rows([str(path) for path in sorted((out / "data").glob("*.parquet"))]):

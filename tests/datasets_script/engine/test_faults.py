@@ -354,7 +354,7 @@ def test_a_photo_that_memory_ran_out_at_when_injecting_is_tried_again(photos, in
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return pipeline(images, *args, **kwargs)
 
-    for name in ("text_encoder", "family", "vae", "patch_size", "image_processor"):
+    for name in ("text_encoder", "family", "vae", "patch_size", "image_processor", "device", "dtype"):
         setattr(short, name, getattr(pipeline, name))
     monkeypatch.setattr(injector, "pipeline", short)
     with pytest.raises(RunAborted, match=f"ran out at 1 photo, the first '{SOURCES[1]}', .*take them out"):
