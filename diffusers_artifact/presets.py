@@ -78,17 +78,22 @@ class InjectionPreset:
         }
 
 
-def preset_of(model: str, preset: str = "auto") -> InjectionPreset:
+def preset_name(model: str, preset: str = "auto") -> str:
     """
-    Return the preset that a model runs with.
+    Return the name of the preset that a model runs with.
 
     Args:
         model (`str`): `"embedded"`, a folder, or the id of a repository on the Hub.
         preset (`str`, *optional*, defaults to `"auto"`): Name of a preset; `"auto"` chooses by the model.
     """
-    if preset == "auto":
-        preset = EMBEDDED if model == EMBEDDED else "paper"
-    return PRESETS[preset]
+    if preset != "auto":
+        return preset
+    return EMBEDDED if model == EMBEDDED else "paper"
+
+
+def preset_of(model: str, preset: str = "auto") -> InjectionPreset:
+    """Return the preset that a model runs with; see [`preset_name`]."""
+    return PRESETS[preset_name(model, preset)]
 
 
 def may_hold_background(value_source: ValueSource) -> bool:

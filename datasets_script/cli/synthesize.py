@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from ..engine.plan import RunPlan
 
 
-CONTINUES = "finished shards are kept; rerun the command to continue."
+CONTINUES = "finished photos are kept; rerun the command to continue."
 EXECUTORS = ("local", "slurm", "ray")
 
 DESCRIPTION = """\
 Make a dataset of pairs from a folder of photos. Each row holds the source photo, its clean reconstruction, and a
 version with injected artifacts, with boxes, masks and explanations. You can interrupt the run at any time; rerun the
-same command to continue. The options in effect are saved in OUT/config.yaml for use with --config."""
+same command to continue. With more photos in the folder, a higher --limit or more --pairs-per-image it adds what is
+new and keeps the pairs that are there. The options in effect are saved in OUT/config.yaml for use with --config."""
 
 EPILOG = """\
 examples:
@@ -74,7 +75,10 @@ def add_artifact_options(parser: Parser) -> None:
         help="leave parts alone that have no more pixels than this many patches of the model (default: 2)",
     )
     group.add_argument(
-        "--pairs-per-image", type=positive_int, default=1, help="pairs to make from each photo (default: 1)"
+        "--pairs-per-image",
+        type=positive_int,
+        default=1,
+        help="pairs to make from each photo; more of them can be added to a run (default: 1)",
     )
     group.add_argument(
         "--balance",
@@ -216,7 +220,7 @@ def add_run_options(parser: Parser) -> None:
         "--shard-size",
         type=positive_int,
         default=32,
-        help="photos per shard, the unit that a resumed run keeps (default: 32)",
+        help="photos per shard, which is a file of pairs (default: 32)",
     )
     group.add_argument("--batch-size", type=positive_int, default=1, help="photos per batch of injection (default: 1)")
     group.add_argument(
@@ -258,7 +262,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write; an existing run there is resumed")
     add_config_option(parser)
     parser.add_argument("--seed", type=int, default=0, help="random seed of the run (default: 0)")
-    parser.add_argument("--limit", type=positive_int, help="use only the first N photos of the folder")
+    parser.add_argument("--limit", type=positive_int, help="use only the first N photos of the folder; a run can grow")
     add_perception_options(parser)
     add_vlm_options(parser)
     add_artifact_options(parser)
@@ -415,9 +419,9 @@ def report(out: Path, run: RunRecord) -> int:
         print(f"this rank is done, others are still working; `artiagent status {out}` shows their progress")
         return DONE
     from ..engine.ledger import read_totals
-    from ..engine.summary import summary_table
+    from ..engine.summary import photos_summary, summary_table
 
-    print(summary_table(read_totals(out)))
+    print(f"{summary_table(read_totals(out))}\n\n{photos_summary(out)}")
     if not run.pairs:
         print(f"no pair was made; the reasons are in {out / 'rejected.jsonl'}", file=sys.stderr)
         return NOTHING_MADE

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .memory import free_unused
+from ..utils.memory import free_unused
 
 
 class Card:

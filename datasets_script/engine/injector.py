@@ -12,12 +12,12 @@ from PIL import Image
 
 from diffusers_artifact import ArtifactInjectionOutput, PatchMapping
 from diffusers_artifact.family import Conditioning
-from diffusers_artifact.presets import EMBEDDED, may_hold_background, preset_of
+from diffusers_artifact.presets import EMBEDDED, PRESETS, may_hold_background, preset_name
 
 from ..utils.errors import ArgumentError
+from ..utils.memory import free_unused, is_out_of_memory
 from .card import Card
 from .loading import check_loading, load_pipeline, offload_weights, resolved, usable_device
-from .memory import free_unused, is_out_of_memory
 from .settings import InjectionSettings, LoadSettings, Offload
 
 
@@ -89,7 +89,8 @@ class Injector:
         card: Card | None = None,
     ):
         self.model, self.settings = model, settings
-        self.preset = preset_of(model, settings.preset)
+        self.preset_name = preset_name(model, settings.preset)
+        self.preset = PRESETS[self.preset_name]
         self._check_compute()
         self.card = card or Card(usable_device(device), takes_turns=False)
         self.loading = resolved(loading or LoadSettings(), model, self.card.device)
@@ -118,7 +119,7 @@ class Injector:
         if self.settings.compute == "target" and not self.holds_background:
             raise ArgumentError(
                 "`compute` must be 'full' unless the background is held and values come from the reconstruction, got "
-                f"'target' with preset {self.settings.preset!r}, `hold_background` {self.settings.hold_background}, "
+                f"'target' with preset {self.preset_name!r}, `hold_background` {self.settings.hold_background}, "
                 f"`value_source` {self.settings.value_source!r}; set `hold_background`"
             )
 

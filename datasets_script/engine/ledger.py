@@ -4,9 +4,10 @@ Counts of what a run has done so far, added up over the markers of its finished 
 The folder of a run holds:
 
 - `run.json`: settings, versions and, at the end, counts;
-- `sources.jsonl`: names of the source photos;
+- `sources.jsonl`: names of the source photos, with their shards and variants;
 - `data/*.parquet`: pairs, one file per shard;
 - `shards/*.json`: marker of each finished shard with its counts, written after its pairs;
+- `shards/*.journal`: what is finished of an unfinished shard;
 - `rejected.jsonl`: all rejections, written at the end;
 - `barred.json`: photos that killed a worker and are skipped;
 - `logs/`: event log of each rank;
@@ -20,6 +21,7 @@ import json
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -136,6 +138,26 @@ def read_markers(out: Path) -> Iterator[dict[str, Any]]:
     """Yield the markers of all finished shards, in order."""
     for path in sorted((out / "shards").glob("*.json")):
         yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def journal_path(out: Path, shard: int) -> Path:
+    """Return the path of the journal of an unfinished shard, see [`~datasets_script.engine.journal`]."""
+    return marker(out, shard).with_suffix(".journal")
+
+
+def read_journaled(out: Path) -> Iterator[dict[str, Any]]:
+    """Yield the photos in the journals of unfinished shards, as `source_id` and the `bytes` that their rows take."""
+    for path in sorted((out / "shards").glob("*.journal")):
+        if path.with_suffix(".json").exists():  # finished by a process that was killed before it removed the journal
+            continue
+        size = path.stat().st_size
+        with path.open("rb") as file, suppress(ValueError):  # a torn line ends a journal
+            while line := file.readline():
+                header = json.loads(line)
+                end = file.tell() + header["bytes"]
+                if end <= size:
+                    yield header
+                file.seek(end)
 
 
 def read_totals(out: Path) -> Totals:

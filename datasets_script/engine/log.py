@@ -94,7 +94,9 @@ class ProgressLine:
         self.pairs, self.kept, self.made = 0, Counter[str](), Counter[str]()
 
     def take(self, event: dict[str, Any]) -> None:
-        """Advance by one event of a log; events other than `sample` are ignored."""
+        """Advance by one event of a log; events other than `sample` and `shard` are ignored."""
+        if event["event"] == "shard":
+            self.restore(len(event["restored"]))
         if event["event"] != "sample":
             return
         self.pairs += event["pairs"]
@@ -105,6 +107,10 @@ class ProgressLine:
         kinds = (f"{of.short_name} {self.kept[kind]}/{self.made[kind]}" for kind, of in RECORDS.items())
         self.bar.set_postfix_str(f"{self.pairs} pairs, {rate:.2f}/s; kept {' '.join(kinds)}", refresh=False)
         self.bar.update()
+
+    def restore(self, photos: int) -> None:
+        """Advance by photos that an earlier process has finished in an unfinished shard."""
+        self.bar.update(photos)
 
     def take_back(self, photos: int) -> None:
         """Go back by photos that have to be processed again, as their shard was not finished."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluate_metrics.functional.versions import recorded_versions
+
 from ..agents.perception.backends import PerceptionSpec
-from ..schema.run_record import RUN_FILE
+from ..schema.run_record import RUN_FILE, RunRecord
 from ..utils.errors import ArgumentError, check_at_least, check_choice
 from ..utils.photos import list_sources
 from ..vlm.spec import VLMSpec
+from .identity import check_continues
 from .settings import OFFLOADS, Offload, RunSettings
-from .shards import read_sources
+from .shards import Shards, has_begun, has_made_nothing, open_shards
 
 
 if TYPE_CHECKING:
@@ -38,14 +42,16 @@ class RunPlan:
 
     Args:
         source (`pathlib.Path`): Folder of photos, searched recursively.
-        out (`pathlib.Path`): Folder to write, outside `source`. An existing run there is resumed.
+        out (`pathlib.Path`): Folder to write, outside `source`. An existing run there is resumed, and grows if there
+            are more photos or pairs per image now.
         settings (`RunSettings`, *optional*): Settings that the pairs depend on.
         perception (`PerceptionSpec`, *optional*): Backend that finds entities and parts, with its options.
         vlm (`VLMSpec`, *optional*): Vision-language model that names entities, and judges and explains artifacts.
             Without one, names come from annotations or a detector, image metrics judge, and templates explain.
         names (`tuple[str, ...]`, *optional*): Photos to use, relative to `source` with forward slashes; by default
             all files of the folder except the annotations.
-        limit (`int`, *optional*): Use only the first `limit` photos of the folder.
+        limit (`int`, *optional*): Use only the first `limit` photos: those of a run in `out`, then others of the
+            folder.
         device (`str`, *optional*): Device of all models without one of their own; by default CUDA if available, else
             the CPU. Workers and tasks use the CUDA devices in turn.
         batch_size (`int`, *optional*, defaults to 1): Photos per batch of injection. Above 1, pixels may differ by one
@@ -86,7 +92,8 @@ class RunPlan:
             `list[str]`: Source ids, in order.
 
         Raises:
-            UserError: A folder, number or file name is invalid, annotations are missing, or there is no photo.
+            UserError: A folder, number or file name is invalid, annotations are missing, there is no photo, or `out`
+                holds a run that cannot be continued so.
         """
         if not self.source.is_dir():
             raise ArgumentError(f"`source` must be a folder of photos, got '{self.source}'")
@@ -103,6 +110,7 @@ class RunPlan:
             check_at_least(name, getattr(self, name))
         self.perception.check(self.source, self.vlm is not None)
         sources = self._source_ids()
+        self._check_continues(sources)
         from .preflight import check_before_loading
 
         check_before_loading(self)
@@ -201,12 +209,19 @@ class RunPlan:
         if odd is not None:
             raise ArgumentError(f"`source` must hold photos with names in UTF-8, got {odd!r}; rename it")
         if self.limit is not None:
-            if (self.out / "sources.jsonl").exists():  # photos of the run may have been removed since it began
-                sources = sorted({*sources, *read_sources(self.out)})
-            sources = sources[: self.limit]
+            recorded = Shards.read(self.out, vars(self.settings)).sources if has_begun(self.out) else []
+            sources = list(dict.fromkeys([*recorded, *sources]))[: self.limit]
         if not sources:
             raise ArgumentError(f"`source` must hold photos, found no file in '{self.source}'")
         return sources
+
+    def _check_continues(self, sources: list[str]) -> None:
+        """Check what is known of an existing run before a model is loaded."""
+        if not has_begun(self.out) or not (self.out / RUN_FILE).exists() or has_made_nothing(self.out):
+            return
+        current = json.loads(json.dumps({"settings": asdict(self.settings), "versions": recorded_versions()}))
+        check_continues(self.out, RunRecord.read(self.out), current)
+        open_shards(self.out, self.source, sources, self.settings)
 
     def _listed(self) -> list[str]:
         if self.names is not None:

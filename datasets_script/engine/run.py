@@ -9,15 +9,17 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from functools import cached_property
+from dataclasses import asdict, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from evaluate_metrics.functional.versions import recorded_versions
@@ -26,13 +28,17 @@ from ..figures.sheets import contact_sheet
 from ..pairs.card import write_pair_card
 from ..pairs.old_layout import upgrade_shards
 from ..pairs.storage import PairWriter, read_pairs
+from ..schema.pair import Rejection
 from ..schema.run_record import RUN_FILE, RunRecord
 from ..utils.errors import StoppedError
 from ..utils.files import replacing, write_json
-from .ledger import Totals, json_lines, marker, read_markers, read_rejected, read_totals
-from .locks import holding_rank, lock_folder
+from .banner import photos_banner
+from .identity import check_continues
+from .journal import Journal
+from .ledger import Totals, journal_path, json_lines, marker, read_markers, read_rejected, read_totals
+from .locks import RunBusyError, holding_rank, lock_folder, working_ranks
 from .log import ProgressLine, RunLog
-from .shards import RunMismatchError, Shards, read_barred, recorded_sources
+from .shards import RunMismatchError, Task, has_begun, has_made_nothing, open_shards, read_barred
 from .stages import Sample
 from .synthesizer import Synthesizer
 
@@ -55,7 +61,8 @@ class Run:
     Run of the synthesis in an output folder, whose files [`datasets_script.engine.ledger`] lists.
 
     Args:
-        out (`Path`): Output folder. An existing run there with the same settings is resumed.
+        out (`Path`): Output folder. An existing run there with the same settings is resumed, and grows by what is
+            new in `sources` and in `pairs_per_image`. If it has made no pair, it may also begin again.
         source_folder (`Path`): Folder of the photos.
         sources (`Sequence[str]`): Source ids, in order.
         synthesizer (`Synthesizer`): Chain of stages that makes the pairs.
@@ -64,7 +71,9 @@ class Run:
             run is resumed.
 
     Raises:
-        RunMismatchError: The folder holds a run with other settings, versions or sources.
+        RunMismatchError: The folder holds a run with other settings or versions, with more sources or pairs per
+            image, or of other photos.
+        RunBusyError: The run would grow while another process works on it.
     """
 
     def __init__(
@@ -83,11 +92,16 @@ class Run:
         """Finished shards with a failure of the current streak."""
         self.out_of_memory: list[str] = []
         """Photos that memory ran out at, whose shards are left unfinished."""
+        self.record = RunRecord()
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(lock_folder(out) / "start.lock"):
-            sources, self.duplicates = recorded_sources(out, source_folder, sources)
-            self.shards = Shards(sources, synthesizer.settings.shard_size)
-            self._check_identity()
+            try:
+                self._open(source_folder, sources)
+            except RunMismatchError:
+                if not has_made_nothing(out):
+                    raise
+                _clear(out)
+                self._open(source_folder, sources)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -104,26 +118,44 @@ class Run:
             )
         )
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Return the hash of the identity that the marker of every shard holds."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+    @property
+    def about(self) -> str:
+        """Return what the run uses and is about to do, in a few lines."""
+        photos = photos_banner(self.shards, self.out, self.synthesizer.settings)
+        return "\n".join(filter(None, (self.synthesizer.about, photos)))
 
-    def _check_identity(self) -> None:
-        if not (self.out / RUN_FILE).exists():
-            if any(record["fingerprint"] != self.fingerprint for record in read_markers(self.out)):
+    def _open(self, source_folder: Path, sources: Sequence[str]) -> None:
+        """Read what an existing run records and check it, or record that of a new or grown one."""
+        self.__dict__.pop("identity", None)
+        self.shards = open_shards(self.out, source_folder, sources, self.synthesizer.settings)
+        new = RunRecord(**self.identity, fingerprint=_hash(self.identity))
+        if not has_begun(self.out) and not working_ranks(self.out):
+            _clear(self.out)
+            self._write_record(new)
+        elif not (self.out / RUN_FILE).exists():
+            if any(record["fingerprint"] != new.fingerprint for record in read_markers(self.out)):
                 raise RunMismatchError(
                     f"'{self.out}' has lost its {RUN_FILE} and holds shards of another run; restore the file, or "
                     "choose another output folder"
                 )
-            RunRecord(**self.identity).write(self.out)
-            return
-        different = sorted(differences(RunRecord.read(self.out).identity, self.identity))
-        if different:
-            raise RunMismatchError(
-                f"'{self.out}' holds a run with another {', '.join(different)}; give the same settings to resume "
-                "that run, or choose another output folder (--force-new starts one next to it)"
+            self._write_record(new)
+        else:
+            recorded = RunRecord.read(self.out)
+            check_continues(self.out, recorded, self.identity)
+            began = recorded.fingerprint or _hash(recorded.identity)
+            self.record = replace(new, fingerprint=began, license=recorded.license)
+            if recorded.identity != self.identity:
+                self._write_record(self.record)
+
+    def _write_record(self, record: RunRecord) -> None:
+        if working := [rank for rank, _ in working_ranks(self.out)]:
+            raise RunBusyError(
+                f"'{self.out}' must not grow while another process works on it, as rank {working[0]}; wait for it, or "
+                "stop it"
             )
+        self.record = record
+        self.shards.write(self.out)
+        record.write(self.out)
 
     def execute(self, show_progress: bool = True) -> RunRecord:
         """
@@ -141,9 +173,12 @@ class Run:
                 tried again.
         """
         with holding_rank(self.out, self.rank, self.world_size), self._logging() as log:
+            if RunRecord.read(self.out).identity != self.identity:
+                raise RunBusyError(f"another process has changed the run in '{self.out}'; rerun the command")
             progress = None
             if show_progress:
-                progress = ProgressLine(len(self.shards.sources), self.shards.count_finished(self.out))
+                tqdm.write(self.about, file=sys.stderr)
+                progress = ProgressLine(self.shards.num_tasks, self.shards.count_finished(self.out))
             try:
                 for shard in range(self.rank, len(self.shards), self.world_size):
                     if not marker(self.out, shard).exists():
@@ -158,7 +193,13 @@ class Run:
     @contextmanager
     def _logging(self) -> Iterator[RunLog]:
         log, package = RunLog(self.out, self.rank), logging.getLogger("datasets_script")
-        log.write("start", rank=self.rank, world_size=self.world_size, fingerprint=self.fingerprint)
+        log.write(
+            "start",
+            rank=self.rank,
+            world_size=self.world_size,
+            fingerprint=self.record.fingerprint,
+            about=self.about,
+        )
         package.addHandler(log)
         try:
             with logging_redirect_tqdm([package]):
@@ -171,50 +212,77 @@ class Run:
             log.close()
 
     def _make_shard(self, shard: int, log: RunLog, progress: ProgressLine | None) -> None:
-        start, totals, rejected, short = time.perf_counter(), Totals(), [], len(self.out_of_memory)
-        self.failed_in_shard = False
-        before = dict(self.synthesizer.counters())
-        log.write("shard", shard=shard, sources=len(self.shards.of(shard)))
-        with replacing(self.out / "data" / f"pairs-{shard:05d}.parquet") as temporary, PairWriter(temporary) as writer:
-            last = start
-            for sample in self.synthesizer.run(self._samples(shard)):
-                for pair in sample.pairs:
-                    writer.write(pair)
-                rejected += [asdict(rejection) for rejection in sample.rejections]
-                counted = Totals()
-                counted.count(sample.pairs, sample.rejections)
-                totals.merge(counted)
-                now = time.perf_counter()
-                event = _sample_event(sample.source_id, counted, now - last)
-                last = now
-                log.write(**event)
-                if progress:
-                    progress.take(event)
-                self._watch_failures(sample, log)
-                _check_parent()
-        if len(self.out_of_memory) > short:  # without a marker, the next run makes it again
+        self.failed_in_shard, short = False, len(self.out_of_memory)
+        pairs = self.out / "data" / f"pairs-{shard:05d}.parquet"
+        with (
+            Journal(journal_path(self.out, shard)) as journal,
+            replacing(pairs) as temporary,
+            PairWriter(temporary) as writer,
+        ):
+            log.write("shard", shard=shard, sources=len(self.shards.of(shard)), restored=list(journal.records))
+            if progress:
+                progress.restore(len(journal.records))
+            totals, rejected = self._make_samples(shard, journal, writer, log, progress)
+        if len(self.out_of_memory) > short:  # without a marker, the next run goes on with it
+            pairs.unlink()
             return
-        totals.seconds = time.perf_counter() - start
-        totals.counters.update({name: n - before[name] for name, n in self.synthesizer.counters().items()})
-        record = {"fingerprint": self.fingerprint, **totals.as_dict(), "rejected": rejected}
+        record = {"fingerprint": self.record.fingerprint, **totals.as_dict(), "rejected": rejected}
         write_json(marker(self.out, shard), record)
+        journal.path.unlink(missing_ok=True)
         if self.failed_in_shard:
             self.shards_in_doubt.append(shard)
         log.write("shard_finished", shard=shard, pairs=totals.pairs, seconds=round(totals.seconds, 3))
 
-    def _samples(self, shard: int) -> Iterator[Sample]:
+    def _make_samples(
+        self, shard: int, journal: Journal, writer: PairWriter, log: RunLog, progress: ProgressLine | None
+    ) -> tuple[Totals, list[dict[str, Any]]]:
+        """Make the photos of a shard that its journal does not hold; return the counts and rejections of all."""
+        totals, rejected = Totals(), list[dict[str, Any]]()
+        tasks = self.shards.of(shard)
+        made = self.synthesizer.run(self._samples([task for task in tasks if task.source_id not in journal.records]))
+        last, spent = time.perf_counter(), dict(self.synthesizer.counters())
+        for task in tasks:
+            if task.source_id in journal.records:
+                record = journal.records[task.source_id]
+                writer.write_rows(journal.rows(task.source_id))
+                totals.add(record["totals"])
+                rejected += record["rejected"]
+                continue
+            sample = next(made)
+            counted, now, counters = Totals(), time.perf_counter(), dict(self.synthesizer.counters())
+            counted.count(sample.pairs, sample.rejections)
+            counted.seconds = now - last
+            counted.counters.update({name: number - spent[name] for name, number in counters.items()})
+            last, spent = now, counters
+            totals.merge(counted)
+            rejections = [asdict(rejection) for rejection in sample.rejections]
+            rejected += rejections
+            # A failed photo is tried again when the shard is; with `balance="shard"`, photos depend on earlier ones.
+            done = bool(sample.pairs) or not _failures(sample)
+            journaled = done and self.synthesizer.settings.balance == "sample"
+            record = {"totals": counted.as_dict(), "rejected": rejections}
+            writer.write(sample.pairs, partial(journal.append, task.source_id, record) if journaled else None)
+            event = _sample_event(sample.source_id, counted)
+            log.write(**event)
+            if progress:
+                progress.take(event)
+            self._watch_failures(sample, log)
+            _check_parent()
+        return totals, rejected
+
+    def _samples(self, tasks: Sequence[Task]) -> Iterator[Sample]:
         barred = read_barred(self.out)
-        for source_id in self.shards.of(shard):
-            sample = Sample(source_id)
-            if source_id in self.duplicates:
-                yield sample.rejected("read", f"the same file as '{self.duplicates[source_id]}'")
-            elif source_id in barred:
-                yield sample.rejected("read", barred[source_id])
+        for task in tasks:
+            sample = Sample(task.source_id, variants=task.variants)
+            if task.same_as:
+                yield sample.rejected("read", f"the same file as '{task.same_as}'")
+            elif task.source_id in barred:
+                yield sample.rejected("read", barred[task.source_id])
             else:
                 yield sample
 
     def _watch_failures(self, sample: Sample, log: RunLog) -> None:
-        failures = [rejection for rejection in sample.rejections if rejection.traceback or rejection.raw]
+        failures = _failures(sample)
         if sample.out_of_memory:
             self.out_of_memory.append(sample.source_id)
         for failure in failures:
@@ -256,13 +324,12 @@ class Run:
     def _finish(self) -> RunRecord:
         """Write the files that describe the dataset, if all ranks are done."""
         with FileLock(lock_folder(self.out) / "finish.lock"):
-            if self.shards.count_finished(self.out) < len(self.shards.sources):
-                return RunRecord(**self.identity)
+            if self.shards.count_finished(self.out) < self.shards.num_tasks:
+                return self.record
             totals = read_totals(self.out)
-            run = RunRecord(
-                **self.identity,
+            run = replace(
+                self.record,
                 status="complete",
-                fingerprint=self.fingerprint,
                 pairs=totals.pairs,
                 rejected=totals.rejections,
                 made=dict(totals.by_type(totals.accepted + totals.discarded)),
@@ -274,6 +341,8 @@ class Run:
             )
             with replacing(self.out / "rejected.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
                 file.writelines(json_lines(read_rejected(self.out)))
+            for left_over in (self.out / "shards").glob("*.journal"):
+                left_over.unlink()
             upgrade_shards(self.out)
             write_pair_card(self.out, run)
             if totals.pairs:
@@ -290,29 +359,26 @@ def _check_parent() -> None:
         raise RunAborted("the process that started this worker is gone; rerun the command to continue")
 
 
-def _sample_event(source_id: str, totals: Totals, seconds: float) -> dict[str, Any]:
+def _hash(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _clear(out: Path) -> None:
+    """Remove the shards of a run, so that it can begin again."""
+    for path in [*(out / "data").glob("pairs-*.parquet"), *(out / "shards").glob("*")]:
+        path.unlink()
+
+
+def _failures(sample: Sample) -> list[Rejection]:
+    return [rejection for rejection in sample.rejections if rejection.traceback or rejection.raw]
+
+
+def _sample_event(source_id: str, totals: Totals) -> dict[str, Any]:
     return {
         "event": "sample",
         "source_id": source_id,
         "pairs": totals.pairs,
         "accepted": dict(totals.by_type(totals.accepted)),
         "discarded": dict(totals.by_type(totals.discarded)),
-        "seconds": round(seconds, 3),
+        "seconds": round(totals.seconds, 3),
     }
-
-
-def differences(recorded: dict[str, Any], current: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """
-    Yield the dotted names of the entries of `current` whose values differ in `recorded`.
-
-    Args:
-        recorded (`dict`): Identity of a recorded run.
-        current (`dict`): Identity of this run.
-        prefix (`str`, *optional*, defaults to `""`): Beginning of the names, used in recursion.
-    """
-    for key, value in current.items():
-        other = recorded.get(key)
-        if isinstance(value, dict) and isinstance(other, dict):
-            yield from differences(other, value, f"{prefix}{key}.")
-        elif value != other:
-            yield f"{prefix}{key}"

@@ -137,7 +137,7 @@ class RunSettings:
         max_long_side (`int`): Longer photos are shrunk to this long side, in pixels, at least 480. FLUX.1 and SD3.5
             were trained at about 1024; the embedded model only takes 256×256.
         seed (`int`): Seed from which, with the sample's id, all randomness of a sample derives.
-        shard_size (`int`): Source photos per shard. A resumed run keeps whole shards.
+        shard_size (`int`): Source photos per shard.
         perceptual_metric (`str`): `"lpips"` or `"stlpips"`.
         model, revision (`str`): See [`Injector`].
         loading (`LoadSettings`): How the diffusion model is loaded and run.

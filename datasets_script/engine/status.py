@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..schema.run_record import RunRecord
-from .ledger import read_totals
+from .ledger import read_journaled, read_totals
 from .locks import working_ranks
 from .log import log_path, parse_events
+from .shards import Shards
 from .summary import acceptance_table
 
 
@@ -28,20 +29,21 @@ def status_text(out: Path) -> str:
         UserError: See [`RunRecord.read`].
     """
     run = RunRecord.read(out)
-    totals, count = read_totals(out), run.sources["count"]
-    size = run.settings["shard_size"]
-    shards, finished = -(-count // size), sum(1 for _ in (out / "shards").glob("*.json"))
+    totals, division = read_totals(out), Shards.read(out, run.settings)
+    count, finished = division.num_tasks, sum(1 for _ in (out / "shards").glob("*.json"))
+    journaled = sum(1 for _ in read_journaled(out))
+    more = f" and {journaled} in others" if journaled else ""
     ranks = working_ranks(out)
     state = "complete" if run.is_complete else "running" if ranks else "stopped"
     lines = [
         f"{out}: {state}",
-        f"shards {finished}/{shards}, photos {totals.sources}/{count} in finished shards, "
+        f"shards {finished}/{len(division)}, photos {totals.sources}/{count} in finished shards{more}, "
         f"pairs {totals.pairs}, rejections {totals.rejections}",
     ]
     samples = [_latest_samples(out, rank) for rank, _ in ranks]
     lines += [_rank_line(*who, done) for who, done in zip(ranks, samples, strict=True)]
     if state == "running":
-        lines.append(_time_left(count - totals.sources, samples))
+        lines.append(_time_left(count - totals.sources - journaled, samples))
     elif state == "stopped":
         lines.append(_last_words(out))
     if totals.accepted or totals.discarded:

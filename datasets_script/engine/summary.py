@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import statistics
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from diffusers_artifact.mapping import ARTIFACT_TYPES, ArtifactType
 
 from ..agents.curation.measures import inside_outside_ratio
-from .ledger import SUMMARY_SCORES, Totals
+from ..pairs.storage import read_source_ids
+from ..schema.run_record import RunRecord
+from .ledger import SUMMARY_SCORES, Totals, read_rejected
+from .shards import Shards
+
+
+_NAME = re.compile(r"'[^']*'")
+# As [`~datasets_script.agents.perception.usable.filter_perception`] says it.
+_TOO_SMALL = re.compile(r"px, not over (\d+)")
 
 
 def summary_table(totals: Totals) -> str:
@@ -21,7 +33,7 @@ def summary_table(totals: Totals) -> str:
         totals (`Totals`): Counts of the run.
 
     Returns:
-        `str`: A line for each type with made, accepted and rejected artifacts, then other rejections by stage.
+        `str`: A line for each type with made, accepted and rejected artifacts.
     """
     accepted, discarded = totals.by_type(totals.accepted), totals.by_type(totals.discarded)
     table = [["type", "made", "accepted", "rejected", "inside", "outside", "in/out", "PSNR outside"]]
@@ -34,10 +46,39 @@ def summary_table(totals: Totals) -> str:
         "inside, outside: mean absolute change in [0, 1] inside and outside the artifact; PSNR in dB; medians of "
         "accepted artifacts"
     )
-    stages = {stage: count for stage, count in totals.rejected_at.most_common() if stage != "curation"}
-    if stages:
-        lines.append("also rejected: " + ", ".join(f"{count} at {stage}" for stage, count in stages.items()))
     return "\n".join(lines)
+
+
+def photos_summary(out: Path) -> str:
+    """
+    Say how many photos of a run gave pairs, and why the others gave none.
+
+    Args:
+        out (`Path`): Folder of the run.
+
+    Returns:
+        `str`: Such as "6 of 10 photos gave pairs; 3 no person found, 1 no part of 512 px".
+    """
+    photos, gave = Shards.read(out, RunRecord.read(out).settings).sources, read_source_ids(out)
+    records: dict[str, list[dict[str, Any]]] = {}
+    for record in read_rejected(out):
+        if record["source_id"] not in gave:
+            records.setdefault(record["source_id"], []).append(record)
+    reasons = Counter(_why_no_pair(of_photo) for of_photo in records.values())
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"{len(gave)} of {len(photos)} photo{'s' * (len(photos) != 1)} gave pairs{f'; {told}' if told else ''}"
+
+
+def _why_no_pair(records: Sequence[dict[str, Any]]) -> str:
+    """Return why a photo gave no pair, without what differs from photo to photo, from its rejections in order."""
+    if any(record["pair_id"] for record in records):
+        return "every artifact was rejected"
+    of_photo = [record["reason"] for record in records if not record["tool"]]
+    reason = of_photo[-1] if of_photo else records[-1]["reason"]
+    if reason not in ("no entity left to work on", "no tool fits"):
+        return _NAME.sub("…", reason).partition(":")[0]
+    too_small = next((found for text in of_photo if (found := _TOO_SMALL.search(text))), None)
+    return f"no part of {too_small[1]} px" if too_small else "no place for an artifact"
 
 
 def acceptance_table(totals: Totals) -> str:

@@ -74,7 +74,8 @@ def synthesize(
         photos (`str`, `os.PathLike` or a sequence of them):
             Folder of photos, searched recursively, or the files themselves.
         out (`str` or `os.PathLike`):
-            Folder to write. An existing run there with the same settings is resumed.
+            Folder to write. An existing run there with the same settings is resumed, and grows if there are more
+            photos or pairs per image now.
         perception (`str` or `PerceptionSpec`, *optional*, defaults to `"people"`):
             Backend that finds entities and parts: `"people"` (offline; extra: `people`), `"annotations"` (reads a
             COCO-format file), `"grounded-sam"` or `"sam3"` (both need `vlm` to name entities).
@@ -149,7 +150,7 @@ def synthesize(
         limit (`int`, *optional*):
             Use only the first `limit` photos.
         shard_size (`int`, *optional*, defaults to 32):
-            Photos per shard. An interrupted run keeps its finished shards.
+            Photos per shard, which is a file of pairs.
         device (`str`, *optional*):
             Device of the models; by default CUDA if available, else the CPU.
         batch_size (`int`, *optional*, defaults to 1):

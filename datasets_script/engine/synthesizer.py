@@ -11,6 +11,7 @@ from ..agents.curation.curator import Curator
 from ..agents.curation.perceptual import load_perceptual_metric
 from ..agents.perception import PerceptionAgent
 from ..vlm import VLM
+from .banner import models_banner
 from .card import Card
 from .injector import Injector
 from .settings import RunSettings
@@ -30,6 +31,7 @@ class Synthesizer:
         counters (`Callable[[], Mapping[str, float]]`, *optional*): Function that returns running counts of NFE,
             requests and tokens, by name.
         card (`Card`, *optional*): Device of the models, which counts time and memory of the phases.
+        about (`str`, *optional*): What models the run uses, for its user.
     """
 
     stages: Sequence[Stage]
@@ -37,6 +39,7 @@ class Synthesizer:
     identity: Mapping[str, Any] = field(default_factory=dict)
     counters: Callable[[], Mapping[str, float]] = dict
     card: Card | None = None
+    about: str = ""
 
     @classmethod
     def of(
@@ -88,7 +91,9 @@ class Synthesizer:
             }
             return spent | usage
 
-        return cls(stages, replace(settings, loading=injector.loading), identity, counters, injector.card)
+        about = models_banner(injector, curator, settings)
+        settings = replace(settings, loading=injector.loading)
+        return cls(stages, settings, identity, counters, injector.card, about)
 
     def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """Run all stages lazily, one after the other."""

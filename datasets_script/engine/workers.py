@@ -14,13 +14,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from ..utils.faults import DONE, STOPPED, guarded
 from ..utils.files import write_json
 from .log import LogTail, ProgressLine, log_path
 from .plan import RunPlan
 from .run import RunAborted
-from .shards import Shards, read_barred, read_sources
+from .shards import Shards, open_shards, read_barred
 
 
 # A photo is skipped after this many deaths of a worker that was processing it alone; a single one may be chance.
@@ -61,6 +62,7 @@ class WorkerPool:
     ) -> None:
         self.out, self.shards, self.start, self.world_size = out, shards, start, world_size
         self.show_progress = show_progress
+        self.introduced = False
         self.deaths: Counter[str] = Counter()
         self.deaths_in_a_row: Counter[int] = Counter()
 
@@ -76,7 +78,7 @@ class WorkerPool:
             RunAborted: Workers keep being killed without finishing any photo.
         """
         done = self.shards.count_finished(self.out)
-        progress = ProgressLine(len(self.shards.sources), done, self.show_progress)
+        progress = ProgressLine(self.shards.num_tasks, done, self.show_progress)
         workers: list[_Worker] = []
         stopped = DONE
         try:
@@ -107,8 +109,11 @@ class WorkerPool:
 
     def _follow(self, worker: _Worker, progress: ProgressLine) -> None:
         for event in worker.tail.read():
-            if event["event"] == "shard":
-                worker.shard, worker.finished = event["shard"], set()
+            if event["event"] == "start" and not self.introduced and self.show_progress:
+                tqdm.write(event["about"], file=sys.stderr)
+                self.introduced = True
+            elif event["event"] == "shard":
+                worker.shard, worker.finished = event["shard"], set(event["restored"])
             elif event["event"] == "shard_finished":
                 worker.shard, worker.finished = None, set()
             elif event["event"] == "sample":
@@ -138,7 +143,7 @@ class WorkerPool:
     def _suspect(self, worker: _Worker) -> str:
         """Return the photo that a worker was processing, or an empty string."""
         waiting = () if worker.shard is None else self.shards.of(worker.shard)
-        return next((name for name in waiting if name not in worker.finished), "")
+        return next((task.source_id for task in waiting if task.source_id not in worker.finished), "")
 
 
 def _stop(processes: Sequence[BaseProcess]) -> None:
@@ -169,8 +174,7 @@ def execute_in_processes(plan: RunPlan, show_progress: bool = True) -> int:
         RunAborted: Workers keep being killed without finishing any photo.
     """
     sources = plan.check()
-    recorded = plan.out / "sources.jsonl"
-    shards = Shards(list(read_sources(plan.out)) if recorded.exists() else sources, plan.settings.shard_size)
+    shards = open_shards(plan.out, plan.source, sources, plan.settings)
     return WorkerPool(plan.out, shards, partial(start_worker, plan), plan.processes, show_progress).execute()
 
 

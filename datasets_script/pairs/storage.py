@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from .named_images import columns_of, names_images, read_named_rows
 
 # Each row holds three images, so only few are in memory at once. Also the size of the row groups that are written.
 ROWS_AT_ONCE = 16
+
+Rows = list[dict[str, Any]]
+"""Rows of `PAIR_FEATURES` as stored, with images as `{"bytes", "path"}`."""
 
 
 def find_shards(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -145,12 +148,22 @@ class PairWriter:
     def __init__(self, path: Path) -> None:
         self._writer = ParquetWriter(features=PAIR_FEATURES, path=str(path), writer_batch_size=ROWS_AT_ONCE)
         self._encoder = ThreadPoolExecutor(1)
-        self._rows: deque[Future[dict[str, Any]]] = deque()
+        self._rows: deque[Future[Rows]] = deque()
 
-    def write(self, pair: Pair) -> None:
-        """Add a pair to the file."""
-        self._rows.append(self._encoder.submit(pair_to_row, pair))
-        self._flush(ROWS_AT_ONCE)
+    def write(self, pairs: Iterable[Pair], encoded: Callable[[Rows], None] | None = None) -> None:
+        """
+        Add pairs to the file.
+
+        Args:
+            pairs (`Iterable[Pair]`): The pairs.
+            encoded (`Callable`, *optional*): Function that gets their rows once they are encoded, in the other thread,
+                also when the block fails meanwhile.
+        """
+        self._submit(lambda: _encode(pairs, encoded))
+
+    def write_rows(self, rows: Rows) -> None:
+        """Add pairs that are rows of `PAIR_FEATURES` as stored already."""
+        self._submit(lambda: rows)
 
     def __enter__(self) -> PairWriter:
         return self
@@ -162,11 +175,29 @@ class PairWriter:
                 self._flush(0)
                 self._writer.finalize()
         finally:
-            self._encoder.shutdown(cancel_futures=True)
+            self._encoder.shutdown()
+
+    def _submit(self, encode: Callable[[], Rows]) -> None:
+        self._rows.append(self._encoder.submit(encode))
+        self._flush(ROWS_AT_ONCE)
 
     def _flush(self, waiting: int) -> None:
         while len(self._rows) > waiting:
-            self._writer.write(self._rows.popleft().result())
+            for row in self._rows.popleft().result():
+                self._writer.write(row)
+
+
+def _encode(pairs: Iterable[Pair], encoded: Callable[[Rows], None] | None) -> Rows:
+    rows = [pair_to_row(pair) for pair in pairs]
+    if encoded is not None:
+        encoded(rows)
+    return rows
+
+
+def read_source_ids(out: Path) -> set[str]:
+    """Return the photos of which the folder of a run holds pairs."""
+    paths = sorted((out / "data").glob("*.parquet"))
+    return {name for path in paths for name in pq.read_table(path, columns=["source_id"])["source_id"].to_pylist()}
 
 
 def read_pairs(out: Path) -> Iterator[Pair]:

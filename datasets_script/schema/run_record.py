@@ -40,7 +40,7 @@ _NEEDED = ("fingerprint", "pairs")
 @dataclass(frozen=True)
 class RunRecord:
     """
-    Content of `run.json`. The results are empty until the run is complete.
+    Content of `run.json`. The results but `fingerprint` are empty until the run is complete.
 
     Attributes:
         settings (`Mapping`): `RunSettings` as a dictionary.
@@ -50,7 +50,8 @@ class RunRecord:
             [`~evaluate_metrics.functional.versions.recorded_versions`].
         sources (`Mapping`): `count` of the source photos, and `sha256` of their names.
         status (`str`): `"running"` or `"complete"`.
-        fingerprint (`str`): Hash of the identity, repeated in the marker of every shard.
+        fingerprint (`str`): Hash of the identity that the run began with, repeated in the marker of every shard. It
+            stays when the run grows.
         pairs, rejected (`int`): Number of pairs, and of rejections.
         made, accepted (`Mapping[str, int]`): Artifacts by type.
         acceptance (`Mapping`): `{"type/tool/kernel": {"made": …, "accepted": …}}`.
@@ -140,6 +141,8 @@ class RunRecord:
     def as_dict(self) -> dict[str, Any]:
         """Return the content of `run.json`, JSON-serialisable."""
         content = {**self.identity, "status": self.status}
+        if self.fingerprint:
+            content["fingerprint"] = self.fingerprint
         if self.is_complete:
             results = {name: getattr(self, name) for name in _RESULTS}
             content |= {**results, **self.counters, "seconds": self.seconds}

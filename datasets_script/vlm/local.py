@@ -19,6 +19,7 @@ from transformers.utils import find_adapter_config_file, is_bitsandbytes_availab
 
 from ..schema.training_record import TRAINING_FILE, TrainingFacts
 from ..utils.files import check_model_name, fingerprint, resolve_revision
+from ..utils.memory import free_unused, is_out_of_memory
 from .answers import shorten
 from .base import DEFAULT_VLM, GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
 from .conventions import CONVENTIONS, convention_for, pixel_bounds
@@ -121,14 +122,15 @@ class LocalVLM(GeneratingVLM):
             batch = waiting[:size]
             try:
                 replies += [VLMReply(text) for text in self._generate_batch(batch)]
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                size = (len(batch) + 1) // 2
-                logger.warning("vlm: out of memory with %d questions, going on with %d", len(batch), size)
-                torch.cuda.empty_cache()
+                waiting = waiting[len(batch) :]
                 continue
-            waiting = waiting[len(batch) :]
+            except (RuntimeError, MemoryError) as error:
+                if len(batch) == 1 or not is_out_of_memory(error):
+                    raise
+            # Out here, because the error holds on to what did not fit.
+            size = (len(batch) + 1) // 2
+            logger.warning("vlm: out of memory with %d questions, going on with %d", len(batch), size)
+            free_unused()
         return replies
 
     @torch.inference_mode()

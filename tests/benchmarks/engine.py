@@ -4,11 +4,13 @@
 
 For all but the speed-up, a stage that sleeps and returns a pair of images replaces the models; everything else runs as
 usual: shards, records, PNG, Parquet, markers, logs. `overhead_1s` is the share that the engine adds to a second of
-synthesis for a photo of 256×256 px with one pair. Scale is measured on pairs of 32×32 px: the time per photo in runs
-of 1,000, 10,000 and `--largest` photos, the time until a run of `--largest` photos with one unfinished shard is at
-work again, and the peak memory of the process. Each run has a process of its own. The speed-up is that of real
-synthesis: photos a second of two workers with one thread each, divided by those of one worker with one thread, from
-the first photo to the last, without imports and loading.
+synthesis for a photo of 256×256 px with one pair. `journal_ms` is what the journal of the unfinished shard takes of
+it, and `journal_1s` its share of a second: the CPU time above that of runs that keep none (those with `--balance
+shard`), the median of `--repeats` pairs of runs side by side. Scale is measured on pairs of 32×32 px: the time per
+photo in runs of 1,000, 10,000 and `--largest` photos, the time until a run of `--largest` photos with one unfinished
+shard is at work again, and the peak memory of the process. Each run has a process of its own. The speed-up is that of
+real synthesis: photos a second of two workers with one thread each, divided by those of one worker with one thread,
+from the first photo to the last, without imports and loading.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import argparse
 import json
 import multiprocessing
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -38,7 +41,7 @@ from datasets_script.engine.ledger import marker
 from datasets_script.engine.log import log_path, parse_events
 from datasets_script.engine.plan import RunPlan
 from datasets_script.engine.run import Run
-from datasets_script.engine.settings import RunSettings
+from datasets_script.engine.settings import Balance, RunSettings
 from datasets_script.engine.shards import Shards
 from datasets_script.engine.stages import Read, Sample, Stage
 from datasets_script.engine.synthesizer import Synthesizer
@@ -109,17 +112,15 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.apply(function, arguments)
 
 
-def sleeping_run(out: Path, folder: Path, names: Sequence[str], stages: Sequence[Stage]) -> Run:
-    return Run(
-        out,
-        folder,
-        names,
-        Synthesizer(stages, RunSettings(), {"model_revision": "", "perception": {}, "curation": {}}),
-    )
+def sleeping_run(
+    out: Path, folder: Path, names: Sequence[str], stages: Sequence[Stage], balance: Balance = "sample"
+) -> Run:
+    identity = {"model_revision": "", "perception": {}, "curation": {}}
+    return Run(out, folder, names, Synthesizer(stages, RunSettings(balance=balance), identity))
 
 
-def overhead_of_photos(scratch: Path, count: int, seconds: float) -> float:
-    """Return the seconds per photo besides those slept, including reading."""
+def overhead_of_photos(scratch: Path, count: int, seconds: float, balance: Balance = "sample") -> tuple[float, float]:
+    """Return the seconds per photo besides those slept, including reading, and the CPU seconds per photo."""
     folder = scratch / "photos"
     folder.mkdir()
     names = [f"{number:05d}.png" for number in range(count)]
@@ -127,9 +128,10 @@ def overhead_of_photos(scratch: Path, count: int, seconds: float) -> float:
         pixels = np.asarray(make_images(256)[0]).copy()
         pixels[0, 0] = number % 256, number // 256, 0  # no duplicates
         Image.fromarray(pixels).save(folder / name)
-    start = time.perf_counter()
-    sleeping_run(scratch / "out", folder, names, [Read(folder), Sleep(seconds, 256)]).execute(show_progress=False)
-    return (time.perf_counter() - start) / count - seconds
+    start, cpu = time.perf_counter(), time.process_time()
+    stages = [Read(folder), Sleep(seconds, 256)]
+    sleeping_run(scratch / "out", folder, names, stages, balance).execute(show_progress=False)
+    return (time.perf_counter() - start) / count - seconds, (time.process_time() - cpu) / count
 
 
 def small_run(scratch: Path, count: int) -> tuple[float, int]:
@@ -145,7 +147,7 @@ def resume(scratch: Path, count: int) -> float:
     """Return the seconds until a run whose last shard is missing is at work on it."""
     names = [f"{number:07d}.png" for number in range(count)]
     out, first = scratch / f"out-{count}", FirstSample()
-    marker(out, len(Shards(names, RunSettings().shard_size)) - 1).unlink()
+    marker(out, len(Shards.of_sources(names, RunSettings().shard_size)) - 1).unlink()
     start = time.perf_counter()
     sleeping_run(out, scratch, names, [first, Sleep(0.0, 32)]).execute(show_progress=False)
     assert first.arrived is not None
@@ -166,7 +168,7 @@ def photos_a_second(out: Path, photos: Path, names: Sequence[str], world_size: i
         process.start()
         return process
 
-    assert WorkerPool(out, Shards(names, 1), start, world_size).execute() == 0
+    assert WorkerPool(out, Shards.of_sources(names, 1), start, world_size).execute() == 0
     return sum(rate_of(samples_of(out, rank)) for rank in range(world_size))
 
 
@@ -206,10 +208,17 @@ def scale(sizes: Iterable[int]) -> Iterator[tuple[str, Any]]:
         yield f"resume_seconds_{last // 1000}k", apart(resume, scratch, last)
 
 
-def figures(largest: int, num_photos: int) -> Iterator[tuple[str, Any]]:
-    overhead = in_scratch(overhead_of_photos, num_photos, 0.02)
+def figures(largest: int, num_photos: int, repeats: int) -> Iterator[tuple[str, Any]]:
+    overhead, _ = in_scratch(overhead_of_photos, num_photos, 0.02)
     yield "overhead_ms", overhead * 1000
     yield "overhead_1s", overhead
+    journal = statistics.median(
+        in_scratch(overhead_of_photos, num_photos, 0.0)[1]
+        - in_scratch(overhead_of_photos, num_photos, 0.0, "shard")[1]
+        for _ in range(repeats)
+    )
+    yield "journal_ms", journal * 1000
+    yield "journal_1s", journal
     yield from scale([1_000, 10_000, largest])
     with tempfile.TemporaryDirectory() as folder:
         yield "two_process_speedup", speedup(Path(folder))
@@ -224,9 +233,10 @@ def main() -> None:
     parser.add_argument(
         "--photographs", type=int, default=1_000, help="number of photos to measure the overhead on (default: 1000)"
     )
+    parser.add_argument("--repeats", type=int, default=3, help="pairs of runs with and without journal (default: 3)")
     args = parser.parse_args()
     results = {}
-    for name, value in figures(args.largest, args.photographs):
+    for name, value in figures(args.largest, args.photographs, args.repeats):
         results[name] = round(value, 4)
         print(f"{name:32} {value:.4f}", flush=True)
     if args.json:

@@ -23,6 +23,7 @@ from typing import Any
 
 from datasets_script.cli.commands import COMMANDS
 from datasets_script.engine.ledger import Totals, marker
+from datasets_script.engine.shards import Shards
 from datasets_script.utils.files import write_json
 from evaluate_metrics.functional.versions import recorded_versions
 
@@ -54,6 +55,7 @@ def make_run(out: Path) -> Path:
     """Write the folder of a run with one of two shards finished."""
     run = {"status": "running", "settings": {"shard_size": 3}, "sources": {"count": 5}}
     write_json(out / "run.json", run)
+    Shards.of_sources([f"{number}.png" for number in range(5)], 3).write(out)
     totals = Totals(sources=3, pairs=3, seconds=4.0)
     totals.accepted.update({"duplication/add/": 2, "omission/remove/": 1})
     totals.discarded.update({"distortion/distort/strip": 1})

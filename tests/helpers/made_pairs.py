@@ -98,8 +98,7 @@ def write_run(out: Path, pairs: Sequence[Pair], shards: int = 3, status: str = "
     (out / "data").mkdir(parents=True)
     for shard in range(shards):
         with PairWriter(out / "data" / f"pairs-{shard:05d}.parquet") as writer:
-            for pair in pairs[shard * size : (shard + 1) * size]:
-                writer.write(pair)
+            writer.write(pairs[shard * size : (shard + 1) * size])
     (out / "run.json").write_text(json.dumps({**RUN, "status": status, "pairs": len(pairs), **run}))
     return out
 

@@ -6,7 +6,7 @@ import logging
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,9 @@ from ...agents.planning import Scene
 from ...schema.pair import Artifact, Pair, Rejection
 from ...schema.pair_id import PairId
 from ...utils.files import DISK_FULL
+from ...utils.memory import free_unused, is_out_of_memory
 from ...utils.photos import SourceTransform
 from ...vlm import VLMUnavailable
-from ..memory import free_unused, is_out_of_memory
 
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class ArtifactPlan:
         scene (`Scene`): Perceived entities and parts, in pixels of `photo`.
         variants (`Mapping[int, tuple[Artifact, ...]]`): Artifacts of each variant, by its number.
         encoded (`Conditioning`, *optional*): The caption as the diffusion model takes it.
+        earlier (`Mapping[int, tuple[Artifact, ...]]`): The same of variants that were made before.
     """
 
     photo: Image.Image
@@ -51,6 +52,7 @@ class ArtifactPlan:
     scene: Scene
     variants: Mapping[int, tuple[Artifact, ...]]
     encoded: Conditioning | None = None
+    earlier: Mapping[int, tuple[Artifact, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,8 @@ class Sample:
     """Photo on its way through the stages, with their results so far."""
 
     source_id: str
+    variants: tuple[int, int] | None = None
+    """Number of the first variant to make, and of the one after the last; by default all of `pairs_per_image`."""
     image: Image.Image | None = None
     perception: Perception | None = None
     plan: ArtifactPlan | None = None

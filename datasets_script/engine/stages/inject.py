@@ -190,7 +190,7 @@ def _choices_of_others(plan: ArtifactPlan, number: int) -> set[Choice]:
     """Return the choices that the other variants of a photo are made of."""
     return {
         Choice.of(artifact).with_any_kernel
-        for other, artifacts in plan.variants.items()
+        for other, artifacts in {**plan.earlier, **plan.variants}.items()
         if other != number
         for artifact in artifacts
     }

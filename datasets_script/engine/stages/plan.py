@@ -59,17 +59,19 @@ class Plan(Stage):
         if not perception.entities:
             return sample.rejected(self.name, "no entity left to work on")
         scene = Scene.of(perception, self.patch_size)
-        variants, reasons = self._variants(scene, sample.source_id)
+        first, end = sample.variants or (0, self.settings.pairs_per_image)
+        planned, reasons = self._variants(scene, sample.source_id, end)
+        earlier = {number: planned.pop(number) for number in range(first) if number in planned}
         sample = sample.noting(
             *(
                 Rejection(sample.source_id, self.name, reason, type=ARTIFACT_TYPE_OF_TOOL[tool], tool=tool)
                 for tool, reason in reasons.items()
             )
         )
-        if not variants:
+        if not planned:
             return sample.rejected(self.name, "no tool fits")
-        self.made.update(artifact.type for artifacts in variants.values() for artifact in artifacts)
-        plan = ArtifactPlan(transform.apply(image), transform, scene, variants)
+        self.made.update(artifact.type for artifacts in planned.values() for artifact in artifacts)
+        plan = ArtifactPlan(transform.apply(image), transform, scene, planned, earlier)
         return replace(sample, image=None, perception=None, plan=plan)
 
     def _frame(self, image: Image.Image, perception: Perception) -> SourceTransform:
@@ -80,12 +82,14 @@ class Plan(Stage):
             return fit(image.size, (self.sample_size, self.sample_size), focus)
         return fit_multiple(image.size, self.patch_size, max_long_side=self.settings.max_long_side, focus=focus)
 
-    def _variants(self, scene: Scene, source_id: str) -> tuple[dict[int, tuple[Artifact, ...]], dict[str, str]]:
+    def _variants(
+        self, scene: Scene, source_id: str, count: int
+    ) -> tuple[dict[int, tuple[Artifact, ...]], dict[str, str]]:
         settings, generator = self.settings, torch.Generator().manual_seed(derive_seed(self.settings.seed, source_id))
         made = self.made.copy() if settings.balance == "shard" else Counter()
         variants: dict[int, tuple[Artifact, ...]] = {}
         avoid: set[Choice] = set()
-        for variant in range(settings.pairs_per_image):
+        for variant in range(count):
             most = int(torch.randint(1, settings.max_artifacts + 1, (), generator=generator))
             artifacts, reasons = plan_artifacts(
                 scene, settings.tools, most, made, generator, settings.max_target_share, frozenset(avoid)

@@ -102,6 +102,7 @@ def run_folder(tmp_path):
     (tmp_path / "run.json").write_text(
         json.dumps({"status": "running", "settings": settings, "sources": {"count": 5}})
     )
+    (tmp_path / "sources.jsonl").write_text("".join(f'{{"source_id": "{number}.png"}}\n' for number in range(5)))
     return tmp_path
 
 

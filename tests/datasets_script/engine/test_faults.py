@@ -197,9 +197,15 @@ def test_photos_that_vanish_midway_are_rejected_and_the_run_can_still_be_continu
     assert rows(out) == [row for row in rows(whole) if row["source_id"] != SOURCES[1]]
 
 
-def test_photos_that_came_or_were_left_out_make_another_run(photos, injector, whole):
-    with pytest.raises(RunMismatchError, match="other sources, 3 and not 4 \\('new.png' is new\\)"):
-        make_run(photos, whole, injector, sources=[*SOURCES, "new.png"])
+def test_photos_that_were_left_out_or_are_all_new_make_another_run(photos, injector, whole, tmp_path):
+    with pytest.raises(RunMismatchError, match="none of its 3 photos is in .* \\('new.png' is new\\)"):
+        make_run(
+            tmp_path,
+            whole,
+            injector,
+            sources=["new.png"],
+            perception=AnnotationPerception(photos / "annotations.json"),
+        )
     with pytest.raises(RunMismatchError, match=f"other sources, 3 and not 2 \\('{SOURCES[0]}' is left out\\)"):
         make_run(photos, whole, injector, sources=SOURCES[1:])
 
@@ -208,7 +214,7 @@ def test_a_worker_that_was_killed_is_started_again_and_its_photo_barred(photos, 
     def start_worker(rank, one_by_one):
         return start_killed_at(photos, tmp_path, SOURCES[1], rank=rank, world_size=2)  # three deaths in all
 
-    assert WorkerPool(tmp_path, Shards(SOURCES, 1), start_worker, 2).execute() == 0
+    assert WorkerPool(tmp_path, Shards.of_sources(SOURCES, 1), start_worker, 2).execute() == 0
     assert read_barred(tmp_path) == {SOURCES[1]: "killed its worker 2 times (SIGKILL)"}
     assert rejections(tmp_path) == read_barred(tmp_path)
     assert rows(tmp_path) == [row for row in rows(whole) if row["source_id"] != SOURCES[1]]
@@ -223,7 +229,7 @@ def test_a_worker_that_was_killed_once_loses_nothing(photos, whole, tmp_path):
         begin = start if one_by_one else start_killed_at
         return begin(photos, tmp_path, *(() if one_by_one else (SOURCES[2],)), rank=rank, world_size=1)
 
-    assert WorkerPool(tmp_path, Shards(SOURCES, 1), start_worker, 1).execute() == 0
+    assert WorkerPool(tmp_path, Shards.of_sources(SOURCES, 1), start_worker, 1).execute() == 0
     assert starts == [False, True] and rows(tmp_path) == rows(whole)
 
 
@@ -238,7 +244,7 @@ def test_workers_that_are_killed_whatever_they_do_end_the_run(tmp_path):
         return process
 
     with pytest.raises(RunAborted, match="worker 0 was killed \\(SIGKILL\\) 6 times with no photo done in between"):
-        WorkerPool(tmp_path, Shards(SOURCES, 1), start_worker, 1).execute()
+        WorkerPool(tmp_path, Shards.of_sources(SOURCES, 1), start_worker, 1).execute()
 
 
 class BrokenPerception(AnnotationPerception):
@@ -348,7 +354,7 @@ def test_a_photo_that_memory_ran_out_at_when_injecting_is_tried_again(photos, in
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return pipeline(images, *args, **kwargs)
 
-    for name in ("text_encoder", "family", "vae", "patch_size", "image_processor"):
+    for name in ("text_encoder", "family", "vae", "patch_size", "image_processor", "device", "dtype"):
         setattr(short, name, getattr(pipeline, name))
     monkeypatch.setattr(injector, "pipeline", short)
     with pytest.raises(RunAborted, match=f"ran out at 1 photo, the first '{SOURCES[1]}', .*take them out"):

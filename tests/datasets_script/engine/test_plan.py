@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from datasets_script.agents.perception import BACKENDS, PerceptionSpec
-from datasets_script.engine.ledger import read_rejected
+from datasets_script.engine.ledger import marker, read_rejected
 from datasets_script.engine.plan import RunPlan
 from datasets_script.engine.settings import InjectionSettings, RunSettings
 from datasets_script.utils.errors import ArgumentError, UserError
+from datasets_script.utils.files import write_json
 from datasets_script.vlm.spec import VLMSpec
 
 from ...helpers.engine_runs import SETTINGS, SOURCES, make_photos, make_run, rows
@@ -53,6 +54,7 @@ def test_the_photos_are_the_files_of_the_folder_but_for_the_annotations(photos, 
 
 def test_a_limit_counts_photos_that_have_vanished_since_the_run_began(photos, tmp_path):
     (tmp_path / "sources.jsonl").write_text('{"source_id": "a_vanished.png"}\n')
+    write_json(marker(tmp_path, 0), {"pairs": 0})
     assert plan_of(photos, tmp_path, limit=1).check() == ["a_vanished.png"]
 
 

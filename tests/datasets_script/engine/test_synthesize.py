@@ -44,7 +44,10 @@ def test_it_makes_the_rows_that_the_command_makes(photos, commanded, tmp_path, p
     assert out == tmp_path / "out" and rows(out) == rows(commanded)
     made, expected = (json.loads((folder / "run.json").read_text()) for folder in (out, commanded))
     assert made["fingerprint"] == expected["fingerprint"]
-    assert "synthesize" in capfd.readouterr().err  # the line of progress
+    told = capfd.readouterr().err
+    assert "synthesize" in told  # the line of progress
+    assert told.count("model: embedded, 256x256 px, on cpu in float32\npreset: embedded, 6 steps of fireflow\n") == 1
+    assert "judge: image metrics with stlpips\nexplanations: templates\nphotos: 2, 1 pair(s) each, seed 3, to" in told
 
 
 def test_files_by_name_give_the_rows_of_their_folder(photos, commanded, tmp_path, capfd):

@@ -68,11 +68,14 @@ def test_a_batch_answers_as_one_by_one(talking):
     assert together.usage.repairs == 0 and together.ask([]) == []
 
 
-def test_memory_that_runs_out_halves_the_batch(talking, caplog):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory"), MemoryError()]
+)
+def test_memory_that_runs_out_halves_the_batch(talking, caplog, error):
     class Small(LocalVLM):
         def _generate_batch(self, requests):
             if len(requests) > 1:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+                raise error
             return super()._generate_batch(requests)
 
     assert all(answer.value for answer in Small(str(talking), device="cpu", batch_size=4).ask(REQUESTS))
