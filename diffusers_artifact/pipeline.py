@@ -66,7 +66,7 @@ class ArtifactInjectionOutput(BaseOutput):
         reconstructions (as `images`): Clean images, one for each photo, inverted and denoised without injection.
         image_indices (`list[int]`): For each artifact image, the index of its clean image.
         inverted_latents (`torch.Tensor` of shape `(images, tokens, channels)`): Packed noise at the end of inversion.
-        num_function_evaluations (`int`): NFE: evaluations of the transformer, counted once for every row of a batch.
+        num_function_evaluations (`int`): NFE: evaluations of the transformer, counted once for every image.
         token_evaluations (`float`): Tokens that went through the transformer, text aside and padding included, divided
             by the tokens of an image. Equals NFE with `compute="full"`.
         cache_bytes (`int`): Peak memory, in bytes, of values cached with `value_source="inversion"`, or of the keys,
