@@ -143,7 +143,7 @@ def test_seams_on_the_grid_of_tokens_tell_images_apart_and_objects_do_not():
     clean = np.clip(rng.normal(128, 6, (12, 160, 160, 3)), 0, 255)
     blocks = np.kron(rng.normal(0, 25, (12, 10, 10)), np.ones((16, 16)))[..., None]
     on_grid, off_grid = (
-        np.clip(clean + (np.roll(blocks, shift, (1, 2)) * (np.arange(160) < 96)[:, None]), 0, 255) for shift in (0, 5)
+        np.clip(clean + (np.roll(blocks, shift, (1, 2)) * (np.arange(160) < 90)[:, None]), 0, 255) for shift in (0, 5)
     )
     steep, even = (
         seam_auc(np.stack([clean, flawed], 1).astype(np.uint8), 16, resamples=50) for flawed in (on_grid, off_grid)
