@@ -24,7 +24,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from evaluate_metrics.functional.versions import recorded_versions
 
-from ..figures.sheets import contact_sheet
+from ..figures.sheets import contact_sheets, save_pages
 from ..pairs.card import write_pair_card
 from ..pairs.old_layout import upgrade_shards
 from ..pairs.storage import PairWriter, read_pairs
@@ -346,8 +346,7 @@ class Run:
             upgrade_shards(self.out)
             write_pair_card(self.out, run)
             if totals.pairs:
-                with replacing(self.out / "contact_sheet.png") as temporary:
-                    contact_sheet(read_pairs(self.out)).save(temporary, format="PNG")
+                save_pages(contact_sheets(read_pairs(self.out)), self.out / "contact_sheet.png")
             run.write(self.out)
             return run
 
@@ -380,5 +379,6 @@ def _sample_event(source_id: str, totals: Totals) -> dict[str, Any]:
         "pairs": totals.pairs,
         "accepted": dict(totals.by_type(totals.accepted)),
         "discarded": dict(totals.by_type(totals.discarded)),
+        "retries": totals.counters["vlm_retries"],
         "seconds": round(totals.seconds, 3),
     }

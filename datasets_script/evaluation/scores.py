@@ -16,7 +16,7 @@ from evaluate_metrics.functional.instances import match_instances, score_instanc
 from evaluate_metrics.functional.intervals import Bootstrap
 from evaluate_metrics.functional.miou import score_pixel_counts
 from evaluate_metrics.functional.regions import pixel_counts
-from evaluate_metrics.functional.rouge import rouge
+from evaluate_metrics.functional.rouge import count_unread, rouge
 
 from ..schema.image import BenchmarkImage
 from ..schema.prediction import Prediction
@@ -295,6 +295,8 @@ class _Tables:
             return {}
         predicted, true = (list(column) for column in zip(*self.texts, strict=True))
         sections = {"rouge": rouge(predicted, true, bootstrap=settings.bootstrap)}
+        if unread := count_unread(true):
+            sections["rouge"]["n_unread"] = unread
         if settings.css_model is not None:
             sections["css"] = css(predicted, true, model=settings.css_model, bootstrap=settings.bootstrap)
         return sections

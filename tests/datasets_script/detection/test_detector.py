@@ -205,13 +205,13 @@ class TestCommand:
         assert lines[2] == {
             "image": str(photos / "b.jpg"),
             **Detection(SIZE, True, REGIONS, ANSWERS["explanation"], ANSWERS).to_dict(),
-            "overlay": str(out / "b.jpg.png"),
+            "overlay": str(out / "b.png"),
         }
         assert [Path(line["overlay"]).relative_to(out).as_posix() for line in lines] == [
-            "a.png.png",
-            "a.png.2.png",
-            "b.jpg.png",
-            "more/a.png.png",
+            "a.png",
+            "a.2.png",
+            "b.png",
+            "more/a.png",
         ]
         assert all(Image.open(line["overlay"]).width >= 640 for line in lines)
         assert "looking for artifacts" in told.err and not [*out.rglob("*.incomplete")]
