@@ -15,6 +15,7 @@ from ..schema.pair import Artifact, Pair
 from ..schema.perception import PartLevel, Perception
 from ..utils.files import replacing
 from .drawing import draw_box, draw_legend, draw_swatch, draw_title, fitted, in_rows, with_mask, wrapped
+from .lettering import draw_text
 from .style import (
     BLUE,
     ERROR,
@@ -118,7 +119,7 @@ def _page(blocks: Sequence[Image.Image], columns: int) -> Image.Image:
         left = MARGIN + column * (_BLOCK_WIDTH + _BLOCK_GAP)
         for index, title in enumerate(_TILE_TITLES):
             place = (left + index * (TILE + _TILE_GAP), MARGIN + 73)
-            draw.text(place, title, fill=FAINT, font=SMALL_FONT)
+            draw_text(draw, place, title, FAINT, SMALL_FONT)
     return sheet
 
 
@@ -190,9 +191,9 @@ def _pair_block(pair: Pair) -> Image.Image:
     for artifact, wrapped_lines in texts:
         draw_swatch(draw, (0, top + 2), TYPE_COLORS[artifact.type])
         for line in wrapped_lines:
-            draw.text((_INDENT, top - 1), line, fill=INK, font=TEXT_FONT)
+            draw_text(draw, (_INDENT, top - 1), line, INK, TEXT_FONT)
             top += LINE
-    draw.text((_INDENT, top), pair.pair_id, fill=FAINT, font=SMALL_FONT)
+    draw_text(draw, (_INDENT, top), pair.pair_id, FAINT, SMALL_FONT)
     return block
 
 
@@ -208,10 +209,10 @@ def _perception_tile(name: str, image: Image.Image, outcome: Perception | Percep
     tile = Image.new("RGB", (_PERCEPTION_TILE, shown.height + 8 + LINE * (1 + len(lines))), "white")
     tile.paste(shown)
     draw, top = ImageDraw.Draw(tile), shown.height + 6
-    draw.text((0, top + 1), name, fill=FAINT, font=SMALL_FONT)
+    draw_text(draw, (0, top + 1), name, FAINT, SMALL_FONT)
     for color, line in lines:
         top += LINE
-        draw.text((0, top), line, fill=color, font=TEXT_FONT)
+        draw_text(draw, (0, top), line, color, TEXT_FONT)
     return tile
 
 
