@@ -30,7 +30,7 @@ from ..pairs.old_layout import upgrade_shards
 from ..pairs.storage import PairWriter, read_pairs
 from ..schema.pair import Rejection
 from ..schema.run_record import RUN_FILE, RunRecord
-from ..utils.errors import StoppedError
+from ..utils.errors import StoppedError, UserError
 from ..utils.files import replacing, write_json
 from .banner import photos_banner
 from .identity import check_continues
@@ -38,7 +38,7 @@ from .journal import Journal
 from .ledger import Totals, journal_path, json_lines, marker, read_markers, read_rejected, read_totals
 from .locks import RunBusyError, holding_rank, lock_folder, working_ranks
 from .log import ProgressLine, RunLog
-from .shards import RunMismatchError, Task, has_begun, has_made_nothing, open_shards, read_barred
+from .shards import SOURCES_FILE, RunMismatchError, Task, has_begun, has_made_nothing, open_shards, read_barred
 from .stages import Sample
 from .synthesizer import Synthesizer
 
@@ -129,9 +129,15 @@ class Run:
         self.__dict__.pop("identity", None)
         self.shards = open_shards(self.out, source_folder, sources, self.synthesizer.settings)
         new = RunRecord(**self.identity, fingerprint=_hash(self.identity))
-        if not has_begun(self.out) and not working_ranks(self.out):
+        begun = has_begun(self.out) or bool(working_ranks(self.out))
+        if not begun and has_made_nothing(self.out):
             _clear(self.out)
             self._write_record(new)
+        elif not begun and not self._is_recorded():
+            raise UserError(
+                f"'{self.out}' holds pairs without the records of their run; choose another output folder, or remove "
+                "what is in it"
+            )
         elif not (self.out / RUN_FILE).exists():
             if any(record["fingerprint"] != new.fingerprint for record in read_markers(self.out)):
                 raise RunMismatchError(
@@ -144,8 +150,12 @@ class Run:
             check_continues(self.out, recorded, self.identity)
             began = recorded.fingerprint or _hash(recorded.identity)
             self.record = replace(new, fingerprint=began, license=recorded.license)
-            if recorded.identity != self.identity:
+            if recorded.identity != self.identity or not (self.out / SOURCES_FILE).exists():
                 self._write_record(self.record)
+
+    def _is_recorded(self) -> bool:
+        """Return whether the folder records just this run, which was killed before its first shard was marked."""
+        return (self.out / RUN_FILE).exists() and RunRecord.read(self.out).identity == self.identity
 
     def _write_record(self, record: RunRecord) -> None:
         if working := [rank for rank, _ in working_ranks(self.out)]:
