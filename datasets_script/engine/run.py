@@ -38,7 +38,7 @@ from .journal import Journal
 from .ledger import Totals, journal_path, json_lines, marker, read_markers, read_rejected, read_totals
 from .locks import RunBusyError, holding_rank, lock_folder, working_ranks
 from .log import ProgressLine, RunLog
-from .shards import SOURCES_FILE, RunMismatchError, Task, has_begun, has_made_nothing, open_shards, read_barred
+from .shards import SOURCES_FILE, RunMismatchError, Shards, Task, has_begun, has_made_nothing, open_shards, read_barred
 from .stages import Sample
 from .synthesizer import Synthesizer
 
@@ -129,33 +129,34 @@ class Run:
         self.__dict__.pop("identity", None)
         self.shards = open_shards(self.out, source_folder, sources, self.synthesizer.settings)
         new = RunRecord(**self.identity, fingerprint=_hash(self.identity))
-        begun = has_begun(self.out) or bool(working_ranks(self.out))
-        if not begun and has_made_nothing(self.out):
+        recorded = RunRecord.read(self.out) if (self.out / RUN_FILE).exists() else None
+        if recorded and recorded.identity == self.identity and (self.out / SOURCES_FILE).exists():
+            # Of another rank that began it just now, too.
+            began = recorded.fingerprint or new.fingerprint
+            self.record = replace(new, fingerprint=began, license=recorded.license)
+            self.shards = Shards.read(self.out, recorded.settings)
+        elif has_begun(self.out) or working_ranks(self.out):
+            self._write_record(self._continued(recorded, new))
+        elif has_made_nothing(self.out):
             _clear(self.out)
             self._write_record(new)
-        elif not begun and not self._is_recorded():
+        else:
             raise UserError(
                 f"'{self.out}' holds pairs without the records of their run; choose another output folder, or remove "
                 "what is in it"
             )
-        elif not (self.out / RUN_FILE).exists():
-            if any(record["fingerprint"] != new.fingerprint for record in read_markers(self.out)):
-                raise RunMismatchError(
-                    f"'{self.out}' has lost its {RUN_FILE} and holds shards of another run; restore the file, or "
-                    "choose another output folder"
-                )
-            self._write_record(new)
-        else:
-            recorded = RunRecord.read(self.out)
-            check_continues(self.out, recorded, self.identity)
-            began = recorded.fingerprint or _hash(recorded.identity)
-            self.record = replace(new, fingerprint=began, license=recorded.license)
-            if recorded.identity != self.identity or not (self.out / SOURCES_FILE).exists():
-                self._write_record(self.record)
 
-    def _is_recorded(self) -> bool:
-        """Return whether the folder records just this run, which was killed before its first shard was marked."""
-        return (self.out / RUN_FILE).exists() and RunRecord.read(self.out).identity == self.identity
+    def _continued(self, recorded: RunRecord | None, new: RunRecord) -> RunRecord:
+        """Return the record of a run that has grown, or lost its record."""
+        if recorded is not None:
+            check_continues(self.out, recorded, self.identity)
+            return replace(new, fingerprint=recorded.fingerprint or _hash(recorded.identity), license=recorded.license)
+        if any(record["fingerprint"] != new.fingerprint for record in read_markers(self.out)):
+            raise RunMismatchError(
+                f"'{self.out}' has lost its {RUN_FILE} and holds shards of another run; restore the file, or choose "
+                "another output folder"
+            )
+        return new
 
     def _write_record(self, record: RunRecord) -> None:
         if working := [rank for rank, _ in working_ranks(self.out)]:
