@@ -80,6 +80,9 @@ def run(*arguments: object) -> int:
 
 
 class TestDetector:
+    def test_copies_land_beside_the_folder_of_the_images(self, photos):
+        assert command._beside(photos) == command._beside(photos / "a.png") == photos.parent / "photos-detected"
+
     def test_a_model_is_loaded_and_asked(self, talker, photos):
         detector = ArtifactDetector(str(talker), device="cpu", coordinates="normalized")
         detection = detector(photos / "b.jpg")

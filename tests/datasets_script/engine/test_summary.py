@@ -11,6 +11,7 @@ from datasets_script.agents.curation.thresholds import CurationSettings
 from datasets_script.engine.banner import models_banner
 from datasets_script.engine.injector import Injector
 from datasets_script.engine.ledger import marker
+from datasets_script.engine.log import ProgressLine
 from datasets_script.engine.settings import InjectionSettings, RunSettings
 from datasets_script.engine.shards import Shards
 from datasets_script.engine.summary import photos_summary
@@ -43,6 +44,17 @@ def test_photos_without_pairs_are_counted_by_what_was_wrong(tmp_path):
         f"{len(gave)} of {len(gave) + 7} photos gave pairs; 2 no person found, 1 no part of 512 px, 1 no place for an "
         "artifact, 1 every artifact was rejected, 1 the same file as …, 1 cannot be read"
     )
+
+
+def test_the_line_of_progress_counts_retried_requests(capsys):
+    progress = ProgressLine(3, 0)
+    event = {"event": "sample", "pairs": 1, "accepted": {"fusion": 1}, "discarded": {}}
+    progress.take({"event": "shard", "restored": ["a.png"]})
+    for retries in (0, 2):
+        progress.take(event | {"retries": retries})
+    progress.close()
+    told = capsys.readouterr().err
+    assert "3/3" in told and "2 pairs" in told and "; 2 retries" in told
 
 
 def test_the_embedded_model_with_a_vlm_as_judge_warns():
