@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from types import SimpleNamespace
+from typing import Any
 
 from datasets_script.agents.curation.curator import Curator
 from datasets_script.agents.curation.perceptual import load_perceptual_metric
@@ -60,7 +61,8 @@ def test_the_line_of_progress_counts_retried_requests(capsys):
 def test_the_embedded_model_with_a_vlm_as_judge_warns():
     injector = Injector("embedded", InjectionSettings(), device="cpu")
     metric = load_perceptual_metric("stlpips")
-    for vlm in (None, SimpleNamespace(model="Qwen/Qwen2.5-VL-7B-Instruct")):
+    judges: list[Any] = [None, SimpleNamespace(model="Qwen/Qwen2.5-VL-7B-Instruct")]
+    for vlm in judges:
         told = models_banner(injector, Curator(CurationSettings(), metric, vlm), RunSettings())
         assert ("warning: the embedded model makes images of 256x256 px" in told) == bool(vlm)
         assert f"explanations: {vlm.model if vlm else 'templates'}" in told

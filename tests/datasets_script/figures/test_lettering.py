@@ -30,7 +30,7 @@ def test_a_font_that_has_the_letters_is_taken_where_one_is_installed(monkeypatch
     monkeypatch.setattr(lettering, "_FALLBACKS", (str(tmp_path / "missing.ttf"), font))
     text, chosen = lettered("рука", TEXT_FONT)
     assert text == "рука" and isinstance(chosen, ImageFont.FreeTypeFont)
-    assert chosen.size == TEXT_FONT.size and chosen.path == font
+    assert isinstance(TEXT_FONT, ImageFont.FreeTypeFont) and (chosen.size, chosen.path) == (TEXT_FONT.size, font)
     assert lettered("The hand.", TEXT_FONT) == ("The hand.", TEXT_FONT)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,17 +21,20 @@ from datasets_script.utils.files import write_json
 from ...helpers.made_pairs import RUN, make_pair, write_run
 
 
+SETTINGS: dict[str, Any] = {"model": "embedded", "seed": 0}
+
+
 def whole_run(out: Path, names: list[str], seed: int) -> Path:
     """Write a run with all of its files; each photo is a shard."""
     pairs = [
         replace(make_pair(number), source_id=name, pair_id=f"{name}:0", variant=0) for number, name in enumerate(names)
     ]
-    settings = RUN["settings"] | {"seed": seed, "shard_size": 1}
+    settings = {**SETTINGS, "seed": seed, "shard_size": 1}
     write_run(out, pairs, len(names), settings=settings, sources={"count": len(names), "sha256": out.name})
     Shards.of_sources(names, 1).write(out)
     for shard in range(len(names)):
         totals = {"sources": 1, "pairs": 1, "rejections": 1, "seconds": 1.0, "scores": {}}
-        counts = {name: {} for name in ("accepted", "discarded", "rejected_at", "counters")}
+        counts: dict[str, dict[str, int]] = {name: {} for name in ("accepted", "discarded", "rejected_at", "counters")}
         write_json(marker(out, shard), {"fingerprint": RUN["fingerprint"], **totals, **counts, "rejected": []})
     (out / "rejected.jsonl").write_text(json.dumps({"source_id": names[0], "reason": "why"}) + "\n")
     return out
@@ -47,7 +51,7 @@ def test_merged_runs_are_a_run(tmp_path, capsys):
     assert [Path(path).read_bytes() for path in find_shards(str(out))] == stored
     record = RunRecord.read(out)
     assert record.is_complete and record.pairs == 3 and record.sources["count"] == 3
-    assert record.settings["seed"] == [0, 1] and record.settings["model"] == RUN["settings"]["model"]
+    assert record.settings["seed"] == [0, 1] and record.settings["model"] == SETTINGS["model"]
     assert {entry["fingerprint"] for entry in read_markers(out)} == {record.fingerprint}
     assert Shards.read(out, record.settings).sources == ["a.png", "b.png", "c.png"]
     assert len((out / "rejected.jsonl").read_text().splitlines()) == 2 and (out / "contact_sheet.png").exists()
@@ -77,7 +81,7 @@ def test_filters_keep_the_pairs_all_of_whose_artifacts_fit(tmp_path, capsys, com
     out = write_run(tmp_path / "out", [make_pair(number) for number in range(5)])
     (out / "README.md").write_text("---\nlicense: unknown\n---\n\n# Pairs\n")
     kinds = [{artifact.type for artifact in pair.artifacts} for pair in read_pairs(out)]
-    chosen = sorted(max(kinds, key=lambda of_pair: sum(kind <= of_pair for kind in kinds)))
+    chosen = sorted(max(kinds, key=lambda of_pair: sum(kind.issubset(of_pair) for kind in kinds)))
     fitting = sum(of_pair <= set(chosen) for of_pair in kinds)
     dest = tmp_path / "dest"
     arguments = {
