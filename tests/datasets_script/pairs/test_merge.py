@@ -80,8 +80,8 @@ def test_runs_that_share_a_pair_or_are_not_complete_are_refused(tmp_path, capsys
 def test_filters_keep_the_pairs_all_of_whose_artifacts_fit(tmp_path, capsys, command):
     out = write_run(tmp_path / "out", [make_pair(number) for number in range(5)])
     (out / "README.md").write_text("---\nlicense: unknown\n---\n\n# Pairs\n")
-    kinds = [{artifact.type for artifact in pair.artifacts} for pair in read_pairs(out)]
-    chosen = sorted(max(kinds, key=lambda of_pair: sum(kind.issubset(of_pair) for kind in kinds)))
+    kinds: list[set[str]] = [{artifact.type for artifact in pair.artifacts} for pair in read_pairs(out)]
+    chosen = sorted(max(kinds, key=lambda of_pair: sum(kind <= of_pair for kind in kinds)))
     fitting = sum(of_pair <= set(chosen) for of_pair in kinds)
     dest = tmp_path / "dest"
     arguments = {
