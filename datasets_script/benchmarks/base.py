@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from ..schema.image import BenchmarkImage
 from ..utils.errors import UserError
+from .upright import upright
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,13 @@ class Benchmark(ABC):
         self, source: Path, split: str, start: int = 0, stop: int | None = None
     ) -> Iterator[BenchmarkImage | Skipped]:
         """
-        Read the images of a split, and every record that could not be read.
+        Read the images of a split, upright, and every record that could not be read.
 
         Args:
             source, split, start, stop: As in [`records`].
         """
-        return chain.from_iterable(self.records(source, split, start, stop))
+        items = chain.from_iterable(self.records(source, split, start, stop))
+        return (upright(item) if isinstance(item, BenchmarkImage) else item for item in items)
 
     def check(self, images: list[BenchmarkImage], split: str) -> list[str]:
         """

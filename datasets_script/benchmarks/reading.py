@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 # Rows hold images of up to several megabytes.
 _ROWS_AT_ONCE = 16
+# Largest distance of a polygon's point from the middle of its image, in widths and heights; the metrics take no other.
+_FARTHEST = 1.5
 _KINDS: dict[Any, str] = {dict: "an object", list: "a list", str: "a string"}
 
 
@@ -107,6 +109,11 @@ def _polygon_box(polygon: Polygon, size: tuple[int, int]) -> Box:
     points = np.array(polygon).reshape(-1, 2)
     if np.linalg.matrix_rank(points - points[0], tol=1e-6) < 2:
         raise RecordError(f"the {len(points)} points of a polygon lie on one line")
+    if (np.abs(points / size - 0.5) > _FARTHEST).any():
+        raise RecordError(
+            f"a polygon must lie within one width or height of its image of {size[0]} × {size[1]}, got "
+            f"{reprlib.repr(polygon)}"
+        )
     x_min, y_min = points.min(axis=0).tolist()
     x_max, y_max = points.max(axis=0).tolist()
     return _clip((x_min, y_min, x_max, y_max), size, "polygon's box")

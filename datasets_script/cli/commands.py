@@ -49,7 +49,8 @@ class Command:
 COMMANDS = (
     Command("demo", MAKE, "make example pairs, offline and on a CPU, from photos in installed packages"),
     Command("synthesize", MAKE, "make a dataset of pairs from a folder of photos"),
-    Command("export", MAKE, "convert pairs to COCO, WebDataset or ShareGPT conversations"),
+    Command("merge", MAKE, "put the pairs of several runs into one folder"),
+    Command("export", MAKE, "convert pairs to COCO, YOLO, WebDataset or ShareGPT conversations"),
     Command("status", INSPECT, "show a run's progress, what it kept and the time left"),
     Command("show", INSPECT, "draw the pairs of a run, or preview perception on your photos"),
     Command("report", INSPECT, "write an HTML report on a run: balance, sizes, positions, possible shortcuts"),

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ..detection.detector import ArtifactDetector
 
 
-_OUT = Path("runs/detect")
 _MISTAKES_SHOWN = 20
 # The image processors of Qwen's models reject images with a larger ratio of long to short side.
 _LARGEST_RATIO = 200
@@ -76,7 +75,10 @@ def add_arguments(parser: Parser) -> None:
         "which is not trained for this)",
     )
     parser.add_argument(
-        "--out", type=Path, default=_OUT, help="folder to write the copies with boxes to (default: %(default)s)"
+        "--out",
+        type=Path,
+        help="folder to write the copies with boxes to (default: FOLDER-detected beside the folder of the first "
+        "IMAGE)",
     )
     asked = parser.add_argument_group("questions")
     asked.add_argument(
@@ -95,6 +97,7 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..detection.detector import ArtifactDetector
 
+    args.out = args.out or _beside(args.images[0])
     _check(args)
     inputs = _find_inputs(args.images, args.out)
     vlm = make_vlm(args)
@@ -143,6 +146,12 @@ def write_detections(detector: ArtifactDetector, inputs: Sequence[Input], out: P
             bar.update()
 
 
+def _beside(image: Path) -> Path:
+    """Return the folder of overlays: beside the folder of the images, in which they would be photos like others."""
+    folder = image.resolve() if image.is_dir() else image.resolve().parent
+    return folder.parent / f"{folder.name}-detected"
+
+
 def _check(args: argparse.Namespace) -> None:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -173,10 +182,11 @@ def _find_inputs(paths: Sequence[Path], out: Path) -> list[Input]:
     names: Counter[str] = Counter()
     inputs = []
     for path, name in found:
-        names[name] += 1
-        # Images in different folders may share a name.
-        suffix = f".{names[name]}.png" if names[name] > 1 else ".png"
-        inputs.append(Input(path, Path(name + suffix)))
+        overlay = Path(name).with_suffix(".png")
+        names[str(overlay)] += 1
+        # Images in different folders, or of different formats, may share a name.
+        number = names[str(overlay)]
+        inputs.append(Input(path, overlay.with_suffix(f".{number}.png") if number > 1 else overlay))
     return inputs
 
 

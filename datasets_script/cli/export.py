@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..pairs.export.formats import FORMATS, TRAINERS
 from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, BoxFormat, find_convention
+from .options import add_filter_options, pair_filter
 from .parser import Parser, positive_int
 
 
@@ -18,6 +19,8 @@ EPILOG = f"""\
 formats:
   coco        images/ and annotations.json, with one category per artifact type and masks in run-length
               encoding; clean images have no annotations
+  yolo        data.yaml, images/ and labels/ with a text file for each image, empty for clean images; classes are
+              artifact types
   webdataset  tar files of <key>.clean.png, <key>.flawed.png (the artifact image), <key>.source.png and
               <key>.json
   sharegpt    data.json, dataset_info.json and images/, with one conversation per image; load it in
@@ -78,6 +81,8 @@ def add_arguments(parser: Parser) -> None:
         "--shard-size", type=positive_int, default=1000, help="pairs per tar file of webdataset (default: 1000)"
     )
 
+    add_filter_options(parser)
+
 
 def run(args: argparse.Namespace) -> int:
     from ..pairs.export.common import ExportSettings
@@ -85,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
 
     box_format = BoxFormat(args.coordinates, args.min_pixels, args.max_pixels)
     settings = ExportSettings(box_format, args.seed, args.shard_size, args.trainer, args.trainer_max_pixels)
-    count = export_pairs(args.out, args.dest, args.format, settings, show_progress=not args.quiet)
+    count = export_pairs(
+        args.out, args.dest, args.format, settings, show_progress=not args.quiet, only=pair_filter(args)
+    )
     print(f"{count} pairs in {args.dest}")
     return 0

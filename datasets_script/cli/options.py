@@ -6,17 +6,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffusers_artifact.mapping import ARTIFACT_TYPES
+
 from ..agents.perception.backends import BACKENDS, PerceptionSpec
 from ..engine.plan import PERCEPTION_BATCH_SIZE
 from ..utils.errors import UserError
 from ..vlm.cache import default_cache_folder
 from ..vlm.conventions import CONVENTIONS
 from ..vlm.spec import VLMSpec
-from .parser import positive_float, positive_int
+from .parser import named_number, names_among, positive_float, positive_int
 
 
 if TYPE_CHECKING:
     from ..agents.perception.base import PerceptionAgent
+    from ..pairs.filters import PairFilter
     from ..vlm.base import VLM
 
 
@@ -132,6 +135,37 @@ def add_vlm_run_options(
     }
     for name, option in options.items():
         group.add_argument(f"{prefix}{name}", dest=f"vlm_{name.replace('-', '_')}", **option)
+
+
+def add_filter_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for a choice of pairs, which [`pair_filter`] reads."""
+    group = parser.add_argument_group(
+        "filters (keep the pairs all of whose artifacts fit; an image shows all of its artifacts)"
+    )
+    group.add_argument(
+        "--types",
+        type=names_among(ARTIFACT_TYPES),
+        metavar="NAMES",
+        default=(),
+        help=f"comma-separated list of artifact types: {', '.join(ARTIFACT_TYPES)} (default: all)",
+    )
+    group.add_argument("--parts", metavar="NAMES", help="comma-separated list of parts, e.g. hand,left ear")
+    group.add_argument(
+        "--min-score",
+        action="append",
+        type=named_number,
+        default=[],
+        metavar="NAME=VALUE",
+        help="least value of a score of artifacts that have it, e.g. change_inside=0.1 or stlpips=0.2; repeatable",
+    )
+
+
+def pair_filter(args: argparse.Namespace) -> PairFilter:
+    """Return the choice of pairs that the options describe."""
+    from ..pairs.filters import PairFilter
+
+    parts = tuple(name.strip() for name in args.parts.split(",")) if args.parts else ()
+    return PairFilter(args.types, parts, tuple(args.min_score))
 
 
 def vlm_spec(args: argparse.Namespace) -> VLMSpec | None:

@@ -194,6 +194,14 @@ def names_among(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
     return convert
 
 
+def named_number(text: str) -> tuple[str, float]:
+    """Convert NAME=VALUE with a number."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got '{text}'")
+    return name, _number(value)
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

@@ -10,6 +10,7 @@ from ..benchmarks.registry import BENCHMARKS, MODULES, PAIRS
 from ..pairs.configurations import NAMES
 from ..utils.errors import UserError
 from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS
+from .options import add_filter_options, pair_filter
 from .parser import Parser, did_you_mean, positive_int, share
 
 
@@ -87,6 +88,8 @@ def add_arguments(parser: Parser) -> None:
         "0)",
     )
 
+    add_filter_options(parser)
+
 
 def run(args: argparse.Namespace) -> int:
     if args.name is None:
@@ -160,6 +163,7 @@ def prepare_pairs(args: argparse.Namespace) -> int:
         "max_pixels": args.max_pixels,
         "test_share": args.test_share,
         "seed": args.seed,
+        "only": pair_filter(args),
     }
     if args.out is None:
         builder = prepare(PAIRS, args.source, args.config, args.num_proc, **options)

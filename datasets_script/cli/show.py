@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from ..schema.run_record import RUN_FILE
 from ..utils.errors import UserError
-from .options import add_perception_options, add_vlm_options, make_perception, make_vlm
+from .options import (
+    add_filter_options,
+    add_perception_options,
+    add_vlm_options,
+    make_perception,
+    make_vlm,
+    pair_filter,
+)
 from .parser import Parser, positive_int
 
 
@@ -44,12 +51,14 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--sheet",
         type=Path,
-        help="image file to write (default: contact_sheet.png in FOLDER; with --perception, perception.png here)",
+        help="image file to write; further pages get a number (default: contact_sheet.png in FOLDER; with "
+        "--perception, FOLDER-perception.png beside FOLDER)",
     )
     parser.add_argument(
         "--max-images", type=positive_int, default=24, help="with --perception, draw at most N photos (default: 24)"
     )
     parser.add_argument("--device", help="device of the models, such as cuda:1 (default: cuda if available, else cpu)")
+    add_filter_options(parser)
     add_perception_options(parser, default=None, default_help="none, draw the pairs of a run")
     add_vlm_options(parser)
 
@@ -59,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         return show_perception(args)
     from ..engine.ledger import read_totals
     from ..engine.summary import acceptance_table, summary_table
-    from ..figures.sheets import contact_sheet
+    from ..figures.sheets import contact_sheets, save_pages
     from ..pairs.storage import read_pairs
 
     out = args.folder
@@ -72,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"FOLDER must hold pairs, found none in '{out}' yet; wait until its first shard is finished")
     sheet = args.sheet or out / "contact_sheet.png"
     check_image_name(sheet)
-    pairs = iter(read_pairs(out))
+    only = pair_filter(args)
+    pairs = iter(read_pairs(out, only))
     if args.pairs:
         wanted = args.pairs.split(",")
         found = {pair.pair_id: pair for pair in pairs if pair.pair_id in wanted}
@@ -80,9 +90,12 @@ def run(args: argparse.Namespace) -> int:
         if missing:
             raise UserError(f"--pairs must be ids of pairs in '{out}', got '{missing[0]}'")
         pairs = iter([found[pair_id] for pair_id in wanted])
-    save_image(contact_sheet(pairs, max_pairs=args.max_pairs), sheet)
+    try:
+        files = save_pages(contact_sheets(pairs, max_pairs=args.max_pairs), sheet)
+    except ValueError as error:
+        raise UserError(f"the filters must keep at least one pair of '{out}', kept none: {only}") from error
     totals = read_totals(out)
-    print(f"{summary_table(totals)}\n\n{acceptance_table(totals)}\nimages in {sheet}")
+    print(f"{summary_table(totals)}\n\n{acceptance_table(totals)}\nimages in {', '.join(map(str, files))}")
     return 0
 
 
@@ -95,7 +108,8 @@ def show_perception(args: argparse.Namespace) -> int:
 
     if not args.folder.is_dir():
         raise UserError(f"FOLDER must be a folder of photos, got '{args.folder}'")
-    sheet = args.sheet or Path("perception.png")
+    folder = args.folder.resolve()
+    sheet = args.sheet or folder.parent / f"{folder.name}-perception.png"  # in the folder it would be a photo
     check_image_name(sheet)
     vlm = make_vlm(args)
     agent = make_perception(args, args.folder, vlm)

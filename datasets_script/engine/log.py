@@ -81,7 +81,7 @@ class LogTail:
 
 class ProgressLine:
     """
-    Progress bar over photos, with pairs per second and, by type, accepted out of made artifacts.
+    Progress bar over photos, with pairs per second, by type accepted out of made artifacts, and retried requests.
 
     Args:
         total (`int`): Photos of the run.
@@ -91,7 +91,7 @@ class ProgressLine:
 
     def __init__(self, total: int, done: int, shown: bool = True) -> None:
         self.bar = tqdm(total=total, initial=done, unit="photo", desc="synthesize", smoothing=0.1, disable=not shown)
-        self.pairs, self.kept, self.made = 0, Counter[str](), Counter[str]()
+        self.pairs, self.retries, self.kept, self.made = 0, 0, Counter[str](), Counter[str]()
 
     def take(self, event: dict[str, Any]) -> None:
         """Advance by one event of a log; events other than `sample` and `shard` are ignored."""
@@ -100,12 +100,14 @@ class ProgressLine:
         if event["event"] != "sample":
             return
         self.pairs += event["pairs"]
+        self.retries += event["retries"]
         self.kept.update(event["accepted"])
         self.made.update(event["accepted"])
         self.made.update(event["discarded"])
         rate = self.pairs / self.bar.format_dict["elapsed"] if self.bar.format_dict["elapsed"] else 0.0
         kinds = (f"{of.short_name} {self.kept[kind]}/{self.made[kind]}" for kind, of in RECORDS.items())
-        self.bar.set_postfix_str(f"{self.pairs} pairs, {rate:.2f}/s; kept {' '.join(kinds)}", refresh=False)
+        retries = f"; {self.retries} retries" if self.retries else ""
+        self.bar.set_postfix_str(f"{self.pairs} pairs, {rate:.2f}/s; kept {' '.join(kinds)}{retries}", refresh=False)
         self.bar.update()
 
     def restore(self, photos: int) -> None:

@@ -24,13 +24,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from evaluate_metrics.functional.versions import recorded_versions
 
-from ..figures.sheets import contact_sheet
+from ..figures.sheets import contact_sheets, save_pages
 from ..pairs.card import write_pair_card
 from ..pairs.old_layout import upgrade_shards
 from ..pairs.storage import PairWriter, read_pairs
 from ..schema.pair import Rejection
 from ..schema.run_record import RUN_FILE, RunRecord
-from ..utils.errors import StoppedError
+from ..utils.errors import StoppedError, UserError
 from ..utils.files import replacing, write_json
 from .banner import photos_banner
 from .identity import check_continues
@@ -38,7 +38,7 @@ from .journal import Journal
 from .ledger import Totals, journal_path, json_lines, marker, read_markers, read_rejected, read_totals
 from .locks import RunBusyError, holding_rank, lock_folder, working_ranks
 from .log import ProgressLine, RunLog
-from .shards import RunMismatchError, Task, has_begun, has_made_nothing, open_shards, read_barred
+from .shards import SOURCES_FILE, RunMismatchError, Shards, Task, has_begun, has_made_nothing, open_shards, read_barred
 from .stages import Sample
 from .synthesizer import Synthesizer
 
@@ -129,23 +129,34 @@ class Run:
         self.__dict__.pop("identity", None)
         self.shards = open_shards(self.out, source_folder, sources, self.synthesizer.settings)
         new = RunRecord(**self.identity, fingerprint=_hash(self.identity))
-        if not has_begun(self.out) and not working_ranks(self.out):
+        recorded = RunRecord.read(self.out) if (self.out / RUN_FILE).exists() else None
+        if recorded and recorded.identity == self.identity and (self.out / SOURCES_FILE).exists():
+            # Of another rank that began it just now, too.
+            began = recorded.fingerprint or new.fingerprint
+            self.record = replace(new, fingerprint=began, license=recorded.license)
+            self.shards = Shards.read(self.out, recorded.settings)
+        elif has_begun(self.out) or working_ranks(self.out):
+            self._write_record(self._continued(recorded, new))
+        elif has_made_nothing(self.out):
             _clear(self.out)
             self._write_record(new)
-        elif not (self.out / RUN_FILE).exists():
-            if any(record["fingerprint"] != new.fingerprint for record in read_markers(self.out)):
-                raise RunMismatchError(
-                    f"'{self.out}' has lost its {RUN_FILE} and holds shards of another run; restore the file, or "
-                    "choose another output folder"
-                )
-            self._write_record(new)
         else:
-            recorded = RunRecord.read(self.out)
+            raise UserError(
+                f"'{self.out}' holds pairs without the records of their run; choose another output folder, or remove "
+                "what is in it"
+            )
+
+    def _continued(self, recorded: RunRecord | None, new: RunRecord) -> RunRecord:
+        """Return the record of a run that has grown, or lost its record."""
+        if recorded is not None:
             check_continues(self.out, recorded, self.identity)
-            began = recorded.fingerprint or _hash(recorded.identity)
-            self.record = replace(new, fingerprint=began, license=recorded.license)
-            if recorded.identity != self.identity:
-                self._write_record(self.record)
+            return replace(new, fingerprint=recorded.fingerprint or _hash(recorded.identity), license=recorded.license)
+        if any(record["fingerprint"] != new.fingerprint for record in read_markers(self.out)):
+            raise RunMismatchError(
+                f"'{self.out}' has lost its {RUN_FILE} and holds shards of another run; restore the file, or choose "
+                "another output folder"
+            )
+        return new
 
     def _write_record(self, record: RunRecord) -> None:
         if working := [rank for rank, _ in working_ranks(self.out)]:
@@ -346,8 +357,7 @@ class Run:
             upgrade_shards(self.out)
             write_pair_card(self.out, run)
             if totals.pairs:
-                with replacing(self.out / "contact_sheet.png") as temporary:
-                    contact_sheet(read_pairs(self.out)).save(temporary, format="PNG")
+                save_pages(contact_sheets(read_pairs(self.out)), self.out / "contact_sheet.png")
             run.write(self.out)
             return run
 
@@ -380,5 +390,6 @@ def _sample_event(source_id: str, totals: Totals) -> dict[str, Any]:
         "pairs": totals.pairs,
         "accepted": dict(totals.by_type(totals.accepted)),
         "discarded": dict(totals.by_type(totals.discarded)),
+        "retries": totals.counters["vlm_retries"],
         "seconds": round(totals.seconds, 3),
     }

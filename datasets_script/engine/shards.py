@@ -189,10 +189,16 @@ def has_begun(out: Path) -> bool:
 
 
 def has_made_nothing(out: Path) -> bool:
-    """Return whether a run has no pair yet, so that nothing is lost if it begins again."""
-    if any(record["pairs"] for record in read_markers(out)):
+    """Return whether a folder holds no pair yet, so that nothing is lost if its run begins again."""
+    # Files without records of a run may be a published dataset.
+    if any(record["pairs"] for record in read_markers(out)) or any(photo["bytes"] for photo in read_journaled(out)):
         return False
-    return not any(photo["bytes"] for photo in read_journaled(out))
+    files = sorted((out / "data").glob("*.parquet"))
+    if not files:
+        return True
+    from pyarrow import parquet
+
+    return not any(parquet.read_metadata(path).num_rows for path in files)
 
 
 def read_barred(out: Path) -> dict[str, str]:

@@ -14,7 +14,6 @@ import numpy as np
 from diffusers_artifact.mapping import ARTIFACT_TYPES, ArtifactType
 
 from ..agents.curation.measures import inside_outside_ratio
-from ..pairs.storage import read_source_ids
 from ..schema.run_record import RunRecord
 from .ledger import SUMMARY_SCORES, Totals, read_rejected
 from .shards import Shards
@@ -59,6 +58,8 @@ def photos_summary(out: Path) -> str:
     Returns:
         `str`: Such as "6 of 10 photos gave pairs; 3 no person found, 1 no part of 512 px".
     """
+    from ..pairs.storage import read_source_ids  # `status` does without its libraries
+
     photos, gave = Shards.read(out, RunRecord.read(out).settings).sources, read_source_ids(out)
     records: dict[str, list[dict[str, Any]]] = {}
     for record in read_rejected(out):

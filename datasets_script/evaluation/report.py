@@ -91,7 +91,7 @@ def _case(scored: ScoredImage, settings: ScoringSettings) -> Case:
     return Case(
         id=image.id,
         image=pixels,
-        truth=region_mask(truth_region(image, settings.truth_threshold), image.size),
+        truth=region_mask(truth_region(image, settings.truth_threshold, settings.protocol), image.size),
         prediction=region_mask(predicted_region(prediction), image.size, settings.threshold),
         iou=scored.located.iou,
         truth_text=image.explanation,

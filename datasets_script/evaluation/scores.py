@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from evaluate_metrics.functional.classification import artifact_classification, find_class
 from evaluate_metrics.functional.css import css
@@ -16,7 +17,7 @@ from evaluate_metrics.functional.instances import match_instances, score_instanc
 from evaluate_metrics.functional.intervals import Bootstrap
 from evaluate_metrics.functional.miou import score_pixel_counts
 from evaluate_metrics.functional.regions import pixel_counts
-from evaluate_metrics.functional.rouge import rouge
+from evaluate_metrics.functional.rouge import count_unread, rouge
 
 from ..schema.image import BenchmarkImage
 from ..schema.prediction import Prediction
@@ -154,7 +155,7 @@ def evaluate_predictions(
     return tables.evaluation(settings)
 
 
-def truth_region(image: BenchmarkImage, threshold: float) -> list[Any]:
+def truth_region(image: BenchmarkImage, threshold: float, protocol: str = "") -> list[Any]:
     """
     Merge the regions of an image into one, in a form that [`region_mask`] takes.
 
@@ -162,16 +163,33 @@ def truth_region(image: BenchmarkImage, threshold: float) -> list[Any]:
         image (`BenchmarkImage`): Image with its true regions.
         threshold (`float`): Value in [0, 1] above which a pixel of a heat map belongs to the region. It is applied
             here, because predictions may have another threshold.
+        protocol (`str`, *optional*): With `"x_aigd"`, polygons are drawn as X-AIGD does; else as COCO does.
     """
     parts: list[Any] = []
     for region in image.regions:
         if region.mask is not None:
             parts.append(region.mask > threshold)
+        elif region.polygons and protocol == "x_aigd":
+            parts.append(_drawn_with_outlines(region.polygons, image.size))
         elif region.polygons:
             parts += region.polygons
         elif region.bbox is not None:
             parts.append(region.bbox)
     return parts
+
+
+def _drawn_with_outlines(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+    """
+    Draw polygons as X-AIGD's masks are: corners cut to whole numbers and moved into the image, and the outline filled
+    like what it encloses.
+    """
+    last = np.array(size) - 1
+    mask = Image.new("1", size)
+    draw = ImageDraw.Draw(mask)
+    for polygon in polygons:
+        corners = np.clip(np.trunc(np.reshape(polygon, (-1, 2))), 0, last)
+        draw.polygon([tuple(corner) for corner in corners.tolist()], fill=1, outline=1)
+    return np.array(mask)
 
 
 def predicted_region(prediction: Prediction) -> Any:
@@ -208,7 +226,7 @@ class _Tables:
         try:
             counts = pixel_counts(
                 predicted_region(prediction),
-                truth_region(image, settings.truth_threshold),
+                truth_region(image, settings.truth_threshold, settings.protocol),
                 image.size,
                 threshold=settings.threshold,
                 resize=settings.resize,
@@ -218,7 +236,7 @@ class _Tables:
         self.counts.append(counts)
         if settings.protocol == "x_aigd" and prediction.mask is None:
             found, missed, false = match_instances(
-                prediction.boxes or (), truth_region(image, settings.truth_threshold), image.size
+                prediction.boxes or (), truth_region(image, settings.truth_threshold, settings.protocol), image.size
             )
             # Boxes that are none, or lie outside the image, are not in `boxes` any more; they are false, too.
             unread = sum(reason.startswith("boxes: ") for reason in prediction.failures)
@@ -295,6 +313,8 @@ class _Tables:
             return {}
         predicted, true = (list(column) for column in zip(*self.texts, strict=True))
         sections = {"rouge": rouge(predicted, true, bootstrap=settings.bootstrap)}
+        if unread := count_unread(true):
+            sections["rouge"]["n_unread"] = unread
         if settings.css_model is not None:
             sections["css"] = css(predicted, true, model=settings.css_model, bootstrap=settings.bootstrap)
         return sections

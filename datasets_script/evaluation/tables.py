@@ -67,6 +67,11 @@ def evaluation_text(
     if published and "localization.miou" in published.columns and published.protocol != settings.protocol:
         parts.append(f"**Not comparable**: mIoU and pixel F1 of the last row use protocol `{settings.protocol}`.")
     parts += ["## Scores", score_table(evaluation)]
+    if unread := evaluation.score("rouge.n_unread"):
+        parts.append(
+            f"**ROUGE is no measure here**: it reads the letters a to z and digits alone, and {unread} of "
+            f"{evaluation.score('rouge.n')} references are mostly in another script; use CSS with a model for it."
+        )
     if foreign := evaluation.unscored_classes:
         parts.append(
             f"Classes are not scored, because the benchmark has some that SynArtifact has not ({', '.join(foreign)})."

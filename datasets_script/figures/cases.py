@@ -15,6 +15,7 @@ from evaluate_metrics.functional.intervals import score_with_intervals
 from . import style
 from .charts import BLUE, FAINT, INK, ORANGE, new_figure, only_x, shortened, styled, to_image
 from .drawing import draw_legend, draw_swatch, draw_title, fitted, in_rows, with_mask, wrapped
+from .lettering import draw_text
 from .style import LINE, MARGIN, TEXT_FONT, TITLE_FONT
 
 
@@ -213,12 +214,12 @@ def _card(case: Case) -> Image.Image:
         card.paste(tile, (index * (_TILE + _GAP), 0))
     draw, top = ImageDraw.Draw(card), plain.height + 8
     empty = "" if case.prediction.any() else ", nothing predicted"
-    draw.text((0, top), wrapped(f"IoU {case.iou:.3f}{empty} · {case.id}", _CARD)[0], fill=style.INK, font=TEXT_FONT)
+    draw_text(draw, (0, top), wrapped(f"IoU {case.iou:.3f}{empty} · {case.id}", _CARD)[0], style.INK, TEXT_FONT)
     for color, lines in texts:
         draw_swatch(draw, (0, top + LINE + 3), color)
         for line in lines:
             top += LINE
-            draw.text((_INDENT, top), line, fill=style.INK, font=TEXT_FONT)
+            draw_text(draw, (_INDENT, top), line, style.INK, TEXT_FONT)
     return card
 
 

@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw
 
 from ..schema.detection import Detection
 from .drawing import draw_box, draw_tag, fitted, wrapped
+from .lettering import draw_text
 from .style import BLUE, FAINT, GREEN, INK, LINE, OCHRE, ORANGE, PURPLE, TEXT_FONT, TITLE_FONT, Color
 
 
@@ -63,9 +64,9 @@ def _with_text(image: Image.Image, detection: Detection, name: str) -> Image.Ima
     sheet = Image.new("RGB", (width, top + _HEADING + LINE * len(lines) + _MARGIN), "white")
     sheet.paste(image, ((width - image.width) // 2, 0))
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, top - 4), verdict, fill=color, font=TITLE_FONT)
+    draw_text(draw, (_MARGIN, top - 4), verdict, color, TITLE_FONT)
     for number, (color, line) in enumerate(lines):
-        draw.text((_MARGIN, top + _HEADING + LINE * number), line, fill=color, font=TEXT_FONT)
+        draw_text(draw, (_MARGIN, top + _HEADING + LINE * number), line, color, TEXT_FONT)
     return sheet
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from .lettering import draw_text, lettered
 from .style import INK, MARGIN, TEXT_FONT, TITLE_FONT, Color, Font
 
 
@@ -90,11 +91,12 @@ def draw_tag(image: Image.Image, text: str, corner: tuple[float, float], color: 
         color (`tuple[int, int, int]`): RGB colour of the rectangle, 0 to 255.
     """
     draw = ImageDraw.Draw(image)
-    width, height = draw.textlength(text, font=TEXT_FONT) + 8, 21
+    shown, font = lettered(text, TEXT_FONT)
+    width, height = draw.textlength(shown, font=font) + 8, 21
     left = min(max(0.0, corner[0]), image.width - width)
     top = min(max(0.0, corner[1] - height), image.height - height)
     draw.rectangle((left, top, left + width, top + height), fill=color)
-    draw.text((left + 4, top), text, fill="white", font=TEXT_FONT)
+    draw_text(draw, (left + 4, top), text, "white", TEXT_FONT)
 
 
 def draw_swatch(draw: ImageDraw.ImageDraw, corner: tuple[float, float], color: Color, side: int = 14) -> None:
@@ -123,14 +125,14 @@ def draw_legend(draw: ImageDraw.ImageDraw, entries: Iterable[tuple[Color, str]],
     left = float(MARGIN)
     for color, text in entries:
         draw_swatch(draw, (left, top + 3), color, _SWATCH)
-        draw.text((left + 23, top), text, fill=INK, font=TEXT_FONT)
+        draw_text(draw, (left + 23, top), text, INK, TEXT_FONT)
         left += 23 + draw.textlength(text, font=TEXT_FONT) + 26
 
 
 def draw_title(draw: ImageDraw.ImageDraw, lines: Sequence[str]) -> int:
     """Draw the lines of a sheet's title and return the y-coordinate below them, px."""
     for number, line in enumerate(lines):
-        draw.text((MARGIN, MARGIN - 6 + _TITLE_LINE * number), line, fill=INK, font=TITLE_FONT)
+        draw_text(draw, (MARGIN, MARGIN - 6 + _TITLE_LINE * number), line, INK, TITLE_FONT)
     return MARGIN + _TITLE_LINE * len(lines)
 
 
@@ -146,6 +148,7 @@ def wrapped(text: str, width: int, font: Font = TEXT_FONT) -> list[str]:
     Returns:
         `list[str]`: At least one line.
     """
+    text, font = lettered(text, font)
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

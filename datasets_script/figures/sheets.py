@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, islice
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -12,7 +13,9 @@ from PIL import Image, ImageDraw
 from ..agents.perception.base import PerceptionError
 from ..schema.pair import Artifact, Pair
 from ..schema.perception import PartLevel, Perception
+from ..utils.files import replacing
 from .drawing import draw_box, draw_legend, draw_swatch, draw_title, fitted, in_rows, with_mask, wrapped
+from .lettering import draw_text
 from .style import (
     BLUE,
     ERROR,
@@ -41,30 +44,74 @@ _PERCEPTION_TILE = 420
 _TILE_GAP = 6
 _BLOCK_WIDTH = 4 * TILE + 3 * _TILE_GAP
 _BLOCK_GAP = 36
+_SHEET_TOP = MARGIN + 96
+MAX_PAGE_HEIGHT = 4000
+"""Height of a contact sheet in pixels, above which another page begins: viewers and mail cut off larger images."""
 _INDENT = 22
 _TILE_TITLES = ("source photo", "clean image", "artifact image", "artifacts")
 
 
-def contact_sheet(pairs: Iterable[Pair], columns: int = 2, max_pairs: int = 64) -> Image.Image:
+def contact_sheets(pairs: Iterable[Pair], columns: int = 2, max_pairs: int = 64) -> Iterator[Image.Image]:
     """
-    Draw a sheet of pairs. Each shows the source photo, the clean image, the artifact image, and the artifact image
-    with the mask and box of each artifact in the colour of its type, above labels and explanations.
+    Draw sheets of pairs, of at most `MAX_PAGE_HEIGHT` unless a row alone is higher. Each pair shows the source photo,
+    the clean image, the artifact image, and the artifact image with the mask and box of each artifact in the colour of
+    its type, above labels and explanations.
 
     Args:
         pairs (`Iterable[Pair]`): At least one pair.
         columns (`int`, *optional*, defaults to 2): Number of pairs per row.
         max_pairs (`int`, *optional*, defaults to 64): Number of pairs to show, from the first; no more are taken.
 
-    Returns:
+    Yields:
         `PIL.Image.Image`: RGB; 1792 px wide for two columns.
 
     Raises:
         ValueError: `pairs` is empty.
     """
-    blocks = [_pair_block(pair) for pair in islice(pairs, max_pairs)]
-    if not blocks:
+    page: list[Image.Image] = []
+    height = 0
+    blocks = map(_pair_block, islice(pairs, max_pairs))
+    while row := list(islice(blocks, columns)):
+        of_row = max(block.height for block in row) + _BLOCK_GAP
+        if page and _SHEET_TOP + height + of_row + MARGIN - _BLOCK_GAP > MAX_PAGE_HEIGHT:
+            yield _page(page, columns)
+            page, height = [], 0
+        page += row
+        height += of_row
+    if not page:
         raise ValueError("`pairs` must hold at least one pair, got none")
-    sheet = in_rows(blocks, columns, MARGIN + 96, _BLOCK_GAP)
+    yield _page(page, columns)
+
+
+def save_pages(pages: Iterable[Image.Image], path: Path) -> list[Path]:
+    """
+    Write pages atomically as `NAME.png`, `NAME-2.png`, …, and remove further ones of before.
+
+    Args:
+        pages (`Iterable[PIL.Image.Image]`): The pages.
+        path (`Path`): File of the first page; its extension decides the format.
+
+    Returns:
+        `list[Path]`: The files.
+    """
+    files: list[Path] = []
+    for number, page in enumerate(pages, start=1):
+        files.append(_numbered(path, number))
+        with replacing(files[-1]) as temporary:
+            page.save(temporary, format=Image.registered_extensions()[path.suffix.lower()])
+    for number in count(len(files) + 1):
+        if not (left_over := _numbered(path, number)).exists():
+            return files
+        left_over.unlink()
+    return files
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+
+
+def _page(blocks: Sequence[Image.Image], columns: int) -> Image.Image:
+    sheet = in_rows(blocks, columns, _SHEET_TOP, _BLOCK_GAP)
     draw = ImageDraw.Draw(sheet)
     draw_title(draw, ["Source photos with their clean and artifact images"])
     draw_legend(draw, [(color, kind) for kind, color in TYPE_COLORS.items()], MARGIN + 36)
@@ -72,7 +119,7 @@ def contact_sheet(pairs: Iterable[Pair], columns: int = 2, max_pairs: int = 64) 
         left = MARGIN + column * (_BLOCK_WIDTH + _BLOCK_GAP)
         for index, title in enumerate(_TILE_TITLES):
             place = (left + index * (TILE + _TILE_GAP), MARGIN + 73)
-            draw.text(place, title, fill=FAINT, font=SMALL_FONT)
+            draw_text(draw, place, title, FAINT, SMALL_FONT)
     return sheet
 
 
@@ -144,9 +191,9 @@ def _pair_block(pair: Pair) -> Image.Image:
     for artifact, wrapped_lines in texts:
         draw_swatch(draw, (0, top + 2), TYPE_COLORS[artifact.type])
         for line in wrapped_lines:
-            draw.text((_INDENT, top - 1), line, fill=INK, font=TEXT_FONT)
+            draw_text(draw, (_INDENT, top - 1), line, INK, TEXT_FONT)
             top += LINE
-    draw.text((_INDENT, top), pair.pair_id, fill=FAINT, font=SMALL_FONT)
+    draw_text(draw, (_INDENT, top), pair.pair_id, FAINT, SMALL_FONT)
     return block
 
 
@@ -162,10 +209,10 @@ def _perception_tile(name: str, image: Image.Image, outcome: Perception | Percep
     tile = Image.new("RGB", (_PERCEPTION_TILE, shown.height + 8 + LINE * (1 + len(lines))), "white")
     tile.paste(shown)
     draw, top = ImageDraw.Draw(tile), shown.height + 6
-    draw.text((0, top + 1), name, fill=FAINT, font=SMALL_FONT)
+    draw_text(draw, (0, top + 1), name, FAINT, SMALL_FONT)
     for color, line in lines:
         top += LINE
-        draw.text((0, top), line, fill=color, font=TEXT_FONT)
+        draw_text(draw, (0, top), line, color, TEXT_FONT)
     return tile
 
 

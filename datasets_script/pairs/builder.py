@@ -29,6 +29,7 @@ from ..schema.features import PAIR_FEATURES
 from ..utils.errors import UserError
 from ..vlm.conventions import QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, BoxFormat
 from .configurations import CONFIGURATIONS
+from .filters import EVERY_PAIR, PairFilter
 from .image_files import ImageFiles
 from .storage import check_shards, find_shards, read_rows, split_of
 from .views import images, masks, vqa
@@ -60,6 +61,7 @@ class PairsConfig(datasets.BuilderConfig):
             `comparisons` and the choice of the photos in the test split.
         test_share (`float`, *optional*, defaults to 0): Approximate share of the photos that go to the split `test`
             with all their pairs, in [0, 1). No photo is in both splits. With 0 there is only a train split.
+        only (`PairFilter`, *optional*): Choice of the pairs; by default all.
     """
 
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = ()
@@ -68,6 +70,7 @@ class PairsConfig(datasets.BuilderConfig):
     max_pixels: int = QWEN2_5_MAX_PIXELS
     seed: int = 0
     test_share: float = 0.0
+    only: PairFilter = EVERY_PAIR
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Features | None = None) -> str:
         """Name the cache folder after the options and the source files' state: a changed source gets a new one."""
@@ -136,7 +139,7 @@ class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
         self, files: list[str], split: str, folder: Path | None
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         stored = ImageFiles(folder) if folder else None
-        for pair in read_rows(files):
+        for pair in read_rows(files, self.config.only):
             if split_of(pair["source_id"], self.config.test_share, self.config.seed) == split:
                 for row in self.config.rows(_with_files(pair, stored) if stored else pair):
                     yield row.get("id") or row["pair_id"], row

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ def prepare_pairs_folder(
         check_config(config)
     files = find_shards(source)
     check_shards(files)
-    with whole_folder(out, options) as folder:
+    recorded = options | ({"only": asdict(options["only"])} if "only" in options else {})
+    with whole_folder(out, recorded) as folder:
         rows = _write_rows(files, folder, chosen, num_proc)
         if not rows:
             raise UserError(f"`source` must hold at least one pair, got none in '{source}'")
@@ -123,7 +124,7 @@ def _write_parts(
 
 def _write_part(file: str, index: int, folder: Path, configs: Sequence[PairsConfig]) -> list[_Part]:
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for pair in read_rows([file]):
+    for pair in read_rows([file], configs[0].only):
         split = split_of(pair["source_id"], configs[0].test_share, configs[0].seed)
         images = _PairImages(folder, f"{split}/{index:05d}", pair)
         own = rows.setdefault(split, {config.name: [] for config in configs})

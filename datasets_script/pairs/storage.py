@@ -19,6 +19,7 @@ from ..schema.pair import Pair
 from ..schema.run_record import RUN_FILE, RunRecord
 from ..utils.errors import UserError
 from ..utils.seeds import derive_seed
+from .filters import EVERY_PAIR, PairFilter
 from .named_images import columns_of, names_images, read_named_rows
 
 
@@ -105,20 +106,21 @@ def _read_names(path: str) -> list[str]:
         raise UserError(f"'{path}' is not a complete Parquet file: {error}") from error
 
 
-def read_rows(files: Sequence[str]) -> Iterator[dict[str, Any]]:
+def read_rows(files: Sequence[str], only: PairFilter = EVERY_PAIR) -> Iterator[dict[str, Any]]:
     """
     Read rows of `PAIR_FEATURES` as stored, with images as `{"bytes", "path"}`.
 
     Args:
         files (`Sequence[str]`): Paths of Parquet files; rows of older versions are completed by [`current_row`].
+        only (`PairFilter`, *optional*): Choice of the rows; by default all.
     """
     for path in files:
         with pq.ParquetFile(path) as file:
             if names_images(file.schema_arrow):
-                yield from map(current_row, read_named_rows(path, PAIR_FEATURES))
+                yield from filter(only, map(current_row, read_named_rows(path, PAIR_FEATURES)))
                 continue
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(PAIR_FEATURES)):
-                yield from map(current_row, batch.to_pylist())
+                yield from filter(only, map(current_row, batch.to_pylist()))
 
 
 def split_of(source_id: str, test_share: float, seed: int = 0) -> str:
@@ -200,7 +202,7 @@ def read_source_ids(out: Path) -> set[str]:
     return {name for path in paths for name in pq.read_table(path, columns=["source_id"])["source_id"].to_pylist()}
 
 
-def read_pairs(out: Path) -> Iterator[Pair]:
-    """Read the pairs that a run has written to the folder `out`."""
-    for row in read_rows([str(path) for path in sorted((out / "data").glob("*.parquet"))]):
+def read_pairs(out: Path, only: PairFilter = EVERY_PAIR) -> Iterator[Pair]:
+    """Read the pairs that a run has written to the folder `out`, or some of them."""
+    for row in read_rows([str(path) for path in sorted((out / "data").glob("*.parquet"))], only):
         yield row_to_pair(PAIR_FEATURES.decode_example(row))

@@ -72,6 +72,26 @@ def rouge(
     }
 
 
+def count_unread(texts: Sequence[str]) -> int:
+    """
+    Count texts most of whose letters ROUGE does not see: its tokenizer keeps a to z and digits alone, so that texts in
+    Chinese, Thai or Cyrillic score 0 whatever they say.
+
+    Args:
+        texts (`Sequence[str]`): The texts.
+
+    Example:
+
+    ```python
+    >>> count_unread(["La cafetière a un bec de trop.", "多了一根手指"])
+    1
+
+    ```
+    """
+    letters = [[character for character in text.lower() if character.isalnum()] for text in texts]
+    return sum(2 * sum(character.isascii() for character in of_text) < len(of_text) for of_text in letters)
+
+
 def rouge_statistics(
     predictions: Sequence[str | None], references: Sequence[str], use_stemmer: bool = True
 ) -> np.ndarray:

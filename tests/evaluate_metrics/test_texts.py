@@ -314,3 +314,9 @@ def test_examples(name, module):
     assert doctest.DocTestRunner().run(example).failed == 0
     for results in (doctest.testmod(module), doctest.testfile(f"{folder}/README.md", module_relative=False)):
         assert (results.failed, bool(results.attempted)) == (0, True)
+
+
+def test_texts_in_other_scripts_are_counted_where_rouge_sees_nothing():
+    texts = ["The hand has six fingers.", "La cafetière a un bec de trop.", "多了一根手指", "มือมีหกนิ้ว", "6 пальцев", ""]
+    assert rouge_module.count_unread(texts) == 3
+    assert rouge_module.rouge(texts[2:3], texts[2:3])["rougeL"] == 0

@@ -60,8 +60,6 @@ class Sample:
     """Photo on its way through the stages, with their results so far."""
 
     source_id: str
-    variants: tuple[int, int] | None = None
-    """Number of the first variant to make, and of the one after the last; by default all of `pairs_per_image`."""
     image: Image.Image | None = None
     perception: Perception | None = None
     plan: ArtifactPlan | None = None
@@ -72,6 +70,8 @@ class Sample:
     """Whether later stages should process it."""
     out_of_memory: bool = False
     """Whether memory ran out, so that it has to be tried again."""
+    variants: tuple[int, int] | None = None
+    """Number of the first variant to make, and of the one after the last; by default all of `pairs_per_image`."""
 
     def noting(self, *rejections: Rejection) -> Sample:
         """Return the sample with further rejections on record."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from evaluate_metrics.functional.versions import recorded_versions
 from ...schema.run_record import RUN_FILE, RunRecord
 from ...utils.errors import UserError
 from ...utils.files import replacing_folder, write_json
+from ..filters import EVERY_PAIR, PairFilter
 from ..storage import check_shards, find_shards, read_rows
 from .common import INFO_FILE, ExportSettings
 from .formats import find_writer
@@ -26,6 +27,7 @@ def export_pairs(
     name: str,
     settings: ExportSettings = ExportSettings(),  # noqa: B008
     show_progress: bool = True,
+    only: PairFilter = EVERY_PAIR,
 ) -> int:
     """
     Export pairs to another format, atomically.
@@ -36,22 +38,33 @@ def export_pairs(
         name (`str`): The format, one of [`datasets_script.pairs.export.formats.FORMATS`].
         settings (`ExportSettings`, *optional*): Settings of the formats.
         show_progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
+        only (`PairFilter`, *optional*): Choice of the pairs, recorded in `info.json`; by default all.
 
     Returns:
         `int`: The number of pairs.
 
     Raises:
-        UserError: `source` does not hold a completed run, or `folder` is not empty.
+        UserError: `source` does not hold a completed run, `folder` is not empty, or `only` keeps no pair.
     """
     files = find_shards(source)
     check_shards(files)
-    info = export_info(files, name, settings)
-    count = sum(pq.read_metadata(path).num_rows for path in files)
+    info = export_info(files, name, settings) | ({} if only == EVERY_PAIR else {"only": asdict(only)})
+    total = sum(pq.read_metadata(path).num_rows for path in files)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"`folder` must be missing or empty, got '{folder.absolute()}'; choose another, or remove it")
     with replacing_folder(folder) as temporary:
-        rows = tqdm(read_rows(files), "export", count, unit="pair", disable=not show_progress)
-        find_writer(name)(temporary, rows, info, settings)
+        rows = tqdm(read_rows(files, only), "export", total, unit="pair", disable=not show_progress)
+        count = 0
+
+        def counted() -> Iterator[dict[str, Any]]:
+            nonlocal count
+            for row in rows:
+                count += 1
+                yield row
+
+        find_writer(name)(temporary, counted(), info, settings)
+        if total and not count:
+            raise UserError(f"`only` must keep at least one of {total} pairs, kept none: {only}")
         write_json(temporary / INFO_FILE, info)
     return count
 

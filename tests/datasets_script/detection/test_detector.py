@@ -80,6 +80,9 @@ def run(*arguments: object) -> int:
 
 
 class TestDetector:
+    def test_copies_land_beside_the_folder_of_the_images(self, photos):
+        assert command._beside(photos) == command._beside(photos / "a.png") == photos.parent / "photos-detected"
+
     def test_a_model_is_loaded_and_asked(self, talker, photos):
         detector = ArtifactDetector(str(talker), device="cpu", coordinates="normalized")
         detection = detector(photos / "b.jpg")
@@ -205,13 +208,13 @@ class TestCommand:
         assert lines[2] == {
             "image": str(photos / "b.jpg"),
             **Detection(SIZE, True, REGIONS, ANSWERS["explanation"], ANSWERS).to_dict(),
-            "overlay": str(out / "b.jpg.png"),
+            "overlay": str(out / "b.png"),
         }
         assert [Path(line["overlay"]).relative_to(out).as_posix() for line in lines] == [
-            "a.png.png",
-            "a.png.2.png",
-            "b.jpg.png",
-            "more/a.png.png",
+            "a.png",
+            "a.2.png",
+            "b.png",
+            "more/a.png",
         ]
         assert all(Image.open(line["overlay"]).width >= 640 for line in lines)
         assert "looking for artifacts" in told.err and not [*out.rglob("*.incomplete")]

@@ -23,6 +23,7 @@ from datasets_script.engine.log import parse_events
 from datasets_script.engine.shards import RunMismatchError, Shards, Task
 from datasets_script.engine.status import status_text
 from datasets_script.engine.workers import WorkerPool
+from datasets_script.utils.errors import UserError
 
 from ...helpers.engine_runs import SETTINGS, SOURCES, make_photos, make_run, rows, start, start_killed_at
 
@@ -134,6 +135,19 @@ class TestGrow:
         assert make_run(photos, tmp_path, injector, fuse, SOURCES[:1]).execute(show_progress=False).pairs == 0
         run = make_run(photos, tmp_path, injector, ONE_SHARD, SOURCES[1:]).execute(show_progress=False)
         assert run.pairs == 4 and {entry["source_id"] for entry in read_rejected(tmp_path)} <= set(SOURCES[1:])
+
+    def test_pairs_without_records_of_a_run_are_left_alone(self, photos, injector, whole, tmp_path):
+        for names in (("sources.jsonl", "run.json"), ("run.json",), ()):
+            out = tmp_path / str(len(names))
+            shutil.copytree(whole, out)
+            shutil.rmtree(out / "shards")
+            for name in names:
+                (out / name).unlink()
+            with pytest.raises(UserError, match="holds pairs without the records of their run"):
+                make_run(photos, out, injector, replace(ONE_SHARD, seed=1))
+            assert shards_of(out) == shards_of(whole)
+        make_run(photos, out, injector, ONE_SHARD).execute(show_progress=False)
+        assert rows(out) == rows(whole)
 
     def test_a_run_of_an_older_version_grows(self, photos, injector, whole, tmp_path):
         make_run(photos, tmp_path, injector, sources=SOURCES[:2]).execute(show_progress=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from types import SimpleNamespace
+from typing import Any
 
 from datasets_script.agents.curation.curator import Curator
 from datasets_script.agents.curation.perceptual import load_perceptual_metric
@@ -11,6 +12,7 @@ from datasets_script.agents.curation.thresholds import CurationSettings
 from datasets_script.engine.banner import models_banner
 from datasets_script.engine.injector import Injector
 from datasets_script.engine.ledger import marker
+from datasets_script.engine.log import ProgressLine
 from datasets_script.engine.settings import InjectionSettings, RunSettings
 from datasets_script.engine.shards import Shards
 from datasets_script.engine.summary import photos_summary
@@ -45,10 +47,22 @@ def test_photos_without_pairs_are_counted_by_what_was_wrong(tmp_path):
     )
 
 
+def test_the_line_of_progress_counts_retried_requests(capsys):
+    progress = ProgressLine(3, 0)
+    event = {"event": "sample", "pairs": 1, "accepted": {"fusion": 1}, "discarded": {}}
+    progress.take({"event": "shard", "restored": ["a.png"]})
+    for retries in (0, 2):
+        progress.take(event | {"retries": retries})
+    progress.close()
+    told = capsys.readouterr().err
+    assert "3/3" in told and "2 pairs" in told and "; 2 retries" in told
+
+
 def test_the_embedded_model_with_a_vlm_as_judge_warns():
     injector = Injector("embedded", InjectionSettings(), device="cpu")
     metric = load_perceptual_metric("stlpips")
-    for vlm in (None, SimpleNamespace(model="Qwen/Qwen2.5-VL-7B-Instruct")):
+    judges: list[Any] = [None, SimpleNamespace(model="Qwen/Qwen2.5-VL-7B-Instruct")]
+    for vlm in judges:
         told = models_banner(injector, Curator(CurationSettings(), metric, vlm), RunSettings())
         assert ("warning: the embedded model makes images of 256x256 px" in told) == bool(vlm)
         assert f"explanations: {vlm.model if vlm else 'templates'}" in told

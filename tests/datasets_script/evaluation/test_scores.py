@@ -11,7 +11,7 @@ from PIL import Image
 from datasets_script.cli.evaluate import scoring_settings
 from datasets_script.cli.main import build_parser, main
 from datasets_script.evaluation.published import published_tables
-from datasets_script.evaluation.scores import MISSING, ScoringSettings, evaluate_predictions
+from datasets_script.evaluation.scores import MISSING, ScoringSettings, evaluate_predictions, truth_region
 from datasets_script.evaluation.tables import SCORE_NAMES, evaluation_text, paper_table
 from datasets_script.schema.image import BENCHMARK_FEATURES, BenchmarkImage, Region, image_to_row
 from datasets_script.schema.prediction import Prediction
@@ -328,3 +328,22 @@ def test_a_limit_scores_the_first_images_alone(limit, benchmark, tmp_path, capsy
     options = ["--benchmark", str(benchmark), "--limit", str(limit)]
     assert main(["evaluate", str(path), *options]) == 0
     assert "could not be used" not in capsys.readouterr().out
+
+
+def test_polygons_are_drawn_with_their_outlines_under_the_protocol_of_x_aigd():
+    # As COCO fills them, 4.9 is cut off and 60 lies outside: 10 × 10 pixels with the outline, in an image 40 wide.
+    polygons = ((4.9, 4.0, 13.9, 4.0, 13.9, 13.9, 4.9, 13.9), (38.0, 0.0, 60.0, 0.0, 60.0, 3.0, 38.0, 3.0))
+    image = BenchmarkImage("a", png(), SIZE, True, (Region("polygon", (4.9, 0.0, 40.0, 13.9), polygons),))
+    [drawn] = truth_region(image, 0.5, "x_aigd")
+    assert drawn[4:14, 4:14].all() and drawn[:4, 38:].all() and drawn.sum() == 100 + 8
+    assert truth_region(image, 0.5, "artiagent") == list(polygons)
+    found = {"a": Prediction("a", True, (HAND,))}
+    assert evaluated([image], found, protocol="x_aigd").score("localization.miou") == pytest.approx(100 / 108)
+
+
+def test_the_table_says_where_rouge_reads_nothing():
+    images = [flawed("a", HAND, explanation="多了一根手指"), flawed("b", HAND, EAR)]
+    evaluation = evaluated(images)
+    text = evaluation_text(evaluation, "mine", "set", None, ScoringSettings())
+    assert "**ROUGE is no measure here**" in text and "1 of 2 references are mostly in another script" in text
+    assert "no measure" not in evaluation_text(evaluated(), "mine", "set", None, ScoringSettings())

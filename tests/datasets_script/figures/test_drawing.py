@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from datasets_script.figures.charts import BLUE as BLUE_OF_CHARTS
 from datasets_script.figures.charts import COLOR_OF_TYPE
 from datasets_script.figures.drawing import draw_legend, fitted, in_rows, with_mask, wrapped
+from datasets_script.figures.lettering import lettered
 from datasets_script.figures.page import embedded_image, html_page
 from datasets_script.figures.style import BLUE, MARGIN, ORANGE, TEXT_FONT, TITLE_FONT, TYPE_COLORS, as_hex
 
@@ -49,8 +50,9 @@ def test_a_mask_of_another_size_is_brought_to_the_image_and_may_fill_it():
 @pytest.mark.parametrize("text", ["word " * 40, "多了一只耳朵" * 20, "a" * 300 + " b", ""])
 def test_lines_fit_and_hold_the_whole_text(text, font):
     lines = wrapped(text, 200, font)
+    shown, font = lettered(text, font)
     assert all(font.getlength(line) <= 200 for line in lines)
-    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert "".join("".join(lines).split()) == "".join(shown.split())
 
 
 def test_blocks_stand_in_rows_with_margins_around():

@@ -13,7 +13,13 @@ from skimage import data
 from datasets_script.agents.perception.base import PerceptionError
 from datasets_script.engine.ledger import Totals
 from datasets_script.engine.summary import acceptance_table, summary_table
-from datasets_script.figures.sheets import contact_sheet, draw_artifacts, perception_sheet
+from datasets_script.figures.sheets import (
+    MAX_PAGE_HEIGHT,
+    contact_sheets,
+    draw_artifacts,
+    perception_sheet,
+    save_pages,
+)
 from datasets_script.figures.style import TYPE_COLORS
 from datasets_script.schema.pair import Artifact, Pair, Rejection
 from datasets_script.schema.perception import Entity, Part, Perception
@@ -76,13 +82,18 @@ def contains(image: Image.Image, color: tuple[int, int, int]) -> bool:
     return bool((np.asarray(image) == color).all(axis=-1).any())
 
 
+def one_sheet(pairs, **options):
+    [page] = contact_sheets(pairs, **options)
+    return page
+
+
 class TestContactSheet:
     def test_two_pairs_stand_beside_each_other_and_the_rest_below(self):
         pair = make_pair(make_artifact("duplication", (128, 128)))
-        one, two, three = (contact_sheet([pair] * count) for count in (1, 2, 3))
+        one, two, three = (one_sheet([pair] * count) for count in (1, 2, 3))
         assert two.width > one.width and two.height == one.height
         assert three.width == two.width and three.height > two.height
-        assert contact_sheet([pair] * 2, columns=1).width == one.width
+        assert one_sheet([pair] * 2, columns=1).width == one.width
 
     def test_only_as_many_pairs_as_asked_are_taken(self):
         taken = []
@@ -92,25 +103,34 @@ class TestContactSheet:
                 taken.append(make_pair(make_artifact("fusion", (128, 128))))
                 yield taken[-1]
 
-        contact_sheet(endless(), max_pairs=3)
+        one_sheet(endless(), max_pairs=3)
         assert len(taken) == 3
 
     def test_long_texts_and_several_artifacts_get_lines_of_their_own(self):
         short = make_artifact("omission", (128, 128))
-        plain = contact_sheet([make_pair(short)])
-        assert contact_sheet([make_pair(short, short)]).height > plain.height
-        long = contact_sheet([make_pair(make_artifact("omission", (128, 128), words=60))])
+        plain = one_sheet([make_pair(short)])
+        assert one_sheet([make_pair(short, short)]).height > plain.height
+        long = one_sheet([make_pair(make_artifact("omission", (128, 128), words=60))])
         assert long.height > plain.height and long.width == plain.width
 
     def test_the_legend_has_all_types_and_upright_images_keep_their_shape(self):
         size = (96, 160)
-        sheet = contact_sheet([make_pair(make_artifact("distortion", size), size=size)])
+        sheet = one_sheet([make_pair(make_artifact("distortion", size), size=size)])
         assert all(contains(sheet, color) for color in TYPE_COLORS.values())
         assert sheet.getpixel((0, sheet.height - 1)) == (255, 255, 255)
 
+    def test_further_pages_begin_where_a_sheet_would_be_too_high(self, tmp_path):
+        pair = make_pair(make_artifact("duplication", (128, 128)))
+        pages = list(contact_sheets([pair] * 40))
+        assert len(pages) > 1 and all(page.height <= MAX_PAGE_HEIGHT for page in pages)
+        assert pages[0].height + (one_sheet([pair] * 4).height - one_sheet([pair] * 2).height) > MAX_PAGE_HEIGHT
+        files = save_pages(pages, tmp_path / "sheet.png")
+        assert [path.name for path in files][:2] == ["sheet.png", "sheet-2.png"]
+        assert save_pages(pages[:1], tmp_path / "sheet.png") == [tmp_path / "sheet.png"] == list(tmp_path.iterdir())
+
     def test_no_pair_is_refused(self):
         with pytest.raises(ValueError, match="at least one pair"):
-            contact_sheet([])
+            one_sheet([])
 
 
 def test_artifacts_are_drawn_where_they_are_and_nowhere_else():

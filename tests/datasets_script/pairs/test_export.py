@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
+import yaml
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
@@ -191,7 +192,8 @@ def test_a_failed_export_leaves_nothing(out, tmp_path, name):
     broken = shutil.copytree(out, tmp_path / "broken")
     path = broken / "data" / "pairs-00001.parquet"
     rows = pq.read_table(path).to_pylist()
-    rows[-1]["artifacts"][0]["mask"]["bytes"] = b"no image"
+    # Not every format reads both.
+    rows[-1]["artifacts"][0]["mask"]["bytes"] = rows[-1]["flawed"]["bytes"] = b"no image"
     pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(path)), path)
     with pytest.raises(UnidentifiedImageError):
         export_pairs(str(broken), tmp_path / name, name, show_progress=False)
@@ -222,3 +224,23 @@ def test_the_help_names_formats_and_coordinates(capsys):
     text = capsys.readouterr().out
     for word in (*FORMATS, "qwen2.5", "internvl", "examples:"):
         assert word in text
+
+
+def test_yolo_has_a_line_for_each_artifact_and_empty_files_for_clean_images(out, tmp_path, pairs):
+    dest = export(out, tmp_path / "yolo", "--format", "yolo")
+    names = yaml.safe_load((dest / "data.yaml").read_text())["names"]
+    assert tuple(names[number] for number in range(len(names))) == ARTIFACT_TYPES
+    assert {path.stem for path in (dest / "labels").iterdir()} == {path.stem for path in (dest / "images").iterdir()}
+    for index, pair in enumerate(pairs):
+        assert (dest / "labels" / f"{index:08d}_clean.txt").read_text() == ""
+        lines = (dest / "labels" / f"{index:08d}_flawed.txt").read_text().splitlines()
+        for line, artifact in zip(lines, pair.artifacts, strict=True):
+            kind, *numbers = line.split()
+            x, y, width, height = map(float, numbers)
+            box = (
+                (x - width / 2) * WIDTH,
+                (y - height / 2) * HEIGHT,
+                (x + width / 2) * WIDTH,
+                (y + height / 2) * HEIGHT,
+            )
+            assert names[int(kind)] == artifact.type and box == pytest.approx(artifact.bbox, abs=1e-3)
