@@ -73,13 +73,13 @@ def estimate(plan: RunPlan) -> Estimate:
     Raises:
         UserError: See [`RunPlan.check`]; or a model cannot be loaded.
     """
-    from .loading import usable_device
+    start = time.perf_counter()
+    from .loading import usable_device  # imports torch and diffusers, which is part of the time to load
 
     sources = plan.check()
     device = usable_device(plan.device)
     if device == "cpu" and plan.settings.model != EMBEDDED:
         return _from_settings(plan, len(sources), device)
-    start = time.perf_counter()
     synthesizer = plan.synthesizer()
     return _tried(plan, synthesizer, sources, time.perf_counter() - start)
 
@@ -169,24 +169,32 @@ def estimate_text(found: Estimate, title: str) -> str:
 
 
 def _rows(found: Estimate) -> list[str]:
-    gib, gb = 2**30, 1e9
+    gib = 2**30
     rows: list[tuple[str, str]] = [("evaluations", f"{found.evaluations:,.0f}")]
     if found.seconds is None:
         rows.append(("time", "unknown without a GPU; run it on the machine that will do the work"))
     else:
         phases = ", ".join(f"{phase} {spent:.2f}" for phase, spent in found.seconds_of_phase.items())
-        rows.append(("time", f"{found.seconds / 3600:,.2f} h, of which {found.loading_seconds:.0f} s for loading"))
+        rows.append(("time", f"{_duration(found.seconds)}, of which {_duration(found.loading_seconds)} for loading"))
         rows.append(("seconds a photo", phases))
     if found.peak_bytes:
         peaks = ", ".join(f"{phase} {peak / gib:.1f}" for phase, peak in found.peak_bytes.items())
         rows.append(("GiB on the card", f"{max(found.peak_bytes.values()) / gib:.1f} at its peak: {peaks}"))
     else:
         rows.append(("GiB on the card", 'no accelerator; see the table of "Your card" in datasets_script/README.md'))
-    rows.append(("GB on disk", f"{found.disk_bytes / gb:,.2f}"))
+    unit, size = ("GB", 1e9) if found.disk_bytes >= 1e9 else ("MB", 1e6)
+    rows.append(("on disk", f"{found.disk_bytes / size:,.1f} {unit}"))
     if found.vlm:
         rows.append(("VLM", ", ".join(f"{name.replace('_', ' ')} {n:,.0f}" for name, n in found.vlm.items())))
     width = max(len(name) for name, _ in rows)
     return [f"  {name:<{width}}  {text}" for name, text in rows]
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in the unit in which it is a number of one to three digits, such as "75 s" or "1.4 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def title_of(plan: RunPlan) -> str:

@@ -54,7 +54,12 @@ def look_up(argument: str, model: str, revision: str | None = None) -> HubModel 
         ArgumentError: The repository does not exist, or its files may not be downloaded with the token in use.
     """
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     if Path(model).exists() or not is_hub_id(model) or constants.HF_HUB_OFFLINE:
         return None
@@ -74,7 +79,9 @@ def look_up(argument: str, model: str, revision: str | None = None) -> HubModel 
             f"`{argument}` must be a folder or a repository on the Hub, found no {model}{at} at {constants.ENDPOINT}; "
             "check its name, or run `hf auth login` if it is private"
         ) from error
-    except (OSError, ValueError):  # no network, or no answer in time: loading says so if the cache does not hold it
+    # No network, or no answer in time: loading says so if the cache does not hold it. The bases are `OSError` and that
+    # of the HTTP client, whose package depends on the library's version.
+    except HfHubHTTPError.__bases__:
         return None
     card = info.card_data
     license_name = (card.get("license_name") or card.get("license") or "") if card else ""

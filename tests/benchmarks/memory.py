@@ -9,8 +9,8 @@ real forward passes run on such tensors: the text encoders on 512 tokens, the tr
 processors on one row (inversion) and on one row for the clean image and one for each artifact image (denoising), and
 the autoencoder decoding all rows. Attention is counted as fused kernels do it, without the matrix of scores.
 
-`kv_cache` is what `compute="target"` keeps besides: keys and values of the clean image's row in all blocks, for one
-evaluation.
+`denoise_target` adds what `compute="target"` keeps: keys and values of the clean image's row in all blocks, for one
+evaluation. `decode_tiled` is with `--vae-tiling`. Each `peak` is the highest of the phases, in GiB.
 
 Not counted: the CUDA context (about 0.5 GiB), the allocator's fragmentation, and workspaces of kernels. Leave 1 to
 2 GiB for them. **These are counts, not measurements.**
@@ -72,6 +72,14 @@ IMPOSSIBLE = {
     ("4bit", "group"),
     ("4bit", "sequential"),
     ("float8", "sequential"),
+}
+
+# Phases whose highest peak is that of a plan.
+PEAKS = {
+    "peak": ("encode", "invert", "denoise", "decode"),
+    "peak_target": ("encode", "invert", "denoise_target", "decode"),
+    "peak_vae_tiling": ("encode", "invert", "denoise", "decode_tiled"),
+    "peak_vae_tiling_target": ("encode", "invert", "denoise_target", "decode_tiled"),
 }
 
 # Bytes of a weight of a linear layer, with scales: NF4 has one of 4 bytes for 64 weights, the others one for a row.
@@ -422,9 +430,9 @@ def main() -> None:
                     if (quantization, offload) in IMPOSSIBLE:
                         continue
                     figures = peaks(parts, offload, quantization)
-                    peak = max(figures[phase] for phase in ("encode", "invert", "denoise_target", "decode_tiled"))
                     plan = {"model": name, "side": side, "offload": offload, "quantization": quantization}
-                    results.append({**plan, **figures, "peak": peak})
+                    highest = {peak: max(figures[phase] for phase in phases) for peak, phases in PEAKS.items()}
+                    results.append({**plan, **figures, **highest})
                     print(json.dumps(results[-1]), flush=True)
     if args.json:
         content = {"artifact_images": args.artifact_images, "torch": torch.__version__, "counted": True}

@@ -71,10 +71,10 @@ def test_the_text_names_what_is_known():
     assert estimate_text(found, "FLUX").splitlines() == [
         "estimate for 40 photos, FLUX on cuda (2 tried)",
         "  evaluations      1,234",
-        "  time             2.00 h, of which 30 s for loading",
+        "  time             2.0 h, of which 30 s for loading",
         "  seconds a photo  inject 1.50",
         "  GiB on the card  2.5 at its peak: perceive 1.0, inject 2.5",
-        "  GB on disk       2.00",
+        "  on disk          2.0 GB",
         "  VLM              requests 240, prompt tokens 9,000",
     ]
 

@@ -17,7 +17,7 @@ from datasets_script.cli.main import main
 from datasets_script.engine.plan import RunPlan
 from datasets_script.engine.shards import RunMismatchError
 from datasets_script.schema.run_record import RunRecord
-from datasets_script.utils.errors import ArgumentError
+from datasets_script.utils.errors import ArgumentError, UserError
 from datasets_script.utils.hub_access import HubModel, check_room, free_bytes, look_up
 
 from ...helpers.engine_runs import SETTINGS, SOURCES, make_photos, make_run
@@ -115,9 +115,15 @@ def test_nothing_is_asked_of_folders_and_offline(tmp_path):
     assert look_up("model", str(tmp_path)) is None and look_up("model", "lab/open") is None
 
 
+def test_a_hub_that_does_not_answer_is_left_to_the_cache(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert look_up("model", "lab/open") is None
+
+
 def test_weights_that_do_not_fit_on_the_disk_are_refused(tmp_path):
     check_room([HubModel("lab/small", "mit", 1)])
-    with pytest.raises(Exception, match="the weights of lab/large take .* GB, but .* has room for .* set HF_HOME"):
+    with pytest.raises(UserError, match="the weights of lab/large take .* GB, but .* has room for .* set HF_HOME"):
         check_room([HubModel("lab/large", "mit", 10**18)])
     assert free_bytes(tmp_path / "not" / "there") == pytest.approx(free_bytes(tmp_path), rel=0.1)
 
