@@ -158,7 +158,11 @@ def _subjects(tool: Tool, scene: Scene) -> list[tuple[Entity, Part | None, Entit
     if tool.works_on == "entities":
         entities = scene.perception.entities
         return [(first, None, second) for i, first in enumerate(entities) for second in entities[i + 1 :]]
-    return [(entity, part, None) for entity, part in scene.parts(tool.works_on)]
+    return [
+        (entity, part, None)
+        for entity, part in scene.parts(tool.works_on)
+        if not (part.optional and tool.spares_optional_parts)
+    ]
 
 
 def plan_artifacts(

@@ -25,6 +25,8 @@ class Part:
         parent (`int`): `instance_id` of the entity it belongs to.
         level (`str`): `"peripheral"` (distal, with a clear contour: can be added or removed) or `"intermediate"` (can
             be distorted).
+        optional (`bool`): Whether the entity looks whole without it, as a jacket does without a badge. To remove such
+            a part makes another entity, not an artifact.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Part:
     score: float
     parent: int
     level: PartLevel
+    optional: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,4 +65,5 @@ REMOVE = Tool(
     works_on="peripheral",
     function=remove,
     avoids_same_parts=True,
+    spares_optional_parts=True,
 )

@@ -33,6 +33,8 @@ class Tool:
         kernels (`tuple[str, ...]`, *optional*): Legal values of its argument `kernel`, if it has one.
         avoids_same_parts (`bool`, *optional*, defaults to `False`): Whether it has the argument `same_parts`, for the
             patches of other instances of the part.
+        spares_optional_parts (`bool`, *optional*, defaults to `False`): Whether it leaves parts alone without which
+            their entity looks whole.
         options_for (`Callable`, *optional*): Called with a grid of `(rows, columns)`; returns further arguments that
             suit it.
     """
@@ -44,4 +46,5 @@ class Tool:
     function: Callable[..., PatchMapping | NotApplicable]
     kernels: tuple[str, ...] = ()
     avoids_same_parts: bool = False
+    spares_optional_parts: bool = False
     options_for: Callable[[tuple[int, int]], dict[str, Any]] = _no_options

@@ -8,7 +8,7 @@ import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, count, takewhile
 from pathlib import Path, PurePosixPath
@@ -73,6 +73,7 @@ class _Category:
     entity: str
     part: str
     level: PartLevel | None
+    optional: bool
     keypoints: tuple[str, ...]
 
 
@@ -169,7 +170,8 @@ class AnnotationPerception(PerceptionAgent):
     Parts are assigned to entities as follows:
 
     - *Your own files*: an annotation with `parent_id` is a part of the annotation with that `id`. Its category may
-      have `level`, `"peripheral"` or `"intermediate"`; otherwise the name decides, see [`part_level`].
+      have `level`, `"peripheral"` or `"intermediate"`; otherwise the name decides, see [`part_level`]. With
+      `optional` true, the entity looks whole without the part, so that it is never removed.
     - *PACO*: categories named `"dog:ear"`, linked by `obj_ann_id`. Without a link (annotation tools can name
       categories but rarely write links) a part belongs to the instance of that name that holds 0.9 or more of its
       pixels; if there is none, the part is dropped.
@@ -324,7 +326,11 @@ class AnnotationPerception(PerceptionAgent):
             if _key(identifier) in categories:
                 raise AnnotationError(f"{self.path}, {where}: `id` must be unique, got {identifier!r} again")
             categories[_key(identifier)] = _Category(
-                entity, part, self._level(record, where), self._keypoint_names(record, where)
+                entity,
+                part,
+                self._level(record, where),
+                self._optional(record, where),
+                self._keypoint_names(record, where),
             )
         return categories
 
@@ -342,6 +348,12 @@ class AnnotationPerception(PerceptionAgent):
         if level is not None and level not in get_args(PartLevel):
             raise AnnotationError(f"{self.path}, {where}: `level` must be among {get_args(PartLevel)}, got {level!r}")
         return level
+
+    def _optional(self, category: dict[str, Any], where: str) -> bool:
+        optional = category.get("optional", False)
+        if not isinstance(optional, bool):
+            raise AnnotationError(f"{self.path}, {where}: `optional` must be true or false, got {shorten(optional)}")
+        return optional
 
     @cached_property
     def _photos_by_name(self) -> dict[str, list[str]]:
@@ -558,7 +570,10 @@ def _finish(draft: _Draft, new_id: count[int]) -> Entity:
     """Return the entity with its parts and, as further parts, its keypoints."""
     mask = draft.mask()
     bbox = bbox_of_mask(mask)
-    parts = [_part(part.part_name, part.id, part.mask, draft.id, part.level) for part in draft.parts]
+    parts = [
+        replace(_part(part.part_name, part.id, part.mask, draft.id, part.level), optional=part.category.optional)
+        for part in draft.parts
+    ]
     radius = _KEYPOINT_RADIUS * float(np.sqrt((bbox[2] - bbox[0]) * (bbox[3] - bbox[1])))
     annotated = {part.name for part in parts}
     for name, centre in _visible_keypoints(draft.region) if draft.region else ():

@@ -73,7 +73,7 @@ def test_own_file_with_parents(tmp_path):
             annotation(9, "face", (10, 10, 40, 40), parent_id=3),
             annotation(11, "eye", (20, 20, 25, 25), parent_id=9),
         ],
-        ["cat", {"name": "ear", "level": "intermediate"}, {"name": "face"}, {"name": "eye"}],
+        ["cat", {"name": "ear", "level": "intermediate", "optional": True}, {"name": "face"}, {"name": "eye"}],
         caption="a cat on a sofa",
     )
     (cat,) = perception.entities
@@ -85,6 +85,7 @@ def test_own_file_with_parents(tmp_path):
         ("face", 9, 3, "intermediate"),
         ("eye", 11, 3, "peripheral"),
     ]
+    assert [part.optional for part in cat.parts] == [True, False, False]
     assert np.array_equal(parts_of(cat)["ear"].mask, pixels(10, 10, 20, 20))
 
 

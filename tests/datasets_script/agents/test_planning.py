@@ -88,6 +88,15 @@ def test_levels_decide_what_a_tool_may_use(scene):
             assert artifact.part in allowed[artifact.tool]
 
 
+def test_what_an_entity_looks_whole_without_is_not_removed(scene):
+    cat, dog = scene.perception.entities
+    cat = replace(cat, parts=tuple(replace(part, optional=part.name == "ear") for part in cat.parts))
+    scene = Scene.of(Perception((cat, dog)), PATCH)
+    planned = [(artifact.tool, artifact.part) for seed in range(12) for artifact in plan(scene, seed=seed)[0]]
+    assert ("remove", "tail") in planned and ("add", "ear") in planned
+    assert ("remove", "ear") not in planned
+
+
 def test_large_artifacts_are_refused_with_the_reason(scene):
     artifacts, reasons = plan(scene, max_target_share=0.02)
     assert all(artifact.mapping.target_patches().mean() <= 0.02 for artifact in artifacts)
