@@ -88,7 +88,7 @@ class FlowPipelineMixin(LoraBaseMixin):
     @property
     def _execution_device(self) -> torch.device:
         """Device of the transformer, or that of its offloading hooks: text encoders may be parked elsewhere."""
-        device: torch.device = super()._execution_device  # type: ignore[misc]
+        device: torch.device = super()._execution_device
         return self.transformer.device if device.type in ("cpu", "meta") else device
 
     def check_model(self, allow_distilled: bool = False, encodes_prompts: bool = True) -> None:

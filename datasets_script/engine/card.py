@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -24,13 +24,13 @@ class Card:
     Attributes:
         peaks (`dict[str, int]`): Most bytes of the device's memory in use in each phase so far. Empty on devices whose
             memory torch does not count.
-        seconds (`Counter[str]`): Time spent in each phase so far.
+        seconds (`dict[str, float]`): Time spent in each phase so far.
     """
 
     def __init__(self, device: str, takes_turns: bool = True) -> None:
         self.device, self.takes_turns = device, takes_turns
         self.peaks: dict[str, int] = {}
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._models: dict[str, list[nn.Module]] = {}
         self._present: frozenset[str] = frozenset()
         self._phase, self._since = "", time.perf_counter()

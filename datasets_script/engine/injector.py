@@ -238,7 +238,7 @@ class Injector:
                 "pooled_prompt_embeds": text.pooled,
                 "prompt_embeds_mask": text.mask,
             }
-        output: ArtifactInjectionOutput = self.pipeline(
+        output = self.pipeline(
             photos,
             mappings,
             num_inference_steps=steps,
@@ -251,6 +251,7 @@ class Injector:
             output_type="np",
             allow_distilled=self.settings.allow_distilled,
         )
+        assert isinstance(output, ArtifactInjectionOutput)  # because of `return_dict`
         self.num_function_evaluations += output.num_function_evaluations
         self.token_evaluations += output.token_evaluations
         for name in ("reconstructions", "images"):

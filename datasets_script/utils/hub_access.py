@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import ArgumentError, UserError
 from .hub_ids import is_hub_id
@@ -63,6 +64,8 @@ def look_up(argument: str, model: str, revision: str | None = None) -> HubModel 
 
     if Path(model).exists() or not is_hub_id(model) or constants.HF_HUB_OFFLINE:
         return None
+    # `OSError`, and the base of the HTTP client's errors, whose package depends on the library's version.
+    no_answer: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
     api, page = HfApi(), f"{constants.ENDPOINT}/{model}"
     try:
         info = api.model_info(model, revision=revision, files_metadata=True, timeout=_SECONDS_TO_ANSWER)
@@ -79,9 +82,8 @@ def look_up(argument: str, model: str, revision: str | None = None) -> HubModel 
             f"`{argument}` must be a folder or a repository on the Hub, found no {model}{at} at {constants.ENDPOINT}; "
             "check its name, or run `hf auth login` if it is private"
         ) from error
-    # No network, or no answer in time: loading says so if the cache does not hold it. The bases are `OSError` and that
-    # of the HTTP client, whose package depends on the library's version.
-    except HfHubHTTPError.__bases__:
+    # Loading says so if the cache does not hold it.
+    except no_answer:
         return None
     card = info.card_data
     license_name = (card.get("license_name") or card.get("license") or "") if card else ""
@@ -113,16 +115,16 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
 
 
-def _missing_bytes(model: str, info: object) -> int:
+def _missing_bytes(model: str, info: Any) -> int:
     """Count the bytes of the weights that are loaded and not cached: a pipeline's components', or those at the top."""
     from huggingface_hub import try_to_load_from_cache
 
-    files = {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}  # type: ignore[attr-defined]
+    files = {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}
     of_pipeline = "model_index.json" in files
     return sum(
         size
         for name, size in files.items()
         # Other precisions, such as `model.fp16.safetensors`, are not loaded.
         if name.endswith(".safetensors") and name.count(".") == 1 and ("/" in name) is of_pipeline
-        if not isinstance(try_to_load_from_cache(model, name, revision=info.sha), str)  # type: ignore[attr-defined]
+        if not isinstance(try_to_load_from_cache(model, name, revision=info.sha), str)
     )

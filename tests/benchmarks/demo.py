@@ -34,6 +34,7 @@ from diffusers_artifact.presets import PRESETS
 def bare_forward_seconds(injector: Injector, batch: int, repeats: int = 20) -> float:
     """Return the median seconds of a forward pass at batch size `batch`, per row."""
     pipe = injector.pipeline
+    assert injector.sample_size  # the embedded model's
     side = injector.sample_size // pipe.patch_size
     tokens = torch.randn(batch, side * side, pipe.transformer.config.in_channels)
     condition = pipe.family.encode_prompt("", torch.device("cpu"), None).expand(batch)

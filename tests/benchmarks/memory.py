@@ -90,15 +90,15 @@ LINEAR_BYTES = {"none": 2.0, "float8": 1.0, "8bit": 1.0, "4bit": 0.5 + 4 / 64}
 class Architecture:
     """Builders of a published model's parts, from the values of its configuration files, and its longest prompt."""
 
-    transformer: Callable[[], nn.Module]
-    vae: Callable[[], nn.Module]
-    text_encoders: dict[str, Callable[[], nn.Module]]
+    transformer: Callable[[], Any]
+    vae: Callable[[], Any]
+    text_encoders: dict[str, Callable[[], Any]]
     text_tokens: int
     text_channels: int
     pooled_channels: int = 0
 
 
-def t5_xxl() -> nn.Module:
+def t5_xxl() -> Any:
     return T5EncoderModel(
         T5Config(
             vocab_size=32128,
@@ -113,7 +113,7 @@ def t5_xxl() -> nn.Module:
     )
 
 
-def clip(kind: type[nn.Module], width: int, layers: int, heads: int) -> nn.Module:
+def clip(kind: Any, width: int, layers: int, heads: int) -> Any:
     return kind(
         CLIPTextConfig(
             hidden_size=width,
@@ -125,7 +125,7 @@ def clip(kind: type[nn.Module], width: int, layers: int, heads: int) -> nn.Modul
     )
 
 
-def kl_autoencoder() -> nn.Module:
+def kl_autoencoder() -> Any:
     return AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         layers_per_block=2,
@@ -138,7 +138,7 @@ def kl_autoencoder() -> nn.Module:
     )
 
 
-def qwen2_5_vl_7b() -> nn.Module:
+def qwen2_5_vl_7b() -> Any:
     return Qwen2_5_VLForConditionalGeneration(
         Qwen2_5_VLConfig(
             text_config={
@@ -154,7 +154,7 @@ def qwen2_5_vl_7b() -> nn.Module:
     )
 
 
-def qwen3_4b() -> nn.Module:
+def qwen3_4b() -> Any:
     return Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=151936,
@@ -223,7 +223,7 @@ ARCHITECTURES = {
 class LiveBytes(TorchDispatchMode):
     """Mode that counts the bytes of all tensors that are alive, without those of a model's weights."""
 
-    def __init__(self, *models: nn.Module) -> None:
+    def __init__(self, *models: Any) -> None:
         super().__init__()
         self.live = self.peak = 0
         self._known = WeakIdKeyDictionary()
@@ -263,41 +263,39 @@ class FusedAttention(TorchFunctionMode):
 
 
 @contextmanager
-def counting(*models: nn.Module) -> Iterator[LiveBytes]:
+def counting(*models: Any) -> Iterator[LiveBytes]:
     gc.collect()
     with torch.no_grad(), torch.device("meta"), FusedAttention(), LiveBytes(*models) as count:
         yield count
 
 
-def build(make: Callable[[], nn.Module]) -> nn.Module:
+def build(make: Callable[[], Any]) -> Any:
     """Build a model in bfloat16 on the meta device."""
     with torch.device("meta"):
         return make().to(torch.bfloat16).eval()
 
 
-def weight_bytes(model: nn.Module, quantization: str = "none") -> int:
+def weight_bytes(model: Any, quantization: str = "none") -> int:
     """Count the bytes of a model's weights, of which a quantization narrows those of linear layers."""
     linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
     tensors = {id(tensor): tensor.numel() for tensor in (*model.parameters(), *model.buffers())}
     return round(2 * (sum(tensors.values()) - linear) + LINEAR_BYTES[quantization] * linear)
 
 
-def largest_layer(model: nn.Module, quantization: str = "none") -> int:
+def largest_layer(model: Any, quantization: str = "none") -> int:
     """Count the bytes of the layer with the most weights, which is what moves at once if layers move one by one."""
     layers = [module for module in model.modules() if not list(module.children())]
     return max(weight_bytes(layer, quantization) for layer in layers)
 
 
-def text_activations(encoder: nn.Module, tokens: int) -> int:
+def text_activations(encoder: Any, tokens: int) -> int:
     length = 77 if isinstance(encoder, (CLIPTextModel, CLIPTextModelWithProjection)) else tokens
     with counting(encoder) as count:
         encoder(input_ids=torch.zeros(1, length, dtype=torch.long), output_hidden_states=True)
     return count.peak
 
 
-def transformer_activations(
-    transformer: nn.Module, vae: nn.Module, architecture: Architecture, side: int, rows: int
-) -> int:
+def transformer_activations(transformer: Any, vae: Any, architecture: Architecture, side: int, rows: int) -> int:
     """Count the activations of one evaluation, with artifacts injected if there are several rows."""
     components = {"vae": vae, "scheduler": FlowMatchEulerDiscreteScheduler(), "text_encoder": None}
     name = type(transformer).__name__
@@ -331,20 +329,20 @@ def transformer_activations(
     return count.peak
 
 
-def decoder_activations(vae: nn.Module, side: int, rows: int, tiling: bool) -> int:
+def decoder_activations(vae: Any, side: int, rows: int, tiling: bool) -> int:
     channels = vae.config.get("z_dim") or vae.config.latent_channels
     if tiling:  # as `--vae-tiling` sets it
         vae.enable_tiling()
         vae.enable_slicing()
-    latents_shape = (rows, channels, side // 8, side // 8)
-    if isinstance(vae, AutoencoderKLQwenImage):
-        latents_shape = (rows, channels, 1, side // 8, side // 8)
+    frames = [1] if isinstance(vae, AutoencoderKLQwenImage) else []  # it decodes videos
     with counting(vae) as count:
-        vae.decode(torch.empty(latents_shape, dtype=torch.bfloat16), return_dict=False)[0].float()
+        vae.decode(
+            torch.empty(rows, channels, *frames, side // 8, side // 8, dtype=torch.bfloat16), return_dict=False
+        )[0].float()
     return count.peak
 
 
-def kv_cache_bytes(transformer: nn.Module, architecture: Architecture, side: int) -> int:
+def kv_cache_bytes(transformer: Any, architecture: Architecture, side: int) -> int:
     """Count keys and values of one row, image and text tokens, in all blocks, in bfloat16."""
     config = transformer.config
     tokens = (side // 16) ** 2 + architecture.text_tokens
@@ -356,9 +354,9 @@ def kv_cache_bytes(transformer: nn.Module, architecture: Architecture, side: int
 class Parts:
     """A model on the meta device, with the activations of its phases in bytes."""
 
-    transformer: nn.Module
-    vae: nn.Module
-    text_encoders: dict[str, nn.Module]
+    transformer: Any
+    vae: Any
+    text_encoders: dict[str, Any]
     encode: int
     invert: int
     denoise: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -36,7 +38,7 @@ def photos(count: int) -> list[Image.Image]:
     return [Image.fromarray(one) for one in pixels]
 
 
-def arguments(encoded: list[tuple[torch.Tensor | None, ...]]) -> dict[str, torch.Tensor | None]:
+def arguments(encoded: list[Any]) -> dict[str, Any]:
     stacked = Conditioning.stack([Conditioning(*parts) for parts in encoded])
     return {
         "prompt_embeds": stacked.prompt_embeds,
@@ -49,12 +51,12 @@ def arguments(encoded: list[tuple[torch.Tensor | None, ...]]) -> dict[str, torch
 def test_images_are_those_of_the_prompts_bit_for_bit_also_without_text_encoders(make):
     prompts, components = ["a cat", "a photo of two dogs"], make().components
     pipe = pipeline(components)
-    options = {"num_inference_steps": 2, "output_type": "latent"}
-    called = pipe(photos(2), [[ARTIFACT], [ARTIFACT]], prompt=prompts, **options)
+    options: dict[str, Any] = {"num_inference_steps": 2, "output_type": "latent"}
+    called: Any = pipe(photos(2), [[ARTIFACT], [ARTIFACT]], prompt=prompts, **options)
     encoded = arguments([pipe.encode_prompt(text) for text in prompts])
     alone = pipeline({name: part for name, part in components.items() if name not in TEXT})
     for other in (pipe, alone):
-        output = other(photos(2), [[ARTIFACT], [ARTIFACT]], **encoded, **options)
+        output: Any = other(photos(2), [[ARTIFACT], [ARTIFACT]], **encoded, **options)
         assert torch.equal(output.images, called.images)
         assert torch.equal(output.reconstructions, called.reconstructions)
 

@@ -177,4 +177,7 @@ def checkpoints(spec: PerceptionSpec) -> dict[str, str]:
 def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None) -> GroundedSamPerception:
     """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
     assert vlm is not None  # checked by `PerceptionSpec`, because of `needs_vlm`
-    return GroundedSamPerception(vlm, **checkpoints(spec), device=device, max_long_side=spec.max_long_side)
+    named = checkpoints(spec)
+    return GroundedSamPerception(
+        vlm, named["detector"], named["segmenter"], device=device, max_long_side=spec.max_long_side
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ class Placed(nn.Linear):
         super().__init__(1, 1)
         self.place, self.too_large = "device", too_large
 
-    def to(self, device):
+    def to(self, device):  # type: ignore[override]
         if self.too_large and device != "cpu":
             raise torch.OutOfMemoryError("CUDA out of memory")
         self.place = "host" if device == "cpu" else "device"
@@ -109,9 +110,15 @@ def test_phases_over_several_photos_give_the_rows_of_one_photo_at_a_time(photos,
     plan.open().execute(show_progress=False)
     phases = replace(plan, out=tmp_path / "phases", phase_size=32)
     run = phases.open()
-    order = []
-    enter = run.synthesizer.stages[3].injector.card.enter
-    run.synthesizer.stages[3].injector.card.enter = lambda phase, *names: (order.append(phase), enter(phase, *names))
+    order: list[str] = []
+    card: Any = run.synthesizer.card
+    enter = card.enter
+
+    def entering(phase: str, *names: str) -> None:
+        order.append(phase)
+        enter(phase, *names)
+
+    card.enter = entering
     run.execute(show_progress=False)
     assert rows(tmp_path / "phases") == rows(tmp_path / "one") and rows(tmp_path / "one")
     assert order[:3] == ["perceive", "perceive", "encode"] and order[3:].count("encode") == 0
