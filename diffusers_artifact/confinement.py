@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from .mapping import ArtifactType, PatchMapping
 from .visible_change import THRESHOLD, change_map, owners, target_mask
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import mapping
+
+    ArtifactType = mapping.ArtifactType
+    PatchMapping = mapping.PatchMapping
 
 
 # Smoothed change below which the artifact image gives way to the clean image wholly; at `THRESHOLD`, not at all. Where

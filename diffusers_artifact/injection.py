@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from .choices import CacheDevice, ValueSource
 from .mapping import ArtifactType, PatchMapping
 from .value_cache import ValueCache
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import processors
+
+    Recording = processors.Recording
 
 
 Turn = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -33,37 +41,6 @@ def default_position_blocks(num_blocks: int) -> range:
 def default_value_blocks(num_blocks: int) -> range:
     """Return the default blocks with value injection, the last third (ArtiAgent §4.2.2)."""
     return range(round(SPLIT_DEPTH_SHARE * num_blocks), num_blocks)
-
-
-@dataclass(eq=False)
-class Recording:
-    """
-    What one attention computed for the clean rows, kept until the rows of targets have read it in the same evaluation.
-
-    Attributes:
-        query (`torch.Tensor` of shape `(variants, tokens, heads, head_dim)`, *optional*): Rotated queries of the clean
-            row at the tokens of every variant's target, in blocks and steps with value injection.
-        key, value (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`, *optional*): Rotated keys, and values.
-        mask (`torch.Tensor` of shape `(rows, 1, 1, sequence)`, *optional*): Attention mask of an image token.
-        frequencies (`torch.Tensor` of shape `(tokens, channels)`, *optional*): Rotary table of the image tokens, for
-            families whose table has the length of the row.
-    """
-
-    query: torch.Tensor | None = None
-    key: torch.Tensor | None = None
-    value: torch.Tensor | None = None
-    mask: torch.Tensor | None = None
-    frequencies: torch.Tensor | None = None
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory that the recorded tensors take, in bytes."""
-        kept = (self.query, self.key, self.value)
-        return sum(part.numel() * part.element_size() for part in kept if part is not None)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.query = self.key = self.value = self.mask = self.frequencies = None
 
 
 class InjectionState:

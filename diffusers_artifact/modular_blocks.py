@@ -52,7 +52,7 @@ class ArtifactInjectionBlock(ModularPipelineBlocks):
         >>> pipe = ArtifactInjectionBlock().init_pipeline(str(EMBEDDED_MODEL))
         >>> pipe.load_components(["transformer", "scheduler", "vae"])
         >>> photo = Image.radial_gradient("L").convert("RGB")
-        >>> patch = PatchMapping(targets=(34, 35), references=(119, 120), grid=(16, 16))
+        >>> patch = PatchMapping(targets=(34, 35), references=(119, 120), grid=(32, 32))
         >>> state = pipe(image=photo, mapping=patch, num_inference_steps=2)
         >>> len(state.reconstructions), len(state.images)
         (1, 1)

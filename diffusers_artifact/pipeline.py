@@ -286,8 +286,8 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             >>> pipe = ArtifactInjectionPipeline.from_pretrained(EMBEDDED_MODEL)
             >>> pipe.set_progress_bar_config(disable=True)
             >>> photo = Image.radial_gradient("L").convert("RGB")
-            >>> patch = PatchMapping(targets=(34, 35), references=(119, 120), grid=(16, 16))
-            >>> out = pipe(photo, [patch, PatchMapping.empty((16, 16))], num_inference_steps=2)
+            >>> patch = PatchMapping(targets=(34, 35), references=(119, 120), grid=(32, 32))
+            >>> out = pipe(photo, [patch, PatchMapping.empty((32, 32))], num_inference_steps=2)
             >>> len(out.reconstructions), len(out.images), out.num_function_evaluations
             (1, 2, 9)
         """

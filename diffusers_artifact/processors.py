@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-
-from .injection import Recording
 
 
 if TYPE_CHECKING:
@@ -18,6 +17,37 @@ if TYPE_CHECKING:
 
     InjectionState = injection.InjectionState
     Turn = injection.Turn
+
+
+@dataclass(eq=False)
+class Recording:
+    """
+    What one attention computed for the clean rows, kept until the rows of targets have read it in the same evaluation.
+
+    Attributes:
+        query (`torch.Tensor` of shape `(variants, tokens, heads, head_dim)`, *optional*): Rotated queries of the clean
+            row at the tokens of every variant's target, in blocks and steps with value injection.
+        key, value (`torch.Tensor` of shape `(rows, sequence, heads, head_dim)`, *optional*): Rotated keys, and values.
+        mask (`torch.Tensor` of shape `(rows, 1, 1, sequence)`, *optional*): Attention mask of an image token.
+        frequencies (`torch.Tensor` of shape `(tokens, channels)`, *optional*): Rotary table of the image tokens, for
+            families whose table has the length of the row.
+    """
+
+    query: torch.Tensor | None = None
+    key: torch.Tensor | None = None
+    value: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    frequencies: torch.Tensor | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the recorded tensors take, in bytes."""
+        kept = (self.query, self.key, self.value)
+        return sum(part.numel() * part.element_size() for part in kept if part is not None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.query = self.key = self.value = self.mask = self.frequencies = None
 
 
 class InjectionAttnProcessor:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .confinement import dilated_targets
-from .injection import InjectionState, Recording, Turn
-from .mapping import PatchMapping
+from .injection import InjectionState
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import injection, mapping, processors
+
+    PatchMapping = mapping.PatchMapping
+    Recording = processors.Recording
+    Turn = injection.Turn
 
 
 class TargetRows:
