@@ -89,9 +89,12 @@ class AutoencoderPCA(ModelMixin, ConfigMixin):
     @property
     def decoder_reach(self) -> int:
         """Latent pixels around a latent pixel that it changes in a decoded image, from the kernels of the layers."""
-        at_latents = [self.conv_in, *(layer for block in self.blocks for layer in (block.conv1, block.conv2))]
-        pixels = sum(layer.kernel_size[0] // 2 for layer in self.refiner if isinstance(layer, nn.Conv2d))
-        return sum(layer.kernel_size[0] // 2 for layer in at_latents) + -(-pixels // self.config.patch_size)
+
+        def reach(*parts: nn.Module) -> int:
+            layers = (layer for part in parts for layer in part.modules())
+            return sum(layer.kernel_size[0] // 2 for layer in layers if isinstance(layer, nn.Conv2d))
+
+        return reach(self.conv_in, self.blocks) + -(-reach(self.refiner) // self.config.patch_size)
 
     @torch.no_grad()
     def set_principal_components(self, mean: torch.Tensor, components: torch.Tensor, scale: torch.Tensor) -> None:

@@ -137,11 +137,12 @@ def confine_to_visible(
     weights = np.stack(
         [
             _visible_weight(
-                *pair,
+                before,
+                after,
                 target_mask(mapping, images.shape[-2]),
                 np.ones(images.shape[-2:]) if outlines is None else outlines[index],
             )
-            for index, (*pair, mapping) in enumerate(zip(clean, flawed, mappings, strict=True))
+            for index, (before, after, mapping) in enumerate(zip(clean, flawed, mappings, strict=True))
         ]
     )
     ramp = torch.from_numpy(weights.astype(np.float32))[:, None].to(images)

@@ -180,7 +180,7 @@ class DenoisingLoop:
                 self.observer.begin_inversion(step, branch, updates)
             elif self.observer is not None:
                 self.observer.begin_denoising(step, branch)
-            velocities = []
+            velocities: list[torch.Tensor] = []
             for tokens, rows in zip(parts, passes, strict=True):
                 if velocities and self.observer is not None:
                     self.observer.begin_targets()

@@ -60,6 +60,7 @@ class QwenImageInjectionAttnProcessor(InjectionAttnProcessor):
         if self.state.target_positions is None:
             self.recording.frequencies = image_frequencies
         else:
+            assert self.recording.frequencies is not None, "clean rows come first"
             image_frequencies = self.recording.frequencies
 
         def turn(states: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:

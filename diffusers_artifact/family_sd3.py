@@ -59,9 +59,8 @@ class SD3InjectionAttnProcessor(InjectionAttnProcessor):
             key = torch.cat([key, text_key], dim=2)
             value = torch.cat([value, text_value], dim=2)
 
-        query, key, value, attention_mask = self.share(
-            *(part.transpose(1, 2) for part in (query, key, value)), attention_mask, text_first=False
-        )
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        query, key, value, attention_mask = self.share(query, key, value, attention_mask, text_first=False)
         query, key, value = (part.transpose(1, 2) for part in (query, key, value))
         output = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
         output = self.collect(output.transpose(1, 2).flatten(2).to(query.dtype))

@@ -64,7 +64,8 @@ class TargetRows:
         rows = [[variant for image, variant in flawed if image == row] for row in sorted({i for i, _ in flawed})]
         length = -(-max((int(counts[row].sum()) for row in rows), default=0) // multiple) * multiple
         most = int(counts.max())
-        places, origins = [], []
+        places: list[torch.Tensor] = []
+        origins: list[torch.Tensor] = []
         for number, row in enumerate(rows):
             starts = number * length + counts[row].cumsum(0) - counts[row]
             ordinals = [torch.arange(count) for count in counts[row].tolist()]

@@ -63,7 +63,7 @@ def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
     for _ in range(2):  # along the rows, then, transposed, along the columns
         padded = np.pad(values, ((0, 0), (radius, radius)), mode="symmetric")
         length = values.shape[1]
-        values = sum(w * padded[:, i : i + length] for i, w in enumerate(weights)).T  # type: ignore[union-attr]
+        values = np.sum([w * padded[:, i : i + length] for i, w in enumerate(weights)], axis=0).T
     return values
 
 

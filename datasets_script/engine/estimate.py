@@ -102,8 +102,7 @@ def _tried(plan: RunPlan, synthesizer: Synthesizer, sources: list[str], loading:
         with PairWriter(file) as writer:
             while timed < len(chosen) and (timed < MIN_PHOTOS or seconds < MIN_SECONDS):
                 for sample in synthesizer.run([Sample(chosen[timed])]):
-                    for pair in sample.pairs:
-                        writer.write(pair)
+                    writer.write(sample.pairs)
                 timed += 1
                 seconds = time.perf_counter() - start
         card.leave()

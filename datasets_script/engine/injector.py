@@ -38,15 +38,15 @@ class InjectionJob:
     Attributes:
         photo (`PIL.Image.Image`): Photo as the model sees it, RGB.
         mappings (`Sequence[PatchMapping]`): Patch mapping of each artifact variant.
-        outlines (`Sequence[np.ndarray]`): For each variant how far it may show at every pixel, of shape
-            `(height, width)`, in [0, 1]; used with `confine="visible"`.
         encoded (`Conditioning`, *optional*): Caption of the photo as [`Injector.encode`] returns it.
+        outlines (`Sequence[np.ndarray]`, *optional*): For each variant how far it may show at every pixel, of shape
+            `(height, width)`, in [0, 1]; used with `confine="visible"`. By default fully.
     """
 
     photo: Image.Image
     mappings: Sequence[PatchMapping]
-    outlines: Sequence[np.ndarray]
     encoded: Conditioning | None = None
+    outlines: Sequence[np.ndarray] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +198,7 @@ class Injector:
             logger.warning("inject: out of memory with %d variants, injecting them in halves", len(job.mappings))
             free_unused()
             parts = (
-                InjectionJob(job.photo, job.mappings[part], job.outlines[part], job.encoded)
+                InjectionJob(job.photo, job.mappings[part], job.encoded, job.outlines[part])
                 for part in (slice(half), slice(half, None))
             )
             first, second = (self._inject_of_one_size([part])[0] for part in parts)
@@ -247,7 +247,7 @@ class Injector:
             **strength,
             confine=self.settings.confine,
             compute=self.settings.compute,
-            outlines=outlines if self.settings.confine == "visible" else None,
+            outlines=outlines if outlines and self.settings.confine == "visible" else None,
             output_type="np",
             allow_distilled=self.settings.allow_distilled,
         )

@@ -220,6 +220,8 @@ class RunPlan:
         if not has_begun(self.out) or not (self.out / RUN_FILE).exists() or has_made_nothing(self.out):
             return
         current = json.loads(json.dumps({"settings": asdict(self.settings), "versions": recorded_versions()}))
+        if self.settings.loading.dtype is None:  # depends on the device
+            del current["settings"]["loading"]["dtype"]
         check_continues(self.out, RunRecord.read(self.out), current)
         open_shards(self.out, self.source, sources, self.settings)
 

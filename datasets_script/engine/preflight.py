@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from diffusers_artifact.presets import EMBEDDED
 
 from ..agents.curation.perceptual import check_perceptual_metric
-from ..schema.run_record import RUN_FILE, RunRecord
 from ..utils.errors import ArgumentError
 from ..utils.hub_access import HubModel, check_room, look_up
-from .shards import RunMismatchError
 
 
 if TYPE_CHECKING:
@@ -26,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 def check_before_loading(plan: RunPlan) -> None:
     """
-    Check the output folder, the settings of a run to continue, the perceptual metric, and the access, licence and size
-    of all models, in this order. Licences that do not allow commercial use are named in a warning.
+    Check the output folder, the perceptual metric, and the access, licence and size of all models, in this order.
+    Licences that do not allow commercial use are named in a warning.
 
     Args:
         plan (`RunPlan`): The plan.
@@ -36,7 +32,6 @@ def check_before_loading(plan: RunPlan) -> None:
         UserError: Something is missing or does not fit; the message says what to do.
     """
     _check_out(plan)
-    _check_continued(plan)
     check_perceptual_metric(plan.settings.perceptual_metric)
     models = [found for found in (look_up(*one) for one in _named_models(plan)) if found is not None]
     _warn_of_licenses(models)
@@ -49,23 +44,6 @@ def _check_out(plan: RunPlan) -> None:
         raise ArgumentError(f"`out` must be a folder, got '{plan.out}', of which '{place}' is no folder")
     if not os.access(place, os.W_OK | os.X_OK):
         raise ArgumentError(f"`out` must be a folder that may be written to, got '{plan.out}'; choose another folder")
-
-
-def _check_continued(plan: RunPlan) -> None:
-    """Refuse settings that differ from those of the run in the folder, which [`Run`] checks too once all is known."""
-    if not (plan.out / RUN_FILE).exists():
-        return
-    from .run import differences
-
-    recorded, current = RunRecord.read(plan.out).settings, json.loads(json.dumps(asdict(plan.settings)))
-    if current["loading"]["dtype"] is None:  # depends on the device
-        current["loading"].pop("dtype")
-    different = sorted(f"settings.{name}" for name in differences(dict(recorded), current))
-    if different:
-        raise RunMismatchError(
-            f"'{plan.out}' holds a run with another {', '.join(different)}; give the same settings to resume that "
-            "run, or choose another output folder (--force-new starts one next to it)"
-        )
 
 
 def _named_models(plan: RunPlan) -> list[tuple[str, str, str | None]]:

@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..figures.sheets import contact_sheets, save_pages
 from ..schema.run_record import RunRecord
@@ -17,6 +17,9 @@ from ..utils.files import replacing_folder, write_json
 from .card import write_pair_card
 from .old_layout import upgrade_shards
 from .storage import check_shards, find_shards, read_pairs
+
+
+Count = TypeVar("Count", int, float)
 
 
 def merge_runs(sources: Sequence[Path], out: Path) -> RunRecord:
@@ -111,11 +114,12 @@ def _merged_value(values: Sequence[Any]) -> Any:
     return [value for index, value in enumerate(values) if value not in values[:index]]
 
 
-def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
+def _sum(counts: Iterable[Mapping[str, Count]]) -> dict[str, Count]:
+    total: dict[str, Count] = {}
     for of_run in counts:
-        total.update(of_run)
-    return dict(total)
+        for name, count in of_run.items():
+            total[name] = total[name] + count if name in total else count
+    return total
 
 
 def _digest(texts: Iterable[str]) -> str:

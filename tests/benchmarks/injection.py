@@ -189,7 +189,8 @@ def in_one_batch(injector: Injector, work: Work) -> Made:
         evaluations = Counter({(1, tokens): inverting, (1 + len(mappings), tokens): denoising})
     else:
         targets = TargetRows(mappings, [0] * len(mappings), 1, family.target_row_multiple(grid)).tokens
-        evaluations = Counter({(1, tokens): inverting + denoising, tuple(targets.shape): denoising})
+        rows, length = targets.shape
+        evaluations = Counter({(1, tokens): inverting + denoising, (rows, length): denoising})
     return Made(
         [output.reconstructions[index] for index in output.image_indices],
         output.images,

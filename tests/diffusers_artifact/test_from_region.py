@@ -126,7 +126,7 @@ def test_the_pipeline_takes_the_mapping_and_changes_the_target_more():
     mapping = map_region(photo, box=EYE, tool="distort", patch_size=pipe.patch_size, generator=seeded())
     output = pipe(photo, mapping, num_inference_steps=2)
     change = np.abs(np.asarray(output.images[0], dtype=float) - np.asarray(output.reconstructions[0])).mean(-1)
-    inside = np.kron(mapping.target_patches(), np.ones((16, 16), dtype=bool))
+    inside = np.kron(mapping.target_patches(), np.ones((8, 8), dtype=bool))
     assert change[inside].mean() > 2 * change[~inside].mean()
 
 

@@ -39,7 +39,12 @@ FAMILIES = {
     "qwen": tiny_qwen_image,
     "qwen_zero_cond": lambda: tiny_qwen_image(zero_cond_t=True),
 }
-PLAIN = {"num_inference_steps": STEPS, "max_sequence_length": 12, "output_type": "latent", "allow_distilled": True}
+PLAIN: dict[str, Any] = {
+    "num_inference_steps": STEPS,
+    "max_sequence_length": 12,
+    "output_type": "latent",
+    "allow_distilled": True,
+}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -192,8 +197,8 @@ def test_pixels_far_from_the_target_equal_the_clean_image_and_near_ones_the_deco
     pipe, grid = pipeline(build()), (8, 9)
     photo = torch.rand(1, 3, 128, 144, generator=torch.Generator().manual_seed(0))
     mapping = PatchMapping((0, 1), (31, 32), grid)
-    output = pipe(photo, mapping, **PLAIN | {"output_type": "pt"})
-    latents = pipe(photo, mapping, **PLAIN)
+    output: Any = pipe(photo, mapping, **PLAIN | {"output_type": "pt"})
+    latents: Any = pipe(photo, mapping, **PLAIN)
     decoded = (pipe.family.decode_latents(latents.images.to(pipe.vae.dtype)) / 2 + 0.5).detach().clamp(0, 1)
     # The dilated target is two rows and three columns; a patch and a half farther all is the clean image's.
     far = torch.ones(128, 144, dtype=torch.bool)

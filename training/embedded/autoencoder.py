@@ -132,9 +132,12 @@ def settings_of(args: argparse.Namespace) -> dict[str, str]:
     return {key: str(value) for key, value in vars(args).items() if not isinstance(value, Path)}
 
 
-def save_record(args: argparse.Namespace, steps: int, curve: list[dict[str, float]]) -> None:
-    """Write `training.json` beside the weights: settings without paths, torch's version, steps and loss curve."""
-    record = {"settings": settings_of(args), "torch": torch.__version__, "steps": steps, "curve": curve}
+def save_record(args: argparse.Namespace, steps: int, curve: list[dict[str, float]], **further: str) -> None:
+    """
+    Write `training.json` beside the weights: settings without paths, torch's version, steps, loss curve and what else
+    is given.
+    """
+    record = {"settings": settings_of(args), "torch": torch.__version__, **further, "steps": steps, "curve": curve}
     write_json(args.out / TRAINING_FILE, record)
 
 

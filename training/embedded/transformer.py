@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from diffusers import FluxTransformer2DModel
 
+from datasets_script.utils.files import fingerprint
 from diffusers_artifact.autoencoder import AutoencoderPCA
 from training.embedded.autoencoder import load_crops, save_record, settings_of, to_tensor
 from training.embedded.export import load_part
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if step % 500 == 0:
             save(model, average, args.out)
     save(model, average, args.out)
-    save_record(args, step, curve)
+    save_record(args, step, curve, **({"init": fingerprint(args.init)} if args.init else {}))
 
 
 if __name__ == "__main__":

@@ -124,8 +124,8 @@ class Inject(Stage):
             InjectionJob(
                 group[0].draft.plan.photo,
                 [PatchMapping.union(a.mapping for a in attempt.artifacts) for attempt in group],
-                [np.max([soft_outline(a.part_mask, a.type) for a in attempt.artifacts], axis=0) for attempt in group],
                 group[0].draft.plan.encoded,
+                [np.max([soft_outline(a.part_mask, a.type) for a in attempt.artifacts], axis=0) for attempt in group],
             )
             for group in groups.values()
         ]

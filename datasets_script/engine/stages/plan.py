@@ -71,7 +71,7 @@ class Plan(Stage):
         if not planned:
             return sample.rejected(self.name, "no tool fits")
         self.made.update(artifact.type for artifacts in planned.values() for artifact in artifacts)
-        plan = ArtifactPlan(transform.apply(image), transform, scene, planned, earlier)
+        plan = ArtifactPlan(transform.apply(image), transform, scene, planned, earlier=earlier)
         return replace(sample, image=None, perception=None, plan=plan)
 
     def _frame(self, image: Image.Image, perception: Perception) -> SourceTransform:

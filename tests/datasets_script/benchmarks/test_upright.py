@@ -41,7 +41,8 @@ def test_an_image_is_turned_once_with_its_regions(orientation):
     assert box.bbox is not None
     x_min, y_min, x_max, y_max = map(int, box.bbox)
     assert red.sum() == red[y_min:y_max, x_min:x_max].sum() == (x_max - x_min) * (y_max - y_min)
-    assert polygon.bbox == mask.bbox == box.bbox and np.array_equal(mask.mask, red)
+    assert mask.mask is not None and np.array_equal(mask.mask, red)
+    assert polygon.bbox == mask.bbox == box.bbox
     corners = {(x, y) for x, y in zip(polygon.polygons[0][::2], polygon.polygons[0][1::2], strict=True)}
     assert corners == {(x, y) for x in (x_min, x_max) for y in (y_min, y_max)}
     assert (image is published) == (orientation == 1)

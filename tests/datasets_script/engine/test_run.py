@@ -218,7 +218,7 @@ def test_targets_alone_are_computed_where_the_preset_holds_the_background():
         injector = Injector("embedded", InjectionSettings(num_inference_steps=2, compute=compute), device="cpu")
         grid = (256 // injector.pipeline.patch_size,) * 2
         mapping = PatchMapping((2 * grid[1] + 2, 2 * grid[1] + 3), (0, 1), grid)
-        injector.inject([InjectionJob(Image.radial_gradient("L").convert("RGB"), [mapping], "")])
+        injector.inject([InjectionJob(Image.radial_gradient("L").convert("RGB"), [mapping])])
         assert injector.num_function_evaluations == 3 + 2 * 3
         spent[compute] = injector.token_evaluations
     # The dilated target has 12 tokens, padded to 16.
