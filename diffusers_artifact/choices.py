@@ -15,6 +15,9 @@ SOLVER_NAMES = ("euler", "midpoint", "rf_solver", "fireflow", "uni_inv")  # sche
 ValueSource = Literal["reconstruction", "inversion"]  # injection.py
 VALUE_SOURCES: tuple[ValueSource, ...] = get_args(ValueSource)
 
+InjectionRule = Literal["paper", "released"]  # injection.py
+INJECTION_RULES: tuple[InjectionRule, ...] = get_args(InjectionRule)
+
 CacheDevice = Literal["model", "cpu"]  # value_cache.py
 CACHE_DEVICES: tuple[CacheDevice, ...] = get_args(CacheDevice)
 

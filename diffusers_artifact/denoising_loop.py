@@ -44,7 +44,7 @@ class LoopObserver(Protocol):
             updates (`bool`): Whether its velocity moves the solution across the interval.
         """
 
-    def begin_denoising(self, step: int, branch: str) -> None:
+    def begin_denoising(self, step: int, branch: str, updates: bool) -> None:
         """Prepare for an evaluation of denoising step `step`, 0-based; see `begin_inversion`."""
 
     def begin_targets(self) -> None:
@@ -179,7 +179,7 @@ class DenoisingLoop:
             if self.observer is not None and inverting:
                 self.observer.begin_inversion(step, branch, updates)
             elif self.observer is not None:
-                self.observer.begin_denoising(step, branch)
+                self.observer.begin_denoising(step, branch, updates)
             velocities: list[torch.Tensor] = []
             for tokens, rows in zip(parts, passes, strict=True):
                 if velocities and self.observer is not None:

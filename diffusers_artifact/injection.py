@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .choices import CacheDevice, ValueSource
+from .choices import CacheDevice, InjectionRule, ValueSource
 from .mapping import ArtifactType, PatchMapping
 from .value_cache import ValueCache
 
@@ -31,6 +31,8 @@ POSITION_STEP_SHARE_OF_TYPE: dict[ArtifactType, float] = {"omission": 24 / 25}
 VALUE_STEP_SHARE = 15 / 25
 UNTYPED: tuple[ArtifactType, ...] = ("duplication",)
 SPLIT_DEPTH_SHARE = 38 / 57
+# The released code leaves out one block between the two, FLUX's single-stream block 19, 0-based.
+RELEASED_VALUE_DEPTH_SHARE = 39 / 57
 
 
 def default_position_blocks(num_blocks: int) -> range:
@@ -38,9 +40,26 @@ def default_position_blocks(num_blocks: int) -> range:
     return range(round(SPLIT_DEPTH_SHARE * num_blocks))
 
 
-def default_value_blocks(num_blocks: int) -> range:
-    """Return the default blocks with value injection, the last third (ArtiAgent §4.2.2)."""
-    return range(round(SPLIT_DEPTH_SHARE * num_blocks), num_blocks)
+def default_value_blocks(num_blocks: int, rule: InjectionRule = "paper") -> range:
+    """Return the default blocks with value injection, the last third (ArtiAgent §4.2.2); see [`InjectionState`]."""
+    share = RELEASED_VALUE_DEPTH_SHARE if rule == "released" else SPLIT_DEPTH_SHARE
+    return range(round(share * num_blocks), num_blocks)
+
+
+def chained(pairs: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """
+    Let a target whose reference is an earlier target take the position which that one was given.
+
+    Args:
+        pairs (`Sequence[tuple[int, int, int]]`): Row, target and reference of each pair, in order.
+
+    Returns:
+        `list[tuple[int, int, int]]`: The pairs, with the references that remain.
+    """
+    given: dict[tuple[int, int], int] = {}
+    for row, target, reference in pairs:
+        given[row, target] = given.get((row, reference), reference)
+    return [(row, target, reference) for (row, target), reference in given.items()]
 
 
 class InjectionState:
@@ -49,6 +68,19 @@ class InjectionState:
 
     Every row of a batch has a mapping and a source; rows whose mapping is empty are left alone. All tensors that
     processors read are made between evaluations, so that no Python changes within a compiled transformer.
+
+    The code that the paper's authors published differs from its text in four ways, which `rule="released"` follows:
+
+    | | `"paper"` | `"released"` |
+    |---|---|---|
+    | text tokens of single-stream blocks | keep their values | take the values that they had in the inversion |
+    | default value blocks of FLUX.1 (0-based) | single-stream blocks 19 to 37 | 20 to 37 |
+    | values in evaluations that do not move the solution, such as FireFlow's first | injected | not injected |
+    | reference that is an earlier target of its mapping | its own position | the position which it was given |
+
+    Only FLUX.1 with FireFlow was released; to other solvers and depths the rule is carried over as above. Of chained
+    positions, we assume that the order is the mapping's, and that pairs whose steps are over break the chain. Values
+    are not chained: they are read from the inversion.
 
     Args:
         mappings (`Sequence[PatchMapping]`): Mapping of each row.
@@ -67,6 +99,8 @@ class InjectionState:
             those that the inversion had over the same interval of the sigma grid from a cache.
         cache_device (`str`, *optional*, defaults to `"model"`): Device of cached values; see [`ValueCache`].
         device (`torch.device`, *optional*, defaults to `"cpu"`): Device of the index tensors.
+        rule (`str`, *optional*, defaults to `"paper"`): `"paper"` or `"released"`, which needs
+            `value_source="inversion"`; see above.
 
     Attributes:
         moved (`tuple[torch.Tensor, torch.Tensor, torch.Tensor]`, *optional*): Row, target and reference of every pair
@@ -91,11 +125,13 @@ class InjectionState:
         value_source: ValueSource = "reconstruction",
         cache_device: CacheDevice = "model",
         device: torch.device | str = "cpu",
+        rule: InjectionRule = "paper",
     ):
         self.position_blocks, self.value_blocks = frozenset(position_blocks), frozenset(value_blocks)
         self.grid = mappings[0].grid
         self.num_tokens = self.grid[0] * self.grid[1]
         self._reads_inversion = value_source == "inversion"
+        self._as_released = rule == "released"
         self._value_steps = round(VALUE_STEP_SHARE * num_inference_steps) if value_steps is None else value_steps
         self._pairs = [
             (row, target, reference, position_until(kind, num_inference_steps, position_steps))
@@ -131,6 +167,9 @@ class InjectionState:
             kept, value_tokens[flawed] = read.unique(return_inverse=True)
             value_rows[flawed] = len(mappings)
             self._sources["record"] = (kept // self.num_tokens, kept % self.num_tokens)
+        # Rows whose text tokens take cached values too, and the row of the inversion that each takes them from.
+        self._takes_text = flawed & self._as_released
+        self._text_sources = torch.tensor(sources)
         self._any_artifact = bool(flawed.any())
         self._indices: dict[tuple[str, int], torch.Tensor] = {}
 
@@ -150,13 +189,20 @@ class InjectionState:
         if (kind, text_length) not in self._indices:
             rows, tokens = self._sources[kind]
             length = text_length + self.num_tokens
+            each = torch.arange(text_length)
             if kind == "record":
-                index = rows * length + text_length + tokens
+                text = self._text_sources[self._takes_text].unique()[:, None] * length + each
+                index = torch.cat([rows * length + text_length + tokens, text.flatten()])
             else:
-                text = torch.arange(len(rows))[:, None] * length + torch.arange(text_length)
+                start = torch.arange(len(rows)) * length
+                if kind == "value" and self._takes_text.any():
+                    # Cached values of the text follow those of the image.
+                    cached = self._text_sources[self._takes_text].unique(return_inverse=True)[1]
+                    before = len(rows) * length + len(self._sources["record"][0])
+                    start[self._takes_text] = before + cached * text_length
                 # Cached values have no text before them.
                 offset = torch.where(rows == len(rows), 0, text_length)
-                index = torch.cat([text, rows * length + offset + tokens], dim=1).flatten()
+                index = torch.cat([start[:, None] + each, rows * length + offset + tokens], dim=1).flatten()
             self._indices[kind, text_length] = index.to(self._device)
         return self._indices[kind, text_length]
 
@@ -185,15 +231,17 @@ class InjectionState:
         self._step, self._branch = step, branch
         self._recording = updates and self._reads_inversion and step < self._value_steps
 
-    def begin_denoising(self, step: int, branch: str) -> None:
+    def begin_denoising(self, step: int, branch: str, updates: bool = True) -> None:
         """Prepare for an evaluation of denoising step `step`, 0-based; see `begin_inversion`."""
         self.end()
         self._step, self._branch = step, branch
-        self._injecting = step < self._value_steps and self._any_artifact
+        self._injecting = step < self._value_steps and self._any_artifact and (updates or not self._as_released)
         # Pairs only ever become inactive, so an equal number means the same pairs as at the last evaluation.
         active = [pair[:3] for pair in self._pairs if pair[3] > step]
         if len(active) != self._num_moved:
             self._num_moved = len(active)
+            if self._as_released:
+                active = chained(active)
             self._moved = tuple(torch.tensor(active, device=self._device).unbind(1)) if active else None
         self.moved = self._moved
 

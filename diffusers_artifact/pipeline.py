@@ -23,11 +23,13 @@ from .choices import (
     CACHE_DEVICES,
     COMPUTE_MODES,
     CONFINEMENTS,
+    INJECTION_RULES,
     SOLVER_NAMES,
     VALUE_SOURCES,
     CacheDevice,
     ComputeMode,
     Confinement,
+    InjectionRule,
     ValueSource,
 )
 from .confinement import confine_pixels, confine_to_visible, confine_tokens, dilated_targets
@@ -172,6 +174,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         position_blocks: Sequence[int] | None = None,
         value_blocks: Sequence[int] | None = None,
         value_source: ValueSource = "reconstruction",
+        rule: InjectionRule = "paper",
         cache_device: CacheDevice = "model",
         transfer_noise: bool = False,
         hold_background: bool | None = None,
@@ -223,10 +226,15 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
                 Indices of the blocks with position injection, 0-based, double-stream blocks first. Defaults to the
                 first two thirds. Not available for SD3, whose positions enter all blocks at once.
             value_blocks (`Sequence[int]`, *optional*):
-                Indices of the blocks with value injection. Defaults to the last third.
+                Indices of the blocks with value injection. Defaults to the last third; with `rule="released"`, on
+                FLUX.1, to one block less.
             value_source (`str`, *optional*, defaults to `"reconstruction"`):
                 Source of the injected values: `"reconstruction"`, the clean image's row at the same evaluation, or
                 `"inversion"`, a cache filled during inversion, as in the paper.
+            rule (`str`, *optional*, defaults to `"paper"`):
+                `"paper"`, or `"released"` to follow the code that the paper's authors published where it differs; see
+                [`~injection.InjectionState`]. The latter needs `value_source="inversion"` and a model with
+                single-stream blocks (FLUX.1, FLUX.2, Chroma).
             cache_device (`str`, *optional*, defaults to `"model"`):
                 Device of cached values: `"model"`, the model's own, or `"cpu"`, host memory.
             transfer_noise (`bool`, *optional*, defaults to `False`):
@@ -320,6 +328,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             guidance_scale=guidance_scale,
             inversion_guidance_scale=inversion_guidance_scale,
             value_source=value_source,
+            rule=rule,
             cache_device=cache_device,
             hold_background=hold_background,
             confine=confine,
@@ -341,13 +350,14 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             "sources": sources,
             "num_inference_steps": num_inference_steps,
             "position_blocks": position_blocks,
-            "value_blocks": default_value_blocks(family.num_blocks) if value_blocks is None else value_blocks,
+            "value_blocks": default_value_blocks(family.num_blocks, rule) if value_blocks is None else value_blocks,
             "position_steps": position_steps,
             "value_steps": value_steps,
             "hold_background": hold_background,
             "value_source": value_source,
             "cache_device": cache_device,
             "device": device,
+            "rule": rule,
         }
         target_rows, state = None, InjectionState(**settings)
         if compute == "target":
@@ -438,6 +448,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         guidance_scale: float,
         inversion_guidance_scale: float,
         value_source: ValueSource,
+        rule: InjectionRule,
         cache_device: CacheDevice,
         hold_background: bool,
         confine: Confinement,
@@ -464,13 +475,14 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         """
         one_of("solver", solver, SOLVER_NAMES)
         one_of("value_source", value_source, VALUE_SOURCES)
+        one_of("rule", rule, INJECTION_RULES)
         one_of("cache_device", cache_device, CACHE_DEVICES)
         one_of("confine", confine, CONFINEMENTS)
         one_of("compute", compute, COMPUTE_MODES)
         one_of("output_type", output_type, OUTPUT_TYPES)
         family = self.family
         guided = family.needs_negative(torch.tensor([guidance_scale, inversion_guidance_scale]))
-        self.check_model(allow_distilled, encodes_prompts=encoded is None or guided)
+        self.check_model(allow_distilled, encodes_prompts=encoded is None or guided, rule=rule)
         if len(prompts) != num_images:
             raise ValueError(
                 f"`prompt` must be a string or one for each image, got {len(prompts)} for {num_images} images"
@@ -499,6 +511,11 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             outside = [block for block in blocks or () if not 0 <= block < family.num_blocks]
             if outside:
                 raise ValueError(f"`{name}` must be block indices from 0 to {family.num_blocks - 1}, got {outside[0]}")
+        if rule == "released" and value_source != "inversion":
+            raise ValueError(
+                "`value_source` must be 'inversion' with `rule='released'`, whose values are those of the inversion, "
+                f"got {value_source!r}"
+            )
         if hold_background and not may_hold_background(value_source):
             raise ValueError(
                 "`hold_background` must be False with `value_source='inversion'`, because the inversion has no "

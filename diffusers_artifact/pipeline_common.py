@@ -28,11 +28,15 @@ from .schedulers import SOLVERS, FlowMatchSolverScheduler
 if TYPE_CHECKING:
     # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
     # to it, from each module that leads there.
-    from . import family
+    from . import choices, family
 
+    InjectionRule = choices.InjectionRule
     Conditioning = family.Conditioning
     TransformerFamily = family.TransformerFamily
 
+
+SINGLE_STREAM = "single_transformer_blocks"
+"""Name of a transformer's list of blocks that take text and image in one sequence."""
 
 FAMILIES: tuple[type[TransformerFamily], ...] = (FluxFamily, Flux2Family, ChromaFamily, SD3Family, QwenImageFamily)
 
@@ -91,20 +95,28 @@ class FlowPipelineMixin(LoraBaseMixin):
         device: torch.device = super()._execution_device
         return self.transformer.device if device.type in ("cpu", "meta") else device
 
-    def check_model(self, allow_distilled: bool = False, encodes_prompts: bool = True) -> None:
+    def check_model(
+        self, allow_distilled: bool = False, encodes_prompts: bool = True, rule: InjectionRule = "paper"
+    ) -> None:
         """
         Check that the loaded model can be inverted, as `__call__` does too.
 
         Args:
             allow_distilled (`bool`, *optional*, defaults to `False`): Accept models distilled to few steps.
             encodes_prompts (`bool`, *optional*, defaults to `True`): Whether its text encoders are needed.
+            rule (`str`, *optional*, defaults to `"paper"`): `rule` of the calls; see `__call__`.
 
         Raises:
-            ValueError: The transformer's class or its inputs are not supported, a component is missing, or the model
-                was distilled to few steps and `allow_distilled` is `False`.
+            ValueError: The transformer's class or its inputs are not supported, a component is missing, the model was
+                distilled to few steps and `allow_distilled` is `False`, or `rule` cannot be followed on it.
         """
         family = self.family
         family.check(encodes_prompts)
+        if rule == "released" and SINGLE_STREAM not in family.block_lists:
+            raise ValueError(
+                f"`rule` must be 'paper' for {family.transformer_class}, because 'released' gives values to the text "
+                "of single-stream blocks, which it lacks, got 'released'"
+            )
         if not allow_distilled and self.config.is_distilled is not False:
             reason = "its configuration says `is_distilled`" if self.config.is_distilled else None
             reason = reason or family.distillation(self.name_or_path or "")

@@ -156,7 +156,7 @@ class TargetInjectionState(InjectionState):
         for recording in self.recordings:
             recording.clear()
 
-    def begin_denoising(self, step: int, branch: str) -> None:
+    def begin_denoising(self, step: int, branch: str, updates: bool = True) -> None:
         """Prepare for the clean rows' pass of an evaluation of denoising step `step`, 0-based."""
         self.end()
         self._recording = len(self._rows) > 0

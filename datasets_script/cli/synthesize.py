@@ -129,10 +129,10 @@ def add_model_options(parser: Parser) -> None:
     )
     group.add_argument(
         "--value-source",
-        default="reconstruction",
         choices=VALUE_SOURCES,
         help="source of the injected attention values: the clean image denoised in the same batch, or values cached "
-        "during the inversion as in the paper (default: reconstruction)",
+        "during the inversion as in the paper (default: from the preset; inversion for as-released, else "
+        "reconstruction)",
     )
     group.add_argument(
         "--confine",
@@ -159,7 +159,8 @@ def add_model_options(parser: Parser) -> None:
         "--preset",
         default="auto",
         choices=("auto", *PRESETS),
-        help="strength of the injection (default: auto, that is embedded for the embedded model, paper for others)",
+        help="strength of the injection; as-released follows the code that the paper's authors published where it "
+        "differs from the paper (default: auto, that is embedded for the embedded model, paper for others)",
     )
     group.add_argument(
         "--hold-background",

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from diffusers_artifact import ArtifactInjectionOutput, PatchMapping
+from diffusers_artifact.choices import ValueSource
 from diffusers_artifact.family import Conditioning
 from diffusers_artifact.presets import EMBEDDED, PRESETS, may_hold_background, preset_name
 
@@ -96,7 +97,7 @@ class Injector:
         self.loading = resolved(loading or LoadSettings(), model, self.card.device)
         check_loading(self.loading, offload, self.card.device)
         self.pipeline, self.revision = load_pipeline(
-            model, revision, self.loading, self.card.device, settings.allow_distilled
+            model, revision, self.loading, self.card.device, settings.allow_distilled, self.preset.rule
         )
         self._place(offload)
         self.num_inference_steps = settings.num_inference_steps or self.preset.num_inference_steps
@@ -113,14 +114,19 @@ class Injector:
         """Whether tokens outside the target take the clean image's queries: as set, else as the preset says."""
         wanted = self.settings.hold_background
         holds = self.preset.hold_background if wanted is None else wanted
-        return holds and may_hold_background(self.settings.value_source)
+        return holds and may_hold_background(self.value_source)
+
+    @property
+    def value_source(self) -> ValueSource:
+        """Source of the injected values: as set, else as the preset says."""
+        return self.settings.value_source or self.preset.value_source
 
     def _check_compute(self) -> None:
         if self.settings.compute == "target" and not self.holds_background:
             raise ArgumentError(
                 "`compute` must be 'full' unless the background is held and values come from the reconstruction, got "
                 f"'target' with preset {self.preset_name!r}, `hold_background` {self.settings.hold_background}, "
-                f"`value_source` {self.settings.value_source!r}; set `hold_background`"
+                f"`value_source` {self.value_source!r}; set `hold_background`"
             )
 
     def _place(self, offload: Offload) -> None:
@@ -227,8 +233,8 @@ class Injector:
         Returns:
             `ArtifactInjectionOutput`: Output of the pipeline.
         """
-        steps, source = self.num_inference_steps, self.settings.value_source
-        strength = self.preset.arguments(steps, self.pipeline.family.num_blocks, source)
+        steps = self.num_inference_steps
+        strength = self.preset.arguments(steps, self.pipeline.family.num_blocks, self.value_source)
         strength["hold_background"] = self.holds_background
         captions = [caption for caption in encoded if caption is not None]
         if captions:
@@ -243,7 +249,6 @@ class Injector:
             mappings,
             num_inference_steps=steps,
             solver=self.settings.solver,
-            value_source=source,
             **strength,
             confine=self.settings.confine,
             compute=self.settings.compute,

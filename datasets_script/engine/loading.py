@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 
 from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionPipeline
+from diffusers_artifact.choices import InjectionRule
 from diffusers_artifact.presets import EMBEDDED
 
 from ..utils.errors import ArgumentError, UserError
@@ -86,7 +87,12 @@ def check_loading(loading: LoadSettings, offload: Offload, device: str) -> None:
 
 
 def load_pipeline(
-    model: str, revision: str | None, loading: LoadSettings, device: str, allow_distilled: bool = False
+    model: str,
+    revision: str | None,
+    loading: LoadSettings,
+    device: str,
+    allow_distilled: bool = False,
+    rule: InjectionRule = "paper",
 ) -> tuple[ArtifactInjectionPipeline, str]:
     """
     Load a diffusion model into host memory. Weights that bitsandbytes quantizes go to the accelerator.
@@ -97,6 +103,8 @@ def load_pipeline(
         loading (`LoadSettings`): How to load it, with the dtype in effect.
         device (`str`): Device that it will run on.
         allow_distilled (`bool`, *optional*, defaults to `False`): Accept few-step models.
+        rule (`str`, *optional*, defaults to `"paper"`): `rule` of the injection, which the model must be able to
+            follow.
 
     Returns:
         `tuple[ArtifactInjectionPipeline, str]`: The pipeline, and the commit or the folder's fingerprint.
@@ -126,7 +134,7 @@ def load_pipeline(
             f"`model` must be 'embedded', a folder with a checkpoint, or a Hub id, got {model!r}: {error}"
         ) from error
     try:
-        pipeline.check_model(allow_distilled)
+        pipeline.check_model(allow_distilled, rule=rule)
     except ValueError as error:
         raise ModelLoadError(f"`model` must be one that the pipeline can use, got {model!r}: {error}") from error
     pipeline.set_progress_bar_config(disable=True)

@@ -14,7 +14,7 @@ from diffusers_artifact.choices import (
     Confinement,
     ValueSource,
 )
-from diffusers_artifact.presets import EMBEDDED, PRESETS, may_hold_background
+from diffusers_artifact.presets import EMBEDDED, PRESETS, may_hold_background, preset_of
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
 from ..agents.curation.thresholds import CurationSettings
@@ -69,7 +69,7 @@ class InjectionSettings:
     Args:
         num_inference_steps (`int`, *optional*): Steps of the inversion and of the denoising; by default the preset's.
         solver (`str`, *optional*, defaults to `"fireflow"`): One of `SOLVER_NAMES`.
-        value_source (`str`, *optional*, defaults to `"reconstruction"`): One of `VALUE_SOURCES`.
+        value_source (`str`, *optional*): One of `VALUE_SOURCES`; by default the preset's.
         confine (`str`, *optional*, defaults to `"visible"`): One of `CONFINEMENTS`. With `"visible"`, artifacts also
             end at the outline of their part.
         compute (`str`, *optional*): One of `COMPUTE_MODES`; by default `"target"` with a preset that holds the
@@ -81,12 +81,13 @@ class InjectionSettings:
             the preset's.
 
     Raises:
-        ArgumentError: The number of steps is below 1, a name is unknown, or the background cannot be held.
+        ArgumentError: The number of steps is below 1, a name is unknown, the preset needs another source of values,
+            or the background cannot be held.
     """
 
     num_inference_steps: int | None = None
     solver: str = "fireflow"
-    value_source: ValueSource = "reconstruction"
+    value_source: ValueSource | None = None
     confine: Confinement = "visible"
     compute: ComputeMode | None = None
     allow_distilled: bool = False
@@ -97,13 +98,20 @@ class InjectionSettings:
         check_at_least("num_inference_steps", self.num_inference_steps)
         check_choice("preset", self.preset, ("auto", *PRESETS))
         check_choice("solver", self.solver, tuple(sorted(SOLVER_NAMES)))
-        check_choice("value_source", self.value_source, VALUE_SOURCES)
+        if self.value_source is not None:
+            check_choice("value_source", self.value_source, VALUE_SOURCES)
         check_choice("confine", self.confine, CONFINEMENTS)
         if self.compute is not None:
             check_choice("compute", self.compute, COMPUTE_MODES)
-        if self.hold_background and not may_hold_background(self.value_source):
+        preset = preset_of(EMBEDDED, self.preset)  # `auto` takes the same source for all models
+        source = self.value_source or preset.value_source
+        if preset.rule == "released" and source != "inversion":
             raise ArgumentError(
-                f"`hold_background` must be False with `value_source` {self.value_source}, which has no queries of "
+                f"`value_source` must be inversion with `preset` {self.preset}, got {source!r}; leave it out"
+            )
+        if self.hold_background and not may_hold_background(source):
+            raise ArgumentError(
+                f"`hold_background` must be False with `value_source` {source}, which has no queries of "
                 "the clean image, got True"
             )
 

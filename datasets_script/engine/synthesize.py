@@ -43,7 +43,7 @@ def synthesize(
     max_long_side: int = 1024,
     num_inference_steps: int | None = None,
     solver: str = "fireflow",
-    value_source: ValueSource = "reconstruction",
+    value_source: ValueSource | None = None,
     confine: Confinement = "visible",
     compute: ComputeMode | None = None,
     allow_distilled: bool = False,
@@ -111,9 +111,10 @@ def synthesize(
             Steps of the inversion and of the denoising; by default the preset's.
         solver (`str`, *optional*, defaults to `"fireflow"`):
             ODE solver, one of `diffusers_artifact.SOLVERS`.
-        value_source (`str`, *optional*, defaults to `"reconstruction"`):
+        value_source (`str`, *optional*):
             Source of the injected attention values: `"reconstruction"`, the clean image denoised in the same batch, or
-            `"inversion"`, values cached during the inversion as in the paper.
+            `"inversion"`, values cached during the inversion as in the paper. Defaults to `"inversion"` with
+            `preset="as-released"`, else to `"reconstruction"`.
         confine (`str`, *optional*, defaults to `"visible"`):
             What to keep of the clean image: `"visible"`, all pixels but those of the visible change at the part;
             outside the target and the patches around it, `"latent"` (tokens) or `"pixel"`; or `"none"`.
@@ -125,6 +126,7 @@ def synthesize(
             Whether to allow few-step models, although they invert poorly.
         preset (`str`, *optional*, defaults to `"auto"`):
             Strength of the injection. `"auto"` is `"embedded"` for the embedded model and `"paper"` for others.
+            `"as-released"` follows the code that the paper's authors published where it differs from the paper.
         hold_background (`bool`, *optional*):
             Whether tokens outside the target also take the clean image's queries, so that less changes there; by
             default the preset's.

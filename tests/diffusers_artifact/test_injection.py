@@ -114,6 +114,50 @@ def test_rotation_turns_targets_by_their_reference():
     assert torch.equal(state.rotate(states, turn, text_length=2), turn(states, None))
 
 
+def test_as_released_text_takes_the_values_that_it_had_in_the_inversion():
+    """Two tokens of text before the image; the text of the second photo's artifact row is the second photo's."""
+    mappings, sources = [EMPTY, EMPTY, ARTIFACT], [0, 1, 1]
+    state = InjectionState(mappings, sources, 10, (), (0,), value_source="inversion", rule="released")
+    inverted = torch.cat([torch.full((2, 2, 2, 4), 70.0), values(2, offset=0.5)], dim=1)
+    inverted[1, :2] += torch.tensor([10.0, 11.0])[:, None, None]
+    state.begin_inversion(0, "cond", updates=True)
+    state.inject(0, "attn", inverted, inverted, 2)
+    state.begin_denoising(0, "cond")
+    sequence = torch.cat([torch.full((3, 2, 2, 4), 99.0), values(3)], dim=1)
+    _, value = state.inject(0, "attn", sequence, sequence, 2)
+    assert torch.equal(value[:2], sequence[:2])
+    assert value[2, :, 0, 0].tolist() == [80, 81, 10.5, 14.5, 14.5, 13.5, 14.5, 15.5]
+
+
+def test_as_released_values_are_left_alone_where_the_solution_does_not_move():
+    for rule, left_alone in (("paper", False), ("released", True)):
+        state = InjectionState([ARTIFACT], [0], 10, (), (0,), value_source="inversion", rule=rule)
+        state.begin_inversion(0, "cond", updates=True)
+        state.inject(0, "attn", values(1), values(1, offset=0.5))
+        state.begin_denoising(0, "cond", updates=False)
+        assert state.moved is not None and torch.equal(injected(state, 1), values(1)[..., 0, 0]) is left_alone
+        state.begin_denoising(0, "cond", updates=True)
+        assert not torch.equal(injected(state, 1), values(1)[..., 0, 0])
+
+
+def test_as_released_a_reference_that_is_an_earlier_target_gives_the_position_that_it_was_given():
+    """Token 2 takes 1's, which has 4's. Token 3's reference 5 is a later target. From step 20, 1 has its own again."""
+    types = ("duplication", "omission", "omission", "omission")
+    chain = PatchMapping(targets=(1, 2, 3, 5), references=(4, 1, 5, 0), grid=GRID, types=types)
+    expected = {"paper": [4, 1, 5, 0], "released": [4, 4, 5, 0]}
+    for rule, references in expected.items():
+        state = InjectionState([EMPTY, chain], [0, 0], 25, (0,), (), value_source="inversion", rule=rule)
+        for step, remaining in ((0, references), (20, [1, 5, 0])):
+            state.begin_denoising(step, "cond")
+            assert state.moved is not None and state.moved[2].tolist() == remaining
+
+
+def test_as_released_one_block_has_neither_values_nor_positions():
+    """Of FLUX.1's 19 + 38 blocks, positions in the first 38 and values in single-stream blocks 20 to 37, 0-based."""
+    assert default_value_blocks(57, "released") == range(19 + 20, 19 + 38)
+    assert default_value_blocks(8, "released") == range(5, 8)
+
+
 def test_the_cache_keeps_only_what_is_read():
     """Of 10 steps the first 6, and of the tokens those that the artifact row takes: of row 0 all but 1 and 2."""
     state = InjectionState([EMPTY, EMPTY, ARTIFACT], [0, 1, 0], 10, (), (1,), value_source="inversion")

@@ -269,6 +269,8 @@ def test_an_unsupported_transformer_is_refused_with_the_supported_ones(pipe, pho
             {"hold_background": True, "value_source": "inversion"},
             "`hold_background` must be False with `value_source='inversion'`.*got True",
         ),
+        ({"rule": "code"}, "`rule` must be one of paper, released, got 'code'"),
+        ({"rule": "released"}, "`value_source` must be 'inversion' with `rule='released'`.*got 'reconstruction'"),
         ({"cache_device": "disk"}, "`cache_device` must be one of model, cpu, got 'disk'"),
         ({"output_type": "jpg"}, "`output_type` must be one of pil, np, pt, latent, got 'jpg'"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, r"must be among \['latents'\], got \['noise'\]"),

@@ -20,7 +20,7 @@ def test_arguments_are_the_pipelines(preset: InjectionPreset):
 
 def test_defaults_are_those_on_record():
     steps = {name: preset.num_inference_steps for name, preset in PRESETS.items()}
-    assert steps == {"paper": 25, "transfer_noise": 25, "embedded": 8}
+    assert steps == {"paper": 25, "as-released": 25, "transfer_noise": 25, "embedded": 8}
     assert CALL["num_inference_steps"].default == 8 and CALL["hold_background"].default is None
 
 
@@ -35,9 +35,16 @@ def test_the_papers_preset_leaves_shares_to_the_pipeline():
         "position_steps": None,
         "value_steps": None,
         "value_blocks": None,
+        "value_source": "reconstruction",
+        "rule": "paper",
         "transfer_noise": False,
         "hold_background": False,
     }
+
+
+def test_as_released_differs_from_the_papers_by_rule_and_source():
+    paper, released = (PRESETS[name].arguments(25, 57) for name in ("paper", "as-released"))
+    assert released == paper | {"rule": "released", "value_source": "inversion"}
 
 
 def test_shares_are_of_the_steps_of_the_call():

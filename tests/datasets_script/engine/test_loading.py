@@ -111,6 +111,24 @@ def test_a_background_is_held_as_the_settings_say():
         InjectionSettings(value_source="inversion", hold_background=True)
 
 
+def test_a_preset_says_where_values_come_from_and_by_which_rule():
+    """The embedded model has one token of text, whose values the released rule caches too."""
+    cached = {}
+    for preset, source in (("paper", None), ("paper", "inversion"), ("as-released", None)):
+        settings = InjectionSettings(num_inference_steps=2, preset=preset, value_source=source, confine="none")
+        injector = injector_of("embedded", settings)
+        mapping = PatchMapping((34, 35), (119, 120), (16, 16))
+        photo = Image.radial_gradient("L").convert("RGB")
+        cached[preset, source] = injector.run([photo], [[mapping]]).cache_bytes
+    assert cached["as-released", None] > cached["paper", "inversion"] > cached["paper", None] == 0
+
+
+def test_a_model_without_single_stream_blocks_is_refused_with_the_released_rule(tmp_path):
+    tiny_sd3().save_pretrained(tmp_path)
+    with pytest.raises(ModelLoadError, match="`rule` must be 'paper' for SD3Transformer2DModel"):
+        injector_of(str(tmp_path), InjectionSettings(preset="as-released"))
+
+
 @pytest.mark.parametrize(
     "loading, offload, device, message",
     [

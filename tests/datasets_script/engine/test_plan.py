@@ -113,6 +113,11 @@ def test_settings_that_cannot_be_used_are_refused_when_they_are_made():
         ({"preset": "bold"}, "`preset` must be among auto, .*, got 'bold'"),
         ({"solver": "magic"}, "`solver` must be among .*fireflow.*, got 'magic'"),
         ({"value_source": "air"}, "`value_source` must be among reconstruction, inversion, got 'air'"),
+        (
+            {"preset": "as-released", "value_source": "reconstruction"},
+            "`value_source` must be inversion .* leave it out",
+        ),
+        ({"preset": "as-released", "hold_background": True}, "`hold_background` must be False with .* inversion"),
         ({"compute": "half"}, "`compute` must be among target, full, got 'half'"),
         ({"confine": "walls"}, "`confine` must be among none, latent, pixel, visible, got 'walls'"),
     ):

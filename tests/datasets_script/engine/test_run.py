@@ -116,6 +116,26 @@ def test_an_interrupted_run_continues_to_the_same_rows(photos, injector, finishe
     assert rows(tmp_path) == rows(finished)
 
 
+def test_a_run_as_released_is_recorded_and_continues(photos, tmp_path):
+    settings = replace(SETTINGS, injection=InjectionSettings(num_inference_steps=1, preset="as-released"))
+    injector = Injector("embedded", settings.injection, device="cpu")
+    run_of(photos, tmp_path / "whole", injector, settings).execute()
+    interrupted = InterruptedPerception(photos / "annotations.json")
+    with pytest.raises(KeyboardInterrupt):
+        run_of(photos, tmp_path / "out", injector, settings, perception=interrupted).execute()
+    run_of(photos, tmp_path / "out", injector, settings).execute()
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole")
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["settings"]["injection"]["preset"] == "as-released"
+    with pytest.raises(RunMismatchError, match="another settings.injection.preset"):
+        run_of(photos, tmp_path / "out", injector, replace(settings, injection=SETTINGS.injection))
+
+
+def test_the_help_names_every_preset(capsys):
+    with pytest.raises(SystemExit):
+        main(["synthesize", "--help"])
+    assert "{auto,paper,as-released,transfer_noise,embedded}" in capsys.readouterr().out
+
+
 def test_another_setting_is_refused_and_named(photos, injector, finished):
     with pytest.raises(RunMismatchError, match="another settings.max_artifacts, settings.seed"):
         run_of(photos, finished, injector, replace(TWO_STEPS, seed=1, max_artifacts=1))
