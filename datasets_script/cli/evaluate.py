@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from evaluate_metrics.functional.css import DEFAULT_MODEL
 from evaluate_metrics.functional.miou import EMPTY_POLICIES, PROTOCOLS
 from evaluate_metrics.functional.regions import RESIZE_POLICIES
+from evaluate_metrics.functional.transforms import TRANSFORMS
 
 from ..utils.errors import UserError
 from ..vlm.conventions import CONVENTIONS
@@ -65,8 +66,14 @@ def add_arguments(parser: Parser) -> None:
     meaning.add_argument(
         "--protocol",
         choices=PROTOCOLS,
-        help="definition of mIoU; x_aigd also scores boxes by instances (default: the one in the benchmark's "
-        "publications)",
+        help="definition of mIoU, and how masks are made; x_aigd also scores boxes by instances (default: the one in "
+        "the benchmark's publications)",
+    )
+    meaning.add_argument(
+        "--transform",
+        choices=TRANSFORMS,
+        help="with --protocol x_aigd, compare what its detectors see: the centre of images of 256x256 px or with a "
+        "short side of 518 px (default: whole images)",
     )
     meaning.add_argument(
         "--empty",
@@ -152,7 +159,7 @@ def scoring_settings(args: argparse.Namespace) -> ScoringSettings:
     Return the scoring settings that the options ask for.
 
     Raises:
-        UserError: `--out` does not end in .md.
+        UserError: `--out` does not end in .md, or `--transform` comes with another protocol than X-AIGD's.
     """
     from evaluate_metrics.functional.intervals import Bootstrap
 
@@ -161,12 +168,15 @@ def scoring_settings(args: argparse.Namespace) -> ScoringSettings:
     if args.out and args.out.suffix != ".md":
         raise UserError(f"--out must end in .md, got '{args.out}'")
     protocol = args.protocol or _PROTOCOLS.get(args.benchmark, "artiagent")
+    if args.transform and protocol != "x_aigd":
+        raise UserError(f"--transform must come with --protocol x_aigd, got the protocol {protocol}")
     return ScoringSettings(
         protocol=protocol,
         empty=args.empty,
         threshold=args.threshold,
         truth_threshold=args.truth_threshold or _TRUTH_THRESHOLDS.get((args.benchmark, protocol), 0.5),
         resize=args.resize,
+        transform=args.transform,
         css_model=None if args.css_model == "none" else args.css_model,
         bootstrap=Bootstrap(n_resamples=args.resamples, seed=args.seed),
     )

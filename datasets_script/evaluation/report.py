@@ -10,11 +10,13 @@ from typing import Any
 from PIL import Image
 
 from evaluate_metrics.functional.regions import region_mask
+from evaluate_metrics.functional.transforms import TRANSFORMS
 from evaluate_metrics.functional.versions import versions
 
 from ..figures.cases import Case, case_sheet, reliability_of_boxes, type_bars
 from ..utils.files import replacing, write_json, write_text
-from .scores import Evaluation, ScoredImage, ScoringSettings, predicted_region, truth_region
+from .protocol_masks import compared
+from .scores import Evaluation, ScoredImage, ScoringSettings
 
 
 CASES = 6
@@ -88,11 +90,15 @@ def _case(scored: ScoredImage, settings: ScoringSettings) -> Case:
     image, prediction = scored.image, scored.prediction
     with Image.open(io.BytesIO(image.image)) as opened:
         pixels = opened.convert("RGB")
+    if settings.transform is not None:
+        pixels = TRANSFORMS[settings.transform].view(pixels)
+    regions = compared(image, prediction, settings)
+    resize = settings.resize == "prediction"
     return Case(
         id=image.id,
         image=pixels,
-        truth=region_mask(truth_region(image, settings.truth_threshold, settings.protocol), image.size),
-        prediction=region_mask(predicted_region(prediction), image.size, settings.threshold),
+        truth=region_mask(regions.truth, regions.size),
+        prediction=region_mask(regions.prediction, regions.size, settings.threshold, resize=resize),
         iou=scored.located.iou,
         truth_text=image.explanation,
         predicted_text=prediction.explanation or "",

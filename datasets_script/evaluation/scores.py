@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from evaluate_metrics.functional.classification import artifact_classification, find_class
 from evaluate_metrics.functional.css import css
@@ -21,6 +20,7 @@ from evaluate_metrics.functional.rouge import count_unread, rouge
 
 from ..schema.image import BenchmarkImage
 from ..schema.prediction import Prediction
+from .protocol_masks import compared, truth_region
 
 
 MISSING = "there is no prediction for it"
@@ -32,12 +32,15 @@ class ScoringSettings:
     Settings of the scoring.
 
     Attributes:
-        protocol (`str`): Definition of mIoU, see [`evaluate_metrics.functional.miou.miou`].
+        protocol (`str`): Definition of mIoU, see [`evaluate_metrics.functional.miou.miou`], and how masks are made,
+            see [`truth_region`].
         empty (`str`): IoU and F1 of an image where neither truth nor prediction has a pixel, see the same function.
         threshold (`float`): Value in [0, 1] above which a pixel of a predicted heat map counts as artifact.
         truth_threshold (`float`): Same for heat maps of the benchmark.
         resize (`str`): What to do with a predicted mask whose size differs from its image, see
             [`evaluate_metrics.functional.regions.pixel_counts`].
+        transform (`str`, *optional*): What X-AIGD's detectors see of an image, a key of
+            [`evaluate_metrics.functional.transforms.TRANSFORMS`]; `None` compares whole images.
         css_model (`str`, *optional*): Sentence-embedding model for CSS; `None` skips CSS.
         bootstrap (`Bootstrap`): Settings of the confidence intervals.
     """
@@ -47,6 +50,7 @@ class ScoringSettings:
     threshold: float = 0.5
     truth_threshold: float = 0.5
     resize: str = "error"
+    transform: str | None = None
     css_model: str | None = None
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
 
@@ -155,48 +159,6 @@ def evaluate_predictions(
     return tables.evaluation(settings)
 
 
-def truth_region(image: BenchmarkImage, threshold: float, protocol: str = "") -> list[Any]:
-    """
-    Merge the regions of an image into one, in a form that [`region_mask`] takes.
-
-    Args:
-        image (`BenchmarkImage`): Image with its true regions.
-        threshold (`float`): Value in [0, 1] above which a pixel of a heat map belongs to the region. It is applied
-            here, because predictions may have another threshold.
-        protocol (`str`, *optional*): With `"x_aigd"`, polygons are drawn as X-AIGD does; else as COCO does.
-    """
-    parts: list[Any] = []
-    for region in image.regions:
-        if region.mask is not None:
-            parts.append(region.mask > threshold)
-        elif region.polygons and protocol == "x_aigd":
-            parts.append(_drawn_with_outlines(region.polygons, image.size))
-        elif region.polygons:
-            parts += region.polygons
-        elif region.bbox is not None:
-            parts.append(region.bbox)
-    return parts
-
-
-def _drawn_with_outlines(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
-    """
-    Draw polygons as X-AIGD's masks are: corners cut to whole numbers and moved into the image, and the outline filled
-    like what it encloses.
-    """
-    last = np.array(size) - 1
-    mask = Image.new("1", size)
-    draw = ImageDraw.Draw(mask)
-    for polygon in polygons:
-        corners = np.clip(np.trunc(np.reshape(polygon, (-1, 2))), 0, last)
-        draw.polygon([tuple(corner) for corner in corners.tolist()], fill=1, outline=1)
-    return np.array(mask)
-
-
-def predicted_region(prediction: Prediction) -> Any:
-    """Return predicted boxes or mask in a form that [`region_mask`] takes; without a prediction, no boxes."""
-    return list(prediction.boxes or ()) if prediction.mask is None else prediction.mask.read_bytes()
-
-
 @dataclass
 class _Tables:
     """Rows of all images, collected in one pass, and the worst and best images so far."""
@@ -224,10 +186,11 @@ class _Tables:
 
     def _locate(self, image: BenchmarkImage, prediction: Prediction, settings: ScoringSettings) -> None:
         try:
+            regions = compared(image, prediction, settings)
             counts = pixel_counts(
-                predicted_region(prediction),
-                truth_region(image, settings.truth_threshold, settings.protocol),
-                image.size,
+                regions.prediction,
+                regions.truth,
+                regions.size,
                 threshold=settings.threshold,
                 resize=settings.resize,
             )
@@ -244,7 +207,7 @@ class _Tables:
         hits, false, missed, _ = counts
         if hits + missed:
             iou = float(hits / (hits + false + missed))
-            area = float((hits + missed) / (image.size[0] * image.size[1]))
+            area = float((hits + missed) / counts.sum())
             located = Located(image.id, iou, area, bool(hits + false), self.classes[-1])
             self.located.append(located)
             self._keep(ScoredImage(image, prediction, located))

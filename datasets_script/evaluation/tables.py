@@ -67,6 +67,8 @@ def evaluation_text(
     if published and "localization.miou" in published.columns and published.protocol != settings.protocol:
         parts.append(f"**Not comparable**: mIoU and pixel F1 of the last row use protocol `{settings.protocol}`.")
     parts += ["## Scores", score_table(evaluation)]
+    if settings.transform:
+        parts.append(f"Regions were compared after the transform `{settings.transform}`.")
     if unread := evaluation.score("rouge.n_unread"):
         parts.append(
             f"**ROUGE is no measure here**: it reads the letters a to z and digits alone, and {unread} of "

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from evaluate_metrics.functional.intervals import score_with_intervals
 
 from . import style
-from .charts import BLUE, FAINT, INK, ORANGE, new_figure, only_x, shortened, styled, to_image
+from .charts import BLUE, FAINT, INK, ORANGE, name_rows, new_figure, only_x, styled, to_image
 from .drawing import draw_legend, draw_swatch, draw_title, fitted, in_rows, with_mask, wrapped
 from .lettering import draw_text
 from .style import LINE, MARGIN, TEXT_FONT, TITLE_FONT
@@ -181,8 +181,8 @@ def type_bars(
             _bar_with_interval(iou, place, mean, interval, ORANGE)
         else:
             iou.annotate("no regions", (0, place), (5, 0), textcoords="offset points", va="center", color=FAINT)
-    names = [shortened(kind) + (f"  (n = {counts[kind]:,})" if counts.get(kind) else "") for kind in recall_by_type]
-    recall.set_yticks(range(len(names)), names)
+    notes = [f"  (n = {counts[kind]:,})" if counts.get(kind) else "" for kind in recall_by_type]
+    name_rows(recall, list(recall_by_type), notes=notes)
     recall.invert_yaxis()
     for axes, title, label in (
         (recall, "Recall by type", "share detected, of the images with the type"),

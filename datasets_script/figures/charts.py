@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.font_manager import FontProperties, findfont
+from PIL import Image, ImageFont
 
 from . import style
+from .lettering import lettered
 from .style import TYPE_COLORS, as_hex
 
 
@@ -59,6 +62,27 @@ def new_figure(width: int, height: int) -> Figure:
     return Figure(figsize=(width / 100, height / 100), dpi=100 * SHARPNESS, facecolor="white")
 
 
+def name_rows(axes: Axes, names: Sequence[str], length: int = 28, notes: Sequence[str] | None = None) -> None:
+    """
+    Write a name at each whole number of the y-axis, from 0, in any script; see [`lettered`].
+
+    Args:
+        axes (`matplotlib.axes.Axes`): The axes.
+        names (`Sequence[str]`): The names.
+        length (`int`, *optional*, defaults to 28): Characters to which names are shortened, so that they fit.
+        notes (`Sequence[str]`, *optional*): What follows each name.
+    """
+    usual = _usual_font()
+    drawn = [lettered(name, usual) for name in names]
+    texts = [
+        _shortened(text, length) + note for (text, _), note in zip(drawn, notes or [""] * len(names), strict=True)
+    ]
+    axes.set_yticks(range(len(names)), texts)
+    for label, (_, font) in zip(axes.get_yticklabels(), drawn, strict=True):
+        if isinstance(font, ImageFont.FreeTypeFont) and font is not usual:
+            label.set_fontproperties(FontProperties(fname=str(font.path), size=label.get_fontsize()))
+
+
 def only_x(axes: Axes) -> None:
     """Keep only the x-axis and vertical grid lines, for charts of horizontal bars."""
     axes.spines["left"].set_visible(False)
@@ -78,6 +102,12 @@ def legend_below(axes: Axes) -> None:
     )
 
 
+@cache
+def _usual_font() -> ImageFont.FreeTypeFont:
+    """Return the font of labels, as Pillow reads it."""
+    return ImageFont.truetype(findfont(FontProperties()), 13)
+
+
 def to_image(figure: Figure) -> Image.Image:
     """Render a figure as an RGB image, `SHARPNESS` times its size in px."""
     buffer = io.BytesIO()
@@ -85,6 +115,5 @@ def to_image(figure: Figure) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def shortened(text: str, length: int = 28) -> str:
-    """Shorten a name to `length` characters, so that it fits beside an axis."""
+def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -156,7 +156,8 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
         the colours were converted from, and missing if they were not.
 
     Raises:
-        SourceError: The file is missing, unreadable, not an image, broken or truncated, animated or multi-page,
+        SourceError: The file is missing, unreadable, not an image, broken or truncated (within JPEG data if simplejpeg
+            is installed and libjpeg-turbo notices), animated or multi-page,
             smaller than `min_side`, larger than `PIL.Image.MAX_IMAGE_PIXELS`, or in a pixel format without a defined
             8-bit range. Whatever else a decoder raises at such a file is its fault.
         MemoryError, ImportError: The machine is at fault, and not the file.
@@ -170,7 +171,10 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
             with Image.open(path, formats=_readable_formats()) as image:
                 _check_still(image)
                 _check_size(image, min_side)
-                return to_rgb(image)
+                photo = to_rgb(image)
+                if image.format in ("JPEG", "MPO"):
+                    _check_jpeg_data(path, image.mode)
+                return photo
         except (SourceError, MemoryError, ImportError):
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -370,6 +374,22 @@ def _why_unidentified(path: str | os.PathLike[str]) -> str:
     return (
         f"not an image in a format that can be read, which are {', '.join(_readable_formats())}; convert or remove it"
     )
+
+
+def _check_jpeg_data(path: str | os.PathLike[str], mode: str) -> None:
+    """
+    Refuse a JPEG file of whose data the decoder complains, if the package that passes this on is installed. Pillow
+    drops what libjpeg-turbo reports, and gives whatever pixels came out.
+    """
+    try:
+        from simplejpeg import decode_jpeg
+    except ImportError:
+        return
+    colors = "CMYK" if mode == "CMYK" else "GRAY"
+    try:
+        decode_jpeg(Path(path).read_bytes(), colors, fastdct=True, min_height=1, min_width=1, min_factor=8)
+    except ValueError as error:
+        raise SourceError(f"damaged JPEG data, the decoder says: {error}; copy the file again or remove it") from error
 
 
 def _check_file(path: str | os.PathLike[str]) -> None:

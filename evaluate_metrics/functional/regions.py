@@ -42,7 +42,7 @@ class _Parts:
     masks: Sequence[np.ndarray]
 
 
-def region_mask(region: Region, size: Size, threshold: float = 0.5) -> np.ndarray:
+def region_mask(region: Region, size: Size, threshold: float = 0.5, resize: bool = False) -> np.ndarray:
     """
     Compute the mask of a region: the union of all its parts.
 
@@ -61,12 +61,15 @@ def region_mask(region: Region, size: Size, threshold: float = 0.5) -> np.ndarra
         size (`tuple[int, int]`): Width and height of the image in pixels.
         threshold (`float`, *optional*, defaults to 0.5): Threshold in [0, 1) for heat maps. ArtiAgent reads those of
             RichHF-18K at 0.3 (§8).
+        resize (`bool`, *optional*, defaults to `False`): Whether maps and RLE of another size than the image are
+            resized to it, to the nearest pixel by centres.
 
     Returns:
         `np.ndarray` of shape `(height, width)`, `bool`.
 
     Raises:
-        ValueError: A part has none of these forms, or a map or an RLE has another size than the image.
+        ValueError: A part has none of these forms, or a map or an RLE has another size than the image and `resize` is
+            not set.
 
     Example:
 
@@ -78,7 +81,7 @@ def region_mask(region: Region, size: Size, threshold: float = 0.5) -> np.ndarra
     ```
     """
     size = _checked_size("size", size)
-    return _mask(_fitted(_parts(region, threshold), size, size, False, "region"), size)
+    return _mask(_fitted(_parts(region, threshold), size, size, resize, "region"), size)
 
 
 def pixel_counts(

@@ -23,9 +23,9 @@ from ...figures.charts import (
     ORANGE,
     RULE,
     legend_below,
+    name_rows,
     new_figure,
     only_x,
-    shortened,
     styled,
     to_image,
 )
@@ -225,7 +225,7 @@ def _names(counts: Mapping[str, Counter[str]], what: str, total: int) -> Chart:
         left += numbers
     for place, number in enumerate(left):
         _beside(axes, number, place, f"{number:,.0f}")
-    axes.set_yticks(places, [shortened(name, 24) for name in shown])
+    name_rows(axes, shown, length=24)
     axes.set_xlim(0, 1.12 * left.max())
     rest = len(names) - len(shown)
     others = f"; {rest:,} rarer ones not shown" if rest else ""

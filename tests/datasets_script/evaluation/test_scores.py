@@ -10,8 +10,10 @@ from PIL import Image
 
 from datasets_script.cli.evaluate import scoring_settings
 from datasets_script.cli.main import build_parser, main
+from datasets_script.evaluation.protocol_masks import truth_region
 from datasets_script.evaluation.published import published_tables
-from datasets_script.evaluation.scores import MISSING, ScoringSettings, evaluate_predictions, truth_region
+from datasets_script.evaluation.report import write_evaluation
+from datasets_script.evaluation.scores import MISSING, ScoringSettings, evaluate_predictions
 from datasets_script.evaluation.tables import SCORE_NAMES, evaluation_text, paper_table
 from datasets_script.schema.image import BENCHMARK_FEATURES, BenchmarkImage, Region, image_to_row
 from datasets_script.schema.prediction import Prediction
@@ -59,11 +61,11 @@ def test_every_section_that_the_predictions_speak_of_is_scored():
     assert evaluation.n == 4 and not evaluation.failures
     assert set(evaluation.sections) == {"detection", "localization", "rouge"}
     assert evaluation.score("detection.accuracy") == 0.75
-    # 1 for `a`; `b` finds 50 of 200 pixels.
-    assert evaluation.score("localization.miou") == pytest.approx((1 + 0.25) / 2)
+    # 1 for `a`; `b` finds 11 × 6 of 2 × 11 × 11 pixels, as boxes hold their maxima under ArtiAgent's protocol.
+    assert evaluation.score("localization.miou") == pytest.approx((1 + 66 / 242) / 2)
     assert evaluation.sections["rouge"]["n"] == 2
-    assert evaluation.ious_by_class() == {"duplication": [1.0, 0.25], "fusion": [0.25]}
-    assert [located.area for located in evaluation.located] == [100 / 1200, 200 / 1200]
+    assert evaluation.ious_by_class() == {"duplication": [1.0, 66 / 242], "fusion": [66 / 242]}
+    assert [located.area for located in evaluation.located] == [121 / 1200, 242 / 1200]
 
 
 @pytest.mark.parametrize("cases", [0, 1, 3, 9])
@@ -147,7 +149,7 @@ def test_a_missing_prediction_is_a_failure_and_no_silent_no():
 
 def test_a_detector_that_gives_only_masks_has_no_detection_score(tmp_path):
     mask = np.zeros((SIZE[1], SIZE[0]), dtype=np.uint8)
-    mask[4:14, 4:14] = 200
+    mask[4:15, 4:15] = 200
     Image.fromarray(mask).save(tmp_path / "map.png")
     predictions = {image.id: Prediction(image.id, mask=tmp_path / "map.png") for image in IMAGES}
     evaluation = evaluated(predictions=predictions)
@@ -194,7 +196,7 @@ def test_a_true_heat_map_has_a_threshold_of_its_own(threshold, expected):
     heat = np.zeros((SIZE[1], SIZE[0]), dtype=np.float32)
     heat[4:14, 4:9], heat[4:14, 9:14] = 0.6, 0.4
     image = BenchmarkImage("a", png(), SIZE, None, (Region("heat_map", HAND, mask=heat),))
-    evaluation = evaluated([image], {"a": ANSWERS["a"]}, truth_threshold=threshold)
+    evaluation = evaluated([image], {"a": ANSWERS["a"]}, truth_threshold=threshold, protocol="menn")
     assert [located.iou for located in evaluation.located] == [expected]
     assert "detection" not in evaluation.sections
 
@@ -206,7 +208,7 @@ def test_regions_of_several_shapes_are_one_truth():
     regions = (Region("box", HAND), Region("polygon", EAR, (polygon,)), Region("mask", (0, 20, 10, 25), mask=mask))
     image = BenchmarkImage("a", png(), SIZE, True, regions)
     given = Prediction("a", True, (HAND, EAR, (0.0, 20.0, 10.0, 25.0)))
-    assert evaluated([image], {"a": given}).score("localization.miou") == 1.0
+    assert evaluated([image], {"a": given}, protocol="menn").score("localization.miou") == 1.0
 
 
 def test_images_without_places_are_left_out_of_localization():
@@ -222,7 +224,7 @@ def test_a_mask_of_another_size_is_refused_by_name_or_resized_if_asked(tmp_path)
     with pytest.raises(ValueError, match="image 'a'"):
         evaluated(IMAGES[:1], predictions)
     evaluation = evaluated(IMAGES[:1], predictions, resize="prediction")
-    assert evaluation.score("localization.miou") == pytest.approx(100 / 1200)
+    assert evaluation.score("localization.miou") == pytest.approx(121 / 1200)
 
 
 def test_no_image_is_an_error():
@@ -235,7 +237,7 @@ def test_the_papers_table_ends_with_the_model_scored():
     lines = paper_table(evaluated(), "mine", "artibench", table).splitlines()
     assert len(lines) == 2 + len(table.rows) + 1 and len({len(line) for line in lines}) == 1
     cells = [cell.strip() for cell in lines[-1].strip("|").split("|")]
-    assert cells[:5] == ["**mine**", "0.750", "0.733", "0.625", "0.700"] and cells[6] == "–"
+    assert cells[:5] == ["**mine**", "0.750", "0.733", "0.636", "0.714"] and cells[6] == "–"
     assert [cell.strip() for cell in lines[0].strip("|").split("|")] == ["ArtiBench", *table.columns.values()]
 
 
@@ -306,6 +308,10 @@ def test_the_command_without_a_sentence_model_says_what_to_do(benchmark, predict
         (["--threshold", "1"], "--threshold must lie between 0 and 1, got 1.0"),
         (["--limit", "0"], "--limit must be at least 1, got 0"),
         (["--resamples", "-1"], "--resamples must be at least 0, got -1"),
+        (
+            ["--transform", "resize256-crop224"],
+            "--transform must come with --protocol x_aigd, got the protocol artiag",
+        ),
         (["--out", "report.pdf"], "--out must end in .md, got 'report.pdf'"),
         (["--split", "validation"], "got 'validation'"),
     ],
@@ -339,6 +345,79 @@ def test_polygons_are_drawn_with_their_outlines_under_the_protocol_of_x_aigd():
     assert truth_region(image, 0.5, "artiagent") == list(polygons)
     found = {"a": Prediction("a", True, (HAND,))}
     assert evaluated([image], found, protocol="x_aigd").score("localization.miou") == pytest.approx(100 / 108)
+
+
+def test_boxes_hold_the_pixels_of_their_maxima_under_artiagents_protocol_alone():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        (x0, y0), (u0, v0) = rng.integers(0, 15, (2, 2)).tolist()
+        (w, h), (s, t) = rng.integers(1, 25, (2, 2)).tolist()
+        truth, found = (x0, y0, min(x0 + w, 40), min(y0 + h, 30)), (u0, v0, min(u0 + s, 40), min(v0 + t, 30))
+        image = BenchmarkImage("a", png(), SIZE, True, (Region("box", tuple(map(float, truth))),))
+        predictions = {"a": Prediction("a", True, (tuple(map(float, found)),))}
+        for protocol, last in (("artiagent", 1), ("menn", 0)):
+            pixels = [
+                {(x, y) for x in range(box[0], min(box[2] + last, 40)) for y in range(box[1], min(box[3] + last, 30))}
+                for box in (truth, found)
+            ]
+            expected = len(pixels[0] & pixels[1]) / len(pixels[0] | pixels[1])
+            assert evaluated([image], predictions, protocol=protocol).score("localization.miou") == expected
+
+
+@pytest.mark.parametrize(("name", "side", "crop"), [("resize256-crop224", 256, 224), ("resize518-crop518", 518, 518)])
+@pytest.mark.parametrize("size", [(640, 400), (300, 450)])
+def test_what_x_aigds_detectors_see_is_compared(name, side, crop, size, tmp_path):
+    width, height = size
+    truth = np.zeros((height, width), dtype=bool)
+    truth[60:171, 70:211] = True
+    box = (90.0, 100.0, 260.0, 290.0)
+    # Each pixel of the crop, looked up one by one.
+    seen = np.zeros((2, crop, crop), dtype=bool)
+    new_width, new_height = (side, side) if side == 256 else (side * w // min(size) for w in size)
+    for y in range(crop):
+        for x in range(crop):
+            old_x = int((x + (new_width - crop) // 2) * width / new_width)
+            old_y = int((y + (new_height - crop) // 2) * height / new_height)
+            seen[:, y, x] = truth[old_y, old_x], 90 <= old_x < 260 and 100 <= old_y < 290
+    expected = float((seen[0] & seen[1]).sum() / (seen[0] | seen[1]).sum())
+
+    polygon = (70.6, 60.0, 210.9, 60.0, 210.9, 170.2, 70.6, 170.2)
+    content = io.BytesIO()
+    Image.new("RGB", size).save(content, format="PNG")
+    image = BenchmarkImage(
+        "a", content.getvalue(), size, True, (Region("polygon", polygon[:2] + polygon[4:6], (polygon,)),)
+    )
+    settings = {"protocol": "x_aigd", "transform": name}
+    of_boxes = evaluated([image], {"a": Prediction("a", True, (box,))}, **settings)
+    assert (
+        of_boxes.score("localization.miou")
+        == expected
+        != evaluated([image], {"a": Prediction("a", True, (box,))}, protocol="x_aigd").score("localization.miou")
+    )
+    # Masks of the whole image, and masks that the detector gave for what it saw.
+    whole = np.zeros((height, width), dtype=np.uint8)
+    whole[100:290, 90:260] = 255
+    for number, mask in enumerate((whole, seen[1].astype(np.uint8) * 255)):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(mask).save(path)
+        given = {"a": Prediction("a", mask=path)}
+        assert evaluated([image], given, **settings).score("localization.miou") == expected
+    Image.new("L", (10, 10)).save(path)
+    with pytest.raises(ValueError, match=f"{width}x{height} px, got a map of 10x10"):
+        evaluated([image], given, **settings)
+
+
+@pytest.mark.parametrize(
+    "options", [{"resize": "prediction"}, {"protocol": "x_aigd", "transform": "resize256-crop224"}]
+)
+def test_sheets_show_the_regions_that_were_compared(options, tmp_path):
+    Image.new("L", (224, 224), 255).save(tmp_path / "map.png")
+    settings = ScoringSettings(bootstrap=QUICK, **options)
+    evaluation = evaluate_predictions(IMAGES[:1], {"a": Prediction("a", mask=tmp_path / "map.png")}, settings, cases=1)
+    write_evaluation(tmp_path / "report.md", "text", evaluation, {}, settings)
+    assert (tmp_path / "report_worst.png").is_file()
+    said = "compared after the transform `resize256-crop224`" in evaluation_text(evaluation, "m", "b", None, settings)
+    assert said is ("transform" in options)
 
 
 def test_the_table_says_where_rouge_reads_nothing():

@@ -330,6 +330,31 @@ def test_heic_is_read_with_its_package_and_named_without(tmp_path, monkeypatch):
     _readable_formats.cache_clear()
 
 
+@pytest.fixture
+def damaged(tmp_path):
+    """A JPEG with ten bytes of its data changed, which Pillow decodes without a word."""
+    buffer = io.BytesIO()
+    gradient(256, 256).save(buffer, format="JPEG", quality=90)
+    content = bytearray(buffer.getvalue())
+    content[len(content) // 2 : len(content) // 2 + 10] = bytes(range(10))
+    (tmp_path / "damaged.jpg").write_bytes(content)
+    return tmp_path / "damaged.jpg"
+
+
+def test_damage_within_jpeg_data_is_told_with_the_package_that_passes_it_on(damaged, tmp_path):
+    pytest.importorskip("simplejpeg")
+    with pytest.raises(SourceError, match="damaged JPEG data, the decoder says: .*; copy the file again or remove it"):
+        open_source(damaged)
+    for mode, options in (("RGB", {"progressive": True}), ("L", {}), ("CMYK", {})):
+        gradient().convert(mode).save(tmp_path / "good.jpg", **options)
+        assert open_source(tmp_path / "good.jpg").size == (96, 80)
+
+
+def test_damage_within_jpeg_data_passes_without_it(damaged, monkeypatch):
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    assert np.abs(np.asarray(open_source(damaged), int) - np.asarray(gradient(256, 256), int)).max() > 64
+
+
 def test_rejects_what_is_no_image(tmp_path):
     (tmp_path / "a.jpg").write_text("Dear diary")
     (tmp_path / "empty.png").touch()
