@@ -62,7 +62,7 @@ def new_figure(width: int, height: int) -> Figure:
     return Figure(figsize=(width / 100, height / 100), dpi=100 * SHARPNESS, facecolor="white")
 
 
-def name_rows(axes: Axes, names: Sequence[str], length: int = 28, notes: Sequence[str] | None = None) -> None:
+def name_rows(axes: Axes, names: Sequence[str], length: int = 28, notes: Sequence[str] = ()) -> None:
     """
     Write a name at each whole number of the y-axis, from 0, in any script; see [`lettered`].
 
@@ -74,9 +74,9 @@ def name_rows(axes: Axes, names: Sequence[str], length: int = 28, notes: Sequenc
     """
     usual = _usual_font()
     drawn = [lettered(name, usual) for name in names]
-    texts = [
-        _shortened(text, length) + note for (text, _), note in zip(drawn, notes or [""] * len(names), strict=True)
-    ]
+    texts = [_shortened(text, length) for text, _ in drawn]
+    if notes:
+        texts = [text + note for text, note in zip(texts, notes, strict=True)]
     axes.set_yticks(range(len(names)), texts)
     for label, (_, font) in zip(axes.get_yticklabels(), drawn, strict=True):
         if isinstance(font, ImageFont.FreeTypeFont) and font is not usual:
