@@ -386,7 +386,10 @@ def test_a_photo_that_made_pairs_ends_the_streak(photos, injector, tmp_path, mon
 
 
 @pytest.mark.parametrize("kind", ["nan", "noise"])
-def test_artifact_images_that_overflow_or_drown_are_not_kept(photos, injector, tmp_path, monkeypatch, kind):
+def test_artifact_images_that_overflow_or_drown_are_not_kept(photos, tmp_path, monkeypatch, kind):
+    # Whole artifact images: where targets alone are computed, nothing else can change.
+    injection = replace(SETTINGS.injection, compute="full", confine="none")
+    injector = Injector(SETTINGS.model, injection, device="cpu")
     transformer = injector.pipeline.transformer
     forward = transformer.forward
 
@@ -399,7 +402,8 @@ def test_artifact_images_that_overflow_or_drown_are_not_kept(photos, injector, t
         return result
 
     monkeypatch.setattr(transformer, "forward", spoiled)
-    strict = replace(SETTINGS, curation=replace(SETTINGS.curation, max_change_outside=0.03), max_rerolls=0)
+    curation = replace(SETTINGS.curation, max_change_outside=0.03)
+    strict = replace(SETTINGS, injection=injection, curation=curation, max_rerolls=0)
     run = make_run(photos, tmp_path, injector, strict, sources=SOURCES[:1]).execute(show_progress=False)
     reasons = [entry["reason"] for entry in read_rejected(tmp_path)]
     assert run.pairs == 0

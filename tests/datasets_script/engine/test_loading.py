@@ -102,7 +102,7 @@ def test_a_background_is_held_as_the_settings_say():
     seen = {}
     for held in (None, True, False):
         injector = injector_of("embedded", InjectionSettings(num_inference_steps=2, hold_background=held))
-        grid = (16, 16)
+        grid = (32, 32)
         mapping = PatchMapping(tuple(range(34, 40)), tuple(range(119, 125)), grid)
         photo = Image.radial_gradient("L").convert("RGB")
         seen[held] = injector.run([photo], [[mapping]]).images[0].tobytes()
@@ -117,7 +117,7 @@ def test_a_preset_says_where_values_come_from_and_by_which_rule():
     for preset, source in (("paper", None), ("paper", "inversion"), ("as-released", None)):
         settings = InjectionSettings(num_inference_steps=2, preset=preset, value_source=source, confine="none")
         injector = injector_of("embedded", settings)
-        mapping = PatchMapping((34, 35), (119, 120), (16, 16))
+        mapping = PatchMapping((34, 35), (119, 120), (32, 32))
         photo = Image.radial_gradient("L").convert("RGB")
         cached[preset, source] = injector.run([photo], [[mapping]]).cache_bytes
     assert cached["as-released", None] > cached["paper", "inversion"] > cached["paper", None] == 0

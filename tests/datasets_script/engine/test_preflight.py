@@ -41,7 +41,7 @@ def test_a_folder_that_cannot_be_made_is_told(photos, tmp_path):
 
 
 def test_a_run_with_another_seed_is_refused_without_loading_a_model(photos, tmp_path):
-    make_run(photos, tmp_path, sources=SOURCES[:1])
+    make_run(photos, tmp_path, sources=SOURCES[:1]).execute(show_progress=False)
     plan_of(photos, tmp_path).check()
     gone = replace(SETTINGS, seed=1, model="no/such-model", max_artifacts=1)
     with pytest.raises(RunMismatchError, match="another settings.max_artifacts, settings.model, settings.seed; give"):

@@ -70,15 +70,15 @@ def test_the_output_is_a_data_set(finished):
     assert len(table) == 4 and len(list(load_dataset(str(finished), split="train", streaming=True))) == 4
     row = table[0]
     assert row["clean"].size == row["flawed"].size == row["source"].size == (256, 256)
-    assert row["grid"] == [16, 16] and row["explanation_source"] == "template" and row["explanation"]
+    assert row["grid"] == [32, 32] and row["explanation_source"] == "template" and row["explanation"]
     artifact = row["artifacts"][0]
     mask = np.asarray(artifact["mask"]) > 0
     x_min, y_min, x_max, y_max = (int(v) for v in artifact["bbox"])
     assert mask.any() and mask[y_min:y_max, x_min:x_max].sum() == mask.sum()
-    targets = np.zeros(256, dtype=bool)
+    targets = np.zeros(32 * 32, dtype=bool)
     targets[artifact["target_patches"]] = True
     part = np.asarray(artifact["part_mask"]) > 0
-    assert part.any() and not part[~targets.reshape(16, 16).repeat(16, 0).repeat(16, 1)].any()
+    assert part.any() and not part[~targets.reshape(32, 32).repeat(8, 0).repeat(8, 1)].any()
     run = json.loads((finished / "run.json").read_text())
     assert run["status"] == "complete" and run["pairs"] == 4 and run["model_revision"].startswith("sha256:")
     assert {"README.md", "run.json", "rejected.jsonl", "contact_sheet.png"} <= {p.name for p in finished.iterdir()}
@@ -101,7 +101,7 @@ def test_clean_half_is_shared_and_artifacts_are_where_they_are_said_to_be(finish
     assert np.array_equal(np.asarray(pairs[0].clean), np.asarray(pairs[1].clean))
     for pair in pairs:
         change = np.abs(np.asarray(pair.flawed, dtype=float) - np.asarray(pair.clean)).mean(-1)
-        targets = np.any([a.mapping.target_patches() for a in pair.artifacts], axis=0).repeat(16, 0).repeat(16, 1)
+        targets = np.any([a.mapping.target_patches() for a in pair.artifacts], axis=0).repeat(8, 0).repeat(8, 1)
         assert change[targets].mean() > 3 * change[~targets].mean()
 
 
@@ -165,7 +165,7 @@ def test_a_rejected_artifact_is_not_left_in_the_image(photos, injector, tmp_path
     assert remade
     for pair in remade:
         change = np.abs(np.asarray(pair.flawed, dtype=float) - np.asarray(pair.clean)).mean(-1)
-        targets = np.any([a.mapping.target_patches() for a in pair.artifacts], axis=0).repeat(16, 0).repeat(16, 1)
+        targets = np.any([a.mapping.target_patches() for a in pair.artifacts], axis=0).repeat(8, 0).repeat(8, 1)
         assert change[targets].mean() > 3 * change[~targets].mean()
 
 
