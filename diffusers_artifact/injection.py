@@ -78,9 +78,10 @@ class InjectionState:
     | values in evaluations that do not move the solution, such as FireFlow's first | injected | not injected |
     | reference that is an earlier target of its mapping | its own position | the position which it was given |
 
-    Only FLUX.1 with FireFlow was released; to other solvers and depths the rule is carried over as above. Of chained
-    positions, we assume that the order is the mapping's, and that pairs whose steps are over break the chain. Values
-    are not chained: they are read from the inversion.
+    Only FLUX.1 with FireFlow was released; to other solvers and depths the rule is carried over as above. It was
+    written from a description of that code, which leaves three things open. We assume that positions are injected in
+    FireFlow's first evaluation too, that a chain follows the order of the mapping, and that pairs whose steps are over
+    break it. Values are not chained: they are read from the inversion.
 
     Args:
         mappings (`Sequence[PatchMapping]`): Mapping of each row.

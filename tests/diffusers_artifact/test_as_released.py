@@ -253,5 +253,5 @@ def run_with(build, photo):
     pipeline = ArtifactInjectionPipeline(**{k: v for k, v in build().components.items() if v is not None})
     pipeline.set_progress_bar_config(disable=True)
     arguments = PRESETS["as-released"].arguments(2, pipeline.family.num_blocks)
-    settings = {"num_inference_steps": 2, "max_sequence_length": 8, "output_type": "latent"}
+    settings: dict = {"num_inference_steps": 2, "max_sequence_length": 8, "output_type": "latent"}
     return pipeline(photo, MAPPING, guidance_scale=1.0, **settings, **arguments)

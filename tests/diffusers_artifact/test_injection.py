@@ -7,7 +7,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from diffusers_artifact import SOLVERS, PatchMapping
+from diffusers_artifact.choices import InjectionRule
 from diffusers_artifact.injection import InjectionState, default_position_blocks, default_value_blocks
+from diffusers_artifact.mapping import ArtifactType
 
 
 GRID = (2, 3)
@@ -130,7 +132,8 @@ def test_as_released_text_takes_the_values_that_it_had_in_the_inversion():
 
 
 def test_as_released_values_are_left_alone_where_the_solution_does_not_move():
-    for rule, left_alone in (("paper", False), ("released", True)):
+    cases: tuple[tuple[InjectionRule, bool], ...] = (("paper", False), ("released", True))
+    for rule, left_alone in cases:
         state = InjectionState([ARTIFACT], [0], 10, (), (0,), value_source="inversion", rule=rule)
         state.begin_inversion(0, "cond", updates=True)
         state.inject(0, "attn", values(1), values(1, offset=0.5))
@@ -142,9 +145,9 @@ def test_as_released_values_are_left_alone_where_the_solution_does_not_move():
 
 def test_as_released_a_reference_that_is_an_earlier_target_gives_the_position_that_it_was_given():
     """Token 2 takes 1's, which has 4's. Token 3's reference 5 is a later target. From step 20, 1 has its own again."""
-    types = ("duplication", "omission", "omission", "omission")
+    types: tuple[ArtifactType, ...] = ("duplication", "omission", "omission", "omission")
     chain = PatchMapping(targets=(1, 2, 3, 5), references=(4, 1, 5, 0), grid=GRID, types=types)
-    expected = {"paper": [4, 1, 5, 0], "released": [4, 4, 5, 0]}
+    expected: dict[InjectionRule, list[int]] = {"paper": [4, 1, 5, 0], "released": [4, 4, 5, 0]}
     for rule, references in expected.items():
         state = InjectionState([EMPTY, chain], [0, 0], 25, (0,), (), value_source="inversion", rule=rule)
         for step, remaining in ((0, references), (20, [1, 5, 0])):

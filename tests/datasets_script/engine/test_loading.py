@@ -25,6 +25,7 @@ from datasets_script.engine.settings import InjectionSettings, LoadSettings
 from datasets_script.engine.shards import RunMismatchError
 from datasets_script.utils.errors import ArgumentError
 from diffusers_artifact import PatchMapping
+from diffusers_artifact.choices import ValueSource
 
 from ...helpers.engine_runs import SETTINGS, SOURCES, make_photos, make_run
 from ...helpers.tiny_pipelines import tiny_flux, tiny_sd3
@@ -114,7 +115,12 @@ def test_a_background_is_held_as_the_settings_say():
 def test_a_preset_says_where_values_come_from_and_by_which_rule():
     """The embedded model has one token of text, whose values the released rule caches too."""
     cached = {}
-    for preset, source in (("paper", None), ("paper", "inversion"), ("as-released", None)):
+    cases: tuple[tuple[str, ValueSource | None], ...] = (
+        ("paper", None),
+        ("paper", "inversion"),
+        ("as-released", None),
+    )
+    for preset, source in cases:
         settings = InjectionSettings(num_inference_steps=2, preset=preset, value_source=source, confine="none")
         injector = injector_of("embedded", settings)
         mapping = PatchMapping((34, 35), (119, 120), (32, 32))
