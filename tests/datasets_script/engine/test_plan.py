@@ -6,6 +6,7 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,7 +109,8 @@ def test_settings_that_cannot_be_used_are_refused_when_they_are_made():
     ):
         with pytest.raises(ArgumentError, match=message):
             RunSettings(**options)
-    for options, message in (
+    injection: dict[str, Any]
+    for injection, message in (
         ({"num_inference_steps": 0}, "`num_inference_steps` must be at least 1, got 0"),
         ({"preset": "bold"}, "`preset` must be among auto, .*, got 'bold'"),
         ({"solver": "magic"}, "`solver` must be among .*fireflow.*, got 'magic'"),
@@ -122,7 +124,7 @@ def test_settings_that_cannot_be_used_are_refused_when_they_are_made():
         ({"confine": "walls"}, "`confine` must be among none, latent, pixel, visible, got 'walls'"),
     ):
         with pytest.raises(ArgumentError, match=message):
-            InjectionSettings(**options)
+            InjectionSettings(**injection)
     with pytest.raises(UserError, match="the endpoint must begin with http:// or https://, got 'localhost'"):
         VLMSpec("model", endpoint="localhost")
 
