@@ -14,6 +14,7 @@ from ..agents.curation.perceptual import check_perceptual_metric
 from ..schema.run_record import RUN_FILE, RunRecord
 from ..utils.errors import ArgumentError
 from ..utils.hub_access import HubModel, check_room, look_up
+from .identity import differences
 from .shards import RunMismatchError
 
 
@@ -46,17 +47,21 @@ def check_before_loading(plan: RunPlan) -> None:
 def _check_out(plan: RunPlan) -> None:
     place = next(folder for folder in (plan.out, *plan.out.absolute().parents) if os.path.lexists(folder))
     if not place.is_dir():
-        raise ArgumentError(f"`out` must be a folder, got '{plan.out}', of which '{place}' is no folder")
+        raise ArgumentError(
+            f"`out` must be a folder, got '{plan.out}', of which '{place}' is no folder; "
+            "choose another folder. Nothing was written"
+        )
     if not os.access(place, os.W_OK | os.X_OK):
-        raise ArgumentError(f"`out` must be a folder that may be written to, got '{plan.out}'; choose another folder")
+        raise ArgumentError(
+            f"`out` must be a folder that may be written to, got '{plan.out}'; choose another folder. Nothing was "
+            "written"
+        )
 
 
 def _check_continued(plan: RunPlan) -> None:
     """Refuse settings that differ from those of the run in the folder, which [`Run`] checks too once all is known."""
     if not (plan.out / RUN_FILE).exists():
         return
-    from .run import differences
-
     recorded, current = RunRecord.read(plan.out).settings, json.loads(json.dumps(asdict(plan.settings)))
     if current["loading"]["dtype"] is None:  # depends on the device
         current["loading"].pop("dtype")
@@ -64,7 +69,7 @@ def _check_continued(plan: RunPlan) -> None:
     if different:
         raise RunMismatchError(
             f"'{plan.out}' holds a run with another {', '.join(different)}; give the same settings to resume that "
-            "run, or choose another output folder (--force-new starts one next to it)"
+            "run, or choose another output folder (--force-new starts one next to it). The run is as it was"
         )
 
 

@@ -353,8 +353,8 @@ def test_boxes_hold_the_pixels_of_their_maxima_under_artiagents_protocol_alone()
         (x0, y0), (u0, v0) = rng.integers(0, 15, (2, 2)).tolist()
         (w, h), (s, t) = rng.integers(1, 25, (2, 2)).tolist()
         truth, found = (x0, y0, min(x0 + w, 40), min(y0 + h, 30)), (u0, v0, min(u0 + s, 40), min(v0 + t, 30))
-        image = BenchmarkImage("a", png(), SIZE, True, (Region("box", tuple(map(float, truth))),))
-        predictions = {"a": Prediction("a", True, (tuple(map(float, found)),))}
+        image = BenchmarkImage("a", png(), SIZE, True, (Region("box", truth),))
+        predictions = {"a": Prediction("a", True, (found,))}
         for protocol, last in (("artiagent", 1), ("menn", 0)):
             pixels = [
                 {(x, y) for x in range(box[0], min(box[2] + last, 40)) for y in range(box[1], min(box[3] + last, 30))}

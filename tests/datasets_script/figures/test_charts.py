@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from datasets_script.figures.charts import name_rows, new_figure, to_image
 from datasets_script.pairs.report.charts import _names
 
 
-def labels(names: list[str], **options: object) -> list[str]:
+def labels(names: list[str], **options: Any) -> list[str]:
     axes = new_figure(400, 200).subplots()
     name_rows(axes, names, **options)
     return [label.get_text() for label in axes.get_yticklabels()]
