@@ -188,11 +188,13 @@ def _in_words(payload: Payload, error: HTTPError, doing: str = "") -> UserError 
     said = getattr(error, "server_message", None) or str(error)
     said = " ".join(said.split())[:300]
     if status == 401:
-        return UserError(f"the Hub rejected the token ({said}); log in with `hf auth login`, or set HF_TOKEN")
+        return UserError(
+            f"the Hub rejected the token ({said}); log in with `hf auth login`, or set HF_TOKEN. Nothing was committed"
+        )
     if status == 403 and not doing:
         return UserError(
             f"the token must have write access to {payload.repo_id}, got none ({said}); create one at "
-            "https://huggingface.co/settings/tokens"
+            "https://huggingface.co/settings/tokens. Nothing was committed"
         )
     if status == 412:
         return UserError(

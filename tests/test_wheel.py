@@ -26,7 +26,7 @@ PACKAGES = ("diffusers_artifact", "datasets_script", "evaluate_metrics", "hub_ca
 NOT_SHIPPED = (
     *(f"{package}/README.md" for package in PACKAGES),
     *("datasets_script/*/README.md", "hub_cards/datasets/*.md", "hub_cards/embedded_flux.*", "hub_cards/demo.jpg"),
-    "*/notebooks/*.ipynb",
+    *("*/notebooks/*.ipynb", "datasets_script/machine_errors.md"),
 )
 
 

@@ -53,7 +53,10 @@ def run(args: argparse.Namespace) -> int:
         print("dry run: nothing was uploaded")
         return 0
     if get_token() is None:
-        raise UserError("HF_TOKEN must be set, or a token saved by `hf auth login`, found neither")
+        raise UserError(
+            "HF_TOKEN must be set, or a token saved by `hf auth login`, found neither; run the same command again "
+            "after that. Nothing was sent"
+        )
     api = HfApi()
     try:
         target = prepare_target(api, payload, args.private)

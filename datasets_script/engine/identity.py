@@ -33,7 +33,7 @@ def check_continues(out: Path, recorded: RunRecord, current: Mapping[str, Any]) 
     if different:
         raise RunMismatchError(
             f"'{out}' holds a run with another {', '.join(different)}; give the same settings to resume that run, or "
-            "choose another output folder (--force-new starts one next to it)"
+            "choose another output folder (--force-new starts one next to it). The run is as it was"
         )
 
 

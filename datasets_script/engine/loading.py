@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 
 from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionPipeline
 from diffusers_artifact.choices import InjectionRule
@@ -18,6 +19,7 @@ from diffusers_artifact.presets import EMBEDDED
 
 from ..utils.errors import ArgumentError, UserError
 from ..utils.files import check_model_name, fingerprint
+from ..utils.hub_access import why_not_loaded
 from .settings import LoadSettings, Offload
 
 
@@ -42,7 +44,10 @@ def usable_device(device: str | None = None) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ModelLoadError(f"`device` must be available to torch, got {device!r}: {error}") from error
+        raise ModelLoadError(
+            f"`device` must be available to torch, got {device!r}: {error}; choose another, such "
+            "as cpu. Nothing was made yet"
+        ) from error
     return device
 
 
@@ -129,9 +134,11 @@ def load_pipeline(
         # bitsandbytes quantizes on the current accelerator.
         with _without_progress_bar(), torch.cuda.device(device if device.startswith("cuda") else -1):
             pipeline = ArtifactInjectionPipeline.from_pretrained(folder, **options)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ModelLoadError(
-            f"`model` must be 'embedded', a folder with a checkpoint, or a Hub id, got {model!r}: {error}"
+            f"`model` must be 'embedded', a folder with a checkpoint, or a Hub id, got {model!r}: "
+            f"{why_not_loaded(error)}. Nothing was made yet, and what was downloaded stays in the cache; correct the "
+            "name or mend the cause (a damaged file: remove it), and run the same command again"
         ) from error
     try:
         pipeline.check_model(allow_distilled, rule=rule)

@@ -46,14 +46,15 @@ def holding_rank(out: Path, rank: int, world_size: int) -> Iterator[None]:
     except Timeout:
         raise RunBusyError(
             f"'{out}' must have one process per rank, but another is already working on it as rank {rank} of "
-            f"{world_size}; wait for it, or stop it"
+            f"{world_size}; wait for it, or stop it. Nothing was changed"
         ) from None
     try:
         for other in working_ranks(out):
             if other[1] != world_size:
                 raise RunBusyError(
                     f"world size must be {other[1]} while another process works on '{out}' as rank {other[0]} of "
-                    f"{other[1]}, got {world_size}; stop that process first, or give the same world size"
+                    f"{other[1]}, got {world_size}; stop that process first, or give the same world size. "
+                    "Nothing was changed"
                 )
         yield
     finally:

@@ -41,9 +41,15 @@ def check_before_loading(plan: RunPlan) -> None:
 def _check_out(plan: RunPlan) -> None:
     place = next(folder for folder in (plan.out, *plan.out.absolute().parents) if os.path.lexists(folder))
     if not place.is_dir():
-        raise ArgumentError(f"`out` must be a folder, got '{plan.out}', of which '{place}' is no folder")
+        raise ArgumentError(
+            f"`out` must be a folder, got '{plan.out}', of which '{place}' is no folder; "
+            "choose another folder. Nothing was written"
+        )
     if not os.access(place, os.W_OK | os.X_OK):
-        raise ArgumentError(f"`out` must be a folder that may be written to, got '{plan.out}'; choose another folder")
+        raise ArgumentError(
+            f"`out` must be a folder that may be written to, got '{plan.out}'; choose another folder. Nothing was "
+            "written"
+        )
 
 
 def _named_models(plan: RunPlan) -> list[tuple[str, str, str | None]]:

@@ -154,7 +154,7 @@ class Run:
         if any(record["fingerprint"] != new.fingerprint for record in read_markers(self.out)):
             raise RunMismatchError(
                 f"'{self.out}' has lost its {RUN_FILE} and holds shards of another run; restore the file, or choose "
-                "another output folder"
+                "another output folder. Its shards are as they were"
             )
         return new
 
@@ -185,7 +185,9 @@ class Run:
         """
         with holding_rank(self.out, self.rank, self.world_size), self._logging() as log:
             if RunRecord.read(self.out).identity != self.identity:
-                raise RunBusyError(f"another process has changed the run in '{self.out}'; rerun the command")
+                raise RunBusyError(
+                    f"another process has changed the run in '{self.out}'; rerun the command. Nothing was written"
+                )
             progress = None
             if show_progress:
                 tqdm.write(self.about, file=sys.stderr)
@@ -315,10 +317,11 @@ class Run:
         if self.failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
             for shard in self.shards_in_doubt:
                 marker(self.out, shard).unlink()
+            cause = _MORE_MEMORY if sample.out_of_memory else "Fix the cause"
             raise RunAborted(
                 f"{self.failures_in_a_row} photos in a row failed, the last with '{failures[-1].reason}'; see "
-                f"{log.path} for details. {_MORE_MEMORY if sample.out_of_memory else 'Fix the cause'} and rerun the "
-                "command: it tries these photos again"
+                f"{log.path} for details. Finished shards are kept. {cause} and rerun the command: it tries these "
+                "photos again"
             )
 
     def _report_memory(self) -> None:
@@ -366,7 +369,9 @@ def _check_parent() -> None:
     """Stop a worker whose parent was killed, since another process may resume the run without knowing of it."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
-        raise RunAborted("the process that started this worker is gone; rerun the command to continue")
+        raise RunAborted(
+            "the process that started this worker is gone. Finished shards are kept; rerun the command to continue"
+        )
 
 
 def _hash(identity: dict[str, Any]) -> str:

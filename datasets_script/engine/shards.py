@@ -75,7 +75,10 @@ class Shards:
             UserError: The record is missing.
         """
         if not (out / SOURCES_FILE).exists():
-            raise UserError(f"'{out}' has lost its {SOURCES_FILE}, the list of its photos; restore the file")
+            raise UserError(
+                f"'{out}' has lost its {SOURCES_FILE}, the list of its photos; restore the file. Its shards "
+                "are as they were"
+            )
         lines = (out / SOURCES_FILE).read_text(encoding="utf-8").rstrip("\n").split("\n")
         shards: dict[int, list[Task]] = {}
         for index, record in enumerate(map(json.loads, lines)):
@@ -145,13 +148,13 @@ class Shards:
             raise RunMismatchError(
                 f"'{out}' holds a run with other sources, {len(known)} and not {len(sources)} ('{left_out}' is left "
                 "out); a run can grow, but not shrink: give at least the same sources to resume that run, or choose "
-                "another output folder (--force-new starts one next to it)"
+                "another output folder (--force-new starts one next to it). The run is as it was"
             )
         if new and len(new) == len(sources):
             raise RunMismatchError(
                 f"'{out}' holds a run with other sources, and none of its {len(known)} photos is in '{folder}' "
                 f"('{new[0]}' is new); give the folder that the run began with, or choose another output folder "
-                "(--force-new starts one next to it)"
+                "(--force-new starts one next to it). The run is as it was"
             )
         ends = {task.source_id: task.variants[1] for task in self if not task.same_as}
         count = settings.pairs_per_image

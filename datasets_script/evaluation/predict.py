@@ -138,7 +138,7 @@ def _only_writer(out: Path) -> Iterator[None]:
     except Timeout:
         raise RunBusyError(
             f"--out must not be in use, but another process is already writing to '{out}'; wait for it, or choose "
-            "another file"
+            "another file. Nothing was written"
         ) from None
     try:
         yield

@@ -39,7 +39,9 @@ def merge_runs(sources: Sequence[Path], out: Path) -> RunRecord:
     if len(sources) < 2:
         raise UserError(f"`sources` must be at least two folders of runs, got {len(sources)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"`out` must be missing or empty, got '{out.absolute()}'; choose another folder")
+        raise UserError(
+            f"`out` must be missing or empty, got '{out.absolute()}'; choose another folder. Nothing was written"
+        )
     check_shards(find_shards([str(source) for source in sources]))
     record = _merged([RunRecord.read(source) for source in sources])
     with replacing_folder(out) as folder:

@@ -103,7 +103,11 @@ def _read_names(path: str) -> list[str]:
     try:
         return columns_of(pq.read_schema(path).names)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"'{path}' is not a complete Parquet file: {error}") from error
+        raise UserError(
+            f"'{path}' is not a complete Parquet file: {error}. The other files are as they were; restore a "
+            "copy of it, or remove it and its record in shards/ and repeat the command that began the run, which "
+            "makes it again"
+        ) from error
 
 
 def read_rows(files: Sequence[str], only: PairFilter = EVERY_PAIR) -> Iterator[dict[str, Any]]:

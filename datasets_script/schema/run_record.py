@@ -93,13 +93,17 @@ class RunRecord:
         """
         path = folder / RUN_FILE
         if not path.is_file():
-            raise UserError(f"'{folder}' must be a folder written by `artiagent synthesize`, found no run.json in it")
+            raise UserError(
+                f"'{folder}' must be a folder written by `artiagent synthesize`, found no run.json in it; "
+                "check the path. If the file was lost, the command that began the run writes it again and keeps the "
+                "pairs"
+            )
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise UserError(
                 f"'{path}' must be the record of a run, but {error}; restore a copy of it, or delete it and repeat "
-                "the command that began the run, which writes it again"
+                "the command that began the run, which writes it again and keeps the pairs"
             ) from error
 
     @classmethod

@@ -29,14 +29,29 @@ _OF_PATHS = {
     errno.ENAMETOOLONG: "choose a shorter path",
     errno.ELOOP: "choose a path without links in a circle",
 }
+_NETWORK_DRIVE = "check the network drive"
+_LIMIT_OF_FILES = "end programs that keep many files open, or raise the limit (`ulimit -n`)"
+# Those that are about the machine, whatever the path.
+_OF_MACHINE = {
+    errno.EIO: "check the disk and its connection",
+    errno.EMFILE: _LIMIT_OF_FILES,
+    errno.ENFILE: _LIMIT_OF_FILES,
+    errno.ENOMEM: "free memory",
+    errno.ESTALE: _NETWORK_DRIVE,
+    errno.ENOTCONN: _NETWORK_DRIVE,
+    errno.EHOSTDOWN: _NETWORK_DRIVE,
+    errno.ETIMEDOUT: _NETWORK_DRIVE,
+    errno.ENOLCK: "choose a disk whose file system has locks",
+    errno.EADDRINUSE: "end the process that has the port, or choose another port",
+}
 _OWN_FOLDERS = (Path(__file__).parents[1], Path(sys.prefix))
 
 
 def guarded(work: Callable[[], int], interrupted: str = "") -> int:
     """
     Call a function and turn mistakes and faults into one line on standard error and an exit status: also paths of the
-    user that cannot be read or written, whose traceback is logged for debugging. Every other exception is a bug and
-    keeps its traceback.
+    user that cannot be read or written, and faults of the machine, such as a full disk or no memory, whose traceback
+    is logged for debugging. Every other exception is a bug and keeps its traceback.
 
     Args:
         work (`Callable[[], int]`): Returns its own exit status.
@@ -51,8 +66,11 @@ def guarded(work: Callable[[], int], interrupted: str = "") -> int:
         if interrupted:
             print(f"\nInterrupted: {interrupted}", file=sys.stderr)
         return INTERRUPTED
-    except (UserError, ImportError) as error:  # an ImportError names the extra to install
+    except UserError as error:
         print(f"artiagent: {error}", file=sys.stderr)
+        return MISTAKE
+    except ImportError as error:  # it names the extra to install
+        print(f"artiagent: {error}. Run the same command again after that; what was finished is kept", file=sys.stderr)
         return MISTAKE
     except StoppedError as error:
         print(f"artiagent: {error}", file=sys.stderr)
@@ -65,14 +83,32 @@ def guarded(work: Callable[[], int], interrupted: str = "") -> int:
             logger.debug("where it happened:", exc_info=error)
             print(f"artiagent: {told}", file=sys.stderr)
             return MISTAKE
-        if error.errno not in DISK_FULL:
+        advice = "free some space" if error.errno in DISK_FULL else _OF_MACHINE.get(error.errno or 0)
+        if advice is None:
             raise
-        print(
-            f"artiagent: writing failed, {error}. Finished shards are complete; free some space and run the same "
-            "command again to continue.",
-            file=sys.stderr,
-        )
-        return STOPPED
+        return _stopped(str(error), advice)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        said = next(iter(str(error).splitlines()), "")
+        return _stopped(f"memory ran out{said and ', '}{said}", 'free memory, or ask for less (README, "Your card")')
+
+
+def _stopped(what: str, advice: str) -> int:
+    logger.debug("where it happened:", exc_info=True)
+    print(
+        f"artiagent: {what}. What was finished is kept; {advice}, and run the same command again to continue",
+        file=sys.stderr,
+    )
+    return STOPPED
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from .memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def about_path(error: OSError) -> str:

@@ -90,6 +90,27 @@ def look_up(argument: str, model: str, revision: str | None = None) -> HubModel 
     return HubModel(model, str(license_name), _missing_bytes(model, info))
 
 
+def why_not_loaded(error: BaseException) -> str:
+    """
+    Tell in one line why a model could not be loaded: its libraries do not always say that the Hub is out of reach.
+
+    Args:
+        error (`BaseException`): What a library raised.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled):
+            reached = (
+                "is not asked while HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "cannot be reached"
+            )
+            return f"it is not in the cache, and the Hub {reached}"
+        cause = cause.__cause__ or cause.__context__
+    return " ".join(str(error).split()).rstrip(". ")
+
+
 def check_room(models: Iterable[HubModel]) -> None:
     """
     Check that the weights that are missing fit on the disk of the Hub's cache.

@@ -186,13 +186,13 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
             if isinstance(error, FileNotFoundError) and _ESCAPED_BYTE.search(os.fspath(path)):
                 raise SourceError("cannot be read: its name is not in UTF-8; rename it") from error
-            raise SourceError(f"cannot be read: {error.strerror}") from error
+            raise SourceError(f"cannot be read: {error.strerror}; check that it is there and may be read") from error
         except Exception as error:  # decoders raise of all kinds: IndexError, TypeError, struct.error, zlib.error
             if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
                 raise
             if isinstance(error, OSError) and error.filename is not None:  # of opening it, and not of decoding
                 raise SourceError(f"cannot be read: {error.strerror}") from error
-            raise SourceError(f"broken or truncated image: {error}") from error
+            raise SourceError(f"broken or truncated image: {error}; copy the file again or remove it") from error
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ StructuredOutput = Literal["auto", "always", "never"]
 # Hundreds of times the longest answer asked for.
 _MAX_BYTES = 1_000_000
 _NO_KEY = "none"
+_KEPT = "Answers so far are kept"
 _REFUSED_REQUEST = (400, 413, 422)
 # Parts of an answer that are not its text: the model's reasoning, and sources that a server adds.
 _NOT_THE_ANSWER = ("thinking", "redacted_thinking", "reasoning", "reference")
@@ -103,7 +104,8 @@ class EndpointVLM(GeneratingVLM):
     async def _generate_all(self, requests: Sequence[VLMRequest]) -> list[VLMReply]:
         if constants.is_offline_mode():
             raise VLMUnavailable(
-                f"{self.base_url} must not be called while HF_HUB_OFFLINE is set, not even on this machine; unset it"
+                f"{self.base_url} must not be called while HF_HUB_OFFLINE is set, not even on this machine; unset it. "
+                f"{_KEPT}"
             )
         limit = asyncio.Semaphore(self.max_concurrency)
         key = api_key(self.base_url) or _NO_KEY
@@ -156,7 +158,7 @@ class EndpointVLM(GeneratingVLM):
                 await asyncio.sleep(max(pause, self._pause(attempt)))
         raise VLMUnavailable(
             f"{self.base_url} gave no answer in {self.max_retries + 1} attempts, the last time: {problem}. Once it is "
-            "available again, the same command continues"
+            f"available again, the same command continues. {_KEPT}"
         )
 
     def _pause(self, attempt: int) -> float:
@@ -176,15 +178,17 @@ class EndpointVLM(GeneratingVLM):
         if status in (408, 429) or status >= 500:
             return told, retry_after(response.headers.get("Retry-After", ""))
         if status in _REFUSED_KEY:
-            raise VLMUnavailable(f"{self.base_url} refuses the key ({told}); set ARTIAGENT_API_KEY to one it accepts")
+            raise VLMUnavailable(
+                f"{self.base_url} refuses the key ({told}); set ARTIAGENT_API_KEY to one it accepts. {_KEPT}"
+            )
         if status in _NOT_THERE:
             raise VLMUnavailable(
-                f"{self.base_url} has no chat completions for '{self.model}' ({told}); check both names"
+                f"{self.base_url} has no chat completions for '{self.model}' ({told}); check both names. {_KEPT}"
             )
         if status in _REFUSED_REQUEST:
             refused = _RefusedError if status in _REFUSED_PART else _BadReplyError
             raise refused(f"the server refuses the request: {told}", text[:RAW_LIMIT])
-        raise VLMUnavailable(f"{self.base_url} does not serve this: {told}")
+        raise VLMUnavailable(f"{self.base_url} does not serve this: {told}. {_KEPT}")
 
     def _without_key(self, text: str) -> str:
         """Hide the key in a server's message: some servers repeat a key that they refuse."""

@@ -19,6 +19,7 @@ from transformers.utils import find_adapter_config_file, is_bitsandbytes_availab
 
 from ..schema.training_record import TRAINING_FILE, TrainingFacts
 from ..utils.files import check_model_name, fingerprint, resolve_revision
+from ..utils.hub_access import why_not_loaded
 from ..utils.memory import free_unused, is_out_of_memory
 from .answers import shorten
 from .base import DEFAULT_VLM, GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
@@ -78,11 +79,15 @@ class LocalVLM(GeneratingVLM):
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise VLMUnavailable(
                 "model must be a folder or a Hub repository of an image-text-to-text model with safetensors, "
-                f"got {model!r}: {error}"
+                f"got {model!r}: {why_not_loaded(error)}. What was finished is kept; correct the name or mend the "
+                "cause, and run the same command again"
             ) from error
         # transformers would only warn, and go on with random weights.
         if missing:
-            raise VLMUnavailable(f"{model!r} lacks weights, {shorten(', '.join(sorted(missing)))}: download it again")
+            raise VLMUnavailable(
+                f"{model!r} lacks weights, {shorten(', '.join(sorted(missing)))}: download it again. What "
+                "was finished is kept"
+            )
         if not self.processor.chat_template:
             raise VLMUnavailable(f"{model!r} has no chat template: choose a model tuned for instructions")
         self.network = network.eval()

@@ -142,7 +142,8 @@ def check_perceptual_metric(name: str) -> None:
     missing = [package for package in _PACKAGES[name] if find_spec(package) is None]
     if missing:
         raise PerceptualMetricUnavailable(
-            f"the metric '{name}' needs the package {missing[0]}: pip install 'artiagent[{name}]'"
+            f"the metric '{name}' needs the package {missing[0]}: pip install 'artiagent[{name}]', then run the same "
+            "command again. Nothing was made yet"
         )
 
 

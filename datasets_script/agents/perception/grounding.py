@@ -24,6 +24,7 @@ from transformers import (
 
 from ...schema.boxes import Box
 from ...utils.files import resolve_revision
+from ...utils.hub_access import why_not_loaded
 from .base import PerceptionModelError
 
 
@@ -359,7 +360,8 @@ def load_checkpoint(
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise PerceptionModelError(
             f"`{role}` must be a folder or a Hub repository with safetensors, of type {' or '.join(classes)}, "
-            f"got {model!r}: {error}"
+            f"got {model!r}: {why_not_loaded(error)}. What was finished is kept; correct the name or mend the cause, "
+            "and run the same command again"
         ) from error
     network = network.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     return Checkpoint(model, recorded, network, processor)

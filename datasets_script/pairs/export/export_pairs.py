@@ -51,7 +51,10 @@ def export_pairs(
     info = export_info(files, name, settings) | ({} if only == EVERY_PAIR else {"only": asdict(only)})
     total = sum(pq.read_metadata(path).num_rows for path in files)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"`folder` must be missing or empty, got '{folder.absolute()}'; choose another, or remove it")
+        raise UserError(
+            f"`folder` must be missing or empty, got '{folder.absolute()}'; choose another, or remove it. Nothing was "
+            "written"
+        )
     with replacing_folder(folder) as temporary:
         rows = tqdm(read_rows(files, only), "export", total, unit="pair", disable=not show_progress)
         count = 0

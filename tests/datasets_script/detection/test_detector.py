@@ -255,7 +255,8 @@ class TestCommand:
         assert first == "IMAGE must be images that can be read, got 3 of 6 that cannot:"
         assert lines[0].startswith(f"  {photos / 'broken.png'}: broken or truncated image")
         assert lines[1] == f"  {photos / 'line.png'}: too narrow: 900x4 px, one side is more than 200 times the other"
-        assert lines[2] == f"  {tmp_path / 'missing.png'}: cannot be read: No such file or directory"
+        reason = "cannot be read: No such file or directory; check that it is there and may be read"
+        assert lines[2] == f"  {tmp_path / 'missing.png'}: {reason}"
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -56,7 +56,12 @@ def test_a_file_that_the_software_lacks_is_a_bug(path):
 
 
 def test_an_error_without_a_path_is_a_bug():
-    for error in (FileNotFoundError("gone"), ConnectionError("gone"), OSError(errno.EIO, "gone", "/data")):
+    for error in (
+        FileNotFoundError("gone"),
+        ConnectionError("gone"),
+        OSError(errno.EINVAL, "gone", "/data"),
+        RuntimeError("gone"),
+    ):
 
         def work(error=error):
             raise error
