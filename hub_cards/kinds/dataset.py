@@ -11,7 +11,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets_script.engine.shards import SOURCES_FILE, Shards
 from datasets_script.pairs.configurations import IMAGE_FOLDERS
 from datasets_script.schema.run_record import RUN_FILE, RunRecord
 from datasets_script.utils.errors import UserError
@@ -152,6 +151,8 @@ def _check_run(folder: Path, rows: Mapping[str, int]) -> None:
             f"PATH must be a complete run, got one with status '{run.status}'; repeat the command that began it "
             f"(`artiagent status {folder}` shows its progress)"
         )
+    from datasets_script.engine.shards import SOURCES_FILE, Shards
+
     recorded = (folder / SOURCES_FILE).exists()
     count = (
         len(Shards.read(folder, run.settings)) if recorded else -(-run.sources["count"] // run.settings["shard_size"])

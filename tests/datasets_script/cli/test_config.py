@@ -138,7 +138,7 @@ def test_what_is_shown_is_what_is_in_effect(config):
 def test_a_run_keeps_its_options_and_a_refused_command_leaves_them(config, tmp_path, capsys):
     photos, out = make_photos(tmp_path / "photos", tmp_path / "scratch"), tmp_path / "out"
     words = ["synthesize", str(photos), str(out), "--config"]
-    path = config("limit: 1\ntools: add\nnum-inference-steps: 1\nseed: 5\ndevice: cpu\n")
+    path = config("limit: 1\ntools: add\nnum-inference-steps: 6\nseed: 5\ndevice: cpu\n")
     assert main([*words, path, "--pairs-per-image", "2"]) in (0, 1)
     kept = (out / CONFIG_FILE).read_text()
     written = yaml.safe_load(kept)
