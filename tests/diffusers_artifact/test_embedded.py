@@ -72,9 +72,9 @@ def test_latents_of_a_patch_depend_on_that_patch_alone(pipe, photo):
     assert not change.any()
 
 
-@pytest.mark.parametrize("steps, least", [(10, 28), (25, 40)])
-def test_inversion_and_denoising_return_the_round_trip(pipe, photo, steps, least):
-    photos = torch.cat([photo, load(data.chelsea()), load(data.coffee())])
+@pytest.mark.parametrize("steps, number, least", [(10, 3, 28), (25, 1, 40)])
+def test_inversion_and_denoising_return_the_round_trip(pipe, photo, steps, number, least):
+    photos = torch.cat([photo, load(data.chelsea()), load(data.coffee())])[:number]
     nothing = [[PatchMapping.empty(GRID)]] * len(photos)
     output = pipe(photos, nothing, num_inference_steps=steps, solver="fireflow", output_type="pt")
     pairs = zip(output.reconstructions, round_trip(pipe, photos), strict=True)
