@@ -237,14 +237,21 @@ class InjectionState:
         self.end()
         self._step, self._branch = step, branch
         self._injecting = step < self._value_steps and self._any_artifact and (updates or not self._as_released)
-        # Pairs only ever become inactive, so an equal number means the same pairs as at the last evaluation.
-        active = [pair[:3] for pair in self._pairs if pair[3] > step]
-        if len(active) != self._num_moved:
-            self._num_moved = len(active)
+        active = self._changed_pairs(step)
+        if active is not None:
             if self._as_released:
                 active = chained(active)
             self._moved = tuple(torch.tensor(active, device=self._device).unbind(1)) if active else None
         self.moved = self._moved
+
+    def _changed_pairs(self, step: int) -> list[tuple[int, int, int]] | None:
+        """Return row, target and reference of the pairs active at `step`; `None` if the last call had the same."""
+        active = [pair[:3] for pair in self._pairs if pair[3] > step]
+        # Pairs only ever become inactive, so an equal number means the same pairs.
+        if len(active) == self._num_moved:
+            return None
+        self._num_moved = len(active)
+        return active
 
     def begin_targets(self) -> None:
         """Prepare for the forward pass of the rows of targets; see [`TargetInjectionState`]."""

@@ -161,10 +161,8 @@ class TargetInjectionState(InjectionState):
         self.end()
         self._recording = len(self._rows) > 0
         self._injecting = step < self._value_steps
-        # Pairs only ever become inactive, so an equal number means the same pairs as at the last evaluation.
-        active = [pair[:3] for pair in self._pairs if pair[3] > step]
-        if len(active) != self._num_moved:
-            self._num_moved = len(active)
+        active = self._changed_pairs(step)
+        if active is not None:
             self._positions = self._taken(active)
 
     def begin_targets(self) -> None:

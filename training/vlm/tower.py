@@ -30,6 +30,7 @@ from datasets_script.pairs.storage import find_shards, read_rows
 from datasets_script.pairs.views.stored_rows import decode_mask, read_artifacts
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.files import write_json
+from diffusers_artifact.visible_change import target_mask
 from evaluate_metrics.functional.versions import versions
 from training.run_folder import check_new_folder, new_model_folder
 from training.script import run_script
@@ -84,9 +85,8 @@ def load_pairs(source: str | Path | Sequence[str], num_pairs: int | None = None)
         images.append([decode_mask(row["clean"]), decode_mask(row["flawed"])])
         artifacts = read_artifacts(row)
         masks.append(np.any([artifact.mask for artifact in artifacts], axis=0))
-        patches = np.any([artifact.mapping.target_patches() for artifact in artifacts], axis=0)
-        side = masks[-1].shape[0] // patches.shape[0]
-        targets.append(patches.repeat(side, axis=0).repeat(side, axis=1))
+        height = masks[-1].shape[0]
+        targets.append(np.any([target_mask(artifact.mapping, height) for artifact in artifacts], axis=0))
     if num_pairs is not None and len(images) < num_pairs:
         raise UserError(f"--num_pairs must be at most the {len(images)} pairs there are, got {num_pairs}")
     if len(sizes := {image.shape for pair in images for image in pair}) != 1:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffusers_artifact.mapping import PatchMapping
 from diffusers_artifact.tools import bbox_of_mask
-from diffusers_artifact.visible_change import smooth
+from diffusers_artifact.visible_change import smooth, target_mask
 
 from ...schema.pair import Artifact, ArtifactScores
 
@@ -124,8 +124,7 @@ def target_pixels(mappings: Iterable[PatchMapping], patch_size: int) -> np.ndarr
     Returns:
         `np.ndarray` of shape `(rows * patch_size, columns * patch_size)`, `bool`.
     """
-    patches = np.logical_or.reduce([mapping.target_patches() for mapping in mappings])
-    return patches.repeat(patch_size, axis=0).repeat(patch_size, axis=1)
+    return np.logical_or.reduce([target_mask(mapping, mapping.grid[0] * patch_size) for mapping in mappings])
 
 
 def change_inside(clean: np.ndarray, flawed: np.ndarray, mask: np.ndarray) -> float:

@@ -16,12 +16,7 @@ pytest.importorskip("datatrove")
 
 from datasets_script.engine.cluster import SynthesizeShards, run_executor
 
-from ...helpers.engine_runs import SETTINGS, SOURCES, make_photos, make_run, rows
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("demo"))
+from ...helpers.engine_runs import SETTINGS, SOURCES, make_run, rows
 
 
 def plan(photos: Path, out: Path) -> RunPlan:

@@ -14,12 +14,7 @@ from datasets_script.engine.plan import RunPlan
 from datasets_script.engine.settings import InjectionSettings
 from datasets_script.vlm.spec import VLMSpec
 
-from ...helpers.engine_runs import SETTINGS, make_photos
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("demo"))
+from ...helpers.engine_runs import SETTINGS
 
 
 def plan_of(photos: Path, out: Path, **changes) -> RunPlan:

@@ -33,17 +33,7 @@ from datasets_script.engine.workers import WorkerPool
 from datasets_script.pairs.storage import read_pairs
 from datasets_script.utils.photos import list_sources
 
-from ...helpers.engine_runs import CHILDREN, SETTINGS, SOURCES, make_photos, make_run, rows, start, start_killed_at
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("demo"))
-
-
-@pytest.fixture(scope="module")
-def injector() -> Injector:
-    return Injector(SETTINGS.model, SETTINGS.injection, device="cpu")
+from ...helpers.engine_runs import CHILDREN, SETTINGS, SOURCES, make_run, rows, start, start_killed_at
 
 
 @pytest.fixture(scope="module")

@@ -25,21 +25,11 @@ from datasets_script.engine.status import status_text
 from datasets_script.engine.workers import WorkerPool
 from datasets_script.utils.errors import UserError
 
-from ...helpers.engine_runs import SETTINGS, SOURCES, make_photos, make_run, rows, start, start_killed_at
+from ...helpers.engine_runs import SETTINGS, SOURCES, make_run, rows, start, start_killed_at
 
 
 ONE_SHARD = replace(SETTINGS, shard_size=32)
 ONE_PAIR = replace(SETTINGS, pairs_per_image=1)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("demo"))
-
-
-@pytest.fixture(scope="module")
-def injector() -> Injector:
-    return Injector(SETTINGS.model, SETTINGS.injection, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -9,27 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from datasets_script.engine.injector import Injector
 from datasets_script.engine.ledger import read_rejected
 from datasets_script.engine.run import RunAborted
 from datasets_script.pairs.storage import read_pairs
 from datasets_script.vlm import CachedVLM, EndpointVLM, VLMUnavailable
 
-from ...helpers.engine_runs import SETTINGS, SOURCES, make_photos, make_run, rows
+from ...helpers.engine_runs import SETTINGS, SOURCES, make_run, rows
 
 
 # Several artifacts an image of all kinds, so that every question is asked.
 VLM_SETTINGS = replace(SETTINGS, pairs_per_image=1, max_artifacts=3, max_target_share=1.0, max_rerolls=0)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("demo"))
-
-
-@pytest.fixture(scope="module")
-def injector() -> Injector:
-    return Injector(SETTINGS.model, SETTINGS.injection, device="cpu")
 
 
 def vlm_at(url: str, talking: Path, **options) -> EndpointVLM:
