@@ -97,7 +97,7 @@ def once(path: Path, make: Callable[[], None]) -> Path:
 
 def make_pairs(photos: Path, work: Path, processes: int) -> dict[str, str]:
     """Make training and evaluation pairs. Training pairs are not added once there are enough."""
-    views = once(work / "views", lambda: _make_views(photos, work / "views"))
+    views = once(work / "views", lambda: _make_views(photos, work / "views", processes))
     shards = work / "train" / "data"
     is_made = {
         "heldout": (work / "heldout" / "README.md").exists(),  # written last
@@ -112,10 +112,10 @@ def make_pairs(photos: Path, work: Path, processes: int) -> dict[str, str]:
     return {"train": str(shards / "*.parquet"), "heldout": str(work / "heldout")}
 
 
-def _make_views(photos: Path, out: Path) -> None:
+def _make_views(photos: Path, out: Path, processes: int) -> None:
     incomplete = out.with_name("views.incomplete")
     shutil.rmtree(incomplete, ignore_errors=True)
-    make_views(photos, incomplete, number=5)
+    make_views(photos, incomplete, 5, processes)
     incomplete.rename(out)
 
 

@@ -13,8 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -25,6 +28,9 @@ from tqdm import tqdm
 from datasets_script.utils.photos import list_sources, open_source
 from datasets_script.utils.seeds import derive_seed
 
+
+Region = tuple[np.ndarray, list[np.ndarray]]
+"""Mask of a region, and the masks of smaller regions inside it."""
 
 SIDE = 256
 HELDOUT_SHARE = 0.17
@@ -56,7 +62,7 @@ def views(photo: Image.Image, name: str, number: int) -> Iterator[Image.Image]:
         yield ImageOps.mirror(view) if index % 2 else view
 
 
-def regions(view: Image.Image, generator: np.random.Generator) -> list[tuple[np.ndarray, list[np.ndarray]]]:
+def regions(view: Image.Image, generator: np.random.Generator) -> list[Region]:
     """Return masks of the largest regions of a view, each with masks of smaller regions inside it."""
     pixels = np.asarray(view)
     found = []
@@ -91,7 +97,7 @@ class _Annotations:
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
 
-    def add(self, name: str, found: list[tuple[np.ndarray, list[np.ndarray]]]) -> None:
+    def add(self, name: str, found: list[Region]) -> None:
         self.images.append({"id": len(self.images) + 1, "file_name": name, "width": SIDE, "height": SIDE})
         for entity, parts in found:
             parent = self._add(entity, 1)
@@ -118,25 +124,41 @@ class _Annotations:
         path.write_text(json.dumps(document), encoding="utf-8")
 
 
-def make_views(photos: Path, out: Path, number: int) -> dict[str, int]:
-    """Write the views, and return the number of photos in each part."""
+def make_views(photos: Path, out: Path, number: int, processes: int = 1) -> dict[str, int]:
+    """Write the views of all photos with some processes, and return the number of photos in each part."""
     annotations = {"train": _Annotations(), "heldout": _Annotations()}
     counts = {"train": 0, "heldout": 0}
-    for name in tqdm(list_sources(photos), desc="views"):
-        split = "heldout" if is_heldout(name) else "train"
-        counts[split] += 1
-        for index, view in enumerate(views(open_source(photos / name), name, number)):
-            found = regions(view, np.random.default_rng(derive_seed(index, name)))
-            if not any(parts for _, parts in found):
-                continue
-            # In order of name, the first views of all photos come before the second ones.
-            file = Path(str(index), name).with_suffix(".png")
-            (out / split / file).parent.mkdir(parents=True, exist_ok=True)
-            view.save(out / split / file)
-            annotations[split].add(file.as_posix(), found)
+    names = list_sources(photos)
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        made = pool.map(_write_views, repeat(photos), names, repeat(out), repeat(number))
+        for name, found_by_file in tqdm(zip(names, made, strict=True), desc="views", total=len(names)):
+            split = _split_of(name)
+            counts[split] += 1
+            for file, found in found_by_file.items():
+                annotations[split].add(file, found)
     for split, one in annotations.items():
         one.write(out / f"{split}.json")
     return counts
+
+
+def _split_of(photo: str) -> Literal["train", "heldout"]:
+    return "heldout" if is_heldout(photo) else "train"
+
+
+def _write_views(photos: Path, name: str, out: Path, number: int) -> dict[str, list[Region]]:
+    """Write the views of one photo that have regions, and return the regions by file name within the part."""
+    written = {}
+    for index, view in enumerate(views(open_source(photos / name), name, number)):
+        found = regions(view, np.random.default_rng(derive_seed(index, name)))
+        if not any(parts for _, parts in found):
+            continue
+        # In order of name, the first views of all photos come before the second ones.
+        file = Path(str(index), name).with_suffix(".png")
+        path = out / _split_of(name) / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        view.save(path)
+        written[file.as_posix()] = found
+    return written
 
 
 def main() -> None:
@@ -144,8 +166,9 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="folder of photos")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--views", type=int, default=5, help="number of views of each photo (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="number of processes (default: %(default)s)")
     args = parser.parse_args()
-    print(make_views(args.photos, args.out, args.views))
+    print(make_views(args.photos, args.out, args.views, args.processes))
 
 
 if __name__ == "__main__":
