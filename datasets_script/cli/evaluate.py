@@ -41,7 +41,7 @@ examples:
 _PROTOCOLS = {"richhf": "menn", "synthscars": "legion", "x_aigd": "x_aigd"}
 # Thresholds of ground-truth heat maps, 0.5 if not listed. A heat map of RichHF-18k is the mean of three annotators;
 # Menn et al. count a pixel that two of them marked.
-_TRUTH_THRESHOLDS = {("richhf", "artiagent"): 0.3, ("richhf", "legion"): 0.3}
+_TRUTH_THRESHOLDS = {("richhf", "artiagent"): 0.3, ("richhf", "legion"): 0.0}
 
 
 def add_arguments(parser: Parser) -> None:
@@ -91,8 +91,8 @@ def add_arguments(parser: Parser) -> None:
     meaning.add_argument(
         "--truth-threshold",
         type=between_0_and_1,
-        help="same for the benchmark's own heat maps (default: 0.5; 0.3 for richhf with the protocols artiagent and "
-        "legion)",
+        help="same for the benchmark's own heat maps (default: 0.5; for richhf 0.3 with the protocol artiagent "
+        "and 0 with legion)",
     )
     meaning.add_argument(
         "--resize",

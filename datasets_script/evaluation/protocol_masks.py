@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evaluate_metrics.functional.instances import x_aigd_mask
+from evaluate_metrics.functional.outlines import outlined_mask
 from evaluate_metrics.functional.regions import Region, Size, region_mask, region_size
 from evaluate_metrics.functional.transforms import TRANSFORMS
 
@@ -66,17 +66,20 @@ def truth_region(image: BenchmarkImage, threshold: float, protocol: str) -> list
         image (`BenchmarkImage`): Image with its true regions.
         threshold (`float`): Value in [0, 1] above which a pixel of a heat map belongs to the region. It is applied
             here, because predictions may have another threshold.
-        protocol (`str`): With `"artiagent"`, boxes hold the pixels of their maxima. With `"x_aigd"`, polygons are
-            drawn as by [`x_aigd_mask`], else as COCO does.
+        protocol (`str`): With `"artiagent"` and `"legion"`, boxes hold the pixels of their maxima. With `"x_aigd"` and
+            `"legion"`, polygons are drawn as by [`outlined_mask`], else as COCO does.
     """
     parts: list[Any] = []
     for region in image.regions:
         if region.mask is not None:
             parts.append(region.mask > threshold)
-        elif region.polygons and protocol == "x_aigd":
-            parts.append(x_aigd_mask(region.polygons, image.size))
+        elif region.polygons and protocol in ("x_aigd", "legion"):
+            parts.append(outlined_mask(region.polygons, image.size, moves_points=protocol == "x_aigd"))
         elif region.polygons:
             parts += region.polygons
+        elif region.bbox is not None and protocol == "legion":
+            # LEGION cuts corners to whole numbers before it fills a box.
+            parts += _with_maxima([[float(int(side)) for side in region.bbox]])
         elif region.bbox is not None:
             parts += _boxes([region.bbox], protocol)
     return parts
@@ -91,6 +94,8 @@ def predicted_region(prediction: Prediction, protocol: str) -> Any:
 
 
 def _boxes(boxes: Sequence[Sequence[float]], protocol: str) -> list[Sequence[float]]:
-    if protocol != "artiagent":
-        return list(boxes)
+    return _with_maxima(boxes) if protocol == "artiagent" else list(boxes)
+
+
+def _with_maxima(boxes: Sequence[Sequence[float]]) -> list[Sequence[float]]:
     return [(x_min, y_min, x_max + 1, y_max + 1) for x_min, y_min, x_max, y_max in boxes]

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from .intervals import Bootstrap, ratio, score_with_intervals
 from .lengths import check_lengths
-from .regions import Region, Size, region_mask
+from .outlines import outlined_mask
+from .regions import Region, Size
 from .versions import versions
 
 
@@ -32,8 +32,8 @@ def instance_detection(
     """
     Score boxes against connected areas of artifacts, as X-AIGD's released instance metrics do.
 
-    The true regions of an image and a class are one mask, which [`x_aigd_mask`] draws. Areas that a dilation by 5 × 5
-    px connects (8 neighbours) are one instance, of the pixels before the dilation. A box matches an instance if more
+    The true regions of an image and a class are one mask, which [`outlined_mask`] draws. Areas that a dilation by 5 ×
+    5 px connects (8 neighbours) are one instance, of the pixels before the dilation. A box matches an instance if more
     than half of the **box** lies on it. A box may match several instances and an instance several boxes: precision is
     the matched instances over these and the boxes without a match. A box that reaches out of its image matches
     nothing.
@@ -134,7 +134,7 @@ def match_instances(boxes: Sequence[Sequence[float]], regions: Sequence[Region],
     Returns:
         `tuple[int, int, int]`: Found and missed instances, and boxes that match none.
     """
-    mask = x_aigd_mask(regions, size)
+    mask = outlined_mask(regions, size)
     instances = np.where(mask, _components(_dilated(mask)), 0)
     total = int(instances.max(initial=0))
     found: set[int] = set()
@@ -144,44 +144,6 @@ def match_instances(boxes: Sequence[Sequence[float]], regions: Sequence[Region],
         found |= matched
         false += not matched
     return len(found), total - len(found), false
-
-
-def x_aigd_mask(regions: Sequence[Region], size: Size) -> np.ndarray:
-    """
-    Draw true regions as X-AIGD's code does: coordinates of polygons are cut to whole numbers and moved into the image,
-    and polygons are filled with their outline. Other parts of a region are drawn as by [`region_mask`].
-
-    Args:
-        regions (`Sequence[Region]`): Parts of a region.
-        size (`tuple[int, int]`): Width and height of the image in pixels.
-
-    Returns:
-        `np.ndarray` of shape `(height, width)`, `bool`.
-
-    Example:
-
-    ```python
-    >>> x_aigd_mask([(0.9, 0.9, 2.9, 0.9, 2.9, 7.0, 0.9, 7.0)], (4, 3)).astype(int)
-    array([[1, 1, 1, 0],
-           [1, 1, 1, 0],
-           [1, 1, 1, 0]])
-
-    ```
-    """
-    width, height = size
-    canvas = Image.new("1", (width, height))
-    draw = ImageDraw.Draw(canvas)
-    others = []
-    for region in regions:
-        if isinstance(region, Sequence) and not isinstance(region, bytes | str) and len(region) >= 6:
-            # Cut in floats, since coordinates may lie beyond whole numbers of 32 bits.
-            points = np.trunc(np.asarray(region, dtype=np.float64).reshape(-1, 2))
-            points = np.clip(points, 0, (width - 1, height - 1))
-            draw.polygon([(int(x), int(y)) for x, y in points], fill=1, outline=1)
-        else:
-            others.append(region)
-    mask = np.array(canvas, dtype=bool)
-    return mask | region_mask(others, size) if others else mask
 
 
 def _matched(box: Sequence[float], instances: np.ndarray, size: Size) -> set[int]:

@@ -20,7 +20,7 @@ import evaluate_metrics.functional.box_detection as boxes_module
 import evaluate_metrics.functional.instances as instances_module
 from evaluate_metrics import metric_path
 from evaluate_metrics.functional.box_detection import box_detection
-from evaluate_metrics.functional.instances import instance_detection, match_instances, x_aigd_mask
+from evaluate_metrics.functional.instances import instance_detection, match_instances
 from evaluate_metrics.functional.intervals import Bootstrap
 
 
@@ -318,13 +318,6 @@ def test_components_equal_scipys(seed):
         ours, (theirs, total) = instances_module._components(of_mask), ndimage.label(of_mask, np.ones((3, 3)))
         pairs = np.unique(np.stack([ours, theirs]).reshape(2, -1), axis=1)
         assert ours.max() == total and pairs.shape[1] == len(np.unique(ours)) == len(np.unique(theirs))
-
-
-def test_polygons_are_cut_to_whole_numbers_and_filled_with_their_outline():
-    mask = x_aigd_mask([(1.9, 1.9, 5.9, 1.9, 5.9, 99.0, 1.9, 1e12)], (8, 8))
-    expected = np.zeros((8, 8), bool)
-    expected[1:, 1:6] = True
-    assert np.array_equal(mask, expected)
 
 
 def test_instances_are_those_of_a_class_and_an_image():

@@ -347,6 +347,18 @@ def test_polygons_are_drawn_with_their_outlines_under_the_protocol_of_x_aigd():
     assert evaluated([image], found, protocol="x_aigd").score("localization.miou") == pytest.approx(100 / 108)
 
 
+def test_regions_are_drawn_as_legions_script_does_under_its_protocol():
+    # Its polygons end at the border of the image, 40 × 30; moved there, the tip at (60, 2) would make a triangle.
+    polygons = ((38.5, 0.0, 60.0, 2.0, 38.5, 4.9),)
+    image = BenchmarkImage("a", png(), SIZE, True, (Region("polygon", (38.5, 0.0, 40.0, 4.9), polygons),))
+    [drawn] = truth_region(image, 0.5, "legion")
+    assert drawn[:5, 38].all() and drawn[1:4, 39].all() and drawn.sum() == 5 + int(drawn[:, 39].sum())
+    assert truth_region(image, 0.5, "x_aigd")[0].sum() < drawn.sum()
+    # Corners of a box are cut to whole numbers, and its maxima belong to it.
+    boxed = BenchmarkImage("a", png(), SIZE, True, (Region("box", (4.9, 4.9, 8.2, 8.9)),))
+    assert truth_region(boxed, 0.5, "legion") == [(4, 4, 9, 9)]
+
+
 def test_boxes_hold_the_pixels_of_their_maxima_under_artiagents_protocol_alone():
     rng = np.random.default_rng(0)
     for _ in range(20):
