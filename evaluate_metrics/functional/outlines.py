@@ -13,8 +13,8 @@ from .regions import Region, Size, region_mask
 def outlined_mask(regions: Sequence[Region], size: Size, moves_points: bool = True) -> np.ndarray:
     """
     Draw true regions with their outlines, as the released code of X-AIGD and that of LEGION do: coordinates of
-    polygons are cut to whole numbers, and polygons are filled with their outline. Other parts of a region are drawn as by
-    [`region_mask`].
+    polygons are cut to whole numbers, and polygons are filled with their outline. Other parts of a region are drawn as
+    by [`region_mask`].
 
     Args:
         regions (`Sequence[Region]`): Parts of a region.
