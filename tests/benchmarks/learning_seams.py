@@ -22,12 +22,26 @@ def seam_score(image: np.ndarray, patch_size: int) -> float:
         image (`np.ndarray` of shape `(height, width, 3)`, `uint8`): The image.
         patch_size (`int`): Side of a token in pixels.
     """
+    inner = seam_map(image, patch_size)[_WINDOW // 2 : -(_WINDOW // 2), _WINDOW // 2 : -(_WINDOW // 2)]
+    return float(inner.max())
+
+
+def seam_map(image: np.ndarray, patch_size: int) -> np.ndarray:
+    """
+    Compute where an image is steeper across the borders of tokens than within tokens; see [`seam_score`].
+
+    Args:
+        image (`np.ndarray` of shape `(height, width, 3)`, `uint8`): The image.
+        patch_size (`int`): Side of a token in pixels.
+
+    Returns:
+        `np.ndarray` of shape `(rows - 1, columns - 1)` in tokens: Means over windows of the logarithms of ratios.
+    """
     grey = image.astype(np.float32).mean(axis=2) / 255
     across, down = _log_ratios(grey, patch_size), _log_ratios(grey.T, patch_size).T
     rows, columns = len(down), across.shape[1]
-    windows = uniform_filter(across[:rows, :columns] + down[:rows, :columns], _WINDOW)
-    inner = windows[_WINDOW // 2 : -(_WINDOW // 2), _WINDOW // 2 : -(_WINDOW // 2)]
-    return float(inner.max())
+    windows: np.ndarray = uniform_filter(across[:rows, :columns] + down[:rows, :columns], _WINDOW)
+    return windows
 
 
 def _log_ratios(grey: np.ndarray, patch_size: int) -> np.ndarray:
