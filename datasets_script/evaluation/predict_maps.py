@@ -78,6 +78,7 @@ def _record(image_id: str, detection: Detection, out: Path) -> dict[str, Any]:
     record: dict[str, Any] = {
         "id": image_id,
         "has_artifact": detection.has_artifact,
+        "score": detection.score,
         "boxes": [list(region.box) for region in detection.regions],
     }
     for field, content in (("mask", stored_mask(mask)), ("artifact_map", stored_map(values))):
@@ -92,6 +93,7 @@ def _prediction(record: dict[str, Any], detection: Detection, out: Path) -> Pred
     return Prediction(
         record["id"],
         has_artifact=detection.has_artifact,
+        score=detection.score,
         boxes=tuple(region.box for region in detection.regions or ()),
         mask=out.parent / record["mask"],
         artifact_map=out.parent / record["artifact_map"],
