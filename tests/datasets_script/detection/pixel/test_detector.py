@@ -76,7 +76,7 @@ class TestDetection:
             detector(str(tmp_path / "missing.png"))
 
     def test_small_artifacts_of_large_images_are_seen_in_tiles(self, detector):
-        image = square((200, 100, 216, 116), 6, (320, 192))
+        image = square((200, 100, 216, 116), 6, (640, 320))
         assert detector(image).has_artifact is False
         # Tiles have the size that it was trained at.
         found = red_detector(tile=64)(image)
