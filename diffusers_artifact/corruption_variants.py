@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from .choices import COMBINATIONS, CORRUPTION_NAMES, Combination
-from .corruption_levels import CorruptionPreset, sigma_of_step
-from .corruptions import NoiseLevel
+from .corruption_levels import sigma_of_step
 from .inputs import one_of
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import corruption_levels, corruptions
+
+    CorruptionPreset = corruption_levels.CorruptionPreset
+    NoiseLevel = corruptions.NoiseLevel
 
 
 MaskInput = np.ndarray | torch.Tensor | Sequence[np.ndarray | torch.Tensor] | Sequence[Sequence[Any]]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DDIMScheduler
 
 from .corruptions import NoiseLevel
-from .family import Conditioning
-from .family_unet import UNetFamily
 from .renoise import ReNoise, renoise_step
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import family, family_unet
+
+    Conditioning = family.Conditioning
+    UNetFamily = family_unet.UNetFamily
 
 
 class DDIMPath:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from .corruptions import NoiseLevel
 from .denoising_loop import DenoisingLoop
-from .family import Conditioning, TransformerFamily
 from .schedulers import SOLVERS, FlowMatchSolverScheduler
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import family
+
+    Conditioning = family.Conditioning
+    TransformerFamily = family.TransformerFamily
 
 
 # The grid is given exactly, so that nothing of a checkpoint's configuration may move it.
