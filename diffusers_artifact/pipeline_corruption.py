@@ -20,7 +20,7 @@ from .alignment import align_weights  # noqa: F401
 
 # A saved pipeline may have this autoencoder, which diffusers looks up among the loaded modules.
 from .autoencoder import AutoencoderPCA  # noqa: F401
-from .choices import CONFINEMENTS, SOLVER_NAMES, Combination, Confinement
+from .choices import CONFINEMENTS, SOLVER_NAMES, Confinement
 from .confinement import confine_pixels, confine_to_visible
 from .corruption_levels import CORRUPTION_PRESETS, CorruptionPreset
 from .corruption_variants import CorruptionVariant, MaskInput, ResamplingBatch, arrange_variants, plan_batches
@@ -201,7 +201,6 @@ class ArtifactCorruptionPipeline(FlowPipelineMixin, DiffusionPipeline):
         method: str | Sequence[str] = "proposed",
         step: int | Sequence[int] | None = None,
         sigma: float | Sequence[float] | None = None,
-        combine: Combination = "product",
         num_inference_steps: int | None = None,
         solver: str = "midpoint",
         renoise: ReNoise | None = None,
@@ -242,9 +241,6 @@ class ArtifactCorruptionPipeline(FlowPipelineMixin, DiffusionPipeline):
                 In place of `step`, the level as a rectified flow's sigma, above 0 and at most 1. U-Nets take the level
                 of their grid that is nearest to it. Without either, [`preset`] has the level of each method: the
                 paper's, or .7 on the embedded model.
-            combine (`str`, *optional*, defaults to `"product"`):
-                `"product"`: each mask is corrupted by every method at every level. `"zip"`: methods and levels have
-                one entry for each mask, counted through all photos, or a single one.
             num_inference_steps (`int`, *optional*):
                 Steps of the whole schedule, of which those below a level are run, in either direction. Defaults to 50,
                 as in the paper, and to 12 for the embedded model.
@@ -311,9 +307,7 @@ class ArtifactCorruptionPipeline(FlowPipelineMixin, DiffusionPipeline):
         photos = preprocess_images(image, family.patch_size)
         height, width = photos.shape[-2:]
         latent_side = family.patch_size // family.token_side
-        variants = arrange_variants(
-            mask, method, step, sigma, combine, self.preset, len(photos), (height, width), latent_side
-        )
+        variants = arrange_variants(mask, method, step, sigma, self.preset, len(photos), (height, width), latent_side)
         prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt] * len(photos)
         encoded = (
             None if prompt_embeds is None else Conditioning(prompt_embeds, pooled_prompt_embeds, prompt_embeds_mask)

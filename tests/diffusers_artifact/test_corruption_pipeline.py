@@ -153,17 +153,6 @@ def test_levels_of_a_unet_are_those_of_its_grid(pipes, photos):
     assert coarse.levels == pytest.approx([NoiseLevel(alpha**0.5, (1 - alpha) ** 0.5).sigma], abs=1e-6)
 
 
-def test_methods_and_levels_can_be_paired(pipes, photos):
-    masks = [[MASK], [MASK, box(0, 0, 8, 8)]]
-    methods, sigmas = ["blur", "rotate", "blur"], [0.3, 0.6, 0.6]
-    output = run(pipes("flux"), photos, masks, method=methods, step=None, sigma=sigmas, combine="zip")
-    assert (output.methods, output.photo_indices) == (methods, [0, 1, 1])
-    assert output.levels == pytest.approx(sigmas)
-    # Clean images: the first photo's at .3, the second's at .6.
-    assert output.image_indices == [0, 1, 1] and len(output.reconstructions) == 2
-    assert run(pipes("flux"), photos, masks, method="blur", combine="zip").methods == ["blur"] * 3
-
-
 def test_a_thin_line_is_corrupted_wherever_it_lies(pipes, photos):
     masks = [box(row, 20, 3, 30) for row in (13, 14, 15, 16)]
     output = run(pipes("flux"), photos[0], masks, method="gaussian")
@@ -318,9 +307,6 @@ def test_tuple_output(pipes, photos):
         ({"step": []}, "`step` must hold at least one value, got none"),
         ({"step": None, "sigma": 0.0}, "`sigma` must be above 0 and at most 1, got 0.0"),
         ({"step": None, "sigma": [0.3, 1.5]}, "`sigma` must be above 0 and at most 1, got 1.5"),
-        ({"combine": "cross"}, "`combine` must be one of product, zip, got 'cross'"),
-        ({"combine": "zip", "step": [30, 40]}, "`step` must hold one value for each of 1 masks"),
-        ({"combine": "zip", "step": None, "sigma": [0.3, 0.4]}, "`sigma` must hold one value for each of 1 masks"),
         ({"mask": MASK.astype(np.uint8)}, "`mask` must be Boolean, got uint8; compare it"),
         ({"mask": MASK[:-1]}, r"`mask` must have the photo's height and width, \(64, 64\), got shape \(63, 64\)"),
         ({"mask": np.zeros_like(MASK)}, "`mask` must mark at least one pixel, got none"),
