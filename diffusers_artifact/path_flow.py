@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .corruptions import NoiseLevel
-from .denoising_loop import DenoisingLoop
+from .denoising_loop import DenoisingLoop, OnStepEnd
 from .schedulers import SOLVERS, FlowMatchSolverScheduler
 
 
@@ -86,7 +86,7 @@ class FlowPath:
         clean: torch.Tensor,
         conditioning: Conditioning,
         levels: Sequence[NoiseLevel],
-        on_step_end: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        on_step_end: OnStepEnd,
     ) -> dict[NoiseLevel, torch.Tensor]:
         """
         Invert clean latents, once for all levels, with a guidance scale of 1.
@@ -128,7 +128,7 @@ class FlowPath:
         conditioning: Conditioning,
         guidance_scale: float,
         photos: Sequence[int],
-        on_step_end: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        on_step_end: OnStepEnd,
     ) -> torch.Tensor:
         """
         Sample clean latents from noisy ones.
@@ -158,7 +158,7 @@ class FlowPath:
         self,
         timestep: torch.Tensor,
         tokens: torch.Tensor,
-        on_step_end: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        on_step_end: OnStepEnd,
     ) -> torch.Tensor:
         return self.family.pack(on_step_end(timestep, self.family.unpack(tokens, self.grid)))
 

@@ -25,7 +25,7 @@ from .confinement import confine_pixels, confine_to_visible
 from .corruption_levels import CORRUPTION_PRESETS, CorruptionPreset
 from .corruption_variants import CorruptionVariant, MaskInput, ResamplingBatch, arrange_variants, plan_batches
 from .corruptions import CORRUPTIONS, NoiseLevel
-from .denoising_loop import DenoisingLoop  # noqa: F401
+from .denoising_loop import OnStepEnd
 from .family import Conditioning, TransformerFamily
 from .family_chroma import ChromaFamily  # noqa: F401
 from .family_flux import FluxFamily  # noqa: F401
@@ -366,30 +366,19 @@ class ArtifactCorruptionPipeline(FlowPipelineMixin, DiffusionPipeline):
             corrupted, image_indices = [clean[0]] * len(variants), [0] * len(variants)
             with self._timed(timings, "resample"):
                 for batch in batches:
-                    masks = torch.from_numpy(np.stack([variants[index].mask for index in batch.variants])).to(device)
-                    rows = [*batch.photos, *(variants[index].photo for index in batch.variants)]
-                    first = len(batch.photos)
-
-                    def end_resampling_step(
-                        timestep: torch.Tensor,
-                        latents: torch.Tensor,
-                        batch: ResamplingBatch = batch,
-                        masks: torch.Tensor = masks,
-                    ) -> torch.Tensor:
-                        latents = end_step(timestep, latents)
-                        return confine_latents(latents, batch.clean_rows, masks) if confine == "latent" else latents
-
+                    own = [*batch.photos, *(variants[index].photo for index in batch.variants)]
                     latents = path.resample(
                         torch.cat([inverted[batch.level][batch.photos], *(starts[index] for index in batch.variants)]),
                         batch.level,
-                        Conditioning.stack([conditions[photo] for photo in rows]),
+                        Conditioning.stack([conditions[photo] for photo in own]),
                         guidance_scale,
-                        rows,
-                        end_resampling_step,
+                        own,
+                        _confining(end_step, batch, variants, device) if confine == "latent" else end_step,
                     )
-                    for index, row, result in zip(batch.variants, batch.clean_rows, latents[first:], strict=True):
+                    results = latents[len(batch.photos) :]
+                    for index, row, result in zip(batch.variants, batch.clean_rows, results, strict=True):
                         corrupted[index], image_indices[index] = result, len(cleans) + row
-                    cleans += latents[:first]
+                    cleans += latents[: len(batch.photos)]
 
         with self._timed(timings, "decode"):
             latents = torch.stack([*cleans, *corrupted])
@@ -539,6 +528,14 @@ def confine_latents(latents: torch.Tensor, clean_rows: Sequence[int], masks: tor
     first = len(latents) - len(clean_rows)
     variants = torch.where(masks[:, None], latents[first:], latents[list(clean_rows)])
     return torch.cat([latents[:first], variants])
+
+
+def _confining(
+    end_step: OnStepEnd, batch: ResamplingBatch, variants: Sequence[CorruptionVariant], device: torch.device
+) -> OnStepEnd:
+    """Return an `end_step` after which latents outside the masks are the clean images'."""
+    masks = torch.from_numpy(np.stack([variants[index].mask for index in batch.variants])).to(device)
+    return lambda timestep, latents: confine_latents(end_step(timestep, latents), batch.clean_rows, masks)
 
 
 def _touched_tokens(mask: np.ndarray, side: int) -> PatchMapping:
