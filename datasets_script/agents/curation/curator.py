@@ -24,7 +24,7 @@ from .explanations import (
 )
 from .measures import as_array, measure, psnr
 from .perceptual import PerceptualMetric
-from .thresholds import CurationSettings, Verdict, judge, judge_clean
+from .thresholds import CurationSettings, RegionGates, Verdict, judge, judge_clean
 from .triplets import Triplet, make_triplet
 from .variant import PairTexts, Variant
 
@@ -56,11 +56,18 @@ class Curator:
     Args:
         settings (`CurationSettings`): Thresholds of acceptance.
         metric (`PerceptualMetric`): Perceptual distance of crops.
-        vlm (`VLM`, *optional*): Checks all artifacts but distortions, and writes all texts.
+        vlm (`VLM`, *optional*): Checks all artifacts but distortions and corruptions, and writes all texts.
+        gates (`RegionGates`, *optional*): Gates of corruptions.
     """
 
-    def __init__(self, settings: CurationSettings, metric: PerceptualMetric, vlm: VLM | None = None) -> None:
-        self.settings, self.metric, self.vlm = settings, metric, vlm
+    def __init__(
+        self,
+        settings: CurationSettings,
+        metric: PerceptualMetric,
+        vlm: VLM | None = None,
+        gates: RegionGates | None = None,
+    ) -> None:
+        self.settings, self.metric, self.vlm, self.gates = settings, metric, vlm, gates
 
     def judge(self, variants: Sequence[Variant]) -> list[list[Verdict]]:
         """
@@ -83,7 +90,7 @@ class Curator:
             (place, index, make_triplet(verdict.artifact, variant.clean, variant.flawed))
             for place, variant in enumerate(variants)
             for index, verdict in enumerate(verdicts[place])
-            if verdict.kept and verdict.artifact.type != "distortion"
+            if verdict.kept and verdict.artifact.type in verify.TYPES
         ]
         answers = self.vlm.ask([_verification(verdicts[place][index], triplet) for place, index, triplet in asked])
         for (place, index, triplet), answer in zip(asked, answers, strict=True):
@@ -147,7 +154,7 @@ class Curator:
     def _measure(self, variant: Variant) -> list[Verdict]:
         scores = measure(variant.artifacts, variant.clean, variant.flawed, self.metric)
         return [
-            judge(replace(artifact, scores=of_artifact), self.settings)
+            judge(replace(artifact, scores=of_artifact), self.settings, self.gates)
             for artifact, of_artifact in zip(variant.artifacts, scores, strict=True)
         ]
 
