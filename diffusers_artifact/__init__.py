@@ -1,5 +1,5 @@
 """
-Artifact injection for diffusion transformers: the pipeline, its solvers, tools and the embedded default model.
+Artifact injection and corruption with diffusion models: pipelines, solvers, tools and the embedded default model.
 
 Public names are imported on first use, so that `import diffusers_artifact.mapping` loads neither torch nor diffusers.
 """
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .autoencoder import AutoencoderPCA
     from .mapping import ARTIFACT_TYPES, ArtifactType, NotApplicable, PatchMapping
     from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
+    from .pipeline_corruption import ArtifactCorruptionOutput, ArtifactCorruptionPipeline
+    from .renoise import ReNoise
     from .schedulers import SOLVERS
     from .tools.from_region import map_region
 
@@ -28,6 +30,8 @@ EMBEDDED_MODEL = Path(__file__).parent / "embedded"
 
 _HOMES = {
     "ARTIFACT_TYPES": ".mapping",
+    "ArtifactCorruptionOutput": ".pipeline_corruption",
+    "ArtifactCorruptionPipeline": ".pipeline_corruption",
     "ArtifactInjectionOutput": ".pipeline",
     "ArtifactInjectionPipeline": ".pipeline",
     "ArtifactType": ".mapping",
@@ -35,6 +39,7 @@ _HOMES = {
     "ModelMixin": "diffusers",  # diffusers looks up a component's base class in the component's library
     "NotApplicable": ".mapping",
     "PatchMapping": ".mapping",
+    "ReNoise": ".renoise",
     "SOLVERS": ".schedulers",
     "map_region": ".tools.from_region",
 }
@@ -43,6 +48,8 @@ __all__ = [
     "ARTIFACT_TYPES",
     "EMBEDDED_MODEL",
     "SOLVERS",
+    "ArtifactCorruptionOutput",
+    "ArtifactCorruptionPipeline",
     "ArtifactInjectionOutput",
     "ArtifactInjectionPipeline",
     "ArtifactType",
@@ -50,6 +57,7 @@ __all__ = [
     "ModelMixin",
     "NotApplicable",
     "PatchMapping",
+    "ReNoise",
     "map_region",
 ]
 
@@ -67,3 +75,4 @@ def __dir__() -> list[str]:
 
 
 register_pipeline("ArtifactInjectionPipeline", f"{__name__}.pipeline")
+register_pipeline("ArtifactCorruptionPipeline", f"{__name__}.pipeline_corruption")

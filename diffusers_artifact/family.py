@@ -115,27 +115,20 @@ class Conditioning:
         return torch.ones(self.prompt_embeds.shape[:2], dtype=torch.bool, device=self.prompt_embeds.device)
 
 
-class TransformerFamily(ABC):
+class ModelFamily(ABC):
     r"""
-    Adapter of one family of diffusion transformers. Tokens are packed latents of shape `(batch, tokens, channels)`,
-    row-major.
+    Base of the adapters of all families: text, guidance and autoencoder.
 
     Args:
-        transformer (`~diffusers.ModelMixin`): The diffusion transformer.
+        model (`~diffusers.ModelMixin`): The model that is evaluated.
         components (`dict[str, Any]`): All components of the pipeline by name.
     """
 
-    transformer_class: str
-    """Name of the diffusers class of the transformer."""
+    component: str
+    """Name of the pipeline's component that is evaluated."""
 
     lora_loader: type[LoraBaseMixin]
     """The mixin by which diffusers loads LoRAs of the family into its stock pipeline."""
-
-    block_lists: tuple[str, ...] = ("transformer_blocks",)
-    """Names of the transformer's lists of blocks, in order of execution."""
-
-    position_blocks_reason: str | None = None
-    """Why `position_blocks` cannot be set, or `None` if it can."""
 
     text_components: tuple[str, ...] = ("text_encoder", "tokenizer")
     """Names of the components that encode a prompt."""
@@ -146,30 +139,39 @@ class TransformerFamily(ABC):
     may_lack_text: bool = False
     """Whether a checkpoint without any of `text_components` is an unconditional model."""
 
-    token_side: int = 2
+    token_side: int
     """Side of a token in latent pixels."""
 
-    def __init__(self, transformer: Any, components: dict[str, Any]):
-        self.transformer = transformer
+    def __init__(self, model: Any, components: dict[str, Any]):
+        self.model = model
         self.components = components
 
     @property
-    def num_blocks(self) -> int:
-        """Number of transformer blocks, which `position_blocks` and `value_blocks` index."""
-        return sum(len(getattr(self.transformer, name)) for name in self.block_lists)
+    @abstractmethod
+    def model_class(self) -> str:
+        """Name of the diffusers class of the model."""
 
     @property
     @abstractmethod
     def guidance_kind(self) -> GuidanceKind:
         """
-        Kind of guidance. `"distilled"`: the transformer takes the scale as an input. `"true"`: there is a second
+        Kind of guidance. `"distilled"`: the model takes the scale as an input. `"true"`: there is a second
         evaluation with the negative prompt. `"none"`: only a scale of 1 is possible.
         """
 
-    @property
-    def default_guidance_scale(self) -> float:
-        """Default guidance scale of artifact images."""
-        return 1.0
+    def check_guidance_scale(self, name: str, scale: float) -> None:
+        """
+        Check a guidance scale.
+
+        Args:
+            name (`str`): Name of the argument, for the message.
+            scale (`float`): Its value.
+
+        Raises:
+            ValueError: The checkpoint has no guidance and the scale is not 1.
+        """
+        if self.guidance_kind == "none" and scale != 1:
+            raise ValueError(f"`{name}` must be 1 for a checkpoint without guidance embedding, got {scale}")
 
     def needs_negative(self, scales: torch.Tensor) -> bool:
         """Return whether rows with these guidance scales need a second evaluation, with the negative prompt."""
@@ -180,12 +182,12 @@ class TransformerFamily(ABC):
         Apply true classifier-free guidance.
 
         Args:
-            conditional (`torch.Tensor` of shape `(rows, tokens, channels)`): Velocity with the prompt.
-            unconditional (`torch.Tensor` of shape `(rows, tokens, channels)`): Velocity with the negative prompt.
-            scales (`torch.Tensor` of shape `(rows, 1, 1)`): Guidance scales.
+            conditional (`torch.Tensor` of shape `(rows, ...)`): Output with the prompt.
+            unconditional (`torch.Tensor` of shape `(rows, ...)`): Output with the negative prompt.
+            scales (`torch.Tensor` of shape `(rows, 1, ...)`): Guidance scales.
 
         Returns:
-            `torch.Tensor` of shape `(rows, tokens, channels)`: The guided velocity.
+            `torch.Tensor` of the shape of `conditional`: The guided output.
         """
         return unconditional + scales * (conditional - unconditional)
 
@@ -204,7 +206,7 @@ class TransformerFamily(ABC):
 
     @property
     def input_channels(self) -> int:
-        """Channels of the transformer's input if it takes only noisy latents."""
+        """Channels of the model's input if it takes only noisy latents."""
         return self.vae.config.latent_channels * self.token_side**2
 
     def check(self, encodes_prompts: bool = True) -> None:
@@ -215,17 +217,35 @@ class TransformerFamily(ABC):
             encodes_prompts (`bool`, *optional*, defaults to `True`): Whether its text encoders are needed.
 
         Raises:
-            ValueError: The transformer takes further inputs, as for inpainting or editing, or a component that encodes
+            ValueError: The model takes further inputs, as for inpainting or editing, or a component that encodes
                 prompts is needed and not loaded.
         """
         missing = [name for name in self.text_components if self.components.get(name) is None]
         if encodes_prompts and missing and not (self.may_lack_text and len(missing) == len(self.text_components)):
-            raise ValueError(f"`{missing[0]}` must be loaded for {self.transformer_class}, got None")
-        if (channels := self.transformer.config.in_channels) != self.input_channels:
+            raise ValueError(f"`{missing[0]}` must be loaded for {self.model_class}, got None")
+        if (channels := self.model.config.in_channels) != self.input_channels:
             raise ValueError(
-                f"`transformer` must take only noisy latents, which have {self.input_channels} channels, got "
+                f"`{self.component}` must take only noisy latents, which have {self.input_channels} channels, got "
                 f"{channels}; checkpoints for inpainting, depth or edges, which take further inputs, are not supported"
             )
+
+    @abstractmethod
+    def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
+        """
+        Encode a prompt as the family's stock pipeline does.
+
+        Args:
+            prompt (`str`): The prompt.
+            device (`torch.device`): Device of the text encoders and of the result.
+            max_sequence_length (`int`, *optional*): Maximum number of text tokens. Defaults to the stock pipeline's.
+
+        Returns:
+            [`Conditioning`] of one row.
+        """
+
+    def encode_negative(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
+        """Encode a negative prompt as the family's stock pipeline does; see `encode_prompt`."""
+        return self.encode_prompt(prompt, device, max_sequence_length)
 
     # Autoencoder
 
@@ -247,7 +267,7 @@ class TransformerFamily(ABC):
             generator (`torch.Generator`, *optional*): Samples the posterior; without it, its mode is taken.
 
         Returns:
-            `torch.Tensor` of shape `(batch, channels, height, width)`: Latents, normalised for the transformer.
+            `torch.Tensor` of shape `(batch, channels, height, width)`: Latents, normalised for the model.
         """
         latents = self.raw_latents(images, generator)
         return (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
@@ -261,6 +281,48 @@ class TransformerFamily(ABC):
         """Decode normalised latents to images in [-1, 1]; the inverse of `encode_images`."""
         latents = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
         return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0]
+
+
+class TransformerFamily(ModelFamily):
+    r"""
+    Adapter of one family of diffusion transformers. Tokens are packed latents of shape `(batch, tokens, channels)`,
+    row-major.
+
+    Args:
+        transformer (`~diffusers.ModelMixin`): The diffusion transformer.
+        components (`dict[str, Any]`): All components of the pipeline by name.
+    """
+
+    component = "transformer"
+
+    transformer_class: str
+    """Name of the diffusers class of the transformer."""
+
+    block_lists: tuple[str, ...] = ("transformer_blocks",)
+    """Names of the transformer's lists of blocks, in order of execution."""
+
+    position_blocks_reason: str | None = None
+    """Why `position_blocks` cannot be set, or `None` if it can."""
+
+    token_side = 2
+
+    def __init__(self, transformer: Any, components: dict[str, Any]):
+        super().__init__(transformer, components)
+        self.transformer = transformer
+
+    @property
+    def model_class(self) -> str:
+        return self.transformer_class
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of transformer blocks, which `position_blocks` and `value_blocks` index."""
+        return sum(len(getattr(self.transformer, name)) for name in self.block_lists)
+
+    @property
+    def default_guidance_scale(self) -> float:
+        """Default guidance scale of artifact images."""
+        return 1.0
 
     def pack(self, latents: torch.Tensor) -> torch.Tensor:
         """Pack latents of shape `(batch, channels, height, width)` to tokens."""
@@ -287,20 +349,6 @@ class TransformerFamily(ABC):
     def target_row_multiple(self, grid: tuple[int, int]) -> int:
         """Return the number of tokens of which the length of rows of targets is a multiple; see [`TargetRows`]."""
         return 16
-
-    @abstractmethod
-    def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
-        """
-        Encode a prompt as the family's stock pipeline does.
-
-        Args:
-            prompt (`str`): The prompt.
-            device (`torch.device`): Device of the text encoders and of the result.
-            max_sequence_length (`int`, *optional*): Maximum number of text tokens. Defaults to the stock pipeline's.
-
-        Returns:
-            [`Conditioning`] of one row.
-        """
 
     @abstractmethod
     def timestep_arguments(self, num_inference_steps: int, num_tokens: int, scheduler: Any) -> dict[str, Any]:

@@ -97,7 +97,8 @@ class SD3Family(TransformerFamily):
         return "true"
 
     def encode_prompt(self, prompt: str, device: torch.device, max_sequence_length: int | None) -> Conditioning:
-        stock = StableDiffusion3Pipeline(**self.components)
+        names = ("scheduler", "vae", "transformer", *self.text_components, "text_encoder_3", "tokenizer_3")
+        stock = StableDiffusion3Pipeline(**{name: self.components[name] for name in names})
         prompt_embeds, _, pooled, _ = stock.encode_prompt(
             prompt,
             prompt_2=None,

@@ -483,20 +483,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
         family = self.family
         guided = family.needs_negative(torch.tensor([guidance_scale, inversion_guidance_scale]))
         self.check_model(allow_distilled, encodes_prompts=encoded is None or guided, rule=rule)
-        if len(prompts) != num_images:
-            raise ValueError(
-                f"`prompt` must be a string or one for each image, got {len(prompts)} for {num_images} images"
-            )
-        if not all(isinstance(text, str) for text in (*prompts, negative_prompt)):
-            kinds = sorted({type(text).__name__ for text in (*prompts, negative_prompt)} - {"str"})
-            raise ValueError(f"`prompt` and `negative_prompt` must be strings, got {', '.join(kinds)}")
-        if encoded is not None:
-            self._check_encoded(family, encoded, prompts)
-        if negative_prompt and family.guidance_kind != "true":
-            raise ValueError(
-                f"`negative_prompt` must be empty for {family.transformer_class}, which does not use it, got "
-                f"{negative_prompt!r}"
-            )
+        self._check_prompts(family, num_images, prompts, negative_prompt, encoded)
         if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
             raise ValueError(f"`num_inference_steps` must be an integer of at least 1, got {num_inference_steps}")
         for name, steps in (("position_steps", position_steps), ("value_steps", value_steps)):
@@ -535,30 +522,8 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
                 f"`outlines` must hold {outline_shape[0]} arrays of shape {outline_shape[1:]}, one for each mapping, "
                 f"got shape {np.shape(outlines)}"
             )
-        unknown = sorted(set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs))
-        if unknown:
-            raise ValueError(
-                f"`callback_on_step_end_tensor_inputs` must be among {self._callback_tensor_inputs}, got {unknown}"
-            )
+        self._check_callback_inputs(callback_on_step_end_tensor_inputs)
         self._check_guidance(family, guidance_scale, inversion_guidance_scale, value_source)
-
-    @staticmethod
-    def _check_encoded(family: TransformerFamily, encoded: Conditioning, prompts: Sequence[str]) -> None:
-        if any(prompts):
-            raise ValueError("`prompt` must be left out with `prompt_embeds`, got both")
-        parts = {
-            "prompt_embeds": encoded.prompt_embeds,
-            "pooled_prompt_embeds": encoded.pooled,
-            "prompt_embeds_mask": encoded.mask,
-        }
-        for name, part in parts.items():
-            if part is None and name in family.embedding_arguments:
-                raise ValueError(
-                    f"`{name}` must be given with `prompt_embeds` for {family.transformer_class}, got None; "
-                    "`encode_prompt` returns it"
-                )
-            if part is not None and len(part) != len(prompts):
-                raise ValueError(f"`{name}` must have a row for each of {len(prompts)} images, got {len(part)}")
 
     @staticmethod
     def _check_guidance(
@@ -566,8 +531,7 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
     ) -> None:
         scales = {"guidance_scale": guidance_scale, "inversion_guidance_scale": inversion_guidance_scale}
         for name, scale in scales.items():
-            if family.guidance_kind == "none" and scale != 1:
-                raise ValueError(f"`{name}` must be 1 for a checkpoint without guidance embedding, got {scale}")
+            family.check_guidance_scale(name, scale)
         # The negative prompt's values are cached only if the inversion evaluates it.
         unseen = family.guidance_kind == "true" and guidance_scale != 1 and inversion_guidance_scale == 1
         if unseen and value_source == "inversion":

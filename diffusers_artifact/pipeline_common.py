@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     InjectionRule = choices.InjectionRule
     Conditioning = family.Conditioning
+    ModelFamily = family.ModelFamily
     TransformerFamily = family.TransformerFamily
 
 
@@ -54,6 +55,7 @@ class FlowPipelineMixin(LoraBaseMixin):
     scheduler: Any
     config: Any
     components: dict[str, Any]
+    _callback_tensor_inputs: list[str]
     name_or_path: str
     config_name: str
     _num_timesteps: int
@@ -91,9 +93,9 @@ class FlowPipelineMixin(LoraBaseMixin):
 
     @property
     def _execution_device(self) -> torch.device:
-        """Device of the transformer, or that of its offloading hooks: text encoders may be parked elsewhere."""
+        """Device of the evaluated model, or that of its offloading hooks: text encoders may be parked elsewhere."""
         device: torch.device = super()._execution_device
-        return self.transformer.device if device.type in ("cpu", "meta") else device
+        return self.family.model.device if device.type in ("cpu", "meta") else device
 
     def check_model(
         self, allow_distilled: bool = False, encodes_prompts: bool = True, rule: InjectionRule = "paper"
@@ -195,6 +197,54 @@ class FlowPipelineMixin(LoraBaseMixin):
         family, device = self.family, self._execution_device
         encoded = {text: family.encode_prompt(text, device, max_sequence_length) for text in dict.fromkeys(prompts)}
         return [encoded[text] for text in prompts]
+
+    def _check_prompts(
+        self,
+        family: ModelFamily,
+        num_images: int,
+        prompts: Sequence[str],
+        negative_prompt: str,
+        encoded: Conditioning | None,
+    ) -> None:
+        if len(prompts) != num_images:
+            raise ValueError(
+                f"`prompt` must be a string or one for each image, got {len(prompts)} for {num_images} images"
+            )
+        if not all(isinstance(text, str) for text in (*prompts, negative_prompt)):
+            kinds = sorted({type(text).__name__ for text in (*prompts, negative_prompt)} - {"str"})
+            raise ValueError(f"`prompt` and `negative_prompt` must be strings, got {', '.join(kinds)}")
+        if encoded is not None:
+            self._check_encoded(family, encoded, prompts)
+        if negative_prompt and family.guidance_kind != "true":
+            raise ValueError(
+                f"`negative_prompt` must be empty for {family.model_class}, which does not use it, got "
+                f"{negative_prompt!r}"
+            )
+
+    @staticmethod
+    def _check_encoded(family: ModelFamily, encoded: Conditioning, prompts: Sequence[str]) -> None:
+        if any(prompts):
+            raise ValueError("`prompt` must be left out with `prompt_embeds`, got both")
+        parts = {
+            "prompt_embeds": encoded.prompt_embeds,
+            "pooled_prompt_embeds": encoded.pooled,
+            "prompt_embeds_mask": encoded.mask,
+        }
+        for name, part in parts.items():
+            if part is None and name in family.embedding_arguments:
+                raise ValueError(
+                    f"`{name}` must be given with `prompt_embeds` for {family.model_class}, got None; "
+                    "`encode_prompt` returns it"
+                )
+            if part is not None and len(part) != len(prompts):
+                raise ValueError(f"`{name}` must have a row for each of {len(prompts)} images, got {len(part)}")
+
+    def _check_callback_inputs(self, names: Sequence[str]) -> None:
+        unknown = sorted(set(names) - set(self._callback_tensor_inputs))
+        if unknown:
+            raise ValueError(
+                f"`callback_on_step_end_tensor_inputs` must be among {self._callback_tensor_inputs}, got {unknown}"
+            )
 
     def _make_solvers(
         self, solver: str, num_inference_steps: int, num_tokens: int

@@ -48,8 +48,9 @@ class _WhenDiffusersIsImported(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != "diffusers":
             return None
-        others = (finder for finder in sys.meta_path if finder is not self)
-        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        # Those behind this one, among them the hooks of other classes: two that asked each other would never end.
+        behind = sys.meta_path[sys.meta_path.index(self) + 1 :]
+        specs = (finder.find_spec(fullname, path, target) for finder in behind)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module

@@ -63,6 +63,11 @@ class FlowMatchSolverScheduler(FlowMatchEulerDiscreteScheduler, ABC):
     num_function_evaluations = 0
     _evaluations: tuple[Evaluation, ...] = ()
 
+    @property
+    def solution(self) -> torch.Tensor:
+        """Point of the sigma grid that was reached last, in float32 or better; the next evaluation may lie beyond."""
+        return self._solution
+
     @staticmethod
     @abstractmethod
     def _plan(grid: list[float], inverse: bool) -> list[Evaluation]:
