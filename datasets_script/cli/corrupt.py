@@ -6,12 +6,12 @@ import argparse
 from typing import TYPE_CHECKING
 
 from diffusers_artifact.choices import CONFINEMENTS, CORRUPTION_NAMES, SOLVER_NAMES
-from diffusers_artifact.corruption_levels import NUM_STEPS, corruption_preset_of
+from diffusers_artifact.corruption_levels import NUM_STEPS
 from diffusers_artifact.presets import EMBEDDED
 
 from ..agents.curation.thresholds import UNCHANGED, RegionGates
 from ..agents.perception.backends import REGIONS, RegionOptions, regions_spec
-from ..engine.settings import CorruptionRunSettings, CorruptionSettings
+from ..engine.settings import CorruptionRunSettings, CorruptionSettings, corruption_preset
 from .options import add_perception_options, add_vlm_options
 from .parser import Parser, at_least, between_0_and_1, names_among, numbers, positive_float, positive_int, share
 from .running import (
@@ -102,7 +102,7 @@ def add_region_options(parser: Parser) -> None:
 
 def add_corruption_options(parser: Parser) -> None:
     """Add the options for the diffusion model and what it does."""
-    embedded, others = corruption_preset_of(EMBEDDED), corruption_preset_of("")
+    embedded, others = corruption_preset(EMBEDDED), corruption_preset("")
     group = parser.add_argument_group("diffusion model (corrupts the regions)")
     group.add_argument(
         "--methods",

@@ -43,8 +43,7 @@ def add_perception_options(
         "--perception",
         choices=NAMED,
         default=default,
-        help="; ".join(f"{name}: {BACKENDS[name].help}" for name in NAMED)
-        + f" (default: {default_help})",
+        help="; ".join(f"{name}: {BACKENDS[name].help}" for name in NAMED) + f" (default: {default_help})",
     )
     group.add_argument(
         "--annotations", type=Path, help="COCO-format file (default: annotations.json in the folder of photos)"

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from diffusers_artifact.corruption_levels import corruption_preset_of
 from PIL import Image
 
-from diffusers_artifact import ArtifactCorruptionPipeline
+from diffusers_artifact import SOLVERS, ArtifactCorruptionPipeline
 from diffusers_artifact.family import Conditioning
 
 from ..schema.pair import Artifact
@@ -20,7 +19,7 @@ from .card import Card
 from .diffusion_model import DiffusionModel, Injected, Job, text_arguments
 from .loading import load_pipeline
 from .planners.regions import SIGMA
-from .settings import CorruptionRunSettings, CorruptionSettings, LoadSettings, Offload
+from .settings import CorruptionRunSettings, CorruptionSettings, LoadSettings, Offload, corruption_preset
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,13 +92,24 @@ class Corruptor(DiffusionModel[CorruptionJob]):
             card,
         )
 
+    @staticmethod
+    def evaluations(settings: CorruptionRunSettings) -> int:
+        corruption, preset = settings.corruption, corruption_preset(settings.model)
+        solver = SOLVERS[corruption.solver]()
+        solver.set_timesteps(corruption.num_inference_steps or preset.num_inference_steps)
+        shares = solver.timesteps / solver.config.num_train_timesteps
+        # Of a flow without a shift, and of the level that costs most.
+        top = max(sigma for _, sigma in corruption.levels(settings.model))
+        # A row for the inversion, one for the clean image, and one for each pair.
+        return int((shares <= top).sum()) * (2 + settings.pairs_per_image)
+
     @property
     def num_inference_steps(self) -> int:
-        return self.settings.num_inference_steps or corruption_preset_of(self.model).num_inference_steps
+        return self.settings.num_inference_steps or corruption_preset(self.model).num_inference_steps
 
     @property
     def solver(self) -> str:
-        return "ddim" if hasattr(self.pipeline, "unet") else self.settings.solver
+        return self.settings.solver if self.pipeline.unet is None else "ddim"
 
     @property
     def about(self) -> str:

@@ -175,7 +175,8 @@ def offload_weights(pipeline: DiffusionPipeline, offload: Offload, device: str) 
 
 def denoiser(pipeline: Any) -> Any:
     """Return the network of a pipeline that denoises: its transformer or U-Net."""
-    return pipeline.transformer if hasattr(pipeline, "transformer") else pipeline.unet
+    transformer = getattr(pipeline, "transformer", None)
+    return pipeline.unet if transformer is None else transformer
 
 
 def _set_kernels(pipeline: Any, loading: LoadSettings) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
-from diffusers_artifact.corruption_levels import NUM_STEPS, corruption_preset_of, sigma_of_step
-
 from diffusers_artifact.choices import (
     COMPUTE_MODES,
     CONFINEMENTS,
@@ -18,6 +16,7 @@ from diffusers_artifact.choices import (
     Confinement,
     ValueSource,
 )
+from diffusers_artifact.corruption_levels import CORRUPTION_PRESETS, NUM_STEPS, CorruptionPreset, sigma_of_step
 from diffusers_artifact.presets import EMBEDDED, PRESETS, may_hold_background, preset_of
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
@@ -171,8 +170,13 @@ class CorruptionSettings:
     def levels(self, model: str) -> list[tuple[str, float]]:
         """Return the pairs of a method and its level, as a sigma, that a model's photos are corrupted with."""
         sigmas = self.sigmas or tuple(map(sigma_of_step, self.steps))
-        preset = corruption_preset_of(model)
+        preset = corruption_preset(model)
         return [(method, sigma) for method in self.methods for sigma in sigmas or (preset.level(method),)]
+
+
+def corruption_preset(model: str) -> CorruptionPreset:
+    """Return the levels and steps of a model's corruptions where the settings name none."""
+    return CORRUPTION_PRESETS["embedded" if model == EMBEDDED else "published"]
 
 
 def _listed(numbers: Iterable[float]) -> str:

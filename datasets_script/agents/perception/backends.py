@@ -59,7 +59,9 @@ class Backend:
 BACKENDS = {
     "annotations": Backend("annotations", "a COCO-format file", needs_annotations=True),
     "people": Backend("people", "persons and their parts, offline on a CPU"),
-    "grounded-sam": Backend("grounded", "names from a VLM, Grounding DINO and SAM", needs_vlm=True, has_checkpoints=True),
+    "grounded-sam": Backend(
+        "grounded", "names from a VLM, Grounding DINO and SAM", needs_vlm=True, has_checkpoints=True
+    ),
     "sam3": Backend("sam3", "names from a VLM, SAM 3", needs_vlm=True, has_checkpoints=True),
     "random": Backend("random_regions", "blobs at random places", unnamed=True),
     "detector": Backend(
@@ -214,7 +216,7 @@ class PerceptionSpec:
         return import_module(f".{self.backend.module}", __package__).load(self, source, vlm, self.device or device)
 
 
-def regions_spec(regions: str, perception: str | None = None, **options: Any) -> PerceptionSpec:
+def regions_spec(regions: str, perception: str | None = None, /, **options: Any) -> PerceptionSpec:
     """
     Return the backend that finds the regions to corrupt.
 
@@ -232,7 +234,7 @@ def regions_spec(regions: str, perception: str | None = None, **options: Any) ->
     for name in _TAKE.keys() & given:
         if regions not in _TAKE[name]:
             raise ArgumentError(
-                f"`regions` must be {' or '.join(_TAKE[name])} if `{name}` is given, got '{regions}'; leave out `{name}`"
+                f"`regions` must be {' or '.join(_TAKE[name])} with `{name}`, got '{regions}'; leave out `{name}`"
             )
     backend = given.pop("perception", "people") if regions == "perception" else regions
     if regions == "perception":

@@ -83,9 +83,7 @@ class RegionPlanner(Planner[CorruptionRunSettings]):
 
 def _regions(scene: Scene) -> list[tuple[Entity, Entity | Part]]:
     """Return what can be corrupted, each with its entity: the parts of an entity, or the entity where it has none."""
-    return [
-        (entity, region) for entity in scene.perception.entities for region in (entity.parts or (entity,))
-    ]
+    return [(entity, region) for entity in scene.perception.entities for region in (entity.parts or (entity,))]
 
 
 def _disjoint(
