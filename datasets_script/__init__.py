@@ -8,11 +8,12 @@ if TYPE_CHECKING:
     from .benchmarks.loading import load_benchmark
     from .benchmarks.registry import register
     from .detection.detector import ArtifactDetector
+    from .engine.corrupt import corrupt
     from .engine.synthesize import synthesize
     from .pairs.builder import ArtiAgentPairs
 
 
-__all__ = ["ArtiAgentPairs", "ArtifactDetector", "load_benchmark", "register", "synthesize"]
+__all__ = ["ArtiAgentPairs", "ArtifactDetector", "corrupt", "load_benchmark", "register", "synthesize"]
 
 # Where each public name lives. It is imported on first use: most need a library that takes seconds to import.
 _HOMES = {
@@ -20,6 +21,7 @@ _HOMES = {
     "ArtifactDetector": ".detection.detector",
     "load_benchmark": ".benchmarks.loading",
     "register": ".benchmarks.registry",
+    "corrupt": ".engine.corrupt",
     "synthesize": ".engine.synthesize",
 }
 

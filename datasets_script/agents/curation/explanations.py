@@ -44,11 +44,27 @@ def global_explanation(artifacts: Sequence[Artifact]) -> str:
     """
     if not artifacts:
         raise ValueError("`artifacts` must hold at least one artifact, got none")
-    clauses = [clause(artifact) for artifact in artifacts]
+    clauses = _clauses(artifacts)
     if len(clauses) == 1:
         return f"{capitalized(clauses[0])}."
     listed = f"{', '.join(clauses[:-1])}{',' * (len(clauses) > 2)} and {clauses[-1]}"
-    return f"The image has {spelled_out(len(clauses))} flaws: {listed}."
+    return f"The image has {spelled_out(len(artifacts))} flaws: {listed}."
+
+
+def _clauses(artifacts: Sequence[Artifact]) -> list[str]:
+    """Return a clause for each artifact, but one for all at regions without a name, which nothing tells apart."""
+    clauses = [clause(artifact) for artifact in artifacts if artifact.entity != UNNAMED]
+    regions = [artifact for artifact in artifacts if artifact.entity == UNNAMED]
+    if len(regions) == 1:
+        clauses.append(clause(regions[0]))
+    elif regions:
+        words = {
+            **_words(regions[0]),
+            "the_thing": f"{spelled_out(len(regions))} {plural(UNNAMED)}",
+            "thing_is": "are",
+        }
+        clauses.append(RECORDS[regions[0].type].clause.format(**words))
+    return clauses
 
 
 def clean_description(caption: str) -> str:

@@ -198,7 +198,7 @@ def _visible(artifact: Artifact, settings: CurationSettings) -> tuple[bool, str]
 def _judge_corruption(artifact: Artifact, settings: CurationSettings, gates: RegionGates) -> Verdict:
     if reason := _invisible(artifact) or _drowned(artifact, settings) or _leaked(artifact, gates):
         return Verdict(False, reason, artifact)
-    unchanged = _hidden(artifact, settings) or _alike(artifact, gates)
+    unchanged = _alike(artifact, gates)
     artifact = replace(artifact, scores={**artifact.scores, "unchanged": float(bool(unchanged))})
     if not unchanged:
         return Verdict(True, f"changed: SSIM in the region {artifact.scores['ssim_inside']:.2f}", artifact)

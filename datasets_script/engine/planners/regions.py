@@ -10,7 +10,7 @@ import torch
 
 from diffusers_artifact.mapping import ArtifactType, PatchMapping
 
-from ...agents.perception import Entity, Part
+from ...agents.perception import Entity, Part, Perception, filter_perception
 from ...agents.planning import Scene, shuffled
 from ...schema.pair import Artifact
 from ..settings import CorruptionRunSettings
@@ -32,6 +32,12 @@ class RegionPlanner(Planner[CorruptionRunSettings]):
 
     types = {CORRUPTION: CORRUPTION}
     nothing = "no region fits"
+
+    def usable(self, perception: Perception) -> tuple[Perception, list[str]]:
+        # Entities may be as small as parts here: they are regions like them.
+        pixels = self.settings.min_part_patches * self.patch_size**2
+        least = max((pixels / entity.mask.size for entity in perception.entities), default=0.0)
+        return filter_perception(perception, self.patch_size, self.settings.min_part_patches, min_entity_share=least)
 
     def variants(
         self, scene: Scene, source_id: str, count: int, made: Counter[ArtifactType]
