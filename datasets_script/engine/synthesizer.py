@@ -70,7 +70,7 @@ class Synthesizer:
             phase_size (`int`, *optional*, defaults to 1): Photos that are perceived before the first is injected.
         """
         metric = load_perceptual_metric(settings.perceptual_metric)
-        curator = Curator(settings.curation, metric, vlm, settings.region_gates)
+        curator = Curator(settings.curation, metric, vlm, gates=settings.region_gates)
         planner = CHAINS[type(settings)].planner(settings, model.pipeline.patch_size)
         stages = [
             Read(source_folder),

@@ -38,6 +38,9 @@ class ArtifactScores(TypedDict, total=False):
             [`~datasets_script.agents.curation.similarity.RegionSimilarity`].
         unchanged (`float`): Of a corruption, 1 if its region hardly changed, else 0.
         vlm_has_artifact (`float`): 1 if a vision-language model saw the artifact, 0 if not; absent if none was asked.
+        detector_inside, detector_clean (`float`): Greatest probability that a pixel detector gives a pixel of the
+            artifact's mask, in the artifact and in the clean image; absent if none was asked.
+        detector_has_artifact (`float`): 1 if `detector_inside` exceeds the detector's threshold, else 0.
     """
 
     change_inside: float
@@ -55,6 +58,9 @@ class ArtifactScores(TypedDict, total=False):
     distance_outside: float
     unchanged: float
     vlm_has_artifact: float
+    detector_inside: float
+    detector_clean: float
+    detector_has_artifact: float
 
 
 @dataclass(frozen=True, eq=False)
