@@ -66,7 +66,8 @@ class RegionGates:
     Args:
         max_ssim_inside (`float`, *optional*, defaults to 0.65): Greatest mean SSIM over the region.
         min_lpips_inside (`float`, *optional*, defaults to 0.25): Least LPIPS between the crops of its box.
-        min_stlpips_inside (`float`, *optional*, defaults to 0.25): The same for the shift-tolerant metric.
+        min_stlpips_inside (`float`, *optional*, defaults to 0.1): The same for the shift-tolerant metric, from which
+            distortions count as visible too.
         min_ssim_outside (`float`, *optional*, defaults to 0.95): Least mean SSIM outside all regions.
         max_lpips_outside (`float`, *optional*, defaults to 0.02): Greatest LPIPS of the images with their regions
             taken from the clean image.
@@ -81,7 +82,7 @@ class RegionGates:
 
     max_ssim_inside: float = 0.65
     min_lpips_inside: float = 0.25
-    min_stlpips_inside: float = 0.25
+    min_stlpips_inside: float = 0.1
     min_ssim_outside: float = 0.95
     max_lpips_outside: float = 0.02
     max_stlpips_outside: float = 0.02

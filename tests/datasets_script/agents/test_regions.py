@@ -8,11 +8,14 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from datasets_script.agents.perception import PerceptionSpec
+from datasets_script.agents.perception import Perception, PerceptionSpec
 from datasets_script.agents.perception.backends import NAMED, RegionOptions, regions_spec
+from datasets_script.agents.perception.detected_regions import DetectedRegions
 from datasets_script.agents.perception.random_regions import RandomRegions, blob
 from datasets_script.schema.perception import UNNAMED
 from datasets_script.utils.errors import ArgumentError
+
+from ...helpers.tiny_detectors import red_detector, square
 
 
 PHOTO = Image.new("RGB", (160, 120))
@@ -83,3 +86,27 @@ def test_regions_choose_their_backend():
         regions_spec("random", "people")
     with pytest.raises(ArgumentError, match=f"`perception` must be among {', '.join(NAMED)}, got 'random'"):
         regions_spec("perception", "random")
+
+
+def test_a_detectors_regions_are_where_its_map_is_high(tmp_path):
+    box = (20, 12, 44, 36)
+    red_detector().save_pretrained(tmp_path)
+    agent = PerceptionSpec("detector", detector=str(tmp_path)).load(tmp_path, device="cpu")
+    (found,) = agent.perceive(square(box), "a.png").entities
+    expected = np.zeros(found.mask.shape, dtype=bool)
+    expected[box[1] : box[3], box[0] : box[2]] = True
+    assert found.name == UNNAMED and 0.5 < found.score <= 1
+    assert (found.mask & expected).sum() / (found.mask | expected).sum() > 0.5
+    first, second = agent.perceive_batch([square(None), square(box)], ["b.png", "a.png"])
+    assert isinstance(first, Perception) and not first.entities
+    assert isinstance(second, Perception) and np.array_equal(second.entities[0].mask, found.mask)
+
+
+def test_threshold_and_least_size_of_a_detectors_regions_can_be_set():
+    image, sizes = square((20, 12, 44, 36)), []
+    for threshold in (0.2, 0.9):
+        agent = DetectedRegions(red_detector(), RegionOptions(threshold=threshold))
+        assert agent.identity()["regions"] == {"high": threshold, "low": threshold, "minimum_area": 0.005}
+        sizes.append(sum(entity.mask.sum() for entity in agent.perceive(image, "a.png").entities))
+    assert sizes[0] > sizes[1]
+    assert not DetectedRegions(red_detector(), RegionOptions(min_share=0.9)).perceive(image, "a.png").entities
