@@ -58,8 +58,8 @@ ARTIFACT_FIELDS = {
 _BODY = """\
 # Pairs of clean and artifact images
 
-{pairs} pairs made from {sources} photos {method} (`flawed`). Both images carry the fingerprint of the
-model and differ only in the artifacts.
+{pairs} pairs made from {sources} photos. {method}
+Both images carry the fingerprint of the model and differ only in the artifacts.
 
 ![Pairs of this dataset](contact_sheet.png)
 
@@ -103,13 +103,12 @@ Set `license` at the top of this file accordingly before publishing.
 
 
 _INJECTED = """\
-with the method of [ArtiAgent](https://arxiv.org/abs/2602.20951): each photo
-is inverted and denoised again by a diffusion transformer, once unchanged (`clean`) and once with artifacts injected at
-attention"""
+With the method of [ArtiAgent](https://arxiv.org/abs/2602.20951), a photo is inverted and denoised again by a diffusion
+transformer, once unchanged (`clean`) and once with artifacts injected at attention (`flawed`)."""
 _CORRUPTED = """\
-by artifact corruption (Menn et al., "Synthesizing Artifact Dataset for
-Pixel-level Detection"): each photo is inverted to a level by a diffusion model and denoised again, once unchanged
-(`clean`) and once with the latent of some regions corrupted"""
+By artifact corruption (Menn et al., "Synthesizing Artifact Dataset for Pixel-level Detection"), a photo is inverted to
+a level by a diffusion model and sampled again, once unchanged (`clean`) and once with the latent of some regions
+corrupted (`flawed`)."""
 
 
 def write_pair_card(folder: Path, run: RunRecord) -> None:
@@ -139,11 +138,17 @@ def _front_matter(run: RunRecord) -> str:
     ).to_yaml()
 
 
+def _methods(run: RunRecord) -> list[str]:
+    """Return how the pairs were made, of which merged runs may have several."""
+    corrupted, injected = "corruption" in run.made, set(run.made) - {"corruption"}
+    return [*([_INJECTED] if injected or not corrupted else []), *([_CORRUPTED] if corrupted else [])]
+
+
 def _body(run: RunRecord) -> str:
     counts = [(kind, run.accepted.get(kind, 0), made) for kind, made in sorted(run.made.items())]
     return _BODY.format(
         pairs=run.pairs,
-        method=_CORRUPTED if "corruption" in run.settings else _INJECTED,
+        method="\n".join(_methods(run)),
         sources=run.sources["count"],
         columns=markdown_table(["column", "content"], [(f"`{name}`", content) for name, content in COLUMNS.items()]),
         fields=markdown_table(

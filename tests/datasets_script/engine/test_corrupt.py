@@ -75,7 +75,8 @@ def test_the_output_is_a_data_set_of_pairs(finished):
     run = json.loads((finished / "run.json").read_text())
     assert run["status"] == "complete" and set(run["made"]) == {"corruption"}
     assert run["settings"]["corruption"]["sigmas"] == [0.8] and run["num_function_evaluations"] > 0
-    assert "artifact corruption" in (finished / "README.md").read_text()
+    card = (finished / "README.md").read_text()
+    assert "artifact corruption" in card and "injected" not in card
     for row in table:
         assert row["solver"] == "midpoint" and row["num_inference_steps"] == 2
         for artifact in row["artifacts"]:
