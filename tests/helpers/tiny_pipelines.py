@@ -10,16 +10,21 @@ from diffusers import (
     AutoencoderKLQwenImage,
     ChromaPipeline,
     ChromaTransformer2DModel,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Pipeline,
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    PNDMScheduler,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
 from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from transformers import (
@@ -229,21 +234,100 @@ def tiny_qwen_image(**settings: bool | int) -> QwenImagePipeline:
     return pipeline
 
 
+def tiny_sd(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
+    """
+    Make a Stable Diffusion 1.5 with a U-Net of two levels; one latent pixel is 8×8 px.
+
+    Args:
+        prediction_type (`str`, *optional*, defaults to `"epsilon"`):
+            What the U-Net is said to predict; `"v_prediction"` is Stable Diffusion 2.
+    """
+    tokenizer = _clip_tokenizer()
+    return StableDiffusionPipeline(
+        vae=_vae_of_unets(0.18215),
+        text_encoder=_clip(CLIPTextModel, tokenizer),
+        tokenizer=tokenizer,
+        unet=tiny_unet(),
+        # As in the checkpoint.
+        scheduler=PNDMScheduler(
+            **_SCHEDULE_OF_UNETS, set_alpha_to_one=False, skip_prk_steps=True, prediction_type=prediction_type
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def tiny_sdxl() -> StableDiffusionXLPipeline:
+    """Make an SDXL with a U-Net of two levels; one latent pixel is 8×8 px."""
+    tokenizer, tokenizer_2 = _clip_tokenizer(), _clip_tokenizer()
+    return StableDiffusionXLPipeline(
+        vae=_vae_of_unets(0.13025),
+        text_encoder=_clip(CLIPTextModel, tokenizer),
+        text_encoder_2=_clip(CLIPTextModelWithProjection, tokenizer_2),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        unet=tiny_unet(
+            cross_attention_dim=2 * TEXT_DIM,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + TEXT_DIM,
+            use_linear_projection=True,
+        ),
+        scheduler=EulerDiscreteScheduler(**_SCHEDULE_OF_UNETS, timestep_spacing="leading"),
+        add_watermarker=False,
+    )
+
+
+def tiny_unet(**settings: bool | int | str) -> UNet2DConditionModel:
+    """
+    Make a U-Net of two levels, with attention in the second.
+
+    Args:
+        settings (`bool`, `int` or `str`): Settings to override.
+    """
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+        norm_num_groups=4,
+        **{"cross_attention_dim": TEXT_DIM, **settings},
+    ).eval()
+
+
+_SCHEDULE_OF_UNETS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
 def _vae() -> AutoencoderKL:
     """Make a stride-8 autoencoder of 16 channels, with the scaling and shift of SD3's."""
+    return _stride_8_vae(
+        latent_channels=16,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        shift_factor=0.0609,
+        scaling_factor=1.5035,
+    )
+
+
+def _vae_of_unets(scaling_factor: float) -> AutoencoderKL:
+    """Make a stride-8 autoencoder of 4 channels."""
+    return _stride_8_vae(latent_channels=4, scaling_factor=scaling_factor)
+
+
+def _stride_8_vae(**settings: bool | int | float) -> AutoencoderKL:
     torch.manual_seed(0)
     return AutoencoderKL(
         sample_size=32,
         block_out_channels=(8,) * 4,
         layers_per_block=1,
-        latent_channels=16,
         norm_num_groups=1,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        shift_factor=0.0609,
-        scaling_factor=1.5035,
+        **settings,
     ).eval()
 
 
