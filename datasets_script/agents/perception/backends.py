@@ -95,9 +95,9 @@ class RegionOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least, most = self.shares
-        if not 0 < least <= most < 1:
-            raise ArgumentError(f"`region_shares` must be two rising numbers between 0 and 1, got {least:g},{most:g}")
+        if len(self.shares) != 2 or not 0 < self.shares[0] <= self.shares[1] < 1:
+            shown = ",".join(f"{share:g}" for share in self.shares)
+            raise ArgumentError(f"`region_shares` must be two rising numbers between 0 and 1, got {shown}")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise ArgumentError(f"`threshold` must lie between 0 and 1, got {self.threshold:g}")
         if not 0 <= self.min_share < 1:
