@@ -9,11 +9,20 @@ if TYPE_CHECKING:
     from .benchmarks.registry import register
     from .detection.detector import ArtifactDetector
     from .detection.pixel.detector import PixelDetector
+    from .engine.corrupt import corrupt
     from .engine.synthesize import synthesize
     from .pairs.builder import ArtiAgentPairs
 
 
-__all__ = ["ArtiAgentPairs", "ArtifactDetector", "PixelDetector", "load_benchmark", "register", "synthesize"]
+__all__ = [
+    "ArtiAgentPairs",
+    "ArtifactDetector",
+    "PixelDetector",
+    "corrupt",
+    "load_benchmark",
+    "register",
+    "synthesize",
+]
 
 # Where each public name lives. It is imported on first use: most need a library that takes seconds to import.
 _HOMES = {
@@ -22,6 +31,7 @@ _HOMES = {
     "PixelDetector": ".detection.pixel.detector",
     "load_benchmark": ".benchmarks.loading",
     "register": ".benchmarks.registry",
+    "corrupt": ".engine.corrupt",
     "synthesize": ".engine.synthesize",
 }
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 
-ArtifactType = Literal["duplication", "omission", "distortion", "fusion"]
+ArtifactType = Literal["duplication", "omission", "distortion", "fusion", "corruption"]
 ARTIFACT_TYPES: tuple[ArtifactType, ...] = get_args(ArtifactType)
 
 
@@ -25,7 +25,8 @@ class PatchMapping:
         grid (`tuple[int, int]`): Rows and columns of tokens.
         types (`tuple[str, ...]`, *optional*): Artifact type of each pair (`"duplication"`, `"omission"`,
             `"distortion"` or `"fusion"`), which sets the number of steps with position injection. If empty, every pair
-            counts as a duplication.
+            counts as a duplication. The patches of a `"corruption"`, which borrow from no other, are their own
+            references.
 
     Raises:
         ValueError: The lengths differ, an index is off the grid, a target is listed twice, or a type is unknown.

@@ -49,6 +49,7 @@ class Command:
 COMMANDS = (
     Command("demo", MAKE, "make example pairs, offline and on a CPU, from photos in installed packages"),
     Command("synthesize", MAKE, "make a dataset of pairs from a folder of photos"),
+    Command("corrupt", MAKE, "make a dataset of pairs by corrupting regions of photos"),
     Command("merge", MAKE, "put the pairs of several runs into one folder"),
     Command("export", MAKE, "convert pairs to COCO, YOLO, WebDataset or ShareGPT conversations"),
     Command("status", INSPECT, "show a run's progress, what it kept and the time left"),

@@ -33,7 +33,7 @@ CONFIG_FILE = "config.yaml"
 # These concern a single call, not the run.
 _NOT_SHOWN = ("config", "estimate", "force-new", "help", "quiet", "rank", "verbose", "world-size")
 _NOT_READ = ("config", "help", "quiet", "verbose")
-_HEAD = "# The options of this run. To use them again: artiagent synthesize SOURCE OUT --config {file}\n"
+_HEAD = "# The options of this run. To use them again: artiagent {command} SOURCE OUT --config {file}\n"
 
 
 def add_config_option(parser: Parser) -> None:
@@ -87,13 +87,13 @@ def shown_options(parser: Parser, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def write_config(out: Path, options: Mapping[str, Any]) -> None:
-    """Write the options of a run into its folder `out`, as a file that `--config` reads."""
+def write_config(out: Path, options: Mapping[str, Any], command: str) -> None:
+    """Write the options of a command's run into its folder `out`, as a file that `--config` reads."""
     import yaml
 
     text = yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True)
     # All processes of a run write the same text.
-    write_text(out / CONFIG_FILE, _HEAD.format(file=CONFIG_FILE) + text, shared=True)
+    write_text(out / CONFIG_FILE, _HEAD.format(command=command, file=CONFIG_FILE) + text, shared=True)
 
 
 def _is_set(option: argparse.Action, value: Any) -> bool:
@@ -103,7 +103,7 @@ def _is_set(option: argparse.Action, value: Any) -> bool:
 
 def _shown(value: Any) -> Any:
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(map(str, value))
     return str(value) if isinstance(value, Path) else value
 
 

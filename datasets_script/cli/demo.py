@@ -9,7 +9,7 @@ from pathlib import Path
 from ..agents.perception.backends import PerceptionSpec
 from ..demo.settings import DEMO_OUT, DEMO_SETTINGS, prepare_demo
 from .parser import Parser
-from .synthesize import CONTINUES, report
+from .running import CONTINUES, report
 
 
 DESCRIPTION = """\

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 
-from ..agents.perception.backends import BACKENDS, PerceptionSpec
+from ..agents.perception.backends import BACKENDS, NAMED, PerceptionSpec
 from ..engine.plan import PERCEPTION_BATCH_SIZE
 from ..utils.errors import UserError
 from ..vlm.cache import default_cache_folder
@@ -32,7 +32,10 @@ _OF_LANGUAGE_MODELS = (
 
 
 def add_perception_options(
-    parser: argparse.ArgumentParser, default: str | None = "annotations", default_help: str = "annotations"
+    parser: argparse.ArgumentParser,
+    default: str | None = "annotations",
+    default_help: str = "annotations",
+    detector: str = "detector for grounded-sam (default: IDEA-Research/grounding-dino-tiny)",
 ) -> None:
     """
     Add the options for choosing and loading a perception backend, which [`perception_spec`] reads.
@@ -41,19 +44,19 @@ def add_perception_options(
         parser (`argparse.ArgumentParser`): Parser to add them to.
         default (`str`, *optional*, defaults to `"annotations"`): Default backend; `None` for no backend.
         default_help (`str`, *optional*, defaults to `"annotations"`): Default backend as the help words it.
+        detector (`str`, *optional*): Help of `--detector`.
     """
     group = parser.add_argument_group("perception (finds entities and their parts in the photos)")
     group.add_argument(
         "--perception",
-        choices=BACKENDS,
+        choices=NAMED,
         default=default,
-        help="; ".join(f"{name}: {backend.help}" for name, backend in BACKENDS.items())
-        + f" (default: {default_help})",
+        help="; ".join(f"{name}: {BACKENDS[name].help}" for name in NAMED) + f" (default: {default_help})",
     )
     group.add_argument(
         "--annotations", type=Path, help="COCO-format file (default: annotations.json in the folder of photos)"
     )
-    group.add_argument("--detector", help="detector for grounded-sam (default: IDEA-Research/grounding-dino-tiny)")
+    group.add_argument("--detector", help=detector)
     group.add_argument("--segmenter", help="SAM or SAM 2 model for grounded-sam, or SAM 3 model for sam3")
     group.add_argument(
         "--perception-device", help="device of detector and segmenter, such as cuda:1 (default: same as --device)"

@@ -194,6 +194,11 @@ def names_among(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
     return convert
 
 
+def numbers(convert: Callable[[str], float]) -> Callable[[str], tuple[float, ...]]:
+    """Return an option type for comma-separated lists of numbers, each converted by another option type."""
+    return lambda text: tuple(convert(number) for number in text.split(","))
+
+
 def named_number(text: str) -> tuple[str, float]:
     """Convert NAME=VALUE with a number."""
     name, equals, value = text.partition("=")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusers_artifact.presets import EMBEDDED, preset_of
+from diffusers_artifact.presets import EMBEDDED
 
 from ..utils.seeds import derive_seed
 
@@ -127,30 +127,30 @@ def _tried(plan: RunPlan, synthesizer: Synthesizer, sources: list[str], loading:
 
 def _from_settings(plan: RunPlan, photos: int, device: str) -> Estimate:
     """Estimate what follows from the settings: one attempt for each photo, at the largest size."""
-    from diffusers_artifact import SOLVERS
+    from .chains import CHAINS
 
     settings = plan.settings
-    preset = preset_of(settings.model, settings.injection.preset)
-    solver = SOLVERS[settings.injection.solver]()
-    solver.set_timesteps(settings.injection.num_inference_steps or preset.num_inference_steps)
     pixels = settings.max_long_side**2 * settings.pairs_per_image
     return Estimate(
         photos=photos,
         timed=0,
         device=device,
-        # A row for the inversion, one for the clean image, and one for each pair.
-        evaluations=len(solver.timesteps) * (2 + settings.pairs_per_image) * photos,
+        evaluations=CHAINS[type(settings)].model.evaluations(settings) * photos,
         disk_bytes=_BYTES_PER_PIXEL * pixels * photos,
         vlm={"requests": _requests(plan) * photos} if plan.vlm else {},
     )
 
 
 def _requests(plan: RunPlan) -> float:
-    """Return the questions about a photo: names, caption and description, one a pair and two an artifact."""
+    """
+    Return the questions about a photo: names, caption and description, one a pair and two an artifact, or one where
+    gates judge it instead.
+    """
     settings = plan.settings
     artifacts = (1 + settings.max_artifacts) / 2
     perceived = 2 if plan.perception.backend.needs_vlm else 0
-    return perceived + 1 + settings.pairs_per_image * (1 + 2 * artifacts)
+    asked = 2 if settings.region_gates is None else 1
+    return perceived + 1 + settings.pairs_per_image * (1 + asked * artifacts)
 
 
 def estimate_text(found: Estimate, title: str) -> str:

@@ -27,7 +27,7 @@ def check_continues(out: Path, recorded: RunRecord, current: Mapping[str, Any]) 
     if dict(recorded.sources) != current.get("sources", recorded.sources):
         may_differ.add("perception.sha256")
     before, now = (settings.get("pairs_per_image", 1) for settings in (recorded.settings, current["settings"]))
-    if before < now and current["settings"]["balance"] == "sample":
+    if before < now and current["settings"].get("balance") != "shard":
         may_differ.add("settings.pairs_per_image")
     different = sorted(set(differences(recorded.identity, current)) - may_differ)
     if different:

@@ -2,77 +2,59 @@
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
-from diffusers_artifact import ArtifactInjectionOutput, PatchMapping
+from diffusers_artifact import SOLVERS, ArtifactInjectionOutput, ArtifactInjectionPipeline, PatchMapping
 from diffusers_artifact.choices import ValueSource
+from diffusers_artifact.confinement import soft_outline
 from diffusers_artifact.family import Conditioning
-from diffusers_artifact.presets import EMBEDDED, PRESETS, may_hold_background, preset_name
+from diffusers_artifact.presets import PRESETS, may_hold_background, preset_name, preset_of
 
+from ..schema.pair import Artifact
 from ..utils.errors import ArgumentError
-from ..utils.memory import free_unused, is_out_of_memory
 from .card import Card
-from .loading import check_loading, load_pipeline, offload_weights, resolved, usable_device
-from .settings import InjectionSettings, LoadSettings, Offload
-
-
-logger = logging.getLogger(__name__)
-
-TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
-
-
-class NonFiniteError(RuntimeError):
-    """Error for images that hold NaN or infinity: a failure of the machine, not of the photo."""
+from .diffusion_model import DiffusionModel, Injected, Job, text_arguments
+from .loading import load_pipeline
+from .settings import InjectionSettings, LoadSettings, Offload, RunSettings
 
 
 @dataclass(frozen=True, eq=False)
-class InjectionJob:
+class InjectionJob(Job):
     """
     Input of the injection for one photo.
 
     Attributes:
         photo (`PIL.Image.Image`): Photo as the model sees it, RGB.
         mappings (`Sequence[PatchMapping]`): Patch mapping of each artifact variant.
-        encoded (`Conditioning`, *optional*): Caption of the photo as [`Injector.encode`] returns it.
+        encoded (`Conditioning`, *optional*): Caption of the photo as [`DiffusionModel.encode`] returns it.
         outlines (`Sequence[np.ndarray]`, *optional*): For each variant how far it may show at every pixel, of shape
             `(height, width)`, in [0, 1]; used with `confine="visible"`. By default fully.
     """
 
-    photo: Image.Image
     mappings: Sequence[PatchMapping]
     encoded: Conditioning | None = None
     outlines: Sequence[np.ndarray] = ()
 
+    @property
+    def num_variants(self) -> int:
+        return len(self.mappings)
 
-@dataclass(frozen=True, eq=False)
-class Injected:
-    """Clean image of one photo and its artifact variants, all RGB and of the photo's size."""
-
-    clean: Image.Image
-    flawed: list[Image.Image]
+    def part(self, variants: slice) -> InjectionJob:
+        return replace(self, mappings=self.mappings[variants], outlines=self.outlines[variants])
 
 
-class Injector:
+class Injector(DiffusionModel[InjectionJob]):
     """
     Loaded pipeline with its settings.
 
     Args:
         model (`str`): `"embedded"`, a folder, or the id of a repository on the Hub.
         settings (`InjectionSettings`): Settings for all images.
-        revision (`str`, *optional*): Branch, tag or commit of a Hub repository.
-        device (`str`, *optional*): Device; by default CUDA if available, else the CPU.
-        loading (`LoadSettings`, *optional*): How to load and run the model.
-        offload (`str`, *optional*, defaults to `"none"`): Where its weights wait; see [`RunPlan`].
-        card (`Card`, *optional*): Device that it shares with other models; by default it stays there alone.
-
-    Attributes:
-        loading (`LoadSettings`): How it was loaded, with the dtype in effect.
+        revision, device, loading, offload, card (*optional*): See [`DiffusionModel`].
 
     Raises:
         ModelLoadError: The checkpoint does not exist, cannot be downloaded, or does not work with the pipeline.
@@ -88,26 +70,37 @@ class Injector:
         loading: LoadSettings | None = None,
         offload: Offload = "none",
         card: Card | None = None,
-    ):
-        self.model, self.settings = model, settings
+    ) -> None:
+        self.settings = settings
         self.preset_name = preset_name(model, settings.preset)
         self.preset = PRESETS[self.preset_name]
         self._check_compute()
-        self.card = card or Card(usable_device(device), takes_turns=False)
-        self.loading = resolved(loading or LoadSettings(), model, self.card.device)
-        check_loading(self.loading, offload, self.card.device)
-        self.pipeline, self.revision = load_pipeline(
-            model, revision, self.loading, self.card.device, settings.allow_distilled, self.preset.rule
-        )
-        self._place(offload)
-        self.num_inference_steps = settings.num_inference_steps or self.preset.num_inference_steps
-        embedded = model == EMBEDDED
-        self.sample_size: int | None = self.pipeline.vae.config.sample_size if embedded else None
-        """Side, in pixels, of the square images that the model is limited to, or `None`."""
-        self.num_function_evaluations = 0
-        """NFE so far."""
-        self.token_evaluations = 0.0
-        """Tokens through the transformer so far, divided by the tokens of an image."""
+        super().__init__(model, revision, device, loading, offload, card)
+
+    @classmethod
+    def of(cls, settings: RunSettings, device: str, offload: Offload, card: Card) -> Injector:
+        """Load the model of a run."""
+        return cls(settings.model, settings.injection, settings.revision, device, settings.loading, offload, card)
+
+    @staticmethod
+    def evaluations(settings: RunSettings) -> int:
+        preset = preset_of(settings.model, settings.injection.preset)
+        solver = SOLVERS[settings.injection.solver]()
+        solver.set_timesteps(settings.injection.num_inference_steps or preset.num_inference_steps)
+        # A row for the inversion, one for the clean image, and one for each pair.
+        return len(solver.timesteps) * (2 + settings.pairs_per_image)
+
+    @property
+    def num_inference_steps(self) -> int:
+        return self.settings.num_inference_steps or self.preset.num_inference_steps
+
+    @property
+    def solver(self) -> str:
+        return self.settings.solver
+
+    @property
+    def about(self) -> str:
+        return f"preset: {self.preset_name}, {self.num_inference_steps} steps of {self.solver}"
 
     @property
     def holds_background(self) -> bool:
@@ -129,86 +122,34 @@ class Injector:
                 f"`value_source` {self.value_source!r}; set `hold_background`"
             )
 
-    def _place(self, offload: Offload) -> None:
-        pipeline, card = self.pipeline, self.card
-        if offload != "none":
-            offload_weights(pipeline, offload, card.device)
-            # Its hooks bring it in by themselves.
-            card.add("text encoders")
-            card.add("transformer")
-        elif card.takes_turns:
-            text = [getattr(pipeline, name) for name in TEXT_ENCODERS]
-            card.add("text encoders", [encoder for encoder in text if encoder is not None])
-            stays = self.loading.quantization == "8bit"  # bitsandbytes cannot move it
-            card.add("transformer", [pipeline.vae] if stays else [pipeline.transformer, pipeline.vae])
-        else:
-            pipeline.to(card.device)
+    def _load(self, revision: str | None) -> tuple[ArtifactInjectionPipeline, str]:
+        return load_pipeline(
+            ArtifactInjectionPipeline,
+            self.model,
+            revision,
+            self.loading,
+            self.card.device,
+            allow_distilled=self.settings.allow_distilled,
+            rule=self.preset.rule,
+        )
 
-    def encode(self, captions: Sequence[str]) -> list[Conditioning | None]:
-        """
-        Encode captions, equal ones once, so that the text encoders are not needed while artifacts are injected.
+    def job(
+        self, photo: Image.Image, variants: Mapping[str, Sequence[Artifact]], encoded: Conditioning | None
+    ) -> InjectionJob:
+        return InjectionJob(
+            photo,
+            [PatchMapping.union(artifact.mapping for artifact in artifacts) for artifacts in variants.values()],
+            encoded,
+            [np.max([soft_outline(one.part_mask, one.type) for one in of], axis=0) for of in variants.values()],
+        )
 
-        Args:
-            captions (`Sequence[str]`): The captions.
-
-        Returns:
-            `list[Conditioning | None]`: For each caption one row in host memory, or `None` if the model takes no text.
-        """
-        if self.pipeline.text_encoder is None:
-            return [None] * len(captions)
-        self.card.enter("encode", "text encoders")
-        encoded = {
-            text: Conditioning(*self.pipeline.encode_prompt(text, self.card.device)).on("cpu")
-            for text in dict.fromkeys(captions)
-        }
-        self.pipeline.maybe_free_model_hooks()
-        return [encoded[text] for text in captions]
-
-    def inject(self, jobs: Sequence[InjectionJob]) -> list[Injected]:
-        """
-        Make the images of several jobs. Photos of the same size go through the pipeline in one batch. If a single
-        photo with all its variants does not fit into memory, its variants are injected in halves.
-
-        Args:
-            jobs (`Sequence[InjectionJob]`): Photos with the mappings of their variants.
-
-        Returns:
-            `list[Injected]`: Images of each job, in order.
-
-        Raises:
-            torch.OutOfMemoryError: Several photos, or one with one variant, do not fit into the device's memory.
-        """
-        self.card.enter("inject", "transformer")
-        by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for index, job in enumerate(jobs):
-            by_size[job.photo.size].append(index)
-        results: dict[int, Injected] = {}
-        for indices in by_size.values():
-            results.update(zip(indices, self._inject_of_one_size([jobs[i] for i in indices]), strict=True))
-        return [results[index] for index in range(len(jobs))]
-
-    def _inject_of_one_size(self, jobs: Sequence[InjectionJob]) -> list[Injected]:
-        job, half = jobs[0], len(jobs[0].mappings) // 2
-        output = None
-        try:
-            output = self.run(
-                [j.photo for j in jobs],
-                [list(j.mappings) for j in jobs],
-                [j.encoded for j in jobs],
-                [outline for j in jobs for outline in j.outlines],
-            )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(jobs) > 1 or not half:
-                raise
-        if output is None:  # tried again out here, because the error holds on to what did not fit
-            logger.warning("inject: out of memory with %d variants, injecting them in halves", len(job.mappings))
-            free_unused()
-            parts = (
-                InjectionJob(job.photo, job.mappings[part], job.encoded, job.outlines[part])
-                for part in (slice(half), slice(half, None))
-            )
-            first, second = (self._inject_of_one_size([part])[0] for part in parts)
-            return [Injected(first.clean, first.flawed + second.flawed)]
+    def _make(self, jobs: Sequence[InjectionJob]) -> list[Injected]:
+        output = self.run(
+            [job.photo for job in jobs],
+            [list(job.mappings) for job in jobs],
+            [job.encoded for job in jobs],
+            [outline for job in jobs for outline in job.outlines],
+        )
         results = [Injected(clean, []) for clean in output.reconstructions]
         for index, flawed in zip(output.image_indices, output.images, strict=True):
             results[index].flawed.append(flawed)
@@ -236,20 +177,13 @@ class Injector:
         steps = self.num_inference_steps
         strength = self.preset.arguments(steps, self.pipeline.family.num_blocks, self.value_source)
         strength["hold_background"] = self.holds_background
-        captions = [caption for caption in encoded if caption is not None]
-        if captions:
-            text = Conditioning.stack(captions)
-            strength |= {
-                "prompt_embeds": text.prompt_embeds,
-                "pooled_prompt_embeds": text.pooled,
-                "prompt_embeds_mask": text.mask,
-            }
         output = self.pipeline(
             photos,
             mappings,
             num_inference_steps=steps,
             solver=self.settings.solver,
             **strength,
+            **text_arguments(encoded),
             confine=self.settings.confine,
             compute=self.settings.compute,
             outlines=outlines if outlines and self.settings.confine == "visible" else None,
@@ -259,12 +193,6 @@ class Injector:
         assert isinstance(output, ArtifactInjectionOutput)  # because of `return_dict`
         self.num_function_evaluations += output.num_function_evaluations
         self.token_evaluations += output.token_evaluations
-        for name in ("reconstructions", "images"):
-            pixels = getattr(output, name)
-            if not np.isfinite(pixels).all():
-                raise NonFiniteError(
-                    f"numbers overflowed in the model: {'clean' if name == 'reconstructions' else 'artifact'} images "
-                    f"are not finite, on {self.pipeline.device} in {self.pipeline.dtype}"
-                )
-            setattr(output, name, self.pipeline.image_processor.numpy_to_pil(pixels))
+        for name, what in (("reconstructions", "clean"), ("images", "artifact")):
+            setattr(output, name, self._to_pil(what, getattr(output, name)))
         return output

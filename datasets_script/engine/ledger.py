@@ -46,6 +46,7 @@ class Totals:
         sources, pairs, rejections (`int`): Numbers of processed photos, written pairs and recorded rejections.
         accepted, discarded (`Counter[str]`): Artifacts that were made and accepted, or made and rejected, by
             `"type/tool/kernel"`.
+        flagged (`Counter[str]`): Accepted artifacts that hardly changed their region, by type.
         rejected_at (`Counter[str]`): Rejections by stage.
         counters (`Counter[str]`): NFE, token evaluations, and requests and tokens of the VLM, by name.
         seconds (`float`): Time spent.
@@ -57,6 +58,7 @@ class Totals:
     rejections: int = 0
     accepted: Counter[str] = field(default_factory=Counter)
     discarded: Counter[str] = field(default_factory=Counter)
+    flagged: Counter[str] = field(default_factory=Counter)
     rejected_at: Counter[str] = field(default_factory=Counter)
     counters: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -70,6 +72,7 @@ class Totals:
         for pair in pairs:
             for artifact in pair.artifacts:
                 self.accepted[_kind(artifact.type, artifact.tool, artifact.kernel)] += 1
+                self.flagged[artifact.type] += bool(artifact.scores.get("unchanged"))
                 self._note_scores(artifact)
         for rejection in rejections:
             self.rejected_at[rejection.stage] += 1
@@ -84,7 +87,7 @@ class Totals:
         """Add the counts of another object."""
         for name in ("sources", "pairs", "rejections", "seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("accepted", "discarded", "rejected_at", "counters"):
+        for name in ("accepted", "discarded", "flagged", "rejected_at", "counters"):
             getattr(self, name).update(getattr(other, name))
         for kind, values in other.scores.items():
             self.scores[kind].extend(values)
@@ -95,6 +98,7 @@ class Totals:
             setattr(self, name, getattr(self, name) + record[name])
         for name in ("accepted", "discarded", "rejected_at", "counters"):
             getattr(self, name).update(record[name])
+        self.flagged.update(record.get("flagged", {}))  # absent if there are none
         for kind, values in record["scores"].items():
             self.scores[kind].extend(values)
 
@@ -106,6 +110,7 @@ class Totals:
             "rejections": self.rejections,
             "accepted": dict(self.accepted),
             "discarded": dict(self.discarded),
+            **({"flagged": dict(+self.flagged)} if self.flagged.total() else {}),
             "rejected_at": dict(self.rejected_at),
             "counters": dict(self.counters),
             "seconds": round(self.seconds, 3),

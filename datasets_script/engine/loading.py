@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 
-from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionPipeline
-from diffusers_artifact.choices import InjectionRule
+from diffusers_artifact import EMBEDDED_MODEL
 from diffusers_artifact.presets import EMBEDDED
 
 from ..utils.errors import ArgumentError, UserError
@@ -22,6 +21,8 @@ from ..utils.files import check_model_name, fingerprint
 from ..utils.hub_access import why_not_loaded
 from .settings import LoadSettings, Offload
 
+
+PipelineType = TypeVar("PipelineType", bound=DiffusionPipeline)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -92,27 +93,26 @@ def check_loading(loading: LoadSettings, offload: Offload, device: str) -> None:
 
 
 def load_pipeline(
+    pipeline_class: type[PipelineType],
     model: str,
     revision: str | None,
     loading: LoadSettings,
     device: str,
-    allow_distilled: bool = False,
-    rule: InjectionRule = "paper",
-) -> tuple[ArtifactInjectionPipeline, str]:
+    **accepts: Any,
+) -> tuple[PipelineType, str]:
     """
     Load a diffusion model into host memory. Weights that bitsandbytes quantizes go to the accelerator.
 
     Args:
+        pipeline_class (`type`): Class of the pipeline.
         model (`str`): `"embedded"`, a folder, or the id of a repository on the Hub.
         revision (`str`, *optional*): Branch, tag or commit of a Hub repository.
         loading (`LoadSettings`): How to load it, with the dtype in effect.
         device (`str`): Device that it will run on.
-        allow_distilled (`bool`, *optional*, defaults to `False`): Accept few-step models.
-        rule (`str`, *optional*, defaults to `"paper"`): `rule` of the injection, which the model must be able to
-            follow.
+        accepts: Arguments of the pipeline's `check_model`: what the model must be able to do, and what it may be.
 
     Returns:
-        `tuple[ArtifactInjectionPipeline, str]`: The pipeline, and the commit or the folder's fingerprint.
+        `tuple[DiffusionPipeline, str]`: The pipeline, and the commit or the folder's fingerprint.
 
     Raises:
         ModelLoadError: The checkpoint does not exist, cannot be downloaded, or does not work with the pipeline.
@@ -133,7 +133,7 @@ def load_pipeline(
             recorded = folder.name  # a snapshot's folder is named by its commit
         # bitsandbytes quantizes on the current accelerator.
         with _without_progress_bar(), torch.cuda.device(device if device.startswith("cuda") else -1):
-            pipeline = ArtifactInjectionPipeline.from_pretrained(folder, **options)
+            pipeline = pipeline_class.from_pretrained(folder, **options)
     except (OSError, SafetensorError) as error:
         raise ModelLoadError(
             f"`model` must be 'embedded', a folder with a checkpoint, or a Hub id, got {model!r}: "
@@ -141,7 +141,7 @@ def load_pipeline(
             "name or mend the cause (a damaged file: remove it), and run the same command again"
         ) from error
     try:
-        pipeline.check_model(allow_distilled, rule=rule)
+        pipeline.check_model(**accepts)
     except ValueError as error:
         raise ModelLoadError(f"`model` must be one that the pipeline can use, got {model!r}: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
@@ -149,12 +149,12 @@ def load_pipeline(
     return pipeline, recorded
 
 
-def offload_weights(pipeline: ArtifactInjectionPipeline, offload: Offload, device: str) -> None:
+def offload_weights(pipeline: DiffusionPipeline, offload: Offload, device: str) -> None:
     """
     Let the weights of a pipeline wait in host memory, with diffusers' hooks.
 
     Args:
-        pipeline (`ArtifactInjectionPipeline`): Pipeline in host memory.
+        pipeline (`DiffusionPipeline`): Pipeline in host memory.
         offload (`str`): `"model"`: one model on the device at a time. `"group"`: one layer, while the next is copied;
             the autoencoder stays on the device. `"sequential"`: one layer, without overlap.
         device (`str`): Device that it runs on.
@@ -173,8 +173,14 @@ def offload_weights(pipeline: ArtifactInjectionPipeline, offload: Offload, devic
         pipeline.enable_sequential_cpu_offload(device=device)
 
 
-def _set_kernels(pipeline: ArtifactInjectionPipeline, loading: LoadSettings) -> None:
-    transformer, vae = pipeline.transformer, pipeline.vae
+def denoiser(pipeline: Any) -> Any:
+    """Return the network of a pipeline that denoises: its transformer or U-Net."""
+    transformer = getattr(pipeline, "transformer", None)
+    return pipeline.unet if transformer is None else transformer
+
+
+def _set_kernels(pipeline: Any, loading: LoadSettings) -> None:
+    transformer, vae = denoiser(pipeline), pipeline.vae
     if loading.attention_backend:
         try:
             transformer.set_attention_backend(loading.attention_backend)

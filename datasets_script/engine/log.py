@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from diffusers_artifact.artifact_types import RECORDS
 
+from ..schema.expected_types import expected_types
+
 
 class RunLog(logging.Handler):
     """
@@ -84,13 +86,14 @@ class ProgressLine:
     Progress bar over photos, with pairs per second, by type accepted out of made artifacts, and retried requests.
 
     Args:
+        command (`str`): What makes the run, such as `"synthesize"`.
         total (`int`): Photos of the run.
         done (`int`): Photos that were finished before.
         shown (`bool`, *optional*, defaults to `True`): Whether to show the bar.
     """
 
-    def __init__(self, total: int, done: int, shown: bool = True) -> None:
-        self.bar = tqdm(total=total, initial=done, unit="photo", desc="synthesize", smoothing=0.1, disable=not shown)
+    def __init__(self, command: str, total: int, done: int, shown: bool = True) -> None:
+        self.bar = tqdm(total=total, initial=done, unit="photo", desc=command, smoothing=0.1, disable=not shown)
         self.pairs, self.retries, self.kept, self.made = 0, 0, Counter[str](), Counter[str]()
 
     def take(self, event: dict[str, Any]) -> None:
@@ -105,7 +108,9 @@ class ProgressLine:
         self.made.update(event["accepted"])
         self.made.update(event["discarded"])
         rate = self.pairs / self.bar.format_dict["elapsed"] if self.bar.format_dict["elapsed"] else 0.0
-        kinds = (f"{of.short_name} {self.kept[kind]}/{self.made[kind]}" for kind, of in RECORDS.items())
+        kinds = (
+            f"{RECORDS[kind].short_name} {self.kept[kind]}/{self.made[kind]}" for kind in expected_types(self.made)
+        )
         retries = f"; {self.retries} retries" if self.retries else ""
         self.bar.set_postfix_str(f"{self.pairs} pairs, {rate:.2f}/s; kept {' '.join(kinds)}{retries}", refresh=False)
         self.bar.update()

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from evaluate_metrics.functional.versions import recorded_versions
 
-from ..agents.perception.backends import PerceptionSpec
+from ..agents.perception.backends import NAMED, PerceptionSpec
 from ..schema.run_record import RUN_FILE, RunRecord
 from ..utils.errors import ArgumentError, check_at_least, check_choice
 from ..utils.photos import list_sources
 from ..vlm.spec import VLMSpec
 from .identity import check_continues
-from .settings import OFFLOADS, Offload, RunSettings
+from .settings import OFFLOADS, CommonSettings, Offload, RunSettings
 from .shards import Shards, has_begun, has_made_nothing, open_shards
 
 
@@ -44,7 +44,8 @@ class RunPlan:
         source (`pathlib.Path`): Folder of photos, searched recursively.
         out (`pathlib.Path`): Folder to write, outside `source`. An existing run there is resumed, and grows if there
             are more photos or pairs per image now.
-        settings (`RunSettings`, *optional*): Settings that the pairs depend on.
+        settings (`CommonSettings`, *optional*): Settings that the pairs depend on, and that choose how artifacts are
+            made: `RunSettings`, by tools, or `CorruptionRunSettings`, by corrupting regions.
         perception (`PerceptionSpec`, *optional*): Backend that finds entities and parts, with its options.
         vlm (`VLMSpec`, *optional*): Vision-language model that names entities, and judges and explains artifacts.
             Without one, names come from annotations or a detector, image metrics judge, and templates explain.
@@ -71,7 +72,7 @@ class RunPlan:
 
     source: Path
     out: Path
-    settings: RunSettings = field(default_factory=RunSettings)
+    settings: CommonSettings = field(default_factory=RunSettings)
     perception: PerceptionSpec = field(default_factory=PerceptionSpec)
     vlm: VLMSpec | None = None
     names: tuple[str, ...] | None = None
@@ -108,6 +109,11 @@ class RunPlan:
         check_choice("offload", self.offload, OFFLOADS)
         for name in ("processes", "batch_size", "perception_batch_size", "limit", "phase_size"):
             check_at_least(name, getattr(self, name))
+        if self.perception.backend.unnamed and not self.settings.takes_unnamed:
+            raise ArgumentError(
+                f"`perception` must be among {', '.join(NAMED)}, which find things with parts, got "
+                f"'{self.perception.name}', whose regions can only be corrupted"
+            )
         self.perception.check(self.source, self.vlm is not None)
         sources = self._source_ids()
         self._check_continues(sources)
@@ -148,14 +154,18 @@ class RunPlan:
         from torch import device as torch_device
 
         from .card import Card
-        from .injector import Injector
+        from .chains import CHAINS
         from .loading import check_loading, usable_device
         from .synthesizer import Synthesizer
 
         settings, device = self.settings, usable_device(self.device)
         check_loading(settings.loading, self.offload, device)
         card = Card(device, takes_turns=not self.keep_loaded and torch_device(device).type != "cpu")
-        spec = replace(self.perception, max_long_side=settings.max_long_side)
+        spec = replace(
+            self.perception,
+            max_long_side=settings.max_long_side,
+            regions=replace(self.perception.regions, seed=settings.seed),
+        )
         # Annotations are read first, since they may be malformed and loading a VLM takes minutes.
         perception = None if spec.backend.needs_vlm else spec.load(self.source, None, device)
         vlm = self.vlm.load(device) if self.vlm else None
@@ -164,13 +174,11 @@ class RunPlan:
         perception = perception or spec.load(self.source, vlm, device)
         if perception.networks:
             card.add("detectors", perception.networks)
-        injector = Injector(
-            settings.model, settings.injection, settings.revision, device, settings.loading, self.offload, card
-        )
+        model = CHAINS[type(settings)].model.of(settings, device, self.offload, card)
         return Synthesizer.of(
             self.source,
             perception,
-            injector,
+            model,
             settings,
             vlm,
             self.batch_size,
@@ -191,8 +199,12 @@ class RunPlan:
 
     def absolute(self) -> RunPlan:
         """Return the plan with absolute paths, for a process that starts in another folder."""
-        annotations = self.perception.annotations
-        perception = replace(self.perception, annotations=annotations and annotations.absolute())
+        annotations, detector = self.perception.annotations, self.perception.detector
+        perception = replace(
+            self.perception,
+            annotations=annotations and annotations.absolute(),
+            detector=str(Path(detector).absolute()) if detector and Path(detector).is_dir() else detector,
+        )
         vlm = self.vlm and replace(self.vlm, cache=self.vlm.cache and self.vlm.cache.absolute())
         return replace(self, source=self.source.absolute(), out=self.out.absolute(), perception=perception, vlm=vlm)
 

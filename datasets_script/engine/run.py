@@ -191,7 +191,9 @@ class Run:
             progress = None
             if show_progress:
                 tqdm.write(self.about, file=sys.stderr)
-                progress = ProgressLine(self.shards.num_tasks, self.shards.count_finished(self.out))
+                progress = ProgressLine(
+                    self.synthesizer.settings.command, self.shards.num_tasks, self.shards.count_finished(self.out)
+                )
             try:
                 for shard in range(self.rank, len(self.shards), self.world_size):
                     if not marker(self.out, shard).exists():
@@ -270,9 +272,9 @@ class Run:
             totals.merge(counted)
             rejections = [asdict(rejection) for rejection in sample.rejections]
             rejected += rejections
-            # A failed photo is tried again when the shard is; with `balance="shard"`, photos depend on earlier ones.
+            # A failed photo is tried again when the shard is; some settings let photos depend on earlier ones.
             done = bool(sample.pairs) or not _failures(sample)
-            journaled = done and self.synthesizer.settings.balance == "sample"
+            journaled = done and not self.synthesizer.settings.depends_on_shard
             record = {"totals": counted.as_dict(), "rejected": rejections}
             writer.write(sample.pairs, partial(journal.append, task.source_id, record) if journaled else None)
             event = _sample_event(sample.source_id, counted)

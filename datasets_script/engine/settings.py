@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from diffusers_artifact.choices import (
     COMPUTE_MODES,
     CONFINEMENTS,
+    CORRUPTION_NAMES,
     SOLVER_NAMES,
     VALUE_SOURCES,
     ComputeMode,
     Confinement,
     ValueSource,
 )
+from diffusers_artifact.corruption_levels import CORRUPTION_PRESETS, NUM_STEPS, CorruptionPreset, sigma_of_step
 from diffusers_artifact.presets import EMBEDDED, PRESETS, may_hold_background, preset_of
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
-from ..agents.curation.thresholds import CurationSettings
+from ..agents.curation.thresholds import CurationSettings, RegionGates
 from ..utils.errors import ArgumentError, check_at_least, check_choice
 
 
@@ -116,6 +119,70 @@ class InjectionSettings:
             )
 
 
+@dataclass(frozen=True)
+class CorruptionSettings:
+    """
+    Settings of the corruption; see [`ArtifactCorruptionPipeline.__call__`].
+
+    Args:
+        methods (`tuple[str, ...]`, *optional*, defaults to `("proposed",)`): Methods to choose from, of
+            `CORRUPTION_NAMES`.
+        steps (`tuple[int, ...]`, *optional*): Levels to choose from, as steps of DDIM with 50 steps; fewer mean more
+            noise.
+        sigmas (`tuple[float, ...]`, *optional*): The same as sigmas of a rectified flow, in (0, 1]. By default the
+            level of the preset of method and model.
+        num_inference_steps (`int`, *optional*): Steps of the whole schedule, of which those below the level are run;
+            by default the preset's.
+        solver (`str`, *optional*, defaults to `"midpoint"`): One of `SOLVER_NAMES`; U-Nets have DDIM.
+        confine (`str`, *optional*, defaults to `"visible"`): One of `CONFINEMENTS`.
+        allow_distilled (`bool`, *optional*, defaults to `False`): Allow few-step models, although they invert poorly.
+
+    Raises:
+        ArgumentError: A name is unknown, a number out of range, or levels are given both ways.
+    """
+
+    methods: tuple[str, ...] = CORRUPTION_NAMES[:1]
+    steps: tuple[int, ...] = ()
+    sigmas: tuple[float, ...] = ()
+    num_inference_steps: int | None = None
+    solver: str = "midpoint"
+    confine: Confinement = "visible"
+    allow_distilled: bool = False
+
+    def __post_init__(self) -> None:
+        for method in self.methods or ("",):
+            check_choice("methods", method, CORRUPTION_NAMES)
+        if self.steps and self.sigmas:
+            raise ArgumentError(
+                f"`step` and `sigma` both set the level, got step {_listed(self.steps)} and sigma "
+                f"{_listed(self.sigmas)}; leave out one of them"
+            )
+        for step in self.steps:
+            if not 0 <= step < NUM_STEPS:
+                raise ArgumentError(f"`step` must be from 0 to {NUM_STEPS - 1}, got {step}")
+        for sigma in self.sigmas:
+            if not 0 < sigma <= 1:
+                raise ArgumentError(f"`sigma` must be above 0 and at most 1, got {sigma:g}")
+        check_at_least("num_inference_steps", self.num_inference_steps)
+        check_choice("solver", self.solver, tuple(sorted(SOLVER_NAMES)))
+        check_choice("confine", self.confine, CONFINEMENTS)
+
+    def levels(self, model: str) -> list[tuple[str, float]]:
+        """Return the pairs of a method and its level, as a sigma, that a model's photos are corrupted with."""
+        sigmas = self.sigmas or tuple(map(sigma_of_step, self.steps))
+        preset = corruption_preset(model)
+        return [(method, sigma) for method in self.methods for sigma in sigmas or (preset.level(method),)]
+
+
+def corruption_preset(model: str) -> CorruptionPreset:
+    """Return the levels and steps of a model's corruptions where the settings name none."""
+    return CORRUPTION_PRESETS["embedded" if model == EMBEDDED else "published"]
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)
+
+
 Balance = Literal["sample", "shard"]
 BALANCES: tuple[Balance, ...] = get_args(Balance)
 PERCEPTUAL_METRICS = ("stlpips", "lpips")
@@ -125,13 +192,12 @@ _LEAST_LONG_SIDE = 480
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class CommonSettings:
     """
-    Settings that the result of a run depends on, besides the source photos, the models of perception and curation, and
-    the versions of packages.
+    Settings that the result of any run depends on, besides the source photos, the models of perception and curation,
+    and the versions of packages.
 
     Args:
-        tools (`tuple[str, ...]`): Tools to choose from.
         max_artifacts (`int`): Maximum number of artifacts in an artifact image, each of which gets at least one.
         max_target_share (`float`): Largest share of the image, in [0, 1], that one artifact may cover; larger ones
             fall apart.
@@ -139,30 +205,29 @@ class RunSettings:
         pairs_per_image (`int`): Artifact variants of each photo; they share one inversion and the clean image.
         max_rerolls (`int`): Number of times a rejected artifact is replaced, at another place or with another kernel,
             before it is left out.
-        balance (`str`): How the four artifact types are balanced. `"sample"`: a photo's types come in random order and
-            its variants take turns, so its artifacts depend only on the photo and the seed. `"shard"`: the types that
-            are rare so far in the shard come first, so they depend on the shard too.
         max_long_side (`int`): Longer photos are shrunk to this long side, in pixels, at least 480. FLUX.1 and SD3.5
             were trained at about 1024; the embedded model only takes 256×256.
         seed (`int`): Seed from which, with the sample's id, all randomness of a sample derives.
         shard_size (`int`): Source photos per shard.
         perceptual_metric (`str`): `"lpips"` or `"stlpips"`.
-        model, revision (`str`): See [`Injector`].
+        model, revision (`str`): See [`DiffusionModel`].
         loading (`LoadSettings`): How the diffusion model is loaded and run.
-        injection (`InjectionSettings`): Settings of the injection.
         curation (`CurationSettings`): Thresholds of acceptance.
 
     Raises:
-        ArgumentError: A number is too small, or a tool, balance or metric is unknown.
+        ArgumentError: A number is too small, or a metric is unknown.
     """
 
-    tools: tuple[str, ...] = tuple(ARTIFACT_TYPE_OF_TOOL)
+    command: ClassVar[str]
+    """Command of `artiagent` that makes such runs."""
+    takes_unnamed: ClassVar[bool] = False
+    """Whether artifacts can be made at regions without a name."""
+
     max_artifacts: int = 3
     max_target_share: float = 0.13
     min_part_patches: int = 2
     pairs_per_image: int = 1
     max_rerolls: int = 1
-    balance: Balance = "sample"
     max_long_side: int = 1024
     seed: int = 0
     shard_size: int = 32
@@ -170,15 +235,78 @@ class RunSettings:
     model: str = EMBEDDED
     revision: str | None = None
     loading: LoadSettings = field(default_factory=LoadSettings)
-    injection: InjectionSettings = field(default_factory=InjectionSettings)
     curation: CurationSettings = field(default_factory=CurationSettings)
 
     def __post_init__(self) -> None:
-        for tool in self.tools or ("",):
-            check_choice("tools", tool, tuple(ARTIFACT_TYPE_OF_TOOL))
-        check_choice("balance", self.balance, BALANCES)
         check_choice("perceptual_metric", self.perceptual_metric, PERCEPTUAL_METRICS)
         for name in ("max_artifacts", "min_part_patches", "pairs_per_image", "shard_size"):
             check_at_least(name, getattr(self, name))
         check_at_least("max_rerolls", self.max_rerolls, 0)
         check_at_least("max_long_side", self.max_long_side, _LEAST_LONG_SIDE)
+
+    @property
+    def depends_on_shard(self) -> bool:
+        """Return whether a photo's artifacts depend on the other photos of its shard."""
+        return False
+
+    @property
+    def region_gates(self) -> RegionGates | None:
+        """Return the gates that corrupted regions must pass, if any are made."""
+        return None
+
+
+@dataclass(frozen=True)
+class RunSettings(CommonSettings):
+    """
+    Settings of a run that injects artifacts with tools; those of all runs are in [`CommonSettings`].
+
+    Args:
+        tools (`tuple[str, ...]`): Tools to choose from.
+        balance (`str`): How the artifact types of the tools are balanced. `"sample"`: a photo's types come in random
+            order and its variants take turns, so its artifacts depend only on the photo and the seed. `"shard"`: the
+            types that are rare so far in the shard come first, so they depend on the shard too.
+        injection (`InjectionSettings`): Settings of the injection.
+
+    Raises:
+        ArgumentError: A tool or balance is unknown; or see [`CommonSettings`].
+    """
+
+    command: ClassVar[str] = "synthesize"
+
+    tools: tuple[str, ...] = tuple(ARTIFACT_TYPE_OF_TOOL)
+    balance: Balance = "sample"
+    injection: InjectionSettings = field(default_factory=InjectionSettings)
+
+    def __post_init__(self) -> None:
+        for tool in self.tools or ("",):
+            check_choice("tools", tool, tuple(ARTIFACT_TYPE_OF_TOOL))
+        check_choice("balance", self.balance, BALANCES)
+        super().__post_init__()
+
+    @property
+    def depends_on_shard(self) -> bool:
+        return self.balance == "shard"
+
+
+@dataclass(frozen=True)
+class CorruptionRunSettings(CommonSettings):
+    """
+    Settings of a run that corrupts regions; those of all runs are in [`CommonSettings`].
+
+    Args:
+        corruption (`CorruptionSettings`): Settings of the corruption.
+        gates (`RegionGates`): Gates that regions must pass.
+
+    Raises:
+        ArgumentError: See [`CommonSettings`].
+    """
+
+    command: ClassVar[str] = "corrupt"
+    takes_unnamed: ClassVar[bool] = True
+
+    corruption: CorruptionSettings = field(default_factory=CorruptionSettings)
+    gates: RegionGates = field(default_factory=RegionGates)
+
+    @property
+    def region_gates(self) -> RegionGates:
+        return self.gates

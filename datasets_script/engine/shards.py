@@ -14,7 +14,7 @@ from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.photos import find_duplicates
 from .ledger import json_lines, marker, read_journaled, read_markers
-from .settings import RunSettings
+from .settings import CommonSettings
 
 
 SOURCES_FILE = "sources.jsonl"
@@ -125,7 +125,7 @@ class Shards:
         """Count the tasks in shards that are finished in the folder `out`."""
         return sum(len(tasks) for shard, tasks in enumerate(self.tasks) if marker(out, shard).exists())
 
-    def grown(self, out: Path, folder: Path, sources: Sequence[str], settings: RunSettings) -> Shards:
+    def grown(self, out: Path, folder: Path, sources: Sequence[str], settings: CommonSettings) -> Shards:
         """
         Add shards for photos that are new, and for further variants of the others. Photos may have been removed.
 
@@ -133,7 +133,7 @@ class Shards:
             out (`Path`): Folder of the run, for messages.
             folder (`Path`): Folder of the photos.
             sources (`Sequence[str]`): Photos to use now, in order.
-            settings (`RunSettings`): `pairs_per_image` and `shard_size` of what is added.
+            settings (`CommonSettings`): `pairs_per_image` and `shard_size` of what is added.
 
         Returns:
             `Shards`: The same object if nothing is to be added.
@@ -165,7 +165,7 @@ class Shards:
         return Shards(self.tasks + Shards.divide(tasks, settings.shard_size).tasks) if tasks else self
 
 
-def open_shards(out: Path, folder: Path, sources: Sequence[str], settings: RunSettings) -> Shards:
+def open_shards(out: Path, folder: Path, sources: Sequence[str], settings: CommonSettings) -> Shards:
     """
     Return the division of a run, new, resumed or grown. Nothing is written.
 
@@ -173,7 +173,7 @@ def open_shards(out: Path, folder: Path, sources: Sequence[str], settings: RunSe
         out (`Path`): Folder of the run.
         folder (`Path`): Folder of the photos.
         sources (`Sequence[str]`): Photos to use, in order.
-        settings (`RunSettings`): Settings of the run.
+        settings (`CommonSettings`): Settings of the run.
 
     Raises:
         RunMismatchError: See [`Shards.grown`].

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from diffusers_artifact.mapping import ARTIFACT_TYPES, ArtifactType
+from diffusers_artifact.mapping import ArtifactType
 
 from ..agents.curation.measures import inside_outside_ratio
+from ..schema.expected_types import expected_types
 from ..schema.run_record import RunRecord
-from .ledger import SUMMARY_SCORES, Totals, read_rejected
+from .ledger import SUMMARY_SCORES, Totals, read_rejected, read_totals
 from .shards import Shards
 
 
@@ -35,9 +36,10 @@ def summary_table(totals: Totals) -> str:
         `str`: A line for each type with made, accepted and rejected artifacts.
     """
     accepted, discarded = totals.by_type(totals.accepted), totals.by_type(totals.discarded)
+    kinds = expected_types(accepted + discarded)
     table = [["type", "made", "accepted", "rejected", "inside", "outside", "in/out", "PSNR outside"]]
-    everything = np.concatenate([np.zeros((0, 3)), *(_scores(totals, kind) for kind in ARTIFACT_TYPES)])
-    for kind in ARTIFACT_TYPES:
+    everything = np.concatenate([np.zeros((0, 3)), *(_scores(totals, kind) for kind in kinds)])
+    for kind in kinds:
         table.append([kind, *_counts(accepted[kind], discarded[kind]), *_medians(_scores(totals, kind))])
     table.append(["all", *_counts(accepted.total(), discarded.total()), *_medians(everything)])
     lines = [_aligned(table)]
@@ -70,13 +72,30 @@ def photos_summary(out: Path) -> str:
     return f"{len(gave)} of {len(photos)} photo{'s' * (len(photos) != 1)} gave pairs{f'; {told}' if told else ''}"
 
 
+def rejections_summary(out: Path) -> str:
+    """
+    Say why artifacts of a run were rejected, and how many were kept although they hardly changed anything.
+
+    Args:
+        out (`Path`): Folder of the run.
+
+    Returns:
+        `str`: Such as "12 artifacts rejected: 9 unchanged, 3 no visible change"; empty if there is nothing to say.
+    """
+    reasons = Counter(record["reason"].partition(":")[0] for record in read_rejected(out) if record["pair_id"])
+    flagged = sum(read_totals(out).flagged.values())
+    told = ", ".join(f"{count} {_NAME.sub('…', reason)}" for reason, count in reasons.most_common())
+    said = [f"{reasons.total()} artifact{'s' * (reasons.total() != 1)} rejected: {told}"] if reasons else []
+    return "; ".join([*said, f"{flagged} kept and flagged as unchanged"] if flagged else said)
+
+
 def _why_no_pair(records: Sequence[dict[str, Any]]) -> str:
     """Return why a photo gave no pair, without what differs from photo to photo, from its rejections in order."""
     if any(record["pair_id"] for record in records):
         return "every artifact was rejected"
     of_photo = [record["reason"] for record in records if not record["tool"]]
     reason = of_photo[-1] if of_photo else records[-1]["reason"]
-    if reason not in ("no entity left to work on", "no tool fits"):
+    if reason not in ("no entity left to work on", "no tool fits", "no region fits"):
         return _NAME.sub("…", reason).partition(":")[0]
     too_small = next((found for text in of_photo if (found := _TOO_SMALL.search(text))), None)
     return f"no part of {too_small[1]} px" if too_small else "no place for an artifact"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +11,11 @@ from diffusers_artifact.presets import EMBEDDED
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
 from ..agents.perception.backends import PerceptionSpec
-from ..utils.errors import ArgumentError, StoppedError
+from ..utils.errors import ArgumentError
 from ..vlm.spec import VLMSpec
-from .ledger import read_totals
+from .carry_out import Photos, carry_out, located
 from .plan import RunPlan
 from .settings import Balance, DType, InjectionSettings, LoadSettings, Offload, Quantization, RunSettings
-
-
-logger = logging.getLogger(__name__)
-
-Photos = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def synthesize(
@@ -176,7 +170,7 @@ def synthesize(
         StoppedError: Something external stopped the run; the same call continues it.
         ImportError: An extra is not installed; the message names it.
     """
-    source, names = _located(photos)
+    source, names = located(photos)
     plan = RunPlan(
         source=source,
         out=Path(out),
@@ -222,34 +216,7 @@ def synthesize(
         offload=offload,
         keep_loaded=keep_loaded,
     )
-    plan = plan.beside_existing() if force_new else plan
-    if plan.processes == 1:
-        plan.open().execute(show_progress)
-    else:
-        from .workers import execute_in_processes
-
-        if status := execute_in_processes(plan, show_progress):
-            raise StoppedError(
-                f"a worker ended with exit status {status}; its message is on the standard error, and the same call "
-                "continues"
-            )
-    if not read_totals(plan.out).pairs:
-        logger.warning("no pair was made; the reasons are in %s", plan.out / "rejected.jsonl")
-    return plan.out
-
-
-def _located(photos: Photos) -> tuple[Path, tuple[str, ...] | None]:
-    """Return the folder of the photos and, if files were given, their names in it."""
-    if isinstance(photos, str | os.PathLike):
-        return Path(photos), None
-    files = [Path(os.path.abspath(photo)) for photo in photos]
-    if not files:
-        raise ArgumentError("`photos` must be a folder or files, got an empty list")
-    missing = next((file for file in files if not file.is_file()), None)
-    if missing:
-        raise ArgumentError(f"`photos` must be a folder or existing files, got '{missing}'")
-    folder = Path(os.path.commonpath([file.parent for file in files]))
-    return folder, tuple(file.relative_to(folder).as_posix() for file in files)
+    return carry_out(plan, force_new, show_progress)
 
 
 def _perception_spec(perception: str | PerceptionSpec, annotations: str | os.PathLike[str] | None) -> PerceptionSpec:

@@ -13,8 +13,9 @@ from ..agents.perception import PerceptionAgent
 from ..vlm import VLM
 from .banner import models_banner
 from .card import Card
-from .injector import Injector
-from .settings import RunSettings
+from .chains import CHAINS
+from .diffusion_model import DiffusionModel
+from .settings import CommonSettings
 from .stages import Encode, Explain, Inject, Perceive, Plan, Read, Sample, Stage
 
 
@@ -25,7 +26,7 @@ class Synthesizer:
 
     Args:
         stages (`Sequence[Stage]`): Stages, in order.
-        settings (`RunSettings`): Settings of the run.
+        settings (`CommonSettings`): Settings of the run.
         identity (`Mapping`, *optional*): What results depend on besides the settings, such as models and revisions;
             JSON-serialisable.
         counters (`Callable[[], Mapping[str, float]]`, *optional*): Function that returns running counts of NFE,
@@ -35,7 +36,7 @@ class Synthesizer:
     """
 
     stages: Sequence[Stage]
-    settings: RunSettings
+    settings: CommonSettings
     identity: Mapping[str, Any] = field(default_factory=dict)
     counters: Callable[[], Mapping[str, float]] = dict
     card: Card | None = None
@@ -46,8 +47,8 @@ class Synthesizer:
         cls,
         source_folder: Path,
         perception: PerceptionAgent,
-        injector: Injector,
-        settings: RunSettings,
+        model: DiffusionModel,
+        settings: CommonSettings,
         vlm: VLM | None = None,
         batch_size: int = 1,
         perception_batch_size: int = 1,
@@ -59,8 +60,8 @@ class Synthesizer:
         Args:
             source_folder (`Path`): Folder that source ids are relative to.
             perception (`PerceptionAgent`): Loaded perception backend.
-            injector (`Injector`): Loaded diffusion model.
-            settings (`RunSettings`): Settings of the run.
+            model (`DiffusionModel`): Loaded diffusion model, of the way of making artifacts that `settings` choose.
+            settings (`CommonSettings`): Settings of the run.
             vlm (`VLM`, *optional*): Vision-language model that judges and explains; without one, image metrics judge
                 and templates explain.
             batch_size (`int`, *optional*, defaults to 1): Photos per batch of injection. Above 1, pixels may differ by
@@ -68,17 +69,19 @@ class Synthesizer:
             perception_batch_size (`int`, *optional*, defaults to 1): Photos per batch of perception and explanation.
             phase_size (`int`, *optional*, defaults to 1): Photos that are perceived before the first is injected.
         """
-        curator = Curator(settings.curation, load_perceptual_metric(settings.perceptual_metric), vlm)
+        metric = load_perceptual_metric(settings.perceptual_metric)
+        curator = Curator(settings.curation, metric, vlm, gates=settings.region_gates)
+        planner = CHAINS[type(settings)].planner(settings, model.pipeline.patch_size)
         stages = [
             Read(source_folder),
-            Perceive(perception, perception_batch_size, injector.card),
-            Plan(settings, injector.sample_size, injector.pipeline.patch_size),
-            Encode(injector, phase_size),
-            Inject(injector, curator, settings, batch_size),
-            Explain(curator, injector, settings, perception_batch_size),
+            Perceive(perception, perception_batch_size, model.card),
+            Plan(planner, settings, model.sample_size),
+            Encode(model, phase_size),
+            Inject(model, curator, planner, settings.max_rerolls, batch_size),
+            Explain(curator, model, settings.seed, perception_batch_size),
         ]
         identity = {
-            "model_revision": injector.revision,
+            "model_revision": model.revision,
             "perception": perception.identity(),
             "curation": curator.identity(),
         }
@@ -86,14 +89,14 @@ class Synthesizer:
         def counters() -> dict[str, float]:
             usage = {} if vlm is None else {f"vlm_{name}": count for name, count in asdict(vlm.usage).items()}
             spent = {
-                "num_function_evaluations": injector.num_function_evaluations,
-                "token_evaluations": injector.token_evaluations,
+                "num_function_evaluations": model.num_function_evaluations,
+                "token_evaluations": model.token_evaluations,
             }
             return spent | usage
 
-        about = models_banner(injector, curator, settings)
-        settings = replace(settings, loading=injector.loading)
-        return cls(stages, settings, identity, counters, injector.card, about)
+        about = models_banner(model, curator, settings)
+        settings = replace(settings, loading=model.loading)
+        return cls(stages, settings, identity, counters, model.card, about)
 
     def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """Run all stages lazily, one after the other."""

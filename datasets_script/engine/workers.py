@@ -55,13 +55,20 @@ class WorkerPool:
         start (`Callable[[int, bool], BaseProcess]`): Function that starts a worker, see [`StartWorker`].
         world_size (`int`): Number of workers.
         show_progress (`bool`, *optional*, defaults to `True`): Whether to show one progress bar for all workers.
+        command (`str`, *optional*, defaults to `"synthesize"`): What makes the run, for that bar.
     """
 
     def __init__(
-        self, out: Path, shards: Shards, start: StartWorker, world_size: int, show_progress: bool = True
+        self,
+        out: Path,
+        shards: Shards,
+        start: StartWorker,
+        world_size: int,
+        show_progress: bool = True,
+        command: str = "synthesize",
     ) -> None:
         self.out, self.shards, self.start, self.world_size = out, shards, start, world_size
-        self.show_progress = show_progress
+        self.show_progress, self.command = show_progress, command
         self.introduced = False
         self.deaths: Counter[str] = Counter()
         self.deaths_in_a_row: Counter[int] = Counter()
@@ -78,7 +85,7 @@ class WorkerPool:
             RunAborted: Workers keep being killed without finishing any photo.
         """
         done = self.shards.count_finished(self.out)
-        progress = ProgressLine(self.shards.num_tasks, done, self.show_progress)
+        progress = ProgressLine(self.command, self.shards.num_tasks, done, self.show_progress)
         workers: list[_Worker] = []
         stopped = DONE
         try:
@@ -175,7 +182,8 @@ def execute_in_processes(plan: RunPlan, show_progress: bool = True) -> int:
     """
     sources = plan.check()
     shards = open_shards(plan.out, plan.source, sources, plan.settings)
-    return WorkerPool(plan.out, shards, partial(start_worker, plan), plan.processes, show_progress).execute()
+    start = partial(start_worker, plan)
+    return WorkerPool(plan.out, shards, start, plan.processes, show_progress, plan.settings.command).execute()
 
 
 def start_worker(plan: RunPlan, rank: int, one_by_one: bool) -> BaseProcess:

@@ -33,32 +33,33 @@ COLUMNS = {
     "artifacts": "list of artifacts with the fields below",
 }
 ARTIFACT_FIELDS = {
-    "type": "`duplication`, `omission`, `distortion` or `fusion`",
-    "tool": "tool that made it: `add`, `remove`, `distort` or `fuse`",
-    "kernel": "how a distortion permutes its patches; empty for other tools",
-    "entity": "the person, animal or thing that has the artifact",
-    "part": "the part of the entity; empty for a fusion",
+    "type": "`duplication`, `omission`, `distortion`, `fusion` or `corruption`",
+    "tool": "tool that made it: `add`, `remove`, `distort`, `fuse` or `corruption`",
+    "kernel": "how a distortion permutes its patches, or the method of a corruption; empty for other tools",
+    "entity": "the person, animal or thing that has the artifact; `region` for a region that is none",
+    "part": "the part of the entity; empty where the whole entity is concerned, as by a fusion",
     "fused_entity": "the second entity of a fusion; empty for other types",
     "instance_id": "number of the part (for a fusion, of the entity) among those perceived in the photo",
     "bbox": "box of `mask` in pixels: x_min, y_min, x_max, y_max, maxima exclusive",
     "mask": "where `flawed` visibly differs from `clean` because of this artifact: 255 inside, 0 outside",
     "part_mask": "where the part (for a fusion, either entity) was or now is in the target patches: the copy of a "
-    "duplication, the removed part of an omission; 255 inside, 0 outside",
+    "duplication, the removed part of an omission; the region of a corruption; 255 inside, 0 outside",
     "target_patches": "row-major indices of the patches where the artifact appears",
-    "reference_patches": "for each target patch, the patch it borrows content and position from",
+    "reference_patches": "for each target patch, the patch it borrows content and position from; of a corruption, "
+    "which borrows from no other, the patch itself",
     "label": "short description",
     "explanation": "description in one sentence",
     "scores": "JSON: measurements of curation (changes as mean absolute difference in [0, 1], PSNR in dB); "
-    "`vlm_has_artifact` is the answer of a vision-language model",
+    "`vlm_has_artifact` is the answer of a vision-language model; `unchanged` is 1 for a corruption that hardly "
+    "changed its region",
     "parameters": "JSON: further settings of the tool",
 }
 
 _BODY = """\
 # Pairs of clean and artifact images
 
-{pairs} pairs made from {sources} photos with the method of [ArtiAgent](https://arxiv.org/abs/2602.20951): each photo
-is inverted and denoised again by a diffusion transformer, once unchanged (`clean`) and once with artifacts injected at
-attention (`flawed`). Both images carry the fingerprint of the model and differ only in the artifacts.
+{pairs} pairs made from {sources} photos. {method}
+Both images carry the fingerprint of the model and differ only in the artifacts.
 
 ![Pairs of this dataset](contact_sheet.png)
 
@@ -101,6 +102,15 @@ Set `license` at the top of this file accordingly before publishing.
 """
 
 
+_INJECTED = """\
+With the method of [ArtiAgent](https://arxiv.org/abs/2602.20951), a photo is inverted and denoised again by a diffusion
+transformer, once unchanged (`clean`) and once with artifacts injected at attention (`flawed`)."""
+_CORRUPTED = """\
+By artifact corruption (Menn et al., "Synthesizing Artifact Dataset for Pixel-level Detection"), a photo is inverted to
+a level by a diffusion model and sampled again, once unchanged (`clean`) and once with the latent of some regions
+corrupted (`flawed`)."""
+
+
 def write_pair_card(folder: Path, run: RunRecord) -> None:
     """
     Write the card of a dataset of pairs atomically.
@@ -128,10 +138,17 @@ def _front_matter(run: RunRecord) -> str:
     ).to_yaml()
 
 
+def _methods(run: RunRecord) -> list[str]:
+    """Return how the pairs were made, of which merged runs may have several."""
+    corrupted, injected = "corruption" in run.made, set(run.made) - {"corruption"}
+    return [*([_INJECTED] if injected or not corrupted else []), *([_CORRUPTED] if corrupted else [])]
+
+
 def _body(run: RunRecord) -> str:
     counts = [(kind, run.accepted.get(kind, 0), made) for kind, made in sorted(run.made.items())]
     return _BODY.format(
         pairs=run.pairs,
+        method="\n".join(_methods(run)),
         sources=run.sources["count"],
         columns=markdown_table(["column", "content"], [(f"`{name}`", content) for name, content in COLUMNS.items()]),
         fields=markdown_table(

@@ -33,6 +33,10 @@ class ArtifactScores(TypedDict, total=False):
         closer_to_reference (`float`): 1 if that distance has decreased, else 0.
         visible_contrast (`float`): Change of luminance within the artifact's mask, as a multiple of what the texture
             around it hides; see [`~datasets_script.agents.curation.measures.visible_contrast`].
+        ssim_inside, distance_inside, ssim_outside, distance_outside (`float`): Of a corruption, structural similarity
+            and perceptual distance (of the metric above) in its region and outside all regions, see
+            [`~datasets_script.agents.curation.similarity.RegionSimilarity`].
+        unchanged (`float`): Of a corruption, 1 if its region hardly changed, else 0.
         vlm_has_artifact (`float`): 1 if a vision-language model saw the artifact, 0 if not; absent if none was asked.
         detector_inside, detector_clean (`float`): Greatest probability that a pixel detector gives a pixel of the
             artifact's mask, in the artifact and in the clean image; absent if none was asked.
@@ -48,6 +52,11 @@ class ArtifactScores(TypedDict, total=False):
     reference_distance_after: float
     closer_to_reference: float
     visible_contrast: float
+    ssim_inside: float
+    distance_inside: float
+    ssim_outside: float
+    distance_outside: float
+    unchanged: float
     vlm_has_artifact: float
     detector_inside: float
     detector_clean: float
@@ -60,21 +69,23 @@ class Artifact:
     One artifact in one image.
 
     Attributes:
-        type (`str`): `"duplication"`, `"omission"`, `"distortion"` or `"fusion"`.
-        tool (`str`): `"add"`, `"remove"`, `"distort"` or `"fuse"`.
-        kernel (`str`): How a distortion permutes its patches; empty for tools without kernels.
-        entity (`str`): Name of the entity that has the artifact.
-        part (`str`): Name of the part; empty for a fusion, which concerns whole entities.
+        type (`str`): `"duplication"`, `"omission"`, `"distortion"`, `"fusion"` or `"corruption"`.
+        tool (`str`): `"add"`, `"remove"`, `"distort"`, `"fuse"` or `"corruption"`.
+        kernel (`str`): How a distortion permutes its patches, or the method of a corruption; empty for other tools.
+        entity (`str`): Name of the entity that has the artifact; `UNNAMED` for a region that is none.
+        part (`str`): Name of the part; empty where a whole entity is concerned, as by a fusion.
         fused_entity (`str`): Name of the second entity of a fusion, else empty.
         instance_id (`int`): Number of the part, or of the entity of a fusion, in the photo's `Perception`;
             `UNKNOWN_INSTANCE` if there is none.
-        mapping (`PatchMapping`): Target and reference patches.
+        mapping (`PatchMapping`): Target and reference patches. A corruption borrows from no other patch, so that each
+            of its targets is its own reference.
         mask (`np.ndarray` of shape `(height, width)`, `bool`): Its pixels in the artifact image: where that visibly
             differs from the clean image, see [`~diffusers_artifact.visible_change`]. Masks of one image are disjoint.
             Until the artifact is injected, `part_mask`.
         bbox (`tuple[float, float, float, float]`): `(x_min, y_min, x_max, y_max)` of `mask`, exclusive maxima, pixels.
         part_mask (`np.ndarray` of shape `(height, width)`, `bool`): Where the part or entity was or now is in the
-            target patches: the copy of a duplication, the removed part of an omission, before and after for others.
+            target patches: the copy of a duplication, the removed part of an omission, before and after for others;
+            the region of a corruption.
         label (`str`): A few words, e.g. `"duplicated ear"`.
         explanation (`str`): One sentence on what is wrong and where.
         scores (`ArtifactScores`): Measures of curation.

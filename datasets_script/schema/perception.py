@@ -8,6 +8,9 @@ from typing import Literal
 import numpy as np
 
 
+UNNAMED = "region"
+"""Name of the entities of backends that find regions and not things."""
+
 PartLevel = Literal["peripheral", "intermediate"]
 
 
@@ -41,7 +44,10 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Entity:
-    """A person, animal or thing with its parts; fields as in [`Part`]. Whole entities can be fused."""
+    """
+    A person, animal or thing with its parts, or a region named `UNNAMED`; fields as in [`Part`]. Whole entities can be
+    fused.
+    """
 
     name: str
     instance_id: int

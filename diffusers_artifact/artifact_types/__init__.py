@@ -7,6 +7,7 @@ To add a type, add a file here, list it in `RECORDS` and name it in [`~diffusers
 from __future__ import annotations
 
 from ..mapping import ArtifactType
+from .corruption import CORRUPTION
 from .distortion import DISTORTION
 from .duplication import DUPLICATION
 from .fusion import FUSION
@@ -15,7 +16,7 @@ from .record import ArtifactTypeRecord
 
 
 RECORDS: dict[ArtifactType, ArtifactTypeRecord] = {
-    record.name: record for record in (DUPLICATION, OMISSION, DISTORTION, FUSION)
+    record.name: record for record in (DUPLICATION, OMISSION, DISTORTION, FUSION, CORRUPTION)
 }
 """Record of every type, in display order."""
 

@@ -16,7 +16,9 @@ class ArtifactTypeRecord:
     (`"the cat"`), `{owners}` (`"the cat's"`), `{have}` (has, have), `{an_extra}` (an extra, extra), `{are}` (is, are),
     `{they}` (it, they) and `{their}` (its, their); for one on two entities `{couple}` (`"cat and dog"`), `{both}`
     (`"the cat and the dog"`) and `{each_other}` (each other, one another); with a place also `{place}` (`"in the
-    upper left of the image"`).
+    upper left of the image"`). One that may be on a part, a whole entity or a region without a name takes `{thing}`
+    (`"ear"`, `"cat"`, `"region"`), `{the_thing}` (`"the cat's ear"`, `"the cat"`, `"a region"`) and `{thing_is}` (is,
+    are).
 
     Args:
         name (`str`): Name of the type, a value of [`~diffusers_artifact.mapping.ArtifactType`].

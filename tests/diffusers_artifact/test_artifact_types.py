@@ -12,7 +12,8 @@ from diffusers_artifact.mapping import ARTIFACT_TYPES
 from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL, TOOLS, Tool
 
 
-OF_A_PART = {"part", "owner", "owners", "have", "an_extra", "are", "they", "their"}
+OF_A_THING = {"thing", "the_thing", "thing_is"}
+OF_A_PART = {"part", "owner", "owners", "have", "an_extra", "are", "they", "their"} | OF_A_THING
 OF_TWO_ENTITIES = {"couple", "both", "each_other"}
 
 

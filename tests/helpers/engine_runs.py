@@ -18,9 +18,11 @@ from PIL import Image
 from datasets_script.agents.curation.thresholds import CurationSettings
 from datasets_script.agents.perception import AnnotationPerception, Perception, PerceptionAgent
 from datasets_script.demo.settings import prepare_demo
-from datasets_script.engine.injector import Injector
+from datasets_script.engine.card import Card
+from datasets_script.engine.chains import CHAINS
+from datasets_script.engine.diffusion_model import DiffusionModel
 from datasets_script.engine.run import Run
-from datasets_script.engine.settings import InjectionSettings, RunSettings
+from datasets_script.engine.settings import CommonSettings, InjectionSettings, RunSettings
 from datasets_script.engine.synthesizer import Synthesizer
 
 
@@ -59,13 +61,14 @@ def make_photos(folder: Path, scratch: Path, sources: Sequence[str] = SOURCES) -
 def make_run(
     photos: Path,
     out: Path,
-    injector: Injector | None = None,
-    settings: RunSettings = SETTINGS,
+    injector: DiffusionModel | None = None,
+    settings: CommonSettings = SETTINGS,
     sources: Sequence[str] = SOURCES,
     perception: PerceptionAgent | None = None,
     **options: Any,
 ) -> Run:
-    injector = injector or Injector(settings.model, settings.injection, device="cpu")
+    card = Card("cpu", takes_turns=False)
+    injector = injector or CHAINS[type(settings)].model.of(settings, "cpu", "none", card)
     perception = perception or AnnotationPerception(photos / "annotations.json")
     world = {name: options.pop(name) for name in ("rank", "world_size") if name in options}
     return Run(out, photos, sources, Synthesizer.of(photos, perception, injector, settings, **options), **world)

@@ -25,7 +25,7 @@ from .explanations import (
 from .measures import as_array, measure, psnr
 from .perceptual import PerceptualMetric
 from .second_opinion import with_second_opinion
-from .thresholds import CurationSettings, Verdict, judge, judge_clean
+from .thresholds import CurationSettings, RegionGates, Verdict, judge, judge_clean
 from .triplets import Triplet, make_triplet
 from .variant import PairTexts, Variant
 
@@ -61,9 +61,10 @@ class Curator:
     Args:
         settings (`CurationSettings`): Thresholds of acceptance.
         metric (`PerceptualMetric`): Perceptual distance of crops.
-        vlm (`VLM`, *optional*): Checks all artifacts but distortions, and writes all texts.
+        vlm (`VLM`, *optional*): Checks all artifacts but distortions and corruptions, and writes all texts.
         detector (`PixelDetector`, *optional*): Gives a second opinion on what is kept, which is recorded in the scores
             and rejects nothing.
+        gates (`RegionGates`, *optional*): Gates of corruptions.
     """
 
     def __init__(
@@ -72,8 +73,9 @@ class Curator:
         metric: PerceptualMetric,
         vlm: VLM | None = None,
         detector: PixelDetector | None = None,
+        gates: RegionGates | None = None,
     ) -> None:
-        self.settings, self.metric, self.vlm, self.detector = settings, metric, vlm, detector
+        self.settings, self.metric, self.vlm, self.detector, self.gates = settings, metric, vlm, detector, gates
 
     def judge(self, variants: Sequence[Variant]) -> list[list[Verdict]]:
         """
@@ -157,7 +159,7 @@ class Curator:
             (place, index, make_triplet(verdict.artifact, variant.clean, variant.flawed))
             for place, variant in enumerate(variants)
             for index, verdict in enumerate(verdicts[place])
-            if verdict.kept and verdict.artifact.type != "distortion"
+            if verdict.kept and verdict.artifact.type in verify.TYPES
         ]
         answers = vlm.ask([_verification(verdicts[place][index], triplet) for place, index, triplet in asked])
         for (place, index, triplet), answer in zip(asked, answers, strict=True):
@@ -166,7 +168,7 @@ class Curator:
     def _measure(self, variant: Variant) -> list[Verdict]:
         scores = measure(variant.artifacts, variant.clean, variant.flawed, self.metric)
         return [
-            judge(replace(artifact, scores=of_artifact), self.settings)
+            judge(replace(artifact, scores=of_artifact), self.settings, self.gates)
             for artifact, of_artifact in zip(variant.artifacts, scores, strict=True)
         ]
 

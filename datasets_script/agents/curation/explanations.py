@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from diffusers_artifact.artifact_types import RECORDS
 
 from ...schema.pair import Artifact
+from ...schema.perception import UNNAMED
 from ...utils.english import capitalized, is_plural, plural, possessive, spelled_out
 
 
@@ -43,11 +44,27 @@ def global_explanation(artifacts: Sequence[Artifact]) -> str:
     """
     if not artifacts:
         raise ValueError("`artifacts` must hold at least one artifact, got none")
-    clauses = [clause(artifact) for artifact in artifacts]
+    clauses = _clauses(artifacts)
     if len(clauses) == 1:
         return f"{capitalized(clauses[0])}."
     listed = f"{', '.join(clauses[:-1])}{',' * (len(clauses) > 2)} and {clauses[-1]}"
-    return f"The image has {spelled_out(len(clauses))} flaws: {listed}."
+    return f"The image has {spelled_out(len(artifacts))} flaws: {listed}."
+
+
+def _clauses(artifacts: Sequence[Artifact]) -> list[str]:
+    """Return a clause for each artifact, but one for all at regions without a name, which nothing tells apart."""
+    clauses = [clause(artifact) for artifact in artifacts if artifact.entity != UNNAMED]
+    regions = [artifact for artifact in artifacts if artifact.entity == UNNAMED]
+    if len(regions) == 1:
+        clauses.append(clause(regions[0]))
+    elif regions:
+        words = {
+            **_words(regions[0]),
+            "the_thing": f"{spelled_out(len(regions))} {plural(UNNAMED)}",
+            "thing_is": "are",
+        }
+        clauses.append(RECORDS[regions[0].type].clause.format(**words))
+    return clauses
 
 
 def clean_description(caption: str) -> str:
@@ -62,9 +79,12 @@ def clean_description(caption: str) -> str:
 
 
 def subject(artifact: Artifact) -> str:
-    """Name what an artifact concerns: `"the ear of the cat"`, `"the cat and the dog"` or `"two coins"`."""
+    """
+    Name what an artifact concerns: `"the ear of the cat"`, `"the cat"`, `"a region"`, `"the cat and the dog"` or
+    `"two coins"`.
+    """
     if not RECORDS[artifact.type].of_two_entities:
-        return f"the {artifact.part} of the {artifact.entity}"
+        return f"the {artifact.part} of the {artifact.entity}" if artifact.part else _whole(artifact.entity)
     if artifact.entity != artifact.fused_entity:
         return f"the {artifact.entity} and the {artifact.fused_entity}"
     return artifact.entity if is_plural(artifact.entity) else f"two {plural(artifact.entity)}"
@@ -83,6 +103,7 @@ def clause(artifact: Artifact, place: str = "") -> str:
 def _words(artifact: Artifact) -> dict[str, str]:
     """Return the words for the templates of [`~diffusers_artifact.artifact_types.ArtifactTypeRecord`]."""
     entity, part, owner = artifact.entity, artifact.part, f"the {artifact.entity}"
+    thing = part or entity
     words = {
         "part": part,
         "owner": owner,
@@ -92,6 +113,9 @@ def _words(artifact: Artifact) -> dict[str, str]:
         "are": "are" if is_plural(part) else "is",
         "they": "they" if is_plural(part) else "it",
         "their": "their" if is_plural(part) else "its",
+        "thing": thing,
+        "the_thing": f"{possessive(owner)} {part}" if part else _whole(entity),
+        "thing_is": "are" if is_plural(thing) else "is",
     }
     if not RECORDS[artifact.type].of_two_entities:
         return words
@@ -105,6 +129,10 @@ def _words(artifact: Artifact) -> dict[str, str]:
     if is_plural(entity):
         return {**words, "couple": plural(entity), "both": owner, "each_other": "one another"}
     return {**words, "couple": plural(entity), "both": f"two {plural(entity)}", "each_other": "each other"}
+
+
+def _whole(entity: str) -> str:
+    return f"a {entity}" if entity == UNNAMED else f"the {entity}"
 
 
 def _place(bbox: tuple[float, float, float, float], image_size: tuple[int, int]) -> str:

@@ -15,6 +15,7 @@ from diffusers_artifact.tools import bbox_of_mask
 from diffusers_artifact.visible_change import smooth, target_mask
 
 from ...schema.pair import Artifact, ArtifactScores
+from .similarity import LUMINANCE, region_similarities
 
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ _TEXTURE_WINDOW = 4.0
 _SURROUNDINGS = 8.0
 # Flat ground hides nothing of the texture's own, but 5 of 255 grey levels are hard to see on any.
 _LEAST_TEXTURE = 0.02
-_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def visible_contrast(clean: np.ndarray, flawed: np.ndarray, mask: np.ndarray) ->
     """
     if not mask.any():
         return 0.0
-    luminance = clean @ _LUMINANCE
+    luminance = clean @ LUMINANCE
     mean = smooth(luminance, _TEXTURE_WINDOW)
     deviation = np.sqrt(np.maximum(smooth(np.square(luminance), _TEXTURE_WINDOW) - np.square(mean), 0))
     texture = np.average(deviation, weights=smooth(mask.astype(np.float32), _SURROUNDINGS))
@@ -230,15 +230,23 @@ def measure(
         perceptual (`PerceptualMetric`): Perceptual distance of crops.
 
     Returns:
-        `list[ArtifactScores]`: For each artifact all scores but `vlm_has_artifact`; distances to the reference for
-        duplications only.
+        `list[ArtifactScores]`: For each artifact all scores but `vlm_has_artifact` and `unchanged`; distances to the
+        reference for duplications only, similarities of the region for corruptions only.
     """
     before, after = as_array(clean), as_array(flawed)
     mappings = [artifact.mapping for artifact in artifacts]
     image = ImageChange.of(before, after, target_pixels(mappings, clean.width // mappings[0].grid[1]))
-    return [
+    scores = [
         _scores(image, ArtifactChange.of(artifact, before, after, perceptual), perceptual) for artifact in artifacts
     ]
+    if any(artifact.type == "corruption" for artifact in artifacts):
+        found = region_similarities(artifacts, before, after, perceptual)
+        for of_artifact, similarity in zip(scores, found, strict=True):
+            of_artifact["ssim_inside"] = similarity.ssim_inside
+            of_artifact["distance_inside"] = similarity.distance_inside
+            of_artifact["ssim_outside"] = similarity.ssim_outside
+            of_artifact["distance_outside"] = similarity.distance_outside
+    return scores
 
 
 def _scores(image: ImageChange, change: ArtifactChange, perceptual: PerceptualMetric) -> ArtifactScores:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from ...schema.pair import Artifact, PerceptualName
+from ...utils.errors import check_choice
 from .triplets import Triplet
 
 
@@ -50,6 +52,46 @@ class CurationSettings:
     min_clean_psnr: float = 20.0
 
 
+Unchanged = Literal["drop", "flag"]
+UNCHANGED: tuple[Unchanged, ...] = get_args(Unchanged)
+
+
+@dataclass(frozen=True)
+class RegionGates:
+    """
+    Gates of corruptions: the region must have changed, and nothing else. The bounds of SSIM and LPIPS are those that a
+    public re-implementation of ASAP's data set (arXiv 2605.25759) holds; those of the shift-tolerant metric are **not
+    from a paper**.
+
+    Args:
+        max_ssim_inside (`float`, *optional*, defaults to 0.65): Greatest mean SSIM over the region.
+        min_lpips_inside (`float`, *optional*, defaults to 0.25): Least LPIPS between the crops of its box.
+        min_stlpips_inside (`float`, *optional*, defaults to 0.1): The same for the shift-tolerant metric, from which
+            distortions count as visible too.
+        min_ssim_outside (`float`, *optional*, defaults to 0.95): Least mean SSIM outside all regions.
+        max_lpips_outside (`float`, *optional*, defaults to 0.02): Greatest LPIPS of the images with their regions
+            taken from the clean image.
+        max_stlpips_outside (`float`, *optional*, defaults to 0.02): The same for the shift-tolerant metric.
+        unchanged (`str`, *optional*, defaults to `"drop"`): What happens to regions that hardly changed: `"drop"`
+            rejects them, `"flag"` keeps them with the score `unchanged` 1. Without any visible change they are always
+            rejected, since their label would be empty.
+
+    Raises:
+        ArgumentError: `unchanged` is unknown.
+    """
+
+    max_ssim_inside: float = 0.65
+    min_lpips_inside: float = 0.25
+    min_stlpips_inside: float = 0.1
+    min_ssim_outside: float = 0.95
+    max_lpips_outside: float = 0.02
+    max_stlpips_outside: float = 0.02
+    unchanged: Unchanged = "drop"
+
+    def __post_init__(self) -> None:
+        check_choice("unchanged", self.unchanged, UNCHANGED)
+
+
 @dataclass(frozen=True, eq=False)
 class Verdict:
     """
@@ -72,19 +114,23 @@ class Verdict:
     triplet: Triplet | None = None
 
 
-def judge(artifact: Artifact, settings: CurationSettings) -> Verdict:
+def judge(artifact: Artifact, settings: CurationSettings, gates: RegionGates | None = None) -> Verdict:
     """
-    Judge one artifact by its measures. Distortions are judged by the perceptual band, as in the paper. The paper shows
-    the other types to a vision-language model, see [`~datasets_script.agents.curation.curator.Curator`]; before that,
-    or without one, they need a visible change, and duplications must have come closer to their reference.
+    Judge one artifact by its measures. Distortions are judged by the perceptual band, as in the paper, and corruptions
+    by gates on their region and on the rest of the image. The paper shows the other types to a vision-language model,
+    see [`~datasets_script.agents.curation.curator.Curator`]; before that, or without one, they need a visible change,
+    and duplications must have come closer to their reference.
 
     Args:
         artifact (`Artifact`): With the scores of [`~datasets_script.agents.curation.measures.measure`].
         settings (`CurationSettings`): Thresholds.
+        gates (`RegionGates`, *optional*): Gates of corruptions.
 
     Raises:
-        ValueError: A distortion has no perceptual score.
+        ValueError: A distortion or corruption has no perceptual score.
     """
+    if artifact.type == "corruption":
+        return _judge_corruption(artifact, settings, gates or RegionGates())
     if hidden := _hidden(artifact, settings) or _drowned(artifact, settings):
         kept, reason = False, hidden
     elif artifact.type == "distortion":
@@ -109,10 +155,14 @@ def judge_clean(psnr: float, settings: CurationSettings) -> str:
     )
 
 
+def _invisible(artifact: Artifact) -> str:
+    return "no visible change" if artifact.scores.get("visible_contrast") == 0 else ""
+
+
 def _hidden(artifact: Artifact, settings: CurationSettings) -> str:
+    if invisible := _invisible(artifact):
+        return invisible
     contrast = artifact.scores.get("visible_contrast")
-    if contrast == 0:
-        return "no visible change"
     if contrast is None or contrast >= settings.min_visible_contrast:
         return ""
     return (
@@ -146,15 +196,50 @@ def _visible(artifact: Artifact, settings: CurationSettings) -> tuple[bool, str]
     return True, f"visible: {numbers}"
 
 
-def _within_band(artifact: Artifact, settings: CurationSettings) -> tuple[bool, str]:
-    bands: dict[PerceptualName, tuple[float, float]] = {
-        "lpips": settings.lpips_band,
-        "stlpips": settings.stlpips_band,
-    }
-    metric = next((name for name in bands if name in artifact.scores), None)
+def _judge_corruption(artifact: Artifact, settings: CurationSettings, gates: RegionGates) -> Verdict:
+    if reason := _invisible(artifact) or _drowned(artifact, settings) or _leaked(artifact, gates):
+        return Verdict(False, reason, artifact)
+    unchanged = _alike(artifact, gates)
+    artifact = replace(artifact, scores={**artifact.scores, "unchanged": float(bool(unchanged))})
+    if not unchanged:
+        return Verdict(True, f"changed: SSIM in the region {artifact.scores['ssim_inside']:.2f}", artifact)
+    return Verdict(gates.unchanged == "flag", unchanged, artifact)
+
+
+def _alike(artifact: Artifact, gates: RegionGates) -> str:
+    """Return why a region counts as unchanged; empty if it changed."""
+    metric, ssim, distance = _metric(artifact), artifact.scores["ssim_inside"], artifact.scores["distance_inside"]
+    least = gates.min_lpips_inside if metric == "lpips" else gates.min_stlpips_inside
+    if ssim > gates.max_ssim_inside:
+        return f"unchanged: SSIM in the region {ssim:.2f}, at most {gates.max_ssim_inside:g} needed"
+    if distance < least:
+        return f"unchanged: {metric} of the region {distance:.2f}, at least {least:g} needed"
+    return ""
+
+
+def _leaked(artifact: Artifact, gates: RegionGates) -> str:
+    """Return why the rest of the image changed too much; empty if it did not."""
+    metric, ssim, distance = _metric(artifact), artifact.scores["ssim_outside"], artifact.scores["distance_outside"]
+    most = gates.max_lpips_outside if metric == "lpips" else gates.max_stlpips_outside
+    if ssim < gates.min_ssim_outside:
+        return f"changed outside the regions: SSIM {ssim:.3f}, at least {gates.min_ssim_outside:g} needed"
+    if distance > most:
+        return f"changed outside the regions: {metric} {distance:.3f}, at most {most:g} allowed"
+    return ""
+
+
+def _metric(artifact: Artifact) -> PerceptualName:
+    """Return the metric that an artifact was measured with."""
+    names: tuple[PerceptualName, ...] = ("lpips", "stlpips")
+    metric = next((name for name in names if name in artifact.scores), None)
     if metric is None:
-        raise ValueError(f"`artifact.scores` must hold one of {sorted(bands)}, got {sorted(artifact.scores)}")
-    least, most = bands[metric]
+        raise ValueError(f"`artifact.scores` must hold one of {sorted(names)}, got {sorted(artifact.scores)}")
+    return metric
+
+
+def _within_band(artifact: Artifact, settings: CurationSettings) -> tuple[bool, str]:
+    metric = _metric(artifact)
+    least, most = settings.lpips_band if metric == "lpips" else settings.stlpips_band
     similarity = 1 - artifact.scores[metric]
     numbers = f"1 - {metric} = {similarity:.3f} on the box, {least:g} to {most:g} needed"
     if similarity < least:

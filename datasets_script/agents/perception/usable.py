@@ -61,7 +61,7 @@ def filter_perception(
     for entity in perception.entities:
         name, share = f"{entity.name} #{entity.instance_id}", entity.mask.mean()
         if share < min_entity_share:
-            reasons.append(f"{name}: {share:.2%} of the image, under {min_entity_share:.0%}")
+            reasons.append(f"{name}: {share:.2%} of the image, under {100 * min_entity_share:.3g}%")
             continue
         kept = []
         for part in entity.parts:

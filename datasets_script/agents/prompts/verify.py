@@ -29,7 +29,7 @@ The second is a close-up of that region and its surroundings before an edit.
 The third is the same close-up after the edit.
 """
 
-# Distortions are judged by their perceptual distance instead, as in the paper.
+# Distortions are judged by their perceptual distance instead, as in the paper, and so are corruptions.
 _CRITERIA: dict[ArtifactType, str] = {
     "duplication": """\
 The edit was meant to add one more of: {subject}.
@@ -55,6 +55,9 @@ Answer true only if both can be seen before the edit and at least one of these s
 Answer false if they only touch or overlap with a clear border between them, or if the place has only become blurred,
 brighter or darker.""",
 }
+
+TYPES = tuple(_CRITERIA)
+"""Types that are shown to a model."""
 
 _ANSWER = (
     'Be strict: when in doubt answer false.\nAnswer with JSON only: {"has_artifact": true} or {"has_artifact": false}'

@@ -10,8 +10,7 @@ from ...agents.curation.variant import PairTexts, Variant
 from ...schema.pair import Pair
 from ...schema.pair_id import PairId
 from ...utils.seeds import derive_seed
-from ..injector import Injector
-from ..settings import RunSettings
+from ..diffusion_model import DiffusionModel
 from .base import ArtifactPlan, Sample, Stage, rejection_of
 
 
@@ -21,19 +20,19 @@ class Explain(Stage):
 
     Args:
         curator (`Curator`): Writer of the texts.
-        injector (`Injector`): Model that injected the artifacts; pairs record its name.
-        settings (`RunSettings`): Settings; pairs record seed and solver.
+        model (`DiffusionModel`): Model that made the images; pairs record its name, solver and steps.
+        seed (`int`): Seed of the run, from which that of each photo derives.
         batch_size (`int`, *optional*, defaults to 1): Photos explained together.
     """
 
     name = "explain"
 
-    def __init__(self, curator: Curator, injector: Injector, settings: RunSettings, batch_size: int = 1) -> None:
+    def __init__(self, curator: Curator, model: DiffusionModel, seed: int, batch_size: int = 1) -> None:
         super().__init__(batch_size)
-        self.curator, self.injector, self.settings = curator, injector, settings
+        self.curator, self.model, self.seed = curator, model, seed
 
     def process(self, samples: Sequence[Sample]) -> list[Sample]:
-        self.injector.card.enter("explain", "vlm")
+        self.model.card.enter("explain", "vlm")
         results = iter(self.curator.explain([variant for sample in samples for variant in sample.injected]))
         return [self._take(sample, [next(results) for _ in sample.injected]) for sample in samples]
 
@@ -65,11 +64,11 @@ class Explain(Stage):
             explanation=texts.explanation,
             explanation_source=texts.explanation_source,
             grid=plan.scene.grid,
-            seed=derive_seed(self.settings.seed, source_id),
-            solver=self.settings.injection.solver,
-            num_inference_steps=self.injector.num_inference_steps,
-            model=self.injector.model,
-            model_revision=self.injector.revision,
+            seed=derive_seed(self.seed, source_id),
+            solver=self.model.solver,
+            num_inference_steps=self.model.num_inference_steps,
+            model=self.model.model,
+            model_revision=self.model.revision,
             transform=plan.transform.as_dict(),
             artifacts=texts.artifacts,
         )

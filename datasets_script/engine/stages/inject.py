@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-import torch
 from PIL import Image
-
-from diffusers_artifact.confinement import soft_outline
-from diffusers_artifact.mapping import PatchMapping
 
 from ...agents.curation.curator import Curator
 from ...agents.curation.labels import labelled
 from ...agents.curation.thresholds import Verdict
 from ...agents.curation.variant import Variant
-from ...agents.planning import Choice, plan_artifacts
 from ...schema.pair import Artifact, Rejection
 from ...schema.pair_id import PairId
-from ...utils.seeds import derive_seed
-from ..injector import InjectionJob, Injector
-from ..settings import RunSettings
+from ..diffusion_model import DiffusionModel
+from ..planners import Planner
 from .base import ArtifactPlan, Sample, Stage, rejection_of
 
 
@@ -52,22 +44,25 @@ class _Draft:
 
 class Inject(Stage):
     """
-    Stage that injects the planned artifacts and has them judged. A rejected artifact is replaced by another of the
-    same tool, at another place or with another kernel, up to `settings.max_rerolls` times, and then left out. Each
+    Stage that injects the planned artifacts and has them judged. A rejected artifact is replaced by another that the
+    planner chooses, such as one of the same tool at another place, up to `max_rerolls` times, and then left out. Each
     time its variant is injected again, because an image must not hold an artifact that its labels do not mention.
 
     Args:
-        injector (`Injector`): Loaded model.
+        model (`DiffusionModel`): Loaded model.
         curator (`Curator`): Judge of the artifacts.
-        settings (`RunSettings`): Seed, number of rerolls, and limits of the plan.
+        planner (`Planner`): Chooses what replaces rejected artifacts.
+        max_rerolls (`int`): How many times.
         batch_size (`int`, *optional*, defaults to 1): Photos injected together.
     """
 
     name = "inject"
 
-    def __init__(self, injector: Injector, curator: Curator, settings: RunSettings, batch_size: int = 1) -> None:
+    def __init__(
+        self, model: DiffusionModel, curator: Curator, planner: Planner, max_rerolls: int, batch_size: int = 1
+    ) -> None:
         super().__init__(batch_size)
-        self.injector, self.curator, self.settings = injector, curator, settings
+        self.model, self.curator, self.planner, self.max_rerolls = model, curator, planner, max_rerolls
 
     def process(self, samples: Sequence[Sample]) -> list[Sample]:
         drafts = [_Draft(sample, sample.plan) for sample in samples if sample.plan]
@@ -89,14 +84,14 @@ class Inject(Stage):
     def _attempt(self, attempts: Sequence[_Attempt], number: int) -> list[_Attempt]:
         """Inject and judge; return the variants to inject again, with their new artifacts."""
         attempts, variants = self._usable(attempts, self._inject(attempts))
-        self.injector.card.enter("judge", "vlm")
+        self.model.card.enter("judge", "vlm")
         again = []
         for attempt, variant, verdicts in zip(attempts, variants, self.curator.judge(variants), strict=True):
             kept, rejected = self._sort_out(attempt, verdicts)
             if not rejected:
                 attempt.draft.injected[attempt.number] = variant.judged(verdicts)
                 continue
-            if number < self.settings.max_rerolls:
+            if number < self.max_rerolls:
                 kept += self._replacements(attempt, kept, rejected, number)
             if kept:
                 again.append(replace(attempt, artifacts=tuple(kept)))
@@ -121,16 +116,15 @@ class Inject(Stage):
         for attempt in attempts:
             groups.setdefault(id(attempt.draft), []).append(attempt)
         jobs = [
-            InjectionJob(
+            self.model.job(
                 group[0].draft.plan.photo,
-                [PatchMapping.union(a.mapping for a in attempt.artifacts) for attempt in group],
+                {str(PairId(attempt.draft.sample.source_id, attempt.number)): attempt.artifacts for attempt in group},
                 group[0].draft.plan.encoded,
-                [np.max([soft_outline(a.part_mask, a.type) for a in attempt.artifacts], axis=0) for attempt in group],
             )
             for group in groups.values()
         ]
         variants = []
-        for group, output in zip(groups.values(), self.injector.inject(jobs), strict=True):
+        for group, output in zip(groups.values(), self.model.inject(jobs), strict=True):
             # All variants use the first reconstruction: that of a later attempt only differs by rounding.
             draft = group[0].draft
             clean = draft.clean = draft.clean or output.clean
@@ -154,43 +148,16 @@ class Inject(Stage):
     def _replacements(
         self, attempt: _Attempt, kept: Sequence[Artifact], rejected: Sequence[Artifact], number: int
     ) -> list[Artifact]:
-        """Plan, for each rejected artifact, another of the same tool that was not tried yet, if there is one."""
+        """Plan, for each rejected artifact, another that was not tried yet, if there is one."""
         attempt.tried.extend(rejected)
-        plan, seed = attempt.draft.plan, self.settings.seed
-        occupied = np.zeros(plan.scene.grid, dtype=bool)
-        for artifact in kept:
-            occupied |= artifact.mapping.target_patches() | artifact.mapping.reference_patches()
-        avoid = _choices_of_others(plan, attempt.number)
-        for artifact in attempt.tried:
-            if artifact.tool == "add":  # the same part may be copied to another place
-                occupied |= artifact.mapping.target_patches()
-            else:
-                avoid.add(Choice.of(artifact))
-        name = f"{PairId(attempt.draft.sample.source_id, attempt.number)}:reroll {number}"
-        generator = torch.Generator().manual_seed(derive_seed(seed, name))
-        replacements: list[Artifact] = []
-        for artifact in rejected:
-            found, _ = plan_artifacts(
-                plan.scene,
-                (artifact.tool,),
-                1,
-                Counter(),
-                generator,
-                self.settings.max_target_share,
-                frozenset(avoid),
-                occupied,
-            )
-            for new in found:
-                occupied |= new.mapping.target_patches() | new.mapping.reference_patches()
-            replacements += found
-        return replacements
-
-
-def _choices_of_others(plan: ArtifactPlan, number: int) -> set[Choice]:
-    """Return the choices that the other variants of a photo are made of."""
-    return {
-        Choice.of(artifact).with_any_kernel
-        for other, artifacts in {**plan.earlier, **plan.variants}.items()
-        if other != number
-        for artifact in artifacts
-    }
+        plan = attempt.draft.plan
+        generator = self.planner.generator(f"{PairId(attempt.draft.sample.source_id, attempt.number)}:reroll {number}")
+        return self.planner.replacements(
+            plan.scene,
+            {**plan.earlier, **plan.variants},
+            attempt.number,
+            kept,
+            rejected,
+            attempt.tried,
+            generator,
+        )

@@ -6,38 +6,35 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-import torch
 from PIL import Image
 
 from diffusers_artifact.mapping import ArtifactType
-from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
-from ...agents.perception import Perception, apply_to_perception, filter_perception
-from ...agents.planning import Choice, Scene, plan_artifacts
-from ...schema.pair import Artifact, Rejection
+from ...agents.perception import Perception, apply_to_perception
+from ...agents.planning import Scene
+from ...schema.pair import Rejection
 from ...utils.photos import CONVERTED_FROM, SourceTransform, fit, fit_multiple
-from ...utils.seeds import derive_seed
-from ..settings import RunSettings
+from ..planners import Planner
+from ..settings import CommonSettings
 from .base import ArtifactPlan, Sample, Stage
 
 
 class Plan(Stage):
     """
-    Stage that chooses the artifacts. With `balance="sample"` they depend only on the photo and the seed; with
-    `"shard"` the types that are rare so far among the samples of one `run` come first, which balances better if some
-    types seldom fit.
+    Stage that lets a planner choose the artifacts. Unless the settings say that a photo depends on its shard, they
+    depend only on the photo and the seed; else the planner is told what was made among the samples of one `run`.
 
     Args:
-        settings (`RunSettings`): Tools, limits, seed and balance.
+        planner (`Planner`): Chooses the artifacts.
+        settings (`CommonSettings`): Limits, and the number of variants.
         sample_size (`int`, *optional*): Side, in pixels, of the square images that the model is limited to.
-        patch_size (`int`): Side of a patch, in pixels.
     """
 
     name = "plan"
 
-    def __init__(self, settings: RunSettings, sample_size: int | None, patch_size: int) -> None:
+    def __init__(self, planner: Planner, settings: CommonSettings, sample_size: int | None) -> None:
         super().__init__()
-        self.settings, self.sample_size, self.patch_size = settings, sample_size, patch_size
+        self.planner, self.settings, self.sample_size = planner, settings, sample_size
         self.made: Counter[ArtifactType] = Counter()
 
     def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
@@ -52,24 +49,23 @@ class Plan(Stage):
         assert image is not None and sample.perception is not None
         transform = self._frame(image, sample.perception)
         transform = replace(transform, converted_from=image.info.get(CONVERTED_FROM, ""))
-        perception, dropped = filter_perception(
-            apply_to_perception(sample.perception, transform), self.patch_size, self.settings.min_part_patches
-        )
+        perception, dropped = self.planner.usable(apply_to_perception(sample.perception, transform))
         sample = sample.noting(*(Rejection(sample.source_id, self.name, reason) for reason in dropped))
         if not perception.entities:
             return sample.rejected(self.name, "no entity left to work on")
-        scene = Scene.of(perception, self.patch_size)
+        scene = Scene.of(perception, self.planner.patch_size)
         first, end = sample.variants or (0, self.settings.pairs_per_image)
-        planned, reasons = self._variants(scene, sample.source_id, end)
+        made = self.made.copy() if self.settings.depends_on_shard else Counter[ArtifactType]()
+        planned, reasons = self.planner.variants(scene, sample.source_id, end, made)
         earlier = {number: planned.pop(number) for number in range(first) if number in planned}
         sample = sample.noting(
             *(
-                Rejection(sample.source_id, self.name, reason, type=ARTIFACT_TYPE_OF_TOOL[tool], tool=tool)
+                Rejection(sample.source_id, self.name, reason, type=self.planner.types[tool], tool=tool)
                 for tool, reason in reasons.items()
             )
         )
         if not planned:
-            return sample.rejected(self.name, "no tool fits")
+            return sample.rejected(self.name, self.planner.nothing)
         self.made.update(artifact.type for artifacts in planned.values() for artifact in artifacts)
         plan = ArtifactPlan(transform.apply(image), transform, scene, planned, earlier=earlier)
         return replace(sample, image=None, perception=None, plan=plan)
@@ -80,22 +76,6 @@ class Plan(Stage):
         focus = (min(left), min(top), max(right), max(bottom))
         if self.sample_size:
             return fit(image.size, (self.sample_size, self.sample_size), focus)
-        return fit_multiple(image.size, self.patch_size, max_long_side=self.settings.max_long_side, focus=focus)
-
-    def _variants(
-        self, scene: Scene, source_id: str, count: int
-    ) -> tuple[dict[int, tuple[Artifact, ...]], dict[str, str]]:
-        settings, generator = self.settings, torch.Generator().manual_seed(derive_seed(self.settings.seed, source_id))
-        made = self.made.copy() if settings.balance == "shard" else Counter()
-        variants: dict[int, tuple[Artifact, ...]] = {}
-        avoid: set[Choice] = set()
-        for variant in range(count):
-            most = int(torch.randint(1, settings.max_artifacts + 1, (), generator=generator))
-            artifacts, reasons = plan_artifacts(
-                scene, settings.tools, most, made, generator, settings.max_target_share, frozenset(avoid)
-            )
-            if artifacts:
-                variants[variant] = tuple(artifacts)
-            made.update(artifact.type for artifact in artifacts)
-            avoid |= {Choice.of(artifact).with_any_kernel for artifact in artifacts}
-        return variants, reasons
+        return fit_multiple(
+            image.size, self.planner.patch_size, max_long_side=self.settings.max_long_side, focus=focus
+        )

@@ -13,7 +13,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from PIL import Image
 
 from diffusers_artifact.artifact_types import RECORDS
-from diffusers_artifact.mapping import ARTIFACT_TYPES
 
 from ...figures.charts import (
     BLUE,
@@ -29,6 +28,7 @@ from ...figures.charts import (
     styled,
     to_image,
 )
+from ...schema.expected_types import expected_types
 from .statistics import GRID, ConstantBox, Statistics, wilson_interval
 
 
@@ -71,9 +71,10 @@ def make_charts(statistics: Statistics) -> list[Chart]:
 def _types(statistics: Statistics) -> Chart:
     figure = new_figure(_HALF, 250)
     axes = figure.subplots()
-    numbers = [statistics.types[kind] for kind in ARTIFACT_TYPES]
-    axes.barh(ARTIFACT_TYPES, numbers, color=[COLOR_OF_TYPE[kind] for kind in ARTIFACT_TYPES], height=0.64)
-    even = statistics.artifacts / len(ARTIFACT_TYPES)
+    kinds = expected_types(statistics.types)
+    numbers = [statistics.types[kind] for kind in kinds]
+    axes.barh(kinds, numbers, color=[COLOR_OF_TYPE[kind] for kind in kinds], height=0.64)
+    even = statistics.artifacts / len(kinds)
     axes.axvline(even, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     for place, number in enumerate(numbers):
         _beside(axes, number, place, f"{number:,}  ({number / statistics.artifacts:.0%})")
@@ -83,7 +84,7 @@ def _types(statistics: Statistics) -> Chart:
         xlabel="artifacts (dashed: equal numbers of all types)",
     )
     _finish_bars(axes)
-    shares = ", ".join(f"{kind} {number}" for kind, number in zip(ARTIFACT_TYPES, numbers, strict=True))
+    shares = ", ".join(f"{kind} {number}" for kind, number in zip(kinds, numbers, strict=True))
     return Chart(to_image(figure), f"Artifacts by type: {shares}.")
 
 
@@ -111,9 +112,10 @@ def _artifacts_per_pair(statistics: Statistics) -> Chart:
 @styled
 def _positions(statistics: Statistics) -> Chart:
     figure = new_figure(_WHOLE, 300)
-    panels = figure.subplots(1, 1 + len(ARTIFACT_TYPES))
+    kinds = expected_types(statistics.types)
+    panels = figure.subplots(1, 1 + len(kinds))
     everywhere = sum(statistics.coverage.values(), np.zeros((GRID, GRID)))
-    sums = {"all": everywhere} | {str(kind): statistics.coverage[kind] for kind in ARTIFACT_TYPES}
+    sums = {"all": everywhere} | {str(kind): statistics.coverage[kind] for kind in kinds}
     for axes, (name, cells) in zip(panels, sums.items(), strict=True):
         number = statistics.artifacts if name == "all" else statistics.types[name]
         axes.imshow(cells, cmap="cividis", extent=(0, 1, 1, 0), vmin=0, vmax=max(1e-9, cells.max()))
@@ -154,7 +156,8 @@ def _outline_constant_box(axes: Axes, constant: ConstantBox) -> None:
 def _sizes(statistics: Statistics) -> Chart:
     figure = new_figure(_HALF, 330)
     axes = figure.subplots()
-    shares = {kind: [artifact.share for artifact in statistics.sampled_artifacts(kind)] for kind in ARTIFACT_TYPES}
+    kinds = expected_types(statistics.types)
+    shares = {kind: [artifact.share for artifact in statistics.sampled_artifacts(kind)] for kind in kinds}
     everything = np.concatenate([np.asarray(of) for of in shares.values()])
     edges = np.geomspace(min(0.001, everything.min()), 1, 25)
     axes.hist(
@@ -180,7 +183,7 @@ def _sizes(statistics: Statistics) -> Chart:
 def _changes(statistics: Statistics) -> Chart:
     figure = new_figure(_HALF, 330)
     axes = figure.subplots()
-    changes = {kind: statistics.sampled_changes(kind) for kind in ARTIFACT_TYPES}
+    changes = {kind: statistics.sampled_changes(kind) for kind in expected_types(statistics.types)}
     total = sum(len(of) for of in changes.values())
     least = 1e-4  # smaller changes are invisible, and zero has no place on a logarithmic axis
     for kind, of in changes.items():
@@ -218,7 +221,7 @@ def _names(counts: Mapping[str, Counter[str]], what: str, total: int) -> Chart:
     figure = new_figure(_HALF, 130 + 22 * max(4, len(shown)))
     axes = figure.subplots()
     places, left = np.arange(len(shown)), np.zeros(len(shown))
-    for kind in ARTIFACT_TYPES:
+    for kind in COLOR_OF_TYPE:
         numbers = np.asarray([counts[name][kind] for name in shown])
         if numbers.any():
             axes.barh(places, numbers, left=left, color=COLOR_OF_TYPE[kind], height=0.7, label=kind)

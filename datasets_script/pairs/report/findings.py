@@ -12,6 +12,7 @@ from diffusers_artifact.artifact_types import RECORDS
 from diffusers_artifact.mapping import ARTIFACT_TYPES, ArtifactType
 
 from ...agents.curation.measures import inside_outside_ratio
+from ...schema.expected_types import expected_types
 from .statistics import Statistics, wilson_interval
 
 
@@ -62,8 +63,9 @@ def _size(counts: Statistics) -> Iterator[Finding]:
 
 
 def _types(counts: Statistics) -> Iterator[Finding]:
-    even = 1 / len(ARTIFACT_TYPES)
-    shares = {kind: counts.types[kind] / counts.artifacts for kind in ARTIFACT_TYPES}
+    kinds = expected_types(counts.types)
+    even = 1 / len(kinds)
+    shares = {kind: counts.types[kind] / counts.artifacts for kind in kinds}
     for kind, share in shares.items():
         name = RECORDS[kind].plural
         if share == 0:
@@ -71,7 +73,7 @@ def _types(counts: Statistics) -> Iterator[Finding]:
         elif share > 1.5 * even or share < even / 1.5:
             text = f"{name.capitalize()} are {share:.0%} of all artifacts; an even share is {even:.0%}."
             yield Finding("type_balance", text)
-    if all(even / 1.5 <= share <= 1.5 * even for share in shares.values()):
+    if len(kinds) > 1 and all(even / 1.5 <= share <= 1.5 * even for share in shares.values()):
         yield Finding("type_balance", f"Types are even: {_listed(shares)}.", is_bias=False)
 
 
@@ -169,7 +171,7 @@ def _kernels(counts: Statistics) -> Iterator[Finding]:
     total = counts.kernels.total()
     for kernel, number in counts.kernels.most_common(1):
         if total >= _ENOUGH and number / total > 0.8:
-            yield Finding("kernels", f"{number / total:.0%} of distortions come from the kernel “{kernel}”.")
+            yield Finding("kernels", f"{number / total:.0%} of artifacts with a kernel or method have “{kernel}”.")
 
 
 def _artifacts_per_pair(counts: Statistics) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from diffusers_artifact.mapping import ARTIFACT_TYPES
 
 from ...agents.curation.measures import inside_outside_ratio
 from ...schema.boxes import Box
+from ...schema.expected_types import expected_types
 from .columns import ArtifactFacts, PairFacts
 
 
@@ -168,7 +169,7 @@ class Statistics:
             "flaws_per_pair": {
                 str(number): self.artifacts_per_pair[number] for number in sorted(self.artifacts_per_pair)
             },
-            "types": {kind: self.types[kind] for kind in ARTIFACT_TYPES},
+            "types": {kind: self.types[kind] for kind in expected_types(self.types)},
             "tools": dict(self.tools.most_common()),
             "kernels": dict(self.kernels.most_common()),
             "acceptance": {kind: dict(counts) for kind, counts in self.acceptance.items()},

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
+from skimage.metrics import structural_similarity
 
 from datasets_script.agents.curation.explanations import (
     clean_description,
@@ -37,9 +38,12 @@ from datasets_script.agents.curation.perceptual import (
     PerceptualMetricUnavailable,
     load_perceptual_metric,
 )
-from datasets_script.agents.curation.thresholds import CurationSettings, judge
+from datasets_script.agents.curation.similarity import LUMINANCE, ssim_map
+from datasets_script.agents.curation.thresholds import CurationSettings, RegionGates, judge
+from datasets_script.agents.prompts import verify
 from datasets_script.schema.pair import Artifact
 from diffusers_artifact.mapping import PatchMapping
+from diffusers_artifact.tools import ARTIFACT_TYPE_OF_TOOL
 
 
 GRID = (8, 8)
@@ -63,7 +67,7 @@ def artifact(kind="duplication", targets=(9, 10), references=(44, 45), **changes
     ys, xs = np.nonzero(mask)
     made = Artifact(
         type=kind,
-        tool={"duplication": "add", "omission": "remove", "distortion": "distort", "fusion": "fuse"}[kind],
+        tool={made: tool for tool, made in ARTIFACT_TYPE_OF_TOOL.items()}.get(kind, kind),
         entity="cat",
         part="" if kind == "fusion" else "ear",
         fused_entity="dog" if kind == "fusion" else "",
@@ -220,6 +224,84 @@ class TestPerceptual:
         as_tensor = [torch.from_numpy(crop).permute(2, 0, 1)[None] for crop in (first, second)]
         assert metric.name == "lpips"
         assert metric(first, second) == pytest.approx(reference(*as_tensor, normalize=True).item(), rel=1e-6)
+
+
+class TestCorruptions:
+    """The region must have changed, and nothing else."""
+
+    SCORES = {
+        "change_inside": 0.1,
+        "change_outside": 0.001,
+        "visible_contrast": 0.5,
+        "stlpips": 0.3,
+        "ssim_inside": 0.4,
+        "distance_inside": 0.3,
+        "ssim_outside": 0.99,
+        "distance_outside": 0.001,
+    }
+
+    def test_a_change_is_measured_where_it_is(self, photo, stlpips):
+        region = artifact("corruption")
+        mask = region.part_mask
+        pixels = np.array(photo)
+        pixels[mask] = pixels[mask][::-1]
+        (scores,) = measure([region], photo, Image.fromarray(pixels), stlpips)
+        assert scores["ssim_inside"] < 0.5 and scores["distance_inside"] > 0.05
+        assert (scores["ssim_outside"], scores["distance_outside"]) == (pytest.approx(1, abs=1e-6), 0)
+        pixels = np.array(photo)
+        pixels[~mask] = 255 - pixels[~mask]
+        (scores,) = measure([region], photo, Image.fromarray(pixels), stlpips)
+        assert scores["ssim_outside"] < 0.5 and scores["distance_outside"] > 0.1
+
+    def test_ssim_is_one_for_equal_images_and_knows_structure_from_brightness(self, photo):
+        image = as_array(photo)
+        shuffled = image.copy()
+        shuffled[32:96, 32:96] = image[32:96, 32:96][::-1]
+        assert ssim_map(image, image) == pytest.approx(1, abs=1e-4)
+        assert ssim_map(image, np.clip(image + 0.02, 0, 1)).mean() > ssim_map(image, shuffled)[32:96, 32:96].mean()
+
+    def test_ssim_is_that_of_scikit_image(self, photo):
+        image = as_array(photo)
+        other = np.clip(image + np.random.default_rng(0).normal(0, 0.1, image.shape), 0, 1).astype(np.float32)
+        reference = structural_similarity(
+            image @ LUMINANCE, other @ LUMINANCE, gaussian_weights=True, use_sample_covariance=False, data_range=1.0
+        )
+        assert float(ssim_map(image, other).mean()) == pytest.approx(reference, abs=0.005)
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"ssim_inside": 0.7}, "unchanged: SSIM in the region 0.70, at most 0.65 needed"),
+            ({"distance_inside": 0.01}, "unchanged: stlpips of the region 0.01, at least"),
+            ({"ssim_outside": 0.9}, "changed outside the regions: SSIM 0.900, at least 0.95 needed"),
+            ({"distance_outside": 0.03}, "changed outside the regions: stlpips 0.030, at most 0.02 allowed"),
+            ({"change_outside": 0.07}, "changed all over"),
+            ({"visible_contrast": 0.0}, "no visible change"),
+        ],
+    )
+    def test_each_gate_rejects_and_only_hardly_changed_regions_can_be_flagged(self, changes, reason):
+        made = artifact("corruption", scores=self.SCORES | changes)
+        dropped = judge(made, CurationSettings(), RegionGates())
+        assert not dropped.kept and reason in dropped.reason
+        flagged = judge(made, CurationSettings(), RegionGates(unchanged="flag"))
+        assert flagged.kept is reason.startswith("unchanged") and flagged.reason == dropped.reason
+        assert (flagged.artifact.scores.get("unchanged") == 1) is flagged.kept
+
+    def test_a_changed_region_is_kept_and_marked_as_such(self):
+        verdict = judge(artifact("corruption", scores=self.SCORES), CurationSettings())
+        assert verdict.kept and verdict.artifact.scores["unchanged"] == 0
+
+    def test_lpips_has_thresholds_of_its_own(self):
+        scores = {name: value for name, value in self.SCORES.items() if name != "stlpips"} | {"lpips": 0.3}
+        gates = RegionGates(min_stlpips_inside=0.9, max_stlpips_outside=0.0)
+        assert judge(artifact("corruption", scores=scores), CurationSettings(), gates).kept
+        low = artifact("corruption", scores=scores | {"distance_inside": 0.2})
+        assert "lpips of the region 0.20, at least 0.25 needed" in judge(low, CurationSettings(), gates).reason
+
+    def test_no_model_is_asked_about_them(self, photo):
+        assert verify.TYPES == ("duplication", "omission", "fusion")
+        with pytest.raises(ValueError, match="got 'corruption'"):
+            verify.request("corruption", "a region", (photo, photo, photo))
 
 
 class TestVerdicts:

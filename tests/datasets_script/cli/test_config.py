@@ -112,7 +112,7 @@ def test_what_was_written_gives_the_same_options(tmp_path):
         "--max-rerolls",
         "0",
     )
-    write_config(tmp_path, args.shown_options)
+    write_config(tmp_path, args.shown_options, "synthesize")
     path = tmp_path / CONFIG_FILE
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert written["tools"] == "add" and written["seed"] == 3 and written["annotations"] == "è/a.json"

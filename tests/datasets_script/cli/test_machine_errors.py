@@ -55,6 +55,7 @@ from datasets_script.utils.hub_access import HubModel, check_room, look_up
 from datasets_script.utils.photos import open_source
 from datasets_script.vlm import EndpointVLM, VLMRequest
 from datasets_script.vlm.local import LocalVLM
+from diffusers_artifact import ArtifactInjectionPipeline
 from evaluate_metrics.functional.css import load_sentence_model
 from evaluate_metrics.functional.rouge import rouge
 from hub_cards.push import HubUnavailable, _in_one_line
@@ -355,12 +356,12 @@ def _(machine: Machine) -> None:
     shutil.copytree(EMBEDDED_MODEL, copy)
     weights = max(copy.rglob("*.safetensors"), key=lambda path: path.stat().st_size)
     weights.write_bytes(weights.read_bytes()[:1000])
-    load_pipeline(str(copy), None, LoadSettings(), "cpu")
+    load_pipeline(ArtifactInjectionPipeline, str(copy), None, LoadSettings(), "cpu")
 
 
 @fault("a model is not in the cache and the Hub cannot be reached")
 def _(machine: Machine) -> None:
-    load_pipeline("lab/not-cached", None, LoadSettings(), "cpu")
+    load_pipeline(ArtifactInjectionPipeline, "lab/not-cached", None, LoadSettings(), "cpu")
 
 
 @fault("a VLM is not in the cache and the Hub cannot be reached")

@@ -24,7 +24,7 @@ from datasets_script.engine.loading import (
 from datasets_script.engine.settings import InjectionSettings, LoadSettings
 from datasets_script.engine.shards import RunMismatchError
 from datasets_script.utils.errors import ArgumentError
-from diffusers_artifact import PatchMapping
+from diffusers_artifact import ArtifactInjectionPipeline, PatchMapping
 from diffusers_artifact.choices import ValueSource
 
 from ...helpers.engine_runs import SETTINGS, SOURCES, make_photos, make_run
@@ -202,7 +202,7 @@ def test_options_reach_the_plan_and_the_file_of_options(photos, tmp_path):
     assert plan.settings.injection.hold_background is False
     options = shown_options(parser.commands["synthesize"], args)
     assert options["hold-background"] is False and options["offload"] == "group"
-    write_config(tmp_path, options)
+    write_config(tmp_path, options, "synthesize")
     again = build_parser().parse_args(
         ["synthesize", str(photos), str(tmp_path / "out"), "--config", str(tmp_path / "config.yaml")]
     )
@@ -221,5 +221,5 @@ def test_a_command_that_cannot_offload_says_so_before_it_loads(photos, tmp_path,
 
 
 def test_a_checkpoint_is_loaded_with_its_revision(flux):
-    pipeline, revision = load_pipeline(flux, None, LoadSettings(dtype="float32"), "cpu")
+    pipeline, revision = load_pipeline(ArtifactInjectionPipeline, flux, None, LoadSettings(dtype="float32"), "cpu")
     assert revision.startswith("sha256:") and pipeline.text_encoder is not None

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from datasets_script.agents.perception import Entity, Part, PartLevel, Perception
+from datasets_script.engine.planners import ToolPlanner
 from datasets_script.engine.settings import RunSettings
 from datasets_script.engine.stages import Plan, Sample, Stage
 from datasets_script.engine.stages.read import Read
@@ -136,8 +137,12 @@ def perceived(name: str) -> Sample:
     return Sample(name, Image.new("RGB", (256, 256)), Perception((entity,), "a cat"))
 
 
+def stage_of(settings: RunSettings) -> Plan:
+    return Plan(ToolPlanner(settings, 16), settings, 256)
+
+
 def plans(names: Sequence[str], **settings) -> dict[str, list[tuple]]:
-    stage = Plan(RunSettings(**settings), 256, 16)
+    stage = stage_of(RunSettings(**settings))
     return {
         sample.source_id: [
             (artifact.tool, artifact.mapping.targets, artifact.mapping.references)
@@ -163,7 +168,7 @@ def test_the_profile_that_a_photo_was_converted_from_is_recorded_with_its_transf
     assert converted.image is not None
     converted.image.info["converted_from"] = "Display P3"
     for sample, recorded in ((plain, None), (converted, "Display P3")):
-        (done,) = Plan(RunSettings(), 256, 16).run([sample])
+        (done,) = stage_of(RunSettings()).run([sample])
         assert done.plan is not None and done.plan.transform.as_dict().get("converted_from") == recorded
 
 
@@ -184,7 +189,7 @@ def test_variants_of_one_photo_take_turns():
 
 
 def test_balance_of_a_shard_begins_anew_with_each_run():
-    stage = Plan(RunSettings(balance="shard", max_artifacts=1), 256, 16)
+    stage = stage_of(RunSettings(balance="shard", max_artifacts=1))
     for _ in range(2):
         list(stage.run(map(perceived, NAMES[:5])))
         assert stage.made.total() == 5
