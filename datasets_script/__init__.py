@@ -8,16 +8,18 @@ if TYPE_CHECKING:
     from .benchmarks.loading import load_benchmark
     from .benchmarks.registry import register
     from .detection.detector import ArtifactDetector
+    from .detection.pixel.detector import PixelDetector
     from .engine.synthesize import synthesize
     from .pairs.builder import ArtiAgentPairs
 
 
-__all__ = ["ArtiAgentPairs", "ArtifactDetector", "load_benchmark", "register", "synthesize"]
+__all__ = ["ArtiAgentPairs", "ArtifactDetector", "PixelDetector", "load_benchmark", "register", "synthesize"]
 
 # Where each public name lives. It is imported on first use: most need a library that takes seconds to import.
 _HOMES = {
     "ArtiAgentPairs": ".pairs.builder",
     "ArtifactDetector": ".detection.detector",
+    "PixelDetector": ".detection.pixel.detector",
     "load_benchmark": ".benchmarks.loading",
     "register": ".benchmarks.registry",
     "synthesize": ".engine.synthesize",

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, SpaceCard, SpaceCardData
 
 from datasets_script.benchmarks.registry import BENCHMARKS
+from datasets_script.detection.pixel.record import PixelRecord
 from datasets_script.detection.questions import question
 from datasets_script.schema.training_record import BaseModel, TrainingRecord
 from datasets_script.utils.markdown import markdown_table
@@ -25,6 +26,7 @@ MARK = "artiagent-card"
 """Tag of generated model cards, which a later push may replace."""
 
 _TASK = "image-text-to-text"
+_MAP_TASK = "image-segmentation"
 _LOSSES_SHOWN = 12
 # Ids of metrics at https://hf.co/metrics that have other names here.
 _METRIC_IDS = {"rougeL": "rouge", "macro_f1": "f1", "positive_f1": "f1"}
@@ -67,12 +69,65 @@ def model_card(
         scores="\n\n".join(map(_report_text, reports)) or "No scores are on record.",
         training=_training_table(record),
         script=record.script,
-        recipe=_code("yaml", "\n".join(f"{key}: {json.dumps(value)}" for key, value in record.recipe.items())),
+        recipe=_recipe(record),
         data_facts=markdown_table(["fact", "value"], _data_facts(record.data)),
         loss=_losses(record),
         versions=_listed(record.versions),
         not_validated=_not_validated(reports),
         licence=_model_licence(record, license),
+    )
+
+
+def detector_card(
+    repo_id: str,
+    record: TrainingRecord,
+    detector: PixelRecord,
+    architecture: str,
+    reports: Sequence[EvaluationReport],
+    license: str,
+    examples: Sequence[str] = (),
+) -> str:
+    """
+    Render the card of a trained pixel detector.
+
+    Args:
+        repo_id (`str`): Repository of the detector, `owner/name`.
+        record (`TrainingRecord`): Record of the training.
+        detector (`PixelRecord`): Its preprocessing, thresholds and calibration.
+        architecture (`str`): Class of its network.
+        reports (`Sequence[EvaluationReport]`): Evaluations of the detector.
+        license (`str`): Hub identifier of the licence.
+        examples (`Sequence[str]`, *optional*): Paths of overlays in the repository, which the card shows.
+
+    Returns:
+        `str`: The card, with metadata.
+    """
+    name = repo_id.rpartition("/")[2]
+    settings = {**detector.to_dict(), "architecture": architecture}
+    shown = ("architecture", "trunk", "preprocessing", "thresholds", "calibration")
+    return _render(
+        ModelCard,
+        "detector.md",
+        _trained_data(
+            name, record, reports, license, _MAP_TASK, "transformers", "finetune", ("artifact-map", "pixel-detector")
+        ),
+        name=name,
+        architecture=architecture,
+        base_text=_base_text(record.base),
+        of_pairs=record.is_of_pairs,
+        usage=_detector_usage(repo_id),
+        scores="\n\n".join(map(_report_text, reports)) or "No scores are on record.",
+        settings=markdown_table(["setting", "value"], _flat({key: settings[key] for key in shown})),
+        examples="\n\n".join(f"![{Path(path).stem}]({path})" for path in examples),
+        training=_training_table(record),
+        script=record.script,
+        recipe=_recipe(record),
+        data_facts=markdown_table(["fact", "value"], _data_facts(record.data)),
+        loss=_losses(record),
+        versions=_listed(record.versions),
+        not_validated=_not_validated(reports),
+        licence=_model_licence(record, license),
+        trunk_license=detector.license,
     )
 
 
@@ -157,29 +212,43 @@ def _render(card_class: Any, template: str, data: Any, **facts: Any) -> str:
 def _model_data(
     name: str, record: TrainingRecord, reports: Sequence[EvaluationReport], license: str, is_adapter: bool
 ) -> ModelCardData:
-    results = list(_eval_results(reports))
+    library, relation = ("peft", "adapter") if is_adapter else ("transformers", "finetune")
+    return _trained_data(name, record, reports, license, _TASK, library, relation, ("sft", *(["lora"] * is_adapter)))
+
+
+def _trained_data(
+    name: str,
+    record: TrainingRecord,
+    reports: Sequence[EvaluationReport],
+    license: str,
+    task: str,
+    library: str,
+    relation: str,
+    tags: Sequence[str],
+) -> ModelCardData:
+    results = list(_eval_results(reports, task))
     base = record.base.on_hub
     return ModelCardData(
         license=license,
-        language=["en"],
-        library_name="peft" if is_adapter else "transformers",
-        pipeline_tag=_TASK,
+        language=["en"] if task == _TASK else None,
+        library_name=library,
+        pipeline_tag=task,
         base_model=base.id if base else None,
-        base_model_relation=("adapter" if is_adapter else "finetune") if base else None,
+        base_model_relation=relation if base else None,
         datasets=list(record.dataset_ids) or None,
         metrics=sorted({result.metric_type for result in results}) or None,
-        tags=["artifact-detection", "artiagent", "image-artifacts", "sft", *(["lora"] * is_adapter), MARK],
+        tags=["artifact-detection", "artiagent", "image-artifacts", *tags, MARK],
         model_name=name if results else None,
         eval_results=results or None,
     )
 
 
-def _eval_results(reports: Sequence[EvaluationReport]) -> Iterator[EvalResult]:
+def _eval_results(reports: Sequence[EvaluationReport], task: str) -> Iterator[EvalResult]:
     for report in reports:
         for score in report.scores:
             key = score.key.rpartition(".")[2]
             yield EvalResult(
-                task_type=_TASK,
+                task_type=task,
                 task_name="artifact detection",
                 dataset_type=report.benchmark,
                 dataset_name=report.benchmark,
@@ -239,6 +308,21 @@ print(processor.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_t
             1, "This prints boxes and sentences and draws an image; it needs `artiagent`. With transformers only:"
         )
     return "\n\n".join(parts)
+
+
+def _detector_usage(repo_id: str) -> str:
+    code = f"""\
+from datasets_script import PixelDetector
+
+detector = PixelDetector.from_pretrained("{repo_id}")
+found = detector("image.png")
+print(found.score, [(region.box, region.score) for region in found.regions])
+found.artifact_map  # (height, width), in [0, 1]"""
+    return "\n\n".join([_code("bash", f"artiagent detect image.png --model {repo_id}"), _code("python", code)])
+
+
+def _recipe(record: TrainingRecord) -> str:
+    return _code("yaml", "\n".join(f"{key}: {json.dumps(value)}" for key, value in record.recipe.items()))
 
 
 def _report_text(report: EvaluationReport) -> str:

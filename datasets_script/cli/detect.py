@@ -1,4 +1,4 @@
-"""`artiagent detect`: find artifacts in images, with boxes and explanations."""
+"""`artiagent detect`: find artifacts in images, with boxes, and explanations or maps."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from ..utils.errors import UserError
 from ..vlm.base import DEFAULT_VLM
-from .options import add_answer_options, add_vlm_run_options, make_vlm
+from .options import add_answer_options, add_tile_option, add_vlm_run_options, make_pixel_detector, make_vlm
 from .parser import Parser
 
 
 if TYPE_CHECKING:
-    from ..detection.detector import ArtifactDetector
+    import numpy as np
+
+    from ..detection.base import Detector
 
 
 _MISTAKES_SHOWN = 20
@@ -26,18 +28,26 @@ _MISTAKES_SHOWN = 20
 _LARGEST_RATIO = 200
 
 DESCRIPTION = """\
-Ask a vision-language model whether each image has structural artifacts and, if so, where they are and what is wrong.
-Print one JSON object per image to the standard output, and write a copy of each image with numbered boxes."""
+Ask a model whether each image has structural artifacts and, if so, where they are. A vision-language model also says
+what is wrong. Print one JSON object per image to the standard output, and write a copy of each image with numbered
+boxes."""
 
 EPILOG = f"""\
 Each line of output is a JSON object for one image, in the order of the images:
   image, width, height  path and size in pixels
   has_artifact          true, false, or null if the answer could not be parsed
+  score, measures       of a pixel detector: probability that there are artifacts; smoothed maximum and mean of its
+                        map, and the share of the image above its threshold
   regions               a label and a box [x_min, y_min, x_max, y_max] for each artifact, in pixels of the upright
-                        image, with exclusive maxima; null if not asked for or if it could not be parsed
+                        image, with exclusive maxima, and of a pixel detector a score; null if not asked for or if it
+                        could not be parsed
   explanation           what is wrong, in one sentence
   answers, failures     the model's raw answers, and which of them could not be parsed and why
   overlay               path of the copy with numbered boxes
+  map                   with --maps, path of the map
+
+A folder or repository with pixel_detector.json is a pixel detector, which gives a map in place of words. Any other is
+a vision-language model or an adapter.
 
 Files of a folder that cannot be read as images are named on the standard error and passed over.
 
@@ -51,6 +61,7 @@ OpenAI.
 examples:
   artiagent detect portrait.jpg --model my-tuned-model
   artiagent detect photos/ --model my-lora-adapter --out seen/ > seen.jsonl
+  artiagent detect photos/ --model my-pixel-detector --maps maps/ > seen.jsonl
   artiagent detect photos/ --model my-model --endpoint http://localhost:8000/v1"""
 
 
@@ -71,8 +82,8 @@ def add_arguments(parser: Parser) -> None:
         dest="vlm",
         metavar="MODEL",
         default=DEFAULT_VLM,
-        help="Hub id or folder of a model or PEFT adapter, or the model's name at --endpoint (default: %(default)s, "
-        "which is not trained for this)",
+        help="Hub id or folder of a pixel detector, a vision-language model or a PEFT adapter, or the model's name at "
+        "--endpoint (default: %(default)s, which is not trained for this)",
     )
     parser.add_argument(
         "--out",
@@ -80,6 +91,7 @@ def add_arguments(parser: Parser) -> None:
         help="folder to write the copies with boxes to (default: FOLDER-detected beside the folder of the first "
         "IMAGE)",
     )
+    parser.add_argument("--maps", type=Path, help="folder to write a pixel detector's maps to, as PNG of 16 bits")
     asked = parser.add_argument_group("questions")
     asked.add_argument(
         "--ask-all",
@@ -87,6 +99,7 @@ def add_arguments(parser: Parser) -> None:
         help="ask where the artifacts are and what is wrong even if the model reports none, as in training",
     )
     add_answer_options(asked)
+    add_tile_option(asked)
     add_vlm_run_options(parser.add_argument_group("running the model"))
     parser.set_defaults(
         interrupted="the lines and images so far are complete; rerun the command to continue from cached answers.",
@@ -95,38 +108,26 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..detection.detector import ArtifactDetector
-
     args.out = args.out or _beside(args.images[0])
     _check(args)
     inputs = _find_inputs(args.images, args.out)
-    vlm = make_vlm(args)
-    assert vlm is not None  # --model has a default
-    detector = ArtifactDetector(
-        vlm,
-        batch_size=args.vlm_concurrency if args.vlm_endpoint else args.vlm_batch_size,
-        coordinates=args.coordinates,
-        min_pixels=args.min_pixels,
-        max_pixels=args.max_pixels,
-        ask_all=args.ask_all,
-        max_new_tokens=args.max_new_tokens,
-    )
-    write_detections(detector, inputs, args.out)
+    write_detections(_make_detector(args), inputs, args.out, args.maps)
     return 0
 
 
-def write_detections(detector: ArtifactDetector, inputs: Sequence[Input], out: Path) -> None:
+def write_detections(detector: Detector, inputs: Sequence[Input], out: Path, maps: Path | None = None) -> None:
     """
-    Print the JSON line of each image and write its overlay, as soon as the model has answered.
+    Print the JSON line of each image and write its overlay, as soon as the detector has answered.
 
     Args:
-        detector (`ArtifactDetector`): Detector with a loaded model.
+        detector (`Detector`): A loaded detector.
         inputs (`Sequence[Input]`): Images to ask about, in order.
         out (`Path`): Folder of the overlays.
+        maps (`Path`, *optional*): Folder of the maps; by default they are not written.
     """
     from tqdm import tqdm
 
-    from ..detection.detector import upright
+    from ..detection.images import upright
     from ..figures.detections import detection_picture
     from ..utils.files import replacing
 
@@ -138,12 +139,43 @@ def write_detections(detector: ArtifactDetector, inputs: Sequence[Input], out: P
                 drawn = detection_picture(upright(item.path), detection, str(item.path))
                 drawn.save(temporary, format="PNG")
             line = {"image": str(item.path), **detection.to_dict(), "overlay": str(overlay)}
+            if maps is not None and detection.artifact_map is not None:
+                line["map"] = str(_write_map(maps / item.overlay, detection.artifact_map))
             with tqdm.external_write_mode():
                 print(json.dumps(line), flush=True)
             found["with artifacts"] += detection.has_artifact is True
             found["unparsable"] += bool(detection.failures)
             bar.set_postfix(found)
             bar.update()
+
+
+def _make_detector(args: argparse.Namespace) -> Detector:
+    if (pixel := make_pixel_detector(args)) is not None:
+        return pixel
+    if args.maps is not None:
+        raise UserError(f"--maps must come with a pixel detector, got the vision-language model {args.vlm}")
+    from ..detection.detector import ArtifactDetector
+
+    vlm = make_vlm(args)
+    assert vlm is not None  # --model has a default
+    return ArtifactDetector(
+        vlm,
+        batch_size=args.vlm_concurrency if args.vlm_endpoint else args.vlm_batch_size,
+        coordinates=args.coordinates,
+        min_pixels=args.min_pixels,
+        max_pixels=args.max_pixels,
+        ask_all=args.ask_all,
+        max_new_tokens=args.max_new_tokens,
+    )
+
+
+def _write_map(path: Path, values: np.ndarray) -> Path:
+    from ..utils.files import replacing
+    from ..utils.stored_images import stored_map
+
+    with replacing(path) as temporary:
+        temporary.write_bytes(stored_map(values)["bytes"])
+    return path
 
 
 def _beside(image: Path) -> Path:
@@ -212,7 +244,7 @@ def _expanded(path: Path, out: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _why_unreadable(path: Path) -> str:
-    from ..detection.detector import upright
+    from ..detection.images import upright
     from ..utils.photos import SourceError
 
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluate_metrics.functional.css import DEFAULT_MODEL
+from evaluate_metrics.functional.grid import GRID_PROTOCOL
 from evaluate_metrics.functional.miou import EMPTY_POLICIES, PROTOCOLS
 from evaluate_metrics.functional.regions import RESIZE_POLICIES
 from evaluate_metrics.functional.transforms import TRANSFORMS
@@ -29,8 +30,9 @@ count as "no"."""
 
 EPILOG = """\
 Each line of PREDICTIONS is a JSON object for one image. It has the image's "id" and either "answer", the model's raw
-text, or any of "has_artifact" (true or false), "boxes" ([[x_min, y_min, x_max, y_max], ...] in pixels), "mask" (path
-of an image file) and "explanation". `artiagent predict` writes such files.
+text, or any of "has_artifact" (true or false), "boxes" ([[x_min, y_min, x_max, y_max], ...] in pixels), "mask" and
+"artifact_map" (paths of image files) and "explanation". `artiagent predict` writes such files. Pixels are scored by
+the mask if there is one, else by the boxes. Maps are scored as they are, by DiffDoctor's errors.
 
 examples:
   artiagent evaluate predictions.jsonl --benchmark artibench
@@ -65,15 +67,21 @@ def add_arguments(parser: Parser) -> None:
     meaning = parser.add_argument_group("scoring")
     meaning.add_argument(
         "--protocol",
-        choices=PROTOCOLS,
-        help="definition of mIoU, and how masks are made; x_aigd also scores boxes by instances (default: the one in "
-        "the benchmark's publications)",
+        choices=(*PROTOCOLS, GRID_PROTOCOL),
+        help="definition of mIoU, and how masks are made; x_aigd also scores boxes by instances, viescore2 compares "
+        "the cells of a grid of 16x16 (default: the one in the benchmark's publications)",
     )
     meaning.add_argument(
         "--transform",
         choices=TRANSFORMS,
         help="with --protocol x_aigd, compare what its detectors see: the centre of images of 256x256 px or with a "
         "short side of 518 px (default: whole images)",
+    )
+    meaning.add_argument(
+        "--cell-share",
+        type=between_0_and_1,
+        help="with --protocol viescore2, a cell counts if more than this share of its pixels does (default: any "
+        "pixel)",
     )
     meaning.add_argument(
         "--empty",
@@ -159,7 +167,8 @@ def scoring_settings(args: argparse.Namespace) -> ScoringSettings:
     Return the scoring settings that the options ask for.
 
     Raises:
-        UserError: `--out` does not end in .md, or `--transform` comes with another protocol than X-AIGD's.
+        UserError: `--out` does not end in .md, or `--transform` or `--cell-share` comes with another protocol than its
+            own.
     """
     from evaluate_metrics.functional.intervals import Bootstrap
 
@@ -170,6 +179,8 @@ def scoring_settings(args: argparse.Namespace) -> ScoringSettings:
     protocol = args.protocol or _PROTOCOLS.get(args.benchmark, "artiagent")
     if args.transform and protocol != "x_aigd":
         raise UserError(f"--transform must come with --protocol x_aigd, got the protocol {protocol}")
+    if args.cell_share is not None and protocol != GRID_PROTOCOL:
+        raise UserError(f"--cell-share must come with --protocol {GRID_PROTOCOL}, got the protocol {protocol}")
     return ScoringSettings(
         protocol=protocol,
         empty=args.empty,
@@ -177,6 +188,7 @@ def scoring_settings(args: argparse.Namespace) -> ScoringSettings:
         truth_threshold=args.truth_threshold or _TRUTH_THRESHOLDS.get((args.benchmark, protocol), 0.5),
         resize=args.resize,
         transform=args.transform,
+        cell_share=args.cell_share or 0.0,
         css_model=None if args.css_model == "none" else args.css_model,
         bootstrap=Bootstrap(n_resamples=args.resamples, seed=args.seed),
     )

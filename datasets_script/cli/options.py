@@ -1,4 +1,4 @@
-"""Options of the perception backends and of the vision-language model, shared by several commands."""
+"""Options of perception backends, vision-language models and pixel detectors, shared by several commands."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .parser import named_number, names_among, positive_float, positive_int
 
 if TYPE_CHECKING:
     from ..agents.perception.base import PerceptionAgent
+    from ..detection.pixel.detector import PixelDetector
     from ..pairs.filters import PairFilter
     from ..vlm.base import VLM
 
@@ -202,6 +203,44 @@ def make_vlm(args: argparse.Namespace) -> VLM | None:
     """
     spec = vlm_spec(args)
     return spec.load(args.device) if spec else None
+
+
+def add_tile_option(asked: argparse._ArgumentGroup) -> None:
+    """Add the option of commands that run a pixel detector, which [`make_pixel_detector`] reads."""
+    asked.add_argument(
+        "--tile",
+        type=positive_int,
+        help="examine images with a side longer than this in tiles of this many px, with a pixel detector (default: "
+        "images are reduced as a whole)",
+    )
+
+
+def make_pixel_detector(args: argparse.Namespace) -> PixelDetector | None:
+    """
+    Load the pixel detector that the options name, or return `None` if their model is a vision-language model.
+
+    Raises:
+        UserError: The detector cannot be loaded, or an option is given that only the other kind of model has.
+    """
+    from ..detection.pixel.locating import is_pixel_detector
+
+    if args.vlm_endpoint or not is_pixel_detector(args.vlm, args.vlm_revision):
+        if args.tile is not None:
+            raise UserError(f"--tile must come with a pixel detector, got the vision-language model {args.vlm}")
+        return None
+    from ..detection.pixel.detector import PixelDetector
+
+    for name in ("coordinates", "min_pixels", "max_pixels", "max_new_tokens", "vlm_quantization", "tasks", "ask_all"):
+        if getattr(args, name, None):
+            option = name.removeprefix("vlm_").replace("_", "-")
+            raise UserError(f"--{option} must come with a vision-language model, got the pixel detector {args.vlm}")
+    return PixelDetector.from_pretrained(
+        args.vlm,
+        revision=args.vlm_revision,
+        device=args.vlm_device,
+        batch_size=args.vlm_batch_size,
+        tile=args.tile,
+    )
 
 
 def perception_spec(args: argparse.Namespace) -> PerceptionSpec:

@@ -1,4 +1,4 @@
-"""`artiagent predict`: run a vision-language model on a benchmark and record its answers."""
+"""`artiagent predict`: run a vision-language model or a pixel detector on a benchmark and record its answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..detection.questions import TASKS, Task
 from ..utils.errors import UserError
-from .options import add_answer_options, add_vlm_run_options, make_vlm
+from .options import add_answer_options, add_tile_option, add_vlm_run_options, make_pixel_detector, make_vlm
 from .parser import Parser, names_among, positive_int
 
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from ..schema.image import BenchmarkImage
+    from ..schema.prediction import Prediction
 
 
 DESCRIPTION = """\
 Ask a vision-language model about every image of a benchmark: whether it has artifacts, where they are and what is
-wrong. Write the raw answers to a file, which `artiagent evaluate` scores. You can interrupt it at any time; rerun the
-same command to continue."""
+wrong. Or let a pixel detector, which a folder with pixel_detector.json is, find them. Write the raw answers to a file,
+or regions, masks and maps, which `artiagent evaluate` scores. You can interrupt it at any time; rerun the same command
+to continue."""
 
 EPILOG = """\
 The model is asked for boxes in the coordinates it was trained on: those in its training.json if it has one, else those
@@ -35,13 +37,16 @@ OpenAI.
 
 examples:
   artiagent predict Qwen/Qwen2.5-VL-7B-Instruct --benchmark artibench --out qwen.jsonl
+  artiagent predict my-pixel-detector --benchmark artibench --out maps.jsonl
   artiagent predict my-model --endpoint http://localhost:8000/v1 --benchmark out/ --out mine.jsonl
   artiagent evaluate qwen.jsonl --benchmark artibench                 score the answers"""
 
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument(
-        "vlm", metavar="MODEL", help="Hub id or folder of a local model, or the model's name at --endpoint"
+        "vlm",
+        metavar="MODEL",
+        help="Hub id or folder of a local model or a pixel detector, or the model's name at --endpoint",
     )
     parser.add_argument(
         "--benchmark",
@@ -61,6 +66,7 @@ def add_arguments(parser: Parser) -> None:
         help=f"comma-separated list from {', '.join(TASKS)} (default: the first three; all for synartifact)",
     )
     add_answer_options(asked)
+    add_tile_option(asked)
     add_vlm_run_options(parser.add_argument_group("running the model"))
     parser.set_defaults(interrupted="the answers so far are kept; rerun the command to continue.", device=None)
 
@@ -70,21 +76,12 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from ..evaluation.predict import PredictionSettings, predict
-
     _check(args)
-    tasks = _tasks(args)
     images = islice(_images(args), args.limit)
-    vlm = make_vlm(args)
-    assert vlm is not None  # MODEL is required
-    form = vlm.box_format(args.coordinates, args.min_pixels, args.max_pixels)
-    benchmark = Path(args.benchmark).name if Path(args.benchmark).is_dir() else args.benchmark
-    settings = PredictionSettings(benchmark, args.split, tasks, form, args.max_new_tokens)
-    group_size = args.vlm_concurrency if args.vlm_endpoint else args.vlm_batch_size
     found: Counter[str] = Counter()
-    with tqdm(desc=f"asking about {benchmark}", total=args.limit, unit="image") as bar:
+    with tqdm(desc=f"asking about {_benchmark(args)}", total=args.limit, unit="image") as bar:
         seen = _counting(images, bar, done := Counter[str]())
-        for prediction in predict(vlm, seen, settings, args.out, group_size):
+        for prediction in _predictions(args, seen):
             found["asked"] += 1
             found["unparsable"] += bool(prediction.failures)
             bar.set_postfix(found)
@@ -94,6 +91,25 @@ def run(args: argparse.Namespace) -> int:
         f"score them with: artiagent evaluate {args.out} --benchmark {args.benchmark}"
     )
     return 0
+
+
+def _predictions(args: argparse.Namespace, images: Iterator[BenchmarkImage]) -> Iterator[Prediction]:
+    """Load the model and predict the images that are not in the file yet."""
+    if (detector := make_pixel_detector(args)) is not None:
+        from ..evaluation.predict_maps import predict_maps
+
+        return predict_maps(detector, images, _benchmark(args), args.split, args.out)
+    from ..evaluation.predict import PredictionSettings, predict
+
+    vlm = make_vlm(args)
+    assert vlm is not None  # MODEL is required
+    form = vlm.box_format(args.coordinates, args.min_pixels, args.max_pixels)
+    settings = PredictionSettings(_benchmark(args), args.split, _tasks(args), form, args.max_new_tokens)
+    return predict(vlm, images, settings, args.out, args.vlm_concurrency if args.vlm_endpoint else args.vlm_batch_size)
+
+
+def _benchmark(args: argparse.Namespace) -> str:
+    return Path(args.benchmark).name if Path(args.benchmark).is_dir() else args.benchmark
 
 
 def _check(args: argparse.Namespace) -> None:

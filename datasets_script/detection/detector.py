@@ -16,7 +16,6 @@ for detection in detector.stream(Path("photos").glob("*.jpg")):
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -28,17 +27,15 @@ from PIL import Image
 from ..schema.boxes import Box
 from ..schema.detection import DetectedRegion, Detection
 from ..schema.prediction import Prediction
-from ..utils.photos import SourceError, open_source, to_rgb
 from ..vlm.base import DEFAULT_VLM, VLM, VLMAnswer
 from ..vlm.conventions import BoxFormat
 from ..vlm.local import LocalVLM, Quantization
 from .answers import prediction_of, unescaped, without_thinking
 from .box_answers import find_boxes
+from .images import ImageInput, upright
 from .questions import Task, request
 from .yes_no import AnswerError
 
-
-ImageInput = str | os.PathLike[str] | Image.Image
 
 # Where and why: asked about images in which the model says there are artifacts.
 _FOLLOWING: tuple[Task, ...] = ("localization", "explanation")
@@ -167,22 +164,6 @@ class ArtifactDetector:
         return Detection(
             image.size, prediction.has_artifact, regions, prediction.explanation, texts, prediction.failures
         )
-
-
-def upright(image: ImageInput) -> Image.Image:
-    """
-    Open an image as models are shown it: upright, in 8-bit RGB.
-
-    Raises:
-        SourceError: A file cannot be read as an image, see [`~datasets_script.utils.photos.open_source`]; the message
-            names the file.
-    """
-    if isinstance(image, Image.Image):
-        return to_rgb(image)
-    try:
-        return open_source(image, min_side=1)
-    except SourceError as error:
-        raise SourceError(f"{os.fspath(image)}: {error}") from error
 
 
 def read_labels(text: str, size: tuple[int, int], form: BoxFormat) -> dict[Box, str]:

@@ -70,7 +70,7 @@ def predict(
         RunBusyError: Another process is writing to the file.
         VLMUnavailable: The model is unavailable; answers on disk are kept.
     """
-    with _only_writer(out):
+    with only_writer(out):
         done = begin_predictions(out, provenance(vlm, settings))
         waiting = (image for image in images if image.id not in done)
         while group := list(islice(waiting, group_size)):
@@ -106,7 +106,7 @@ def _ask(
     vlm: VLM, images: Sequence[BenchmarkImage], settings: PredictionSettings
 ) -> Iterator[tuple[BenchmarkImage, dict[str, str], dict[str, str]]]:
     """Yield each image with its answers by task, and the errors of questions without one."""
-    opened = [_open(image) for image in images]
+    opened = [open_image(image) for image in images]
     # Grouped by task, because answers to the same question have similar lengths.
     requests = [
         request(task, settings.form.coordinates, image, settings.max_new_tokens)
@@ -121,7 +121,13 @@ def _ask(
         yield image, answers, errors
 
 
-def _open(image: BenchmarkImage) -> Image.Image:
+def open_image(image: BenchmarkImage) -> Image.Image:
+    """
+    Decode an image of a benchmark, as RGB.
+
+    Raises:
+        UserError: It cannot be decoded.
+    """
     try:
         with Image.open(io.BytesIO(image.image)) as opened:
             return opened.convert("RGB")
@@ -130,7 +136,13 @@ def _open(image: BenchmarkImage) -> Image.Image:
 
 
 @contextmanager
-def _only_writer(out: Path) -> Iterator[None]:
+def only_writer(out: Path) -> Iterator[None]:
+    """
+    Hold a lock beside a file of predictions, so that one process alone writes to it.
+
+    Raises:
+        RunBusyError: Another process holds it.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out.with_name(f".{out.name}.lock"))
     try:

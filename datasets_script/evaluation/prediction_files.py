@@ -21,7 +21,7 @@ from ..vlm.conventions import CONVENTIONS, BoxFormat
 
 _HEADER = "artiagent"
 _ANSWER_FIELDS = frozenset({"answer", "answers", "errors"})
-_VALUE_FIELDS = frozenset({"has_artifact", "boxes", "bbox_xywh", "mask", "explanation", "classes"})
+_VALUE_FIELDS = frozenset({"has_artifact", "boxes", "bbox_xywh", "mask", "artifact_map", "explanation", "classes"})
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def read_predictions(
     - `"answers"`: its raw texts by question (`"detection"`, `"localization"`, `"explanation"`, `"classification"`),
       and `"errors"` for questions without an answer;
     - any of the values `"has_artifact"`, `"boxes"` (`[x_min, y_min, x_max, y_max]`, exclusive maxima, in pixels of
-      the stored image) or `"bbox_xywh"` (`[x, y, width, height]`), `"mask"` (path of an image, relative to the
-      file), `"explanation"` and `"classes"`.
+      the stored image) or `"bbox_xywh"` (`[x, y, width, height]`), `"mask"` and `"artifact_map"` (paths of images,
+      relative to the file), `"explanation"` and `"classes"`.
 
     Args:
         path (`Path`): JSON Lines file.
@@ -135,7 +135,7 @@ def begin_predictions(path: Path, header: Mapping[str, Any]) -> set[str]:
 
 def append_answers(path: Path, image_id: str, answers: Mapping[str, str], errors: Mapping[str, str]) -> None:
     """
-    Append the answers about an image; they are on disk when this returns.
+    Append the answers about an image, see [`append_record`].
 
     Args:
         path (`Path`): File made by [`begin_predictions`].
@@ -143,7 +143,17 @@ def append_answers(path: Path, image_id: str, answers: Mapping[str, str], errors
         answers (`Mapping[str, str]`): Raw answers by question.
         errors (`Mapping[str, str]`): Reasons of questions without an answer, by question.
     """
-    record = {"id": image_id, "answers": answers, **({"errors": errors} if errors else {})}
+    append_record(path, {"id": image_id, "answers": answers, **({"errors": errors} if errors else {})})
+
+
+def append_record(path: Path, record: Mapping[str, Any]) -> None:
+    """
+    Append the line of an image; it is on disk when this returns.
+
+    Args:
+        path (`Path`): File made by [`begin_predictions`].
+        record (`Mapping[str, Any]`): A line as [`read_predictions`] reads it, JSON-serialisable.
+    """
     with path.open("ab") as file:
         file.write(_line(record).encode())
         file.flush()
@@ -246,6 +256,7 @@ def _read_values(record: Mapping[str, Any], where: str, folder: Path, size: tupl
         ("boxes", list, "a list"),
         ("bbox_xywh", list, "a list"),
         ("mask", str, "the path of an image"),
+        ("artifact_map", str, "the path of an image"),
         ("explanation", str, "a text"),
         ("classes", list, "a list of texts"),
     ):
@@ -260,7 +271,8 @@ def _read_values(record: Mapping[str, Any], where: str, folder: Path, size: tupl
         record["id"],
         has_artifact=record.get("has_artifact"),
         boxes=None if given is None or (failures and not boxes) else boxes,
-        mask=_read_mask(record, where, folder),
+        mask=_read_path("mask", record, where, folder),
+        artifact_map=_read_path("artifact_map", record, where, folder),
         explanation=record.get("explanation"),
         classes=None if record.get("classes") is None else tuple(record["classes"]),
         failures=failures,
@@ -302,11 +314,9 @@ def _read_boxes(boxes: Iterable[Any], where: str, size: tuple[int, int]) -> tupl
     return tuple(meant), tuple(failures)
 
 
-def _read_mask(record: Mapping[str, Any], where: str, folder: Path) -> Path | None:
-    if record.get("mask") is None:
+def _read_path(name: str, record: Mapping[str, Any], where: str, folder: Path) -> Path | None:
+    if record.get(name) is None:
         return None
-    if record.get("boxes") is not None or record.get("bbox_xywh") is not None:
-        raise UserError(f'{where}: must have either "mask" or "boxes", got both')
-    if not (path := folder / record["mask"]).is_file():
-        raise UserError(f"{where}: \"mask\" must be an image file, relative to the predictions, found no '{path}'")
+    if not (path := folder / record[name]).is_file():
+        raise UserError(f"{where}: \"{name}\" must be an image file, relative to the predictions, found no '{path}'")
     return path

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from evaluate_metrics.functional.instances import x_aigd_mask
 from evaluate_metrics.functional.regions import Region, Size, region_mask, region_size
 from evaluate_metrics.functional.transforms import TRANSFORMS
@@ -80,6 +82,25 @@ def truth_region(image: BenchmarkImage, threshold: float, protocol: str) -> list
         elif region.bbox is not None:
             parts += _boxes([region.bbox], protocol)
     return parts
+
+
+def truth_map(image: BenchmarkImage) -> np.ndarray:
+    """
+    Return the true artifact map of an image: heat maps as they are published, and 1 where other regions are.
+
+    Returns:
+        `np.ndarray` of shape `(height, width)`, `float64`, in [0, 1].
+    """
+    width, height = image.size
+    values = np.zeros((height, width))
+    for region in image.regions:
+        if region.mask is not None:
+            drawn = region.mask.astype(np.float64)
+        else:
+            parts = list(region.polygons) or ([] if region.bbox is None else [region.bbox])
+            drawn = region_mask(parts, image.size).astype(np.float64)
+        values = np.maximum(values, drawn)
+    return values
 
 
 def predicted_region(prediction: Prediction, protocol: str) -> Any:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from evaluate_metrics.functional.artifact_map import map_statistics, score_map_statistics
 from evaluate_metrics.functional.classification import artifact_classification, find_class
 from evaluate_metrics.functional.css import css
 from evaluate_metrics.functional.detection import artifact_detection
+from evaluate_metrics.functional.grid import GRID_PROTOCOL, cell_counts, score_cell_counts
 from evaluate_metrics.functional.instances import match_instances, score_instances
 from evaluate_metrics.functional.intervals import Bootstrap
 from evaluate_metrics.functional.miou import score_pixel_counts
@@ -20,7 +22,7 @@ from evaluate_metrics.functional.rouge import count_unread, rouge
 
 from ..schema.image import BenchmarkImage
 from ..schema.prediction import Prediction
-from .protocol_masks import compared, truth_region
+from .protocol_masks import Compared, compared, truth_map, truth_region
 
 
 MISSING = "there is no prediction for it"
@@ -33,7 +35,8 @@ class ScoringSettings:
 
     Attributes:
         protocol (`str`): Definition of mIoU, see [`evaluate_metrics.functional.miou.miou`], and how masks are made,
-            see [`truth_region`].
+            see [`truth_region`]; or `"viescore2"`, which compares cells, see
+            [`evaluate_metrics.functional.grid.grid_iou`].
         empty (`str`): IoU and F1 of an image where neither truth nor prediction has a pixel, see the same function.
         threshold (`float`): Value in [0, 1] above which a pixel of a predicted heat map counts as artifact.
         truth_threshold (`float`): Same for heat maps of the benchmark.
@@ -41,6 +44,7 @@ class ScoringSettings:
             [`evaluate_metrics.functional.regions.pixel_counts`].
         transform (`str`, *optional*): What X-AIGD's detectors see of an image, a key of
             [`evaluate_metrics.functional.transforms.TRANSFORMS`]; `None` compares whole images.
+        cell_share (`float`): With `"viescore2"`, share of a cell's pixels that must be exceeded.
         css_model (`str`, *optional*): Sentence-embedding model for CSS; `None` skips CSS.
         bootstrap (`Bootstrap`): Settings of the confidence intervals.
     """
@@ -51,6 +55,7 @@ class ScoringSettings:
     truth_threshold: float = 0.5
     resize: str = "error"
     transform: str | None = None
+    cell_share: float = 0.0
     css_model: str | None = None
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
 
@@ -62,7 +67,7 @@ class Located:
 
     Attributes:
         id (`str`): Id of the image.
-        iou (`float`): IoU of predicted and true pixels.
+        iou (`float`): IoU of predicted and true pixels, or cells.
         area (`float`): Share of the image that the true artifacts cover, in [0, 1].
         is_predicted (`bool`): Whether any pixel was predicted.
         classes (`tuple[str, ...]`): Classes of the true artifacts.
@@ -97,8 +102,8 @@ class Evaluation:
     Attributes:
         n (`int`): Number of images.
         sections (`dict[str, dict]`): Results of the metrics `"detection"`, `"localization"`, `"instances"` (under the
-            protocol `"x_aigd"`), `"rouge"`, `"css"` and `"classification"`, without those that neither predictions nor
-            failures concern.
+            protocol `"x_aigd"`), `"artifact_map"`, `"rouge"`, `"css"` and `"classification"`, without those that
+            neither predictions nor failures concern.
         located (`tuple[Located, ...]`): Localization result of each image with artifacts in known places.
         failures (`tuple[tuple[str, str], ...]`): Image id and reason, for every answer that could not be used.
         unscored_classes (`tuple[str, ...]`): Classes of the benchmark that SynArtifact does not have, if predictions
@@ -170,6 +175,7 @@ class _Tables:
     counts: list[np.ndarray] = field(default_factory=list)
     located: list[Located] = field(default_factory=list)
     instances: list[tuple[int, int, int]] = field(default_factory=list)
+    maps: list[tuple[float, float, float, float]] = field(default_factory=list)
     texts: list[tuple[str | None, str]] = field(default_factory=list)
     worst: list[ScoredImage] = field(default_factory=list)
     best: list[ScoredImage] = field(default_factory=list)
@@ -186,18 +192,13 @@ class _Tables:
 
     def _locate(self, image: BenchmarkImage, prediction: Prediction, settings: ScoringSettings) -> None:
         try:
-            regions = compared(image, prediction, settings)
-            counts = pixel_counts(
-                regions.prediction,
-                regions.truth,
-                regions.size,
-                threshold=settings.threshold,
-                resize=settings.resize,
-            )
+            counts = _counts(compared(image, prediction, settings), settings)
+            if prediction.artifact_map is not None:
+                self.maps.append(map_statistics(prediction.artifact_map.read_bytes(), truth_map(image)))
         except ValueError as error:
             raise ValueError(f"image {image.id!r}: {error}") from error
         self.counts.append(counts)
-        if settings.protocol == "x_aigd" and prediction.mask is None:
+        if settings.protocol == "x_aigd" and (prediction.mask is None or prediction.boxes is not None):
             found, missed, false = match_instances(
                 prediction.boxes or (), truth_region(image, settings.truth_threshold, settings.protocol), image.size
             )
@@ -225,6 +226,7 @@ class _Tables:
             "detection": self._detection(settings),
             "localization": self._localization(settings),
             "instances": self._instances(settings),
+            "artifact_map": self._artifact_map(settings),
             **self._explanation(settings),
             "classification": self._classification(settings),
         }
@@ -258,9 +260,10 @@ class _Tables:
         said = any(given.boxes is not None or given.mask is not None for given in self.predictions)
         if not self.located or not (said or self._failed("localization", "boxes")):
             return None
-        return score_pixel_counts(
-            np.stack(self.counts), settings.protocol, empty=settings.empty, bootstrap=settings.bootstrap
-        )
+        counts = np.stack(self.counts)
+        if settings.protocol == GRID_PROTOCOL:
+            return score_cell_counts(counts, settings.cell_share, empty=settings.empty, bootstrap=settings.bootstrap)
+        return score_pixel_counts(counts, settings.protocol, empty=settings.empty, bootstrap=settings.bootstrap)
 
     def _instances(self, settings: ScoringSettings) -> dict[str, Any] | None:
         """Score boxes by X-AIGD's instances, if all predictions are boxes, of one class, since they have no other."""
@@ -269,6 +272,12 @@ class _Tables:
             return None
         failed = [False] * len(self.instances)
         return score_instances(np.array(self.instances), failed, settings.bootstrap)
+
+    def _artifact_map(self, settings: ScoringSettings) -> dict[str, Any] | None:
+        """Score maps as DiffDoctor does, if there is one for every image whose artifacts are in known places."""
+        if not self.maps or len(self.maps) < len(self.counts):
+            return None
+        return score_map_statistics(self.maps, bootstrap=settings.bootstrap)
 
     def _explanation(self, settings: ScoringSettings) -> dict[str, dict[str, Any]]:
         said = any(given.explanation is not None for given in self.predictions)
@@ -301,6 +310,21 @@ class _Tables:
     def _foreign_classes(self) -> tuple[str, ...]:
         names = {name for classes in self.classes for name in classes}
         return tuple(sorted(name for name in names if find_class(name) is None))
+
+
+def _counts(regions: Compared, settings: ScoringSettings) -> np.ndarray:
+    if settings.protocol == GRID_PROTOCOL:
+        return cell_counts(
+            regions.prediction,
+            regions.truth,
+            regions.size,
+            threshold=settings.threshold,
+            cell_share=settings.cell_share,
+            resize=settings.resize,
+        )
+    return pixel_counts(
+        regions.prediction, regions.truth, regions.size, threshold=settings.threshold, resize=settings.resize
+    )
 
 
 def _as_label(answer: bool | None) -> int | None:

@@ -1,11 +1,11 @@
-"""Drawing of a detection: numbered boxes on the image, with the answer below it."""
+"""Drawing of a detection: numbered boxes and tinted masks on the image, with the answer below it."""
 
 from __future__ import annotations
 
 from PIL import Image, ImageDraw
 
-from ..schema.detection import Detection
-from .drawing import draw_box, draw_tag, fitted, wrapped
+from ..schema.detection import DetectedRegion, Detection
+from .drawing import draw_box, draw_tag, fitted, with_mask, wrapped
 from .lettering import draw_text
 from .style import BLUE, FAINT, GREEN, INK, LINE, OCHRE, ORANGE, PURPLE, TEXT_FONT, TITLE_FONT, Color
 
@@ -17,16 +17,17 @@ _LEAST, _MOST = 768, 1280
 _LEAST_WIDTH = 640
 _MARGIN = 18
 _HEADING = 36
+_OPACITY = 0.3
 
 
 def detection_picture(image: Image.Image, detection: Detection, name: str = "") -> Image.Image:
     """
-    Draw a detection: the image with a numbered box for each region, and below it the verdict, the numbered labels, the
-    explanation and the answers that could not be parsed.
+    Draw a detection: the image with a numbered box for each region, and its mask if it has one, and below it the
+    verdict, the numbered labels or scores, the explanation and the answers that could not be parsed.
 
     Args:
         image (`PIL.Image.Image`): The upright image, of the detection's size.
-        detection ([`Detection`]): The answer of a model about the image.
+        detection ([`Detection`]): The answer of a detector about the image.
         name (`str`, *optional*, defaults to `""`): Name of the image, written in the last line.
 
     Returns:
@@ -40,6 +41,9 @@ def detection_picture(image: Image.Image, detection: Detection, name: str = "") 
     drawn = fitted(image, min(max(_LEAST, *image.size), _MOST))
     regions = detection.regions or ()
     scale = (drawn.width / image.width, drawn.height / image.height)
+    for number, region in enumerate(regions):
+        if region.mask is not None:
+            drawn = with_mask(drawn, region.mask, _color(number), _OPACITY)
     for number, region in enumerate(regions):
         draw_box(drawn, region.box, scale, _color(number))
     for number, region in enumerate(regions):
@@ -73,12 +77,13 @@ def _with_text(image: Image.Image, detection: Detection, name: str) -> Image.Ima
 def _verdict(detection: Detection) -> tuple[Color, str]:
     if detection.has_artifact is None:
         return FAINT, "No verdict: the answer could not be parsed"
-    return (ORANGE, "Artifacts") if detection.has_artifact else (GREEN, "No artifacts")
+    score = "" if detection.score is None else f" (score {detection.score:.2f})"
+    return (ORANGE, f"Artifacts{score}") if detection.has_artifact else (GREEN, f"No artifacts{score}")
 
 
 def _paragraphs(detection: Detection, name: str) -> list[tuple[Color, str]]:
     labels = [
-        (_color(number), f"{number + 1}. {region.label or 'no label'}")
+        (_color(number), f"{number + 1}. {_described(region)}")
         for number, region in enumerate(detection.regions or ())
     ]
     if detection.has_artifact and detection.regions == ():
@@ -86,6 +91,11 @@ def _paragraphs(detection: Detection, name: str) -> list[tuple[Color, str]]:
     explanation = [(INK, detection.explanation)] if detection.explanation else []
     failures = [(FAINT, f"not parsed: {failure}") for failure in detection.failures]
     return [*labels, *explanation, *failures, *([(FAINT, name)] if name else [])]
+
+
+def _described(region: DetectedRegion) -> str:
+    score = "" if region.score is None else f"score {region.score:.2f}"
+    return ", ".join(filter(None, (region.label, score))) or "no label"
 
 
 def _printable(text: str) -> str:

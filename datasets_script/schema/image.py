@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Features, List, Value
 from PIL import Image
 
-from ..utils.stored_images import stored_mask, stored_png
+from ..utils.stored_images import stored_map, stored_mask
 
 
 RegionShape = Literal["box", "polygon", "mask", "heat_map"]
@@ -169,9 +169,7 @@ def _row_to_region(row: dict[str, Any]) -> Region:
 
 
 def _stored(mask: np.ndarray) -> dict[str, Any]:
-    if mask.dtype == bool:
-        return stored_mask(mask)
-    return stored_png(np.round(mask.astype(np.float64) * 65535).astype(np.uint16))
+    return stored_mask(mask) if mask.dtype == bool else stored_map(mask)
 
 
 def _decode_mask(content: bytes, shape: str) -> np.ndarray:

@@ -34,6 +34,9 @@ class ArtifactScores(TypedDict, total=False):
         visible_contrast (`float`): Change of luminance within the artifact's mask, as a multiple of what the texture
             around it hides; see [`~datasets_script.agents.curation.measures.visible_contrast`].
         vlm_has_artifact (`float`): 1 if a vision-language model saw the artifact, 0 if not; absent if none was asked.
+        detector_inside, detector_clean (`float`): Greatest probability that a pixel detector gives a pixel of the
+            artifact's mask, in the artifact and in the clean image; absent if none was asked.
+        detector_has_artifact (`float`): 1 if `detector_inside` exceeds the detector's threshold, else 0.
     """
 
     change_inside: float
@@ -46,6 +49,9 @@ class ArtifactScores(TypedDict, total=False):
     closer_to_reference: float
     visible_contrast: float
     vlm_has_artifact: float
+    detector_inside: float
+    detector_clean: float
+    detector_has_artifact: float
 
 
 @dataclass(frozen=True, eq=False)

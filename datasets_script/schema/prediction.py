@@ -19,8 +19,11 @@ class Prediction:
         boxes (`tuple[Box, ...]`, *optional*): `(x_min, y_min, x_max, y_max)`, exclusive maxima, pixels of the image as
             stored. Empty if the model names none; `None` if it was not asked for boxes or its answer could not be
             parsed.
-        mask (`Path`, *optional*): In place of boxes, a mask or heat map as an image file of the image's size, as
-            [`evaluate_metrics.functional.regions.heat_map`] reads it.
+        mask (`Path`, *optional*): A mask or heat map as an image file of the image's size, as
+            [`evaluate_metrics.functional.regions.heat_map`] reads it. With boxes too, pixels are those of the mask
+            and instances those of the boxes.
+        artifact_map (`Path`, *optional*): Probability of each pixel of being part of an artifact, as an image file of
+            the image's size, which is scored as it is, without a threshold.
         explanation (`str`, *optional*): What is wrong with the image; `None` if it was not asked for.
         classes (`tuple[str, ...]`, *optional*): Classes of the artifacts (SynArtifact); `None` if they were not asked
             for.
@@ -32,6 +35,7 @@ class Prediction:
     has_artifact: bool | None = None
     boxes: tuple[Box, ...] | None = None
     mask: Path | None = None
+    artifact_map: Path | None = None
     explanation: str | None = None
     classes: tuple[str, ...] | None = None
     failures: tuple[str, ...] = ()

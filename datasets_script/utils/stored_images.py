@@ -29,3 +29,11 @@ def stored_png(pixels: np.ndarray) -> dict[str, Any]:
 def stored_mask(mask: np.ndarray) -> dict[str, Any]:
     """Encode a `bool` mask of shape `(height, width)` as an image of 0 and 255; see [`stored_png`]."""
     return stored_png(mask.astype(np.uint8) * 255)
+
+
+def stored_map(values: np.ndarray) -> dict[str, Any]:
+    """
+    Encode a map of values in [0, 1], of shape `(height, width)`, as an image of 16 bits, 0 to 65535; see
+    [`stored_png`].
+    """
+    return stored_png(np.round(values.astype(np.float64) * 65535).astype(np.uint16))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,16 +61,65 @@ def artifact_map(
 
     ```
     """
-    _check_threshold(threshold)
-    if not 0 < epsilon < 0.5:
-        raise ValueError(f"`epsilon` must lie between 0 and 0.5, got {epsilon}")
+    _check(threshold, epsilon)
     check_lengths(references, predictions=predictions)
     statistics = []
     for index, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
         try:
-            statistics.append(_statistics(prediction, reference, threshold, epsilon))
+            statistics.append(map_statistics(prediction, reference, threshold, epsilon))
         except ValueError as error:
             raise ValueError(f"image {index}: {error}") from error
+    return score_map_statistics(statistics, threshold, epsilon, bootstrap)
+
+
+def map_statistics(
+    prediction: Map, reference: Map, threshold: float = 0.5, epsilon: float = 1e-6
+) -> tuple[float, float, float, float]:
+    """
+    Compute DiffDoctor's scores of one image, which [`score_map_statistics`] averages.
+
+    Args:
+        prediction, reference (maps): Predicted and true map of one size, as in [`artifact_map`].
+        threshold, epsilon (`float`, *optional*): See [`artifact_map`].
+
+    Returns:
+        `tuple[float, float, float, float]`: `mse`, `kl`, `kl_complement`, and 1 if the predicted maximum exceeds the
+        threshold, else 0.
+
+    Raises:
+        ValueError: Maps differ in size or are out of range, or `threshold` or `epsilon` is out of range.
+    """
+    _check(threshold, epsilon)
+    predicted, true = heat_map(prediction, masks=False), heat_map(reference)
+    if predicted.shape != true.shape:
+        sizes = ("{1}x{0}".format(*values.shape) for values in (true, predicted))
+        raise ValueError("a prediction must have the size of its reference, {} px, got {} px".format(*sizes))
+    clipped = np.clip(predicted, epsilon, 1 - epsilon)
+    return (
+        float(np.mean((true - predicted) ** 2)),
+        _divergence(true, clipped),
+        _divergence(1 - true, 1 - clipped),
+        float(predicted.max() > threshold),
+    )
+
+
+def score_map_statistics(
+    statistics: Sequence[Sequence[float]],
+    threshold: float = 0.5,
+    epsilon: float = 1e-6,
+    bootstrap: Bootstrap | None = None,
+) -> dict[str, Any]:
+    """
+    Average the scores of images.
+
+    Args:
+        statistics (`Sequence`): Output of [`map_statistics`] of each image, at least one.
+        threshold, epsilon (`float`, *optional*): Those that it was computed with.
+        bootstrap (`Bootstrap`, *optional*): Settings of the intervals.
+
+    Returns:
+        `dict[str, Any]`: As of [`artifact_map`].
+    """
     names = ("mse", "kl", "kl_complement", "artifact_frequency")
     result = _means(statistics, names, bootstrap)
     return {**result, "protocol": "diffdoctor", "threshold": threshold, "epsilon": epsilon, **_about(statistics)}
@@ -113,18 +162,10 @@ def artifact_frequency(
     return {**result, "protocol": "diffdoctor", "threshold": threshold, **_about(statistics)}
 
 
-def _statistics(prediction: Map, reference: Map, threshold: float, epsilon: float) -> list[float]:
-    predicted, true = heat_map(prediction, masks=False), heat_map(reference)
-    if predicted.shape != true.shape:
-        sizes = ("{1}x{0}".format(*values.shape) for values in (true, predicted))
-        raise ValueError("a prediction must have the size of its reference, {} px, got {} px".format(*sizes))
-    clipped = np.clip(predicted, epsilon, 1 - epsilon)
-    return [
-        float(np.mean((true - predicted) ** 2)),
-        _divergence(true, clipped),
-        _divergence(1 - true, 1 - clipped),
-        float(predicted.max() > threshold),
-    ]
+def _check(threshold: float, epsilon: float) -> None:
+    _check_threshold(threshold)
+    if not 0 < epsilon < 0.5:
+        raise ValueError(f"`epsilon` must lie between 0 and 0.5, got {epsilon}")
 
 
 def _check_threshold(threshold: float) -> None:
@@ -137,12 +178,14 @@ def _divergence(true: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.sum(true[inside] * np.log(true[inside] / predicted[inside])) / true.size)
 
 
-def _means(statistics: list[list[float]], names: tuple[str, ...], bootstrap: Bootstrap | None) -> dict[str, Any]:
+def _means(
+    statistics: Sequence[Sequence[float]], names: tuple[str, ...], bootstrap: Bootstrap | None
+) -> dict[str, Any]:
     with_count = np.array([[*row, 1.0] for row in statistics])
     return score_with_intervals(
         with_count, lambda sums: {name: sums[:, column] / sums[:, -1] for column, name in enumerate(names)}, bootstrap
     )
 
 
-def _about(statistics: list[list[float]]) -> dict[str, Any]:
+def _about(statistics: Sequence[Sequence[float]]) -> dict[str, Any]:
     return {"n": len(statistics), "versions": versions()}

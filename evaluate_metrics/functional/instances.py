@@ -135,7 +135,7 @@ def match_instances(boxes: Sequence[Sequence[float]], regions: Sequence[Region],
         `tuple[int, int, int]`: Found and missed instances, and boxes that match none.
     """
     mask = x_aigd_mask(regions, size)
-    instances = np.where(mask, _components(_dilated(mask)), 0)
+    instances = np.where(mask, connected_components(_dilated(mask)), 0)
     total = int(instances.max(initial=0))
     found: set[int] = set()
     false = 0
@@ -184,26 +184,28 @@ def x_aigd_mask(regions: Sequence[Region], size: Size) -> np.ndarray:
     return mask | region_mask(others, size) if others else mask
 
 
-def _matched(box: Sequence[float], instances: np.ndarray, size: Size) -> set[int]:
-    x_min, y_min, x_max, y_max = box
-    if not (0 <= x_min < x_max <= size[0] and 0 <= y_min < y_max <= size[1]):
-        return set()
-    within = instances[int(y_min) : int(y_max), int(x_min) : int(x_max)]
-    pixels = np.bincount(within.ravel())[1:]
-    return {int(index) + 1 for index in np.flatnonzero(pixels > within.size / 2)}
+def connected_components(mask: np.ndarray) -> np.ndarray:
+    """
+    Number the areas of a mask whose pixels touch along sides or corners.
 
+    Args:
+        mask (`np.ndarray` of shape `(height, width)`, `bool`): The mask.
 
-def _dilated(mask: np.ndarray) -> np.ndarray:
-    reach = _DILATION // 2
-    for axis in (0, 1):
-        padded = np.pad(mask, [(reach, reach) if axis == other else (0, 0) for other in (0, 1)])
-        windows = np.lib.stride_tricks.sliding_window_view(padded, _DILATION, axis=axis)
-        mask = np.asarray(windows.any(axis=-1))
-    return mask
+    Returns:
+        `np.ndarray` of shape `(height, width)`, `int64`: Number of each pixel's area, from 1 in the order of their
+        first rows; 0 is the background.
 
+    Example:
 
-def _components(mask: np.ndarray) -> np.ndarray:
-    """Number the components of a mask that touch along sides or corners, from 1; 0 is the background."""
+    ```python
+    >>> connected_components(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]], dtype=bool))
+    array([[1, 0, 0],
+           [0, 1, 0],
+           [0, 0, 0],
+           [0, 0, 2]])
+
+    ```
+    """
     labels = np.zeros(mask.shape, dtype=np.int64)
     parents = [0]
 
@@ -228,6 +230,24 @@ def _components(mask: np.ndarray) -> np.ndarray:
         above = runs
     roots = np.array([root(label) for label in range(len(parents))])
     return np.unique(roots, return_inverse=True)[1][labels]
+
+
+def _matched(box: Sequence[float], instances: np.ndarray, size: Size) -> set[int]:
+    x_min, y_min, x_max, y_max = box
+    if not (0 <= x_min < x_max <= size[0] and 0 <= y_min < y_max <= size[1]):
+        return set()
+    within = instances[int(y_min) : int(y_max), int(x_min) : int(x_max)]
+    pixels = np.bincount(within.ravel())[1:]
+    return {int(index) + 1 for index in np.flatnonzero(pixels > within.size / 2)}
+
+
+def _dilated(mask: np.ndarray) -> np.ndarray:
+    reach = _DILATION // 2
+    for axis in (0, 1):
+        padded = np.pad(mask, [(reach, reach) if axis == other else (0, 0) for other in (0, 1)])
+        windows = np.lib.stride_tricks.sliding_window_view(padded, _DILATION, axis=axis)
+        mask = np.asarray(windows.any(axis=-1))
+    return mask
 
 
 def _scores(sums: np.ndarray) -> Mapping[str, np.ndarray]:

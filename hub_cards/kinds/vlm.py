@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from pathlib import Path
 
 from datasets_script.schema.training_record import TRAINING_FILE, TrainingRecord
 from datasets_script.utils.errors import UserError
 
-from ..checks import check_license, parse_card, read_json
-from ..payload import CARD, LICENSE, Kind, Payload, SentFile, divide, replaced
+from ..checks import read_json
+from ..payload import LICENSE, Kind, Payload, SentFile, divide, replaced
+from ..trained import as_json, card_of, check_pickles, check_weights, shortened
 
 
-_PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-# Files of the trainer, not of the model, are left out without an error.
-_TRAINER_FILES = ("training_args.bin", "optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*.pth")
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _WEIGHTS = {"config.json": "model", "adapter_config.json": "adapter_model"}
 _CONFIGURATIONS = ("config.json", "adapter_config.json", "tokenizer_config.json")
@@ -42,54 +36,17 @@ def model_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
         UserError: A file is missing, incomplete, or must not be published.
     """
     from ..cards import model_card
-    from ..records import read_evaluations
 
     files, left_out = divide(KIND, folder)
     names = {file.path for file in files}
-    _check_pickles(folder)
+    check_pickles(folder)
     is_adapter = _check_whole(folder, names)
     record = TrainingRecord.read(folder)
-    card = kept_card(folder)
-    if card is None:
-        if license is None:
-            raise UserError(
-                "--license must be given, since a model is derived from its base model and from photos; use the Hub "
-                f"identifier of a licence that theirs permit (base model: {record.base.id})"
-            )
-        reports = read_evaluations(folder)
-        card = model_card(repo_id, record, reports, check_license(license), is_adapter)
-    elif license is not None:
-        raise UserError(
-            f"--license must not be given with a card written by hand, got '{license}'; set `license` in "
-            f"'{folder / CARD}'"
-        )
+    card = card_of(
+        folder, record, license, lambda reports, checked: model_card(repo_id, record, reports, checked, is_adapter)
+    )
     portable = list(replaced(files, lambda file: _without_paths(file, record)))
     return Payload.of(KIND, repo_id, folder, portable, card, left_out)
-
-
-def kept_card(folder: Path) -> str | None:
-    """Return the card in a folder if it was written by hand, else `None`."""
-    from ..cards import MARK
-
-    path = folder / CARD
-    if not path.is_file():
-        return None
-    content = path.read_text(encoding="utf-8")
-    tags = parse_card(content, "model").data.to_dict().get("tags") or []
-    # Cards of trl and the trainer have the second mark, those of peft and transformers the third.
-    if MARK in tags or "generated_from_trainer" in tags or "[More Information Needed]" in content:
-        return None
-    return content
-
-
-def _check_pickles(folder: Path) -> None:
-    for path in sorted(folder.glob("*")):
-        is_trainers = any(fnmatchcase(path.name, pattern) for pattern in _TRAINER_FILES)
-        if path.suffix in _PICKLED and not is_trainers:
-            raise UserError(
-                f"PATH must not hold pickles, which can run code when loaded, got {path.name}; save it as safetensors "
-                "and remove it"
-            )
 
 
 def _check_whole(folder: Path, names: set[str]) -> bool:
@@ -97,11 +54,7 @@ def _check_whole(folder: Path, names: set[str]) -> bool:
     configuration = next((name for name in ("adapter_config.json", "config.json") if name in names), None)
     if configuration is None:
         raise UserError(f"PATH must be a model with config.json or adapter_config.json, got '{folder}' with neither")
-    stem = _WEIGHTS[configuration]
-    index = f"{stem}.safetensors.index.json"
-    parts = set(read_json(folder / index)["weight_map"].values()) if index in names else {f"{stem}.safetensors"}
-    if missing := sorted(parts - names):
-        raise UserError(f"PATH must hold the model's weights as safetensors, got no {missing[0]} in '{folder}'")
+    check_weights(folder, names, _WEIGHTS[configuration])
     if not names.intersection(_PROCESSORS):
         raise UserError(
             f"PATH must hold the model's processor, got no {' and no '.join(_PROCESSORS)} in '{folder}'; write it "
@@ -116,24 +69,11 @@ def _without_paths(file: SentFile, record: TrainingRecord) -> bytes | None:
         return None
     assert isinstance(file.content, Path)
     content = read_json(file.content)
-    cleaned = _shortened(content)
+    cleaned = shortened(content)
     if file.path == "adapter_config.json":
         cleaned["base_model_name_or_path"] = record.base.id
         cleaned["revision"] = record.base.revision if record.base.is_on_hub else None
-    return None if cleaned == content else json.dumps(cleaned, indent=2, ensure_ascii=False).encode() + b"\n"
-
-
-def _shortened(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _shortened(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_shortened(item) for item in value]
-    if isinstance(value, str) and "\n" not in value:
-        if PurePosixPath(value).is_absolute():
-            return PurePosixPath(value).name
-        if PureWindowsPath(value).is_absolute():
-            return PureWindowsPath(value).name
-    return value
+    return None if cleaned == content else as_json(cleaned)
 
 
 KIND = Kind(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image
 
@@ -24,9 +24,14 @@ from .explanations import (
 )
 from .measures import as_array, measure, psnr
 from .perceptual import PerceptualMetric
+from .second_opinion import with_second_opinion
 from .thresholds import CurationSettings, Verdict, judge, judge_clean
 from .triplets import Triplet, make_triplet
 from .variant import PairTexts, Variant
+
+
+if TYPE_CHECKING:
+    from ...detection.pixel.detector import PixelDetector
 
 
 Text = TypeVar("Text")
@@ -57,15 +62,24 @@ class Curator:
         settings (`CurationSettings`): Thresholds of acceptance.
         metric (`PerceptualMetric`): Perceptual distance of crops.
         vlm (`VLM`, *optional*): Checks all artifacts but distortions, and writes all texts.
+        detector (`PixelDetector`, *optional*): Gives a second opinion on what is kept, which is recorded in the scores
+            and rejects nothing.
     """
 
-    def __init__(self, settings: CurationSettings, metric: PerceptualMetric, vlm: VLM | None = None) -> None:
-        self.settings, self.metric, self.vlm = settings, metric, vlm
+    def __init__(
+        self,
+        settings: CurationSettings,
+        metric: PerceptualMetric,
+        vlm: VLM | None = None,
+        detector: PixelDetector | None = None,
+    ) -> None:
+        self.settings, self.metric, self.vlm, self.detector = settings, metric, vlm, detector
 
     def judge(self, variants: Sequence[Variant]) -> list[list[Verdict]]:
         """
         Judge the artifacts of images. All are measured first. Duplications, omissions and fusions that pass are then
-        shown to the vision-language model, if there is one, and kept if it sees the artifact.
+        shown to the vision-language model, if there is one, and kept if it sees the artifact. Of what is kept, the
+        detector is asked, if there is one.
 
         Args:
             variants (`Sequence[Variant]`): Artifact images with their clean images.
@@ -77,18 +91,9 @@ class Curator:
             VLMUnavailable: The vision-language model cannot be reached.
         """
         verdicts = [self._measure(variant) for variant in variants]
-        if self.vlm is None:
-            return verdicts
-        asked = [
-            (place, index, make_triplet(verdict.artifact, variant.clean, variant.flawed))
-            for place, variant in enumerate(variants)
-            for index, verdict in enumerate(verdicts[place])
-            if verdict.kept and verdict.artifact.type != "distortion"
-        ]
-        answers = self.vlm.ask([_verification(verdicts[place][index], triplet) for place, index, triplet in asked])
-        for (place, index, triplet), answer in zip(asked, answers, strict=True):
-            verdicts[place][index] = _after_check(verdicts[place][index], triplet, answer)
-        return verdicts
+        if self.vlm is not None:
+            self._check(self.vlm, variants, verdicts)
+        return verdicts if self.detector is None else with_second_opinion(variants, verdicts, self.detector)
 
     def judge_clean(self, photo: Image.Image, clean: Image.Image) -> str:
         """Return why a clean image is rejected, which is too unlike its photo; empty if it is kept."""
@@ -138,11 +143,25 @@ class Curator:
 
     def identity(self) -> dict[str, Any]:
         """Return what a run records of curation besides `CurationSettings`, JSON-serialisable."""
-        measured = {"metric": self.metric.name, "visible_change": definition()}
+        measured: dict[str, Any] = {"metric": self.metric.name, "visible_change": definition()}
+        if self.detector is not None:
+            measured["detector"] = self.detector.identity()
         if self.vlm is None:
             return {**measured, "vlm": None}
         prompts = {"verify": verify.VERSION, "explain": explain.VERSION, "describe": describe.VERSION}
         return {**measured, "vlm": self.vlm.identity(), "prompts": prompts}
+
+    def _check(self, vlm: VLM, variants: Sequence[Variant], verdicts: list[list[Verdict]]) -> None:
+        """Show what the measures kept to the vision-language model, and replace the verdicts on it."""
+        asked = [
+            (place, index, make_triplet(verdict.artifact, variant.clean, variant.flawed))
+            for place, variant in enumerate(variants)
+            for index, verdict in enumerate(verdicts[place])
+            if verdict.kept and verdict.artifact.type != "distortion"
+        ]
+        answers = vlm.ask([_verification(verdicts[place][index], triplet) for place, index, triplet in asked])
+        for (place, index, triplet), answer in zip(asked, answers, strict=True):
+            verdicts[place][index] = _after_check(verdicts[place][index], triplet, answer)
 
     def _measure(self, variant: Variant) -> list[Verdict]:
         scores = measure(variant.artifacts, variant.clean, variant.flawed, self.metric)

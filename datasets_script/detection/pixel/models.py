@@ -107,8 +107,8 @@ def load_model(
     options: dict[str, Any] = {"revision": revision, "dtype": dtype, "use_safetensors": True}
     if new_classes:
         # UperNet refuses to train one class; SegFormer's loss for one class is that of a map.
-        config = _check_family(model, PreTrainedConfig.get_config_dict(model, revision=revision)[0]["model_type"])
-        names = [ARTIFACT] if config == "segformer" else [CLEAN, ARTIFACT]
+        family = _check_family(model, PreTrainedConfig.get_config_dict(model, revision=revision)[0]["model_type"])
+        names = [ARTIFACT] if family == "segformer" else [CLEAN, ARTIFACT]
         options |= {
             "id2label": dict(enumerate(names)),
             "label2id": {name: index for index, name in enumerate(names)},
@@ -161,7 +161,8 @@ def artifact_logits(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tenso
     Raises:
         ArgumentError: The model's classes are others, see [`artifact_index`].
     """
-    return class_logits_to_artifact(model, model(pixel_values=pixel_values).logits, pixel_values.shape[2:])
+    height, width = pixel_values.shape[2:]
+    return class_logits_to_artifact(model, model(pixel_values=pixel_values).logits, (height, width))
 
 
 def class_logits_to_artifact(model: nn.Module, logits: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:

@@ -123,10 +123,12 @@ class Preprocessing:
         """
         names = {field.name for field in fields(cls)}
         if content.keys() != names:
-            raise ArgumentError(
-                f"`preprocessing` must have the fields {', '.join(sorted(names))}, got {dict(content)}"
-            )
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+            wanted = ", ".join(sorted(names))
+            raise ArgumentError(f"`preprocessing` must have the fields {wanted}, got {', '.join(sorted(content))}")
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+        }
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, JSON-serialisable."""
