@@ -29,16 +29,18 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments, UperNetForSemanticSegmentation, set_seed
+from transformers import PreTrainedModel, TrainingArguments, UperNetForSemanticSegmentation, set_seed
 from trl import TrlParser
 
+from datasets_script.detection.pixel.detector import PixelDetector
 from datasets_script.detection.pixel.preprocessing import SIDES, Preprocessing
+from datasets_script.detection.pixel.record import PixelRecord
 from datasets_script.detection.pixel.trunks import TRUNKS, find_trunk
 from datasets_script.schema.training_record import TrainingMethod, TrainingRecord
 from datasets_script.utils.errors import UserError
@@ -46,6 +48,7 @@ from evaluate_metrics.functional.versions import versions
 from training.arguments import given_arguments, recipe_record, with_recipe_paths
 from training.pixel.base import Base, load_base, set_prior
 from training.pixel.data import AugmentationPolicy, Collator, Mixture, TrainingUnits
+from training.pixel.fitting import fit_detector
 from training.pixel.freezing import PARTS, freeze
 from training.pixel.hard_cases import HardCases
 from training.pixel.losses import LOSSES
@@ -60,6 +63,8 @@ from training.vlm.freezing import parameter_counts
 
 
 DTYPES = ("float32", "bfloat16")
+TEACHER = "teacher"
+"""Folder of the detector with averaged weights, in that of the detector."""
 
 
 @dataclass
@@ -72,7 +77,7 @@ class PixelDetectorArguments:
             Hub of a detector to train on, or of an UperNet or SegFormer for other classes.
         model_revision (`str`, *optional*): Branch, tag or commit of the model.
         sources (`list`): Entries of the mixture: in a recipe `{kind, source, weight, limit, role, split, labels}`, on
-            the command line `KIND=SOURCE` or `KIND=SOURCE@test`.
+            the command line `KIND=SOURCE`, with more values after commas: `pairs=runs/held_out,role=test`.
         test_share (`float`, *optional*, defaults to 0): Share of the photos of the training sources to hold out, at
             least 0 and below 1.
         test_limit (`int`, *optional*): Number of held-out units to score. Defaults to all.
@@ -85,12 +90,17 @@ class PixelDetectorArguments:
         augmented_share (`float`, *optional*, defaults to 0.5): Share of the batches that are augmented.
         shrink_share (`float`, *optional*, defaults to 0.5): Share of the clean pseudo-labelled images that are shrunk
             and padded.
+        crop (`float`, *optional*, defaults to 1): Sides of the part of an image that is trained on, as a share of the
+            image's, above 0. Its pixels keep their scale, so that a step is cheaper and not coarser. The part shows
+            an artifact, if the image has one.
         prior (`float`, *optional*): Share of artifact pixels that the head begins with. Defaults to that of the data
             for a new head; other heads keep what they have learned.
         teacher_decay (`float`, *optional*): Decay of a moving average of the weights, saved in `teacher/`.
         hard_cases (`str`, *optional*): Folder of `artiagent pseudo-label`, whose hard categories are drawn more often.
         hard_case_factor (`float`, *optional*, defaults to 3): How much more often.
         channels_last (`bool`, *optional*, defaults to `False`): Memory format, faster for convolutions on a CPU.
+        false_alarms (`float`, *optional*, defaults to 0.1): Share of the held-out clean images that may be taken for
+            artifact images; the threshold of the score is raised until it holds.
         save_dtype (`str`, *optional*, defaults to `"float32"`): Precision of the saved weights.
     """
 
@@ -102,8 +112,8 @@ class PixelDetectorArguments:
     sources: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "What to train on: KIND=SOURCE, and KIND=SOURCE@test for what is held out, with a kind of pairs, "
-            "benchmark or photos. Recipes may add weight, limit, split, labels and revision."
+            "help": "What to train on: KIND=SOURCE with a kind of pairs, benchmark or photos, then after commas "
+            "NAME=VALUE of role (train or test), weight, limit, split, labels, revision and photos_by."
         },
     )
     test_share: float = field(default=0.0, metadata={"help": "Share of the photos to hold out."})
@@ -132,6 +142,12 @@ class PixelDetectorArguments:
         default=None, metadata={"help": "Folder of `artiagent pseudo-label` to take hard categories from."}
     )
     hard_case_factor: float = field(default=3.0, metadata={"help": "How much more often hard ones are drawn."})
+    false_alarms: float = field(
+        default=0.1, metadata={"help": "Share of held-out clean images that may be taken for artifact images."}
+    )
+    crop: float = field(
+        default=1.0, metadata={"help": "Sides of the part of an image that is trained on, as a share of its sides."}
+    )
     channels_last: bool = field(default=False, metadata={"help": "Memory format, faster on a CPU."})
     save_dtype: str = field(
         default="float32", metadata={"help": "Precision of the saved weights.", "choices": [*DTYPES]}
@@ -172,7 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         loss=script_args.loss,
         trunk_learning_rate=script_args.trunk_learning_rate,
         args=training_args,
-        data_collator=Collator(preprocessing),
+        data_collator=Collator(cropped(preprocessing, script_args.crop)),
+        eval_collator=Collator(preprocessing),
         train_dataset=train,
         eval_dataset=test,
     )
@@ -192,7 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # Saving
     if trainer.is_world_process_zero():
-        base.network.to(getattr(torch, script_args.save_dtype)).save_pretrained(output_dir)
+        fitted = save(base, base.network, preprocessing, script_args, test, output_dir)
+        if teacher is not None:
+            save(base, teacher.network, preprocessing, script_args, test, output_dir / TEACHER)
         history = trainer.state.log_history
         TrainingRecord(
             script="training/train_pixel_detector.py",
@@ -206,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "trunk_license": base.license,
                 "preprocessing": preprocessing.to_dict(),
                 "scores": {name: value for name, value in scores.items() if isinstance(value, float)},
+                "fitted": fitted,
             },
             seed=training_args.seed,
             versions=versions("torch", "torchvision", "transformers", "timm", "accelerate", "datasets"),
@@ -271,10 +291,12 @@ def check(script_args: PixelDetectorArguments) -> None:
         raise UserError(f"--freeze must be among {', '.join(PARTS)}, got '{unknown[0]}'")
     if not 0 <= script_args.test_share < 1:
         raise UserError(f"--test_share must be at least 0 and below 1, got {script_args.test_share}")
+    if not 0 < script_args.crop <= 1:
+        raise UserError(f"--crop must be above 0 and at most 1, got {script_args.crop}")
     for name in ("augmented_share", "shrink_share"):
         if not 0 <= getattr(script_args, name) <= 1:
             raise UserError(f"--{name} must lie between 0 and 1, got {getattr(script_args, name)}")
-    for name in ("prior", "teacher_decay"):
+    for name in ("prior", "teacher_decay", "false_alarms"):
         value = getattr(script_args, name)
         if value is not None and not 0 < value < 1:
             raise UserError(f"--{name} must lie between 0 and 1, both excluded, got {value}")
@@ -297,7 +319,13 @@ def training_units(
     per_step = per_device * training_args.gradient_accumulation_steps * training_args.world_size
     if training_args.max_steps <= 0:
         training_args.max_steps = ceil(training_args.num_train_epochs * mixture.count("train") / per_step)
-    policy = AugmentationPolicy(script_args.augmented_share, script_args.shrink_share, per_device, training_args.seed)
+    policy = AugmentationPolicy(
+        share=script_args.augmented_share,
+        shrink_share=script_args.shrink_share,
+        units_per_batch=per_device,
+        crop=script_args.crop,
+        seed=training_args.seed,
+    )
     return mixture.train(training_args.max_steps * per_step, policy)
 
 
@@ -310,6 +338,11 @@ def preprocessing_of(base: Base, script_args: PixelDetectorArguments) -> Preproc
     return Preprocessing(**size, mean=trunk.mean, std=trunk.std)
 
 
+def cropped(preprocessing: Preprocessing, crop: float) -> Preprocessing:
+    """Return the preprocessing of a part of an image, by which its pixels keep the scale that they have in a whole."""
+    return replace(preprocessing, length=max(1, round(preprocessing.length * crop)))
+
+
 def announce(trainer: PixelTrainer, mixture: Mixture, counts: dict[str, int], prior: float) -> None:
     """Print what will be trained, on what, and the effective batch size."""
     args = trainer.args
@@ -320,6 +353,26 @@ def announce(trainer: PixelTrainer, mixture: Mixture, counts: dict[str, int], pr
         f"{args.max_steps:,} steps of {batch} units = {args.per_device_train_batch_size} per device x "
         f"{args.gradient_accumulation_steps} accumulated x {args.world_size} devices"
     )
+
+
+def save(
+    base: Base,
+    network: PreTrainedModel,
+    preprocessing: Preprocessing,
+    script_args: PixelDetectorArguments,
+    test: TrainingUnits | None,
+    folder: Path,
+) -> dict[str, Any]:
+    """Fit thresholds and calibration on held-out units, write the detector, and return its scores on them."""
+    # Fitted as it will be loaded: with weights of the precision that they are stored in.
+    dtype = getattr(torch, script_args.save_dtype)
+    network.to(dtype).float()
+    record = PixelRecord(preprocessing, trunk=base.trunk or None, license=base.license or None)
+    detector, scores = PixelDetector(network, record), dict[str, Any]()
+    if test is not None:
+        detector.record, scores = fit_detector(detector, test, script_args.false_alarms)
+    detector.save_pretrained(folder, dtype=dtype)
+    return scores
 
 
 def device_name(training_args: TrainingArguments) -> str:

@@ -5,7 +5,7 @@ differed, or if only one half were compressed, blurred or shrunk, that would tel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -99,6 +99,29 @@ class Augmentation:
             blur=blur if used[1] else None,
             quality=round(quality) if used[2] else None,
         )
+
+    def showing(self, label: torch.Tensor, seed: int) -> Augmentation:
+        """
+        Return this augmentation with a window that shows a pixel of a label, at any place within the window. A window
+        that is as large as the image shows all of it, and an empty label leaves the place as it is.
+
+        Args:
+            label (`torch.Tensor` of shape `(height, width)`): Label in [0, 1].
+            seed (`int`): Seed of the choice of the pixel and of its place in the window.
+        """
+        marked = (label >= 0.5).nonzero()
+        if self.window >= 1 or not len(marked):
+            return self
+        rng = np.random.default_rng(seed)
+        row, column = (int(value) for value in marked[rng.integers(len(marked))])
+        if self.flip:
+            column = label.shape[1] - 1 - column
+        places = []
+        for position, side in ((column, label.shape[1]), (row, label.shape[0])):
+            length = max(1, round(side * self.window))
+            first, last = max(0, position - length + 1), min(position, side - length)
+            places.append(int(rng.integers(first, last + 1)) / max(1, side - length))
+        return replace(self, place=(places[0], places[1]))
 
     def __call__(self, image: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 from transformers import AutoBackbone, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from datasets_script.detection.pixel.locating import find_record
 from datasets_script.detection.pixel.models import artifact_index, build_model, load_model
+from datasets_script.detection.pixel.record import PixelRecord
 from datasets_script.detection.pixel.trunks import TRUNKS, Trunk, find_trunk
 from datasets_script.schema.training_record import BaseModel
 from datasets_script.utils.errors import ArgumentError, UserError
@@ -171,9 +173,11 @@ def _continued(name: str, revision: str | None) -> Base:
     classes = len(config.get("id2label") or (0, 1))
     is_new = classes != (1 if config.get("model_type") == "segformer" else 2)
     network = load_model(name, revision=commit, new_classes=is_new)
-    known = [(trunk, entry) for trunk, entry in TRUNKS.items() if entry.weights == name]
-    trunk, license = (known[0][0], known[0][1].license) if known else ("", "")
-    return Base(network, origin, trunk, license, is_new)
+    if path := find_record(name, commit):
+        record = PixelRecord.read(path)
+        return Base(network, origin, record.trunk or "", record.license or "", is_new)
+    trunk, entry = next(((key, entry) for key, entry in TRUNKS.items() if entry.weights == name), ("", None))
+    return Base(network, origin, trunk, entry.license if entry else "", is_new)
 
 
 def _load_into(module: nn.Module, weights: Mapping[str, torch.Tensor], name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,7 +32,7 @@ _MEASURED = 400
 _LEAST_PRIOR = 1e-4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AugmentationPolicy:
     """
     Which images are augmented, and how.
@@ -42,27 +42,34 @@ class AugmentationPolicy:
         shrink_share (`float`, *optional*, defaults to 0.5): Share of the pseudo-labelled images without artifacts that
             are shrunk and padded instead (DiffDoctor §3.2). Those with artifacts are augmented strongly.
         units_per_batch (`int`, *optional*, defaults to 1): Units of a batch.
+        crop (`float`, *optional*, defaults to 1.0): Sides of the part of an image that is trained on.
         seed (`int`, *optional*, defaults to 0): Seed of the training.
     """
 
     share: float = 0.5
     shrink_share: float = 0.5
     units_per_batch: int = 1
+    crop: float = 1.0
     seed: int = 0
 
-    def choose(self, place: int, unit: Mapping[str, Any]) -> Augmentation | None:
+    def choose(self, place: int, unit: Mapping[str, Any], label: torch.Tensor) -> Augmentation | None:
         """
         Choose what is done to a unit.
 
         Args:
             place (`int`): Place of the unit in the order of the training.
-            unit (`Mapping`): Row of `UNIT_FEATURES`, without its images if need be.
+            unit (`Mapping`): Row of `UNIT_FEATURES`.
+            label (`torch.Tensor` of shape `(height, width)`): Label of its first image, of which the part that is
+                trained on shows an artifact, if it has any.
 
         Returns:
             `Augmentation`: One for all images of the unit; `None` to leave them as they are.
         """
-        ranges = self._ranges(place, unit)
-        return ranges and Augmentation.draw(ranges, derive_seed(self.seed, f"augmentation:{place}"))
+        ranges, seed = self._ranges(place, unit), derive_seed(self.seed, f"augmentation:{place}")
+        if ranges is None and self.crop == 1:
+            return None
+        change = Augmentation() if ranges is None else Augmentation.draw(ranges, seed)
+        return replace(change, window=change.window * self.crop).showing(label, derive_seed(seed, "place"))
 
     def _ranges(self, place: int, unit: Mapping[str, Any]) -> Ranges | None:
         if PSEUDO in unit["provenance"]:
@@ -99,8 +106,8 @@ class TrainingUnits(Dataset):
         """Return image `(3, height, width)`, `uint8`, and label `(height, width)`, floats, of each image."""
         source, index = self.order[place]
         unit = self.units[source][int(index)]
-        change = self.policy.choose(place, unit) if self.policy else None
         items = [_tensors(image, label) for image, label in zip(unit["images"], unit["labels"], strict=True)]
+        change = self.policy.choose(place, unit, items[0][1]) if self.policy else None
         return [change(*item) for item in items] if change else items
 
 
@@ -227,15 +234,24 @@ class Mixture:
             drawn (`TrainingUnits`): The units that were trained on, from [`train`].
 
         Returns:
-            `dict`: JSON-serialisable: `sources` (what was read), `units` and `images` (number by role), `provenance`
-                (number of labels by role and origin), `drawn` (how many images of each origin were trained on).
+            `dict`: JSON-serialisable: `source` (names), `sources` (what was read), `licenses` and `runs` of them,
+                `pairs`, `units` and `images` (number by role), `provenance` (number of labels by role and origin),
+                `drawn` (how many images of each origin were trained on).
         """
         by_role = {role: self.units(role) for role in ("train", "test")}
         provenance = {role: _count(units) for role, units in by_role.items()}
         origins = [units["provenance"][:] for units in drawn.units]
+        pairs = {
+            role: sum(len(images) == 2 for part in units for images in part["provenance"][:])
+            for role, units in by_role.items()
+        }
         shown = Counter(origin for source, unit in drawn.order for origin in origins[source][unit])
         return {
+            "source": ", ".join(dict.fromkeys(source.files.name for source in self.sources)),
             "sources": [source.record() for source in self.sources],
+            "licenses": sorted({name for source in self.sources for name in source.files.stated_licenses()}),
+            "runs": [origin for source in self.sources for origin in source.files.run_origins()],
+            **({"pairs": pairs} if any(pairs.values()) else {}),
             "units": {role: sum(map(len, units)) for role, units in by_role.items()},
             "images": {role: sum(counts.values()) for role, counts in provenance.items()},
             "provenance": {role: dict(counts) for role, counts in provenance.items()},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 
 from datasets_script.detection.pixel.models import class_logits_to_artifact
@@ -21,13 +23,20 @@ class PixelTrainer(Trainer):
     Args:
         model (`PreTrainedModel`): The network.
         loss (`str`): One of [`~training.pixel.losses.LOSSES`].
+        eval_collator (`Callable`): Function that makes a batch of held-out units, of whole images.
         trunk_learning_rate (`float`, *optional*): Learning rate of the trunk. Defaults to that of the head.
         kwargs: Further arguments of [`transformers.Trainer`].
     """
 
     def __init__(
-        self, model: PreTrainedModel, loss: str, trunk_learning_rate: float | None = None, **kwargs: Any
+        self,
+        model: PreTrainedModel,
+        loss: str,
+        eval_collator: Callable[[Any], dict[str, torch.Tensor]],
+        trunk_learning_rate: float | None = None,
+        **kwargs: Any,
     ) -> None:
+        self.eval_collator = eval_collator
         self.trunk_learning_rate = trunk_learning_rate
         super().__init__(
             model=model,
@@ -38,6 +47,14 @@ class PixelTrainer(Trainer):
         )
         # The loss is a mean over a batch, so that the trainer divides it by the number of accumulated batches.
         self.loss_is_scaled_for_ga = False
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Return the batches of held-out units."""
+        training, self.data_collator = self.data_collator, self.eval_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer, with groups of their own for the trunk if it has its own learning rate."""

@@ -60,8 +60,6 @@ class Source:
             "fingerprint": f"sha256:{hash_files(self.files.all())}",
             "units": len(self.units),
             "skipped": dict(self.skipped),
-            "licenses": self.files.stated_licenses(),
-            "runs": self.files.run_origins(),
         }
 
 

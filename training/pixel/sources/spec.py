@@ -71,18 +71,14 @@ class SourceSpec:
         Read an entry as a recipe or the command line gives it.
 
         Args:
-            value (`str` or `Mapping`): The arguments of this class by name, or a text `KIND=SOURCE`, with `@ROLE` at
-                the end for another role: `"pairs=runs/held_out@test"`.
+            value (`str` or `Mapping`): The arguments of this class by name, or a text `KIND=SOURCE`, with others of
+                them after commas: `"pairs=runs/held_out,role=test,limit=100"`.
 
         Raises:
             UserError: It has another form.
         """
         if isinstance(value, str):
-            kind, equals, source = value.partition("=")
-            if not equals:
-                raise UserError(f"--sources must be KIND=SOURCE, such as pairs=runs/demo, got '{value}'")
-            name, _, role = source.rpartition("@")
-            return cls(kind, name, role=role) if role in ROLES else cls(kind, source)
+            value = _read_text(value)
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(value) - known):
             raise UserError(f"--sources must have entries with {', '.join(sorted(known))}, got '{unknown[0]}'")
@@ -99,3 +95,20 @@ class SourceSpec:
             for field, value in zip(fields(self), asdict(self).values(), strict=True)
             if value != field.default
         }
+
+
+def _read_text(text: str) -> dict[str, Any]:
+    first, *others = text.split(",")
+    parts = [part.partition("=") for part in others]
+    kind, equals, source = first.partition("=")
+    if not equals or any(not equals for _, equals, _ in parts):
+        raise UserError(
+            f"--sources must be KIND=SOURCE, such as pairs=runs/demo or pairs=runs/demo,role=test, got '{text}'"
+        )
+    values: dict[str, Any] = {name: value for name, _, value in parts}
+    for name, read in (("weight", float), ("limit", int)):
+        try:
+            values |= {name: read(values[name])} if name in values else {}
+        except ValueError:
+            raise UserError(f"--sources must have a number as {name}, got '{values[name]}' in '{text}'") from None
+    return {"kind": kind, "source": source, **values}
