@@ -157,8 +157,6 @@ class PixelDetectorArguments:
 def main(arguments: Sequence[str] | None = None) -> None:
     script_args, training_args, specs, recipe = parse(arguments)
     output_dir = Path(training_args.output_dir)
-    checkpoint = begin_run(output_dir, recipe, training_args.should_save)
-    set_seed(training_args.seed)
 
     # Data
     mixture = Mixture(
@@ -167,6 +165,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         training_args.seed,
         HardCases.read(Path(script_args.hard_cases), script_args.hard_case_factor) if script_args.hard_cases else None,
     )
+    # Of other data, a checkpoint would continue with another order.
+    checkpoint = begin_run(output_dir, {**recipe, "data": mixture.fingerprint}, training_args.should_save)
+    set_seed(training_args.seed)
     train, test = training_units(mixture, script_args, training_args), mixture.test(script_args.test_limit)
     if training_args.eval_strategy != "no" and test is None:
         raise UserError("--sources must hold units out for --eval_strategy, got none; set --test_share, e.g. to 0.1")

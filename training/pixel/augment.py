@@ -5,10 +5,12 @@ differed, or if only one half were compressed, blurred or shrunk, that would tel
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
@@ -170,5 +172,12 @@ class Augmentation:
             if factor != 1:
                 image = change(image, factor)
         if self.quality is not None:
-            image = functional.jpeg(image, self.quality)
+            image = _compressed(image, self.quality)
         return image.as_subclass(torch.Tensor)
+
+
+def _compressed(image: torch.Tensor, quality: int) -> torch.Tensor:
+    """Return an image as JPEG leaves it."""
+    buffer = io.BytesIO()
+    functional.to_pil_image(image).save(buffer, format="JPEG", quality=quality)
+    return functional.pil_to_tensor(Image.open(buffer))

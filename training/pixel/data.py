@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import datasets
@@ -183,6 +184,14 @@ class Mixture:
         if not any(role == "train" for *_, role in parts):
             raise UserError("--sources must give units to train on, got only held-out ones; add one of role train")
         return parts
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of the ids of all units, by which a training is continued with the same data only."""
+        digest = sha256()
+        for source in self.sources:
+            digest.update("\n".join([source.spec.role, *source.units["id"][:], ""]).encode())
+        return f"sha256:{digest.hexdigest()[:16]}"
 
     def units(self, role: str) -> list[datasets.Dataset]:
         """Return the units of one role, `"train"` or `"test"`, by source."""

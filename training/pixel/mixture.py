@@ -11,8 +11,8 @@ from datasets_script.utils.seeds import derive_seed
 
 def interleave(weights: Sequence[float], length: int) -> np.ndarray:
     """
-    Distribute places among sources by weight, evenly: among the first `n` places each source has its share of `n`, to
-    within one. So do batches, nearly, and a longer training begins like a shorter one.
+    Distribute places among sources by weight, evenly: each place goes to the source that is furthest behind its share,
+    so that none is ever ahead by a whole place. A longer training begins like a shorter one.
 
     Args:
         weights (`Sequence[float]`): Weight of each source, above 0.
