@@ -53,9 +53,9 @@ from datasets_script.utils.errors import UserError
 from datasets_script.vlm.conventions import CONVENTIONS, convention_for
 from datasets_script.vlm.local import recorded_coordinates
 from evaluate_metrics.functional.versions import versions
+from training.arguments import find_base, given_arguments, recipe_record, with_recipe_paths
 from training.run_folder import begin_run, step_of
 from training.script import run_script
-from training.vlm.arguments import find_base, given_arguments, recipe_record, with_recipe_paths
 from training.vlm.data import CONVERSATIONS, Conversations
 from training.vlm.freezing import PARTS, exclude_from_lora, freeze, parameter_counts
 from training.vlm.processor import find_chat_template, prepare_processor, set_chat_template
@@ -220,6 +220,8 @@ def parse(
     """
     arguments = with_recipe_paths(sys.argv[1:] if arguments is None else arguments)
     given = given_arguments(make_parser(), arguments)
+    if template := given.get("chat_template_path"):
+        given["chat_template_path"] = str(find_chat_template(template))
     for name in ("packing", "padding_free", "max_length"):
         if given.get(name):
             raise UserError(

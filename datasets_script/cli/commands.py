@@ -28,7 +28,7 @@ class Command:
     imports what it needs itself, so that `--help` answers at once.
 
     Attributes:
-        name (`str`): Name on the command line, and of the module.
+        name (`str`): Name on the command line, and, with underscores for hyphens, of the module.
         group (`str`): Heading under which `artiagent --help` lists the command.
         help (`str`): What the command does, in one line.
     """
@@ -39,7 +39,7 @@ class Command:
 
     def fill(self, parser: Parser) -> None:
         """Add the command's description and arguments to its parser."""
-        module = import_module(f".{self.name}", __package__)
+        module = import_module(f".{self.name.replace('-', '_')}", __package__)
         parser.description, parser.epilog = module.DESCRIPTION, module.EPILOG
         module.add_arguments(parser)
         add_verbosity_options(parser.add_argument_group("messages"))
@@ -59,6 +59,7 @@ COMMANDS = (
     Command("predict", SCORE, "run a vision-language model on every image of a benchmark"),
     Command("evaluate", SCORE, "score predictions on a benchmark, next to the published scores"),
     Command("train", TRAIN, "run a training recipe by name, or list the recipes"),
+    Command("pseudo-label", TRAIN, "label images with a pixel detector, for the training of the next one"),
     Command("detect", TRAIN, "find artifacts in images: where they are and what is wrong"),
     Command("push", PUBLISH, "publish a model, a dataset, a metric or the pipeline on the Hub"),
 )

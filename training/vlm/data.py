@@ -12,33 +12,28 @@ Conversations that vision-language models are trained on, and the facts about th
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import datasets
-from huggingface_hub import DatasetCard, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from datasets_script.benchmarks.base import BenchmarkError
 from datasets_script.benchmarks.loading import load_benchmark
 from datasets_script.benchmarks.prepare import cache_folder
 from datasets_script.benchmarks.registry import get_benchmark
 from datasets_script.pairs.builder import ArtiAgentPairs, image_cache
-from datasets_script.pairs.configurations import IMAGE_FOLDERS
 from datasets_script.pairs.image_files import ImageFiles
 from datasets_script.pairs.storage import find_shards
 from datasets_script.pairs.views.synartifact import classification_row, detection_row
 from datasets_script.pairs.views.vqa import FEATURES
 from datasets_script.schema.pair_id import pair_id_of
-from datasets_script.schema.run_record import RUN_FILE, RunRecord
 from datasets_script.utils.errors import UserError
 from datasets_script.vlm.conventions import BoxFormat
+from training.source_files import SourceFiles, find_pair_files, hash_files, locate, split_files, stamps
 
 
 PAIR_CONVERSATIONS = ("vqa", "instructions", "comparisons")
@@ -48,44 +43,6 @@ CONVERSATIONS = (*PAIR_CONVERSATIONS, *SYNARTIFACT_CONVERSATIONS)
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 _SYNARTIFACT = "synartifact"
-_SPLITS = ("train", "test")
-_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
-# Files to download of a dataset on the Hub: no configuration but the pairs.
-_HUB_FILES = (
-    *("README.md", RUN_FILE, "prepared.json", "data/*.parquet", "pairs-*.parquet", "pairs/*.parquet"),
-    *(f"{folder}/*.png" for folder in IMAGE_FOLDERS),
-)
-
-
-@dataclass(frozen=True)
-class _Files:
-    """
-    Files of a source.
-
-    Attributes:
-        public_name (`str`): Name of the source on the Hub or in the cache; empty for other files.
-        splits (`Mapping[str, list[str]]`): Paths of the files of each split.
-        opened (`str`): Source as given to [`load_benchmark`].
-        revision (`str`, *optional*): Commit on the Hub.
-    """
-
-    public_name: str
-    splits: Mapping[str, list[str]]
-    opened: str
-    revision: str | None = None
-
-    def all(self) -> list[str]:
-        return [path for split in self.splits.values() for path in split]
-
-    @property
-    def name(self) -> str:
-        """Return a name of the source that holds no path of this machine."""
-        return self.public_name or ", ".join(folder.name for folder in self.folders())
-
-    def folders(self) -> list[Path]:
-        """Return the folders that may hold the run's record and a card: those of the files, or the folders above."""
-        parents = [Path(path).parent for path in self.all()]
-        return list(dict.fromkeys(one if (one / "prepared.json").exists() else one.parent for one in parents))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +128,7 @@ class Conversations:
         return {
             "source": files.name,
             "revision": files.revision,
-            "fingerprint": f"sha256:{_hash(files.all())}",
+            "fingerprint": f"sha256:{hash_files(files.all())}",
             **({"pairs": pairs} if self.of_pairs else {}),
             "rows": {split: {kind: len(rows) for kind, rows in kinds.items()} for split, kinds in made.items()},
             **self.box_format.record(),
@@ -179,11 +136,11 @@ class Conversations:
             "seed": self.seed,
             "num_pairs": self.num_pairs,
             "licenses": _licenses(self, files),
-            "runs": [_without_paths(RunRecord.read(folder).origin) for folder in _run_folders(files)],
+            "runs": files.run_origins(),
         }
 
     @cached_property
-    def _files(self) -> _Files:
+    def _files(self) -> SourceFiles:
         return _find(self)
 
     @cached_property
@@ -191,48 +148,21 @@ class Conversations:
         return _make(self, self._files)
 
 
-def _find(wanted: Conversations) -> _Files:
+def _find(wanted: Conversations) -> SourceFiles:
     source = wanted.source
     if not isinstance(source, str | os.PathLike):
-        return _Files("", {"train": find_shards(source)}, "")
-    folder, public_name, commit = Path(source), "", None
-    if not folder.exists() and _HUB_ID.fullmatch(str(source)):
-        folder, public_name = _download(str(source), wanted.revision), str(source)
-        commit = folder.name
+        return SourceFiles("", {"train": find_shards(source)}, "")
     if wanted.of_pairs:
-        return _Files(public_name, _find_pairs(folder), str(folder), commit)
+        return find_pair_files(source, wanted.revision)
+    folder, public_name, commit = locate(source, wanted.revision)
     if str(source) == _SYNARTIFACT and not folder.exists():
-        cached = _split_files(cache_folder(_SYNARTIFACT), f"{_SYNARTIFACT}-{{split}}*.arrow")
-        return _Files(_SYNARTIFACT, cached, _SYNARTIFACT)
-    return _Files(public_name, _find_synartifact(folder), str(folder), commit)
-
-
-def _download(name: str, revision: str | None) -> Path:
-    try:
-        folder = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=list(_HUB_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"`source` must be a folder, Parquet files or an available dataset on the Hub, got '{name}': {error}"
-        ) from error
-    return Path(folder)
-
-
-def _find_pairs(folder: Path) -> dict[str, list[str]]:
-    # Folders prepared by earlier versions have one folder of Parquet files for each configuration.
-    if prepared := _split_files(folder, "pairs-{split}.parquet") or _split_files(
-        folder / "pairs", "*-{split}*.parquet"
-    ):
-        return prepared
-    if (folder / "prepared.json").exists():
-        raise UserError(
-            f"`source` must hold pairs to make conversations from, got '{folder}' with no configuration 'pairs'; "
-            "prepare it again with `artiagent prepare artiagent --out`, without --config"
-        )
-    return {"train": find_shards(folder)}
+        cached = split_files(cache_folder(_SYNARTIFACT), f"{_SYNARTIFACT}-{{split}}*.arrow")
+        return SourceFiles(_SYNARTIFACT, cached, _SYNARTIFACT)
+    return SourceFiles(public_name, _find_synartifact(folder), str(folder), commit)
 
 
 def _find_synartifact(folder: Path) -> dict[str, list[str]]:
-    splits = _split_files(folder / "data", f"{_SYNARTIFACT}-{{split}}*.parquet")
+    splits = split_files(folder / "data", f"{_SYNARTIFACT}-{{split}}*.parquet")
     if not splits:
         raise UserError(
             f"`source` must be '{_SYNARTIFACT}' or a folder written by `artiagent prepare {_SYNARTIFACT} --out`, for "
@@ -241,12 +171,7 @@ def _find_synartifact(folder: Path) -> dict[str, list[str]]:
     return splits
 
 
-def _split_files(folder: Path, pattern: str) -> dict[str, list[str]]:
-    found = {split: sorted(map(str, folder.absolute().glob(pattern.format(split=split)))) for split in _SPLITS}
-    return {split: files for split, files in found.items() if files}
-
-
-def _make(wanted: Conversations, files: _Files) -> dict[str, dict[str, datasets.Dataset]]:
+def _make(wanted: Conversations, files: SourceFiles) -> dict[str, dict[str, datasets.Dataset]]:
     """Make the rows, by split and kind of conversation."""
     if wanted.test_share and ("test" in files.splits or not wanted.of_pairs):
         raise UserError(
@@ -265,7 +190,7 @@ def _make(wanted: Conversations, files: _Files) -> dict[str, dict[str, datasets.
     return made
 
 
-def _make_of_pairs(wanted: Conversations, files: _Files, kind: str) -> dict[str, datasets.Dataset]:
+def _make_of_pairs(wanted: Conversations, files: SourceFiles, kind: str) -> dict[str, datasets.Dataset]:
     made: dict[str, datasets.Dataset] = {}
     for split, shards in files.splits.items():
         builder = ArtiAgentPairs(
@@ -305,7 +230,7 @@ def _pair_ids(rows: datasets.Dataset) -> dict[str, int]:
     return counts
 
 
-def _make_of_synartifact(wanted: Conversations, files: _Files, kind: str) -> dict[str, datasets.Dataset]:
+def _make_of_synartifact(wanted: Conversations, files: SourceFiles, kind: str) -> dict[str, datasets.Dataset]:
     if not files.splits:
         # Its error says how to prepare the benchmark.
         _check_readable(files.opened)
@@ -319,7 +244,7 @@ def _make_of_synartifact(wanted: Conversations, files: _Files, kind: str) -> dic
                 "kind": kind,
                 "box_format": wanted.box_format,
                 # They are hashed into the cache's name, so that a changed source is read again.
-                "stamps": tuple((path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths),
+                "stamps": stamps(paths),
             },
         )
         for split, paths in files.splits.items()
@@ -344,31 +269,7 @@ def _synartifact_rows(
             yield row | {"images": [{"bytes": image.image, "path": stored.add(image.image)}]}
 
 
-def _hash(paths: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _run_folders(files: _Files) -> list[Path]:
-    return [folder for folder in files.folders() if (folder / RUN_FILE).is_file()]
-
-
-def _without_paths(value: Any) -> Any:
-    """Replace absolute paths by the names of their files or folders."""
-    if isinstance(value, Mapping):
-        return {key: _without_paths(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_paths(item) for item in value]
-    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
-
-
-def _licenses(wanted: Conversations, files: _Files) -> list[str]:
+def _licenses(wanted: Conversations, files: SourceFiles) -> list[str]:
     """Return the licences that the cards of the source state. Their owners may have edited the cards."""
-    cards = [folder / "README.md" for folder in files.folders()]
-    stated = [DatasetCard.load(card).data.license for card in cards if card.is_file()]
-    if not stated and not wanted.of_pairs:
-        stated = [get_benchmark(_SYNARTIFACT).license]
-    return sorted({str(license) for license in stated if license})
+    stated = files.stated_licenses()
+    return stated or ([] if wanted.of_pairs else [get_benchmark(_SYNARTIFACT).license])

@@ -15,7 +15,6 @@ from datasets_script.utils.errors import UserError
 from datasets_script.utils.files import resolve_revision
 from datasets_script.vlm.local import training_record
 from training.recipe_index import find_recipe, parse_recipe
-from training.vlm.processor import find_chat_template
 
 
 def given_arguments(parser: TrlParser, arguments: Sequence[str]) -> dict[str, Any]:
@@ -43,10 +42,7 @@ def given_arguments(parser: TrlParser, arguments: Sequence[str]) -> dict[str, An
                 f"--config must set known names only, got {unknown[0].removeprefix('--')} in '{recipe}'; correct it"
             )
         del rest[place : place + 2]
-    found = vars(parser.parse_args(rest))
-    if template := found.get("chat_template_path"):
-        found["chat_template_path"] = str(find_chat_template(template))
-    return found
+    return vars(parser.parse_args(rest))
 
 
 def with_recipe_paths(arguments: Sequence[str]) -> list[str]:

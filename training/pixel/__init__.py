@@ -1,0 +1,1 @@
+"""Training of pixel detectors: mixtures of labelled images, augmentation, losses, base models and metrics."""
