@@ -28,6 +28,3 @@ ComputeMode = Literal["target", "full"]  # target_rows.py
 COMPUTE_MODES: tuple[ComputeMode, ...] = get_args(ComputeMode)
 
 CORRUPTION_NAMES = ("proposed", "blur", "downscale", "rotate", "gaussian")  # corruptions.py
-
-Combination = Literal["product", "zip"]  # pipeline_corruption.py
-COMBINATIONS: tuple[Combination, ...] = get_args(Combination)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from .choices import COMBINATIONS, CORRUPTION_NAMES, Combination
-from .corruption_levels import CorruptionPreset, sigma_of_step
-from .corruptions import NoiseLevel
+from .choices import CORRUPTION_NAMES
+from .corruption_levels import sigma_of_step
 from .inputs import one_of
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import corruption_levels, corruptions
+
+    CorruptionPreset = corruption_levels.CorruptionPreset
+    NoiseLevel = corruptions.NoiseLevel
 
 
 MaskInput = np.ndarray | torch.Tensor | Sequence[np.ndarray | torch.Tensor] | Sequence[Sequence[Any]]
@@ -79,7 +87,6 @@ def arrange_variants(
     method: str | Sequence[str],
     step: int | Sequence[int] | None,
     sigma: float | Sequence[float] | None,
-    combine: Combination,
     preset: CorruptionPreset,
     num_images: int,
     size: tuple[int, int],
@@ -91,7 +98,7 @@ def arrange_variants(
     A latent pixel is corrupted if any of its pixels is marked, so that a thin line is never lost.
 
     Args:
-        mask, method, step, sigma, combine: As in [`ArtifactCorruptionPipeline.__call__`].
+        mask, method, step, sigma: As in [`ArtifactCorruptionPipeline.__call__`].
         preset (`CorruptionPreset`): Levels of the methods where neither `step` nor `sigma` is given.
         num_images (`int`): Number of photos.
         size (`tuple[int, int]`): Their height and width in pixels.
@@ -103,7 +110,6 @@ def arrange_variants(
     Raises:
         ValueError: An argument is not as described; the message names it.
     """
-    one_of("combine", combine, COMBINATIONS)
     masks = _arrange_masks(mask, num_images, size)
     methods = [method] if isinstance(method, str) else list(method)
     for name in methods:
@@ -112,31 +118,12 @@ def arrange_variants(
     for name, values in (("method", methods), ("step" if sigma is None else "sigma", sigmas)):
         if values is not None and not values:
             raise ValueError(f"`{name}` must hold at least one value, got none")
-    if combine == "zip":
-        chosen = [[pair] for pair in zip(*_one_each(len(masks), methods, sigmas), strict=True)]
-    else:
-        chosen = [[(name, level) for name in methods for level in sigmas or [None]]] * len(masks)
     return [
-        CorruptionVariant(
-            photo, _to_latent_grid(pixels, latent_side), name, preset.level(name) if level is None else level
-        )
-        for (photo, pixels), pairs in zip(masks, chosen, strict=True)
-        for name, level in pairs
+        CorruptionVariant(photo, _to_latent_grid(pixels, latent_side), name, level)
+        for photo, pixels in masks
+        for name in methods
+        for level in sigmas or [preset.level(name)]
     ]
-
-
-def _one_each(
-    count: int, methods: list[str], sigmas: list[float] | None
-) -> tuple[list[str], list[float] | list[None]]:
-    """Return methods and levels with an entry for each mask; single ones are repeated."""
-    levels: list[Any] = [None] if sigmas is None else sigmas
-    for name, values in (("method", methods), ("step` or `sigma", levels)):
-        if len(values) not in (1, count):
-            raise ValueError(
-                f"`{name}` must hold one value for each of {count} masks with `combine='zip'`, got {len(values)}"
-            )
-    methods, levels = (values * count if len(values) == 1 else values for values in (methods, levels))
-    return methods, levels
 
 
 def _levels(step: int | Sequence[int] | None, sigma: float | Sequence[float] | None) -> list[float] | None:

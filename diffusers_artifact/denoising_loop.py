@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 OnStepEnd = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Takes the timestep and the next point `(rows, tokens, channels)`, and returns the point to continue from."""
+"""Takes the timestep and the next point, in rows, and returns the point to continue from."""
 
 
 class LoopObserver(Protocol):

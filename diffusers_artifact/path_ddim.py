@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DDIMScheduler
 
 from .corruptions import NoiseLevel
-from .family import Conditioning
-from .family_unet import UNetFamily
 from .renoise import ReNoise, renoise_step
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import denoising_loop, family, family_unet
+
+    OnStepEnd = denoising_loop.OnStepEnd
+    Conditioning = family.Conditioning
+    UNetFamily = family_unet.UNetFamily
 
 
 class DDIMPath:
@@ -71,7 +79,7 @@ class DDIMPath:
         clean: torch.Tensor,
         conditioning: Conditioning,
         levels: Sequence[NoiseLevel],
-        on_step_end: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        on_step_end: OnStepEnd,
     ) -> dict[NoiseLevel, torch.Tensor]:
         """
         Invert clean latents, once for all levels, without guidance.
@@ -101,7 +109,7 @@ class DDIMPath:
         conditioning: Conditioning,
         guidance_scale: float,
         photos: Sequence[int],
-        on_step_end: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        on_step_end: OnStepEnd,
     ) -> torch.Tensor:
         """
         Sample clean latents from noisy ones.

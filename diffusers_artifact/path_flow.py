@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from .corruptions import NoiseLevel
-from .denoising_loop import DenoisingLoop
-from .family import Conditioning, TransformerFamily
+from .denoising_loop import DenoisingLoop, OnStepEnd
 from .schedulers import SOLVERS, FlowMatchSolverScheduler
+
+
+if TYPE_CHECKING:
+    # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
+    # to it, from each module that leads there.
+    from . import family
+
+    Conditioning = family.Conditioning
+    TransformerFamily = family.TransformerFamily
 
 
 # The grid is given exactly, so that nothing of a checkpoint's configuration may move it.
@@ -78,7 +86,7 @@ class FlowPath:
         clean: torch.Tensor,
         conditioning: Conditioning,
         levels: Sequence[NoiseLevel],
-        on_step_end: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        on_step_end: OnStepEnd,
     ) -> dict[NoiseLevel, torch.Tensor]:
         """
         Invert clean latents, once for all levels, with a guidance scale of 1.
@@ -120,7 +128,7 @@ class FlowPath:
         conditioning: Conditioning,
         guidance_scale: float,
         photos: Sequence[int],
-        on_step_end: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        on_step_end: OnStepEnd,
     ) -> torch.Tensor:
         """
         Sample clean latents from noisy ones.
@@ -150,7 +158,7 @@ class FlowPath:
         self,
         timestep: torch.Tensor,
         tokens: torch.Tensor,
-        on_step_end: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        on_step_end: OnStepEnd,
     ) -> torch.Tensor:
         return self.family.pack(on_step_end(timestep, self.family.unpack(tokens, self.grid)))
 

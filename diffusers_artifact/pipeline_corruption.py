@@ -20,12 +20,12 @@ from .alignment import align_weights  # noqa: F401
 
 # A saved pipeline may have this autoencoder, which diffusers looks up among the loaded modules.
 from .autoencoder import AutoencoderPCA  # noqa: F401
-from .choices import CONFINEMENTS, SOLVER_NAMES, Combination, Confinement
+from .choices import CONFINEMENTS, SOLVER_NAMES, Confinement
 from .confinement import confine_pixels, confine_to_visible
 from .corruption_levels import CORRUPTION_PRESETS, CorruptionPreset
 from .corruption_variants import CorruptionVariant, MaskInput, ResamplingBatch, arrange_variants, plan_batches
 from .corruptions import CORRUPTIONS, NoiseLevel
-from .denoising_loop import DenoisingLoop  # noqa: F401
+from .denoising_loop import OnStepEnd
 from .family import Conditioning, TransformerFamily
 from .family_chroma import ChromaFamily  # noqa: F401
 from .family_flux import FluxFamily  # noqa: F401
@@ -201,7 +201,6 @@ class ArtifactCorruptionPipeline(FlowPipelineMixin, DiffusionPipeline):
         method: str | Sequence[str] = "proposed",
         step: int | Sequence[int] | None = None,
         sigma: float | Sequence[float] | None = None,
-        combine: Combination = "product",
         num_inference_steps: int | None = None,
         solver: str = "midpoint",
         renoise: ReNoise | None = None,
@@ -242,9 +241,6 @@ class ArtifactCorruptionPipeline(FlowPipelineMixin, DiffusionPipeline):
                 In place of `step`, the level as a rectified flow's sigma, above 0 and at most 1. U-Nets take the level
                 of their grid that is nearest to it. Without either, [`preset`] has the level of each method: the
                 paper's, or .7 on the embedded model.
-            combine (`str`, *optional*, defaults to `"product"`):
-                `"product"`: each mask is corrupted by every method at every level. `"zip"`: methods and levels have
-                one entry for each mask, counted through all photos, or a single one.
             num_inference_steps (`int`, *optional*):
                 Steps of the whole schedule, of which those below a level are run, in either direction. Defaults to 50,
                 as in the paper, and to 12 for the embedded model.
@@ -311,9 +307,7 @@ class ArtifactCorruptionPipeline(FlowPipelineMixin, DiffusionPipeline):
         photos = preprocess_images(image, family.patch_size)
         height, width = photos.shape[-2:]
         latent_side = family.patch_size // family.token_side
-        variants = arrange_variants(
-            mask, method, step, sigma, combine, self.preset, len(photos), (height, width), latent_side
-        )
+        variants = arrange_variants(mask, method, step, sigma, self.preset, len(photos), (height, width), latent_side)
         prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt] * len(photos)
         encoded = (
             None if prompt_embeds is None else Conditioning(prompt_embeds, pooled_prompt_embeds, prompt_embeds_mask)
@@ -372,30 +366,19 @@ class ArtifactCorruptionPipeline(FlowPipelineMixin, DiffusionPipeline):
             corrupted, image_indices = [clean[0]] * len(variants), [0] * len(variants)
             with self._timed(timings, "resample"):
                 for batch in batches:
-                    masks = torch.from_numpy(np.stack([variants[index].mask for index in batch.variants])).to(device)
-                    rows = [*batch.photos, *(variants[index].photo for index in batch.variants)]
-                    first = len(batch.photos)
-
-                    def end_resampling_step(
-                        timestep: torch.Tensor,
-                        latents: torch.Tensor,
-                        batch: ResamplingBatch = batch,
-                        masks: torch.Tensor = masks,
-                    ) -> torch.Tensor:
-                        latents = end_step(timestep, latents)
-                        return confine_latents(latents, batch.clean_rows, masks) if confine == "latent" else latents
-
+                    own = [*batch.photos, *(variants[index].photo for index in batch.variants)]
                     latents = path.resample(
                         torch.cat([inverted[batch.level][batch.photos], *(starts[index] for index in batch.variants)]),
                         batch.level,
-                        Conditioning.stack([conditions[photo] for photo in rows]),
+                        Conditioning.stack([conditions[photo] for photo in own]),
                         guidance_scale,
-                        rows,
-                        end_resampling_step,
+                        own,
+                        _confining(end_step, batch, variants, device) if confine == "latent" else end_step,
                     )
-                    for index, row, result in zip(batch.variants, batch.clean_rows, latents[first:], strict=True):
+                    results = latents[len(batch.photos) :]
+                    for index, row, result in zip(batch.variants, batch.clean_rows, results, strict=True):
                         corrupted[index], image_indices[index] = result, len(cleans) + row
-                    cleans += latents[:first]
+                    cleans += latents[: len(batch.photos)]
 
         with self._timed(timings, "decode"):
             latents = torch.stack([*cleans, *corrupted])
@@ -545,6 +528,14 @@ def confine_latents(latents: torch.Tensor, clean_rows: Sequence[int], masks: tor
     first = len(latents) - len(clean_rows)
     variants = torch.where(masks[:, None], latents[first:], latents[list(clean_rows)])
     return torch.cat([latents[:first], variants])
+
+
+def _confining(
+    end_step: OnStepEnd, batch: ResamplingBatch, variants: Sequence[CorruptionVariant], device: torch.device
+) -> OnStepEnd:
+    """Return an `end_step` after which latents outside the masks are the clean images'."""
+    masks = torch.from_numpy(np.stack([variants[index].mask for index in batch.variants])).to(device)
+    return lambda timestep, latents: confine_latents(end_step(timestep, latents), batch.clean_rows, masks)
 
 
 def _touched_tokens(mask: np.ndarray, side: int) -> PatchMapping:

@@ -128,7 +128,7 @@ def corrupt(pipe: ArtifactCorruptionPipeline, sample: Sample, number: int) -> Co
     def decoded(values: torch.Tensor) -> np.ndarray:
         return (pipe.family.decode_latents(values)[0].movedim(0, -1) / 2 + 0.5).clamp(0, 1).numpy()
 
-    pixels = torch.from_numpy(np.asarray(sample.photo)).movedim(-1, 0)[None] / 127.5 - 1
+    pixels = torch.from_numpy(np.array(sample.photo)).movedim(-1, 0)[None] / 127.5 - 1
     latents, mask = pipe.family.encode_images(pixels, None), sample.mask
     original = decoded(latents)
     corrupted = Corrupted({}, [], [_marked(np.asarray(sample.photo) / 255, mask)])

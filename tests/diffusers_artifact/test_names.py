@@ -17,7 +17,7 @@ from ..helpers.paths import ROOT
 
 
 PACKAGE = ROOT / "diffusers_artifact"
-LIGHT = ["mapping", "choices", "presets", "tools", "tools.geometry"]
+LIGHT = ["mapping", "choices", "presets", "corruption_levels", "tools", "tools.geometry"]
 
 
 def run(program: str) -> object:
@@ -53,12 +53,19 @@ import {first}
 importlib.util.find_spec("diffusers")
 import {second}
 import diffusers
-before = "diffusers_artifact.pipeline" in sys.modules
-found = getattr(diffusers, "ArtifactInjectionPipeline")
-from diffusers_artifact import ArtifactInjectionPipeline
-print(json.dumps([before, found is ArtifactInjectionPipeline, found.__module__, hasattr(diffusers, "NoPipeline")]))
+report = []
+for name, module in ("ArtifactInjectionPipeline", "pipeline"), ("ArtifactCorruptionPipeline", "pipeline_corruption"):
+    before = "diffusers_artifact." + module in sys.modules
+    found = getattr(diffusers, name)
+    own = getattr(importlib.import_module("diffusers_artifact"), name)
+    report += [before, found is own, found.__module__]
+print(json.dumps([*report, hasattr(diffusers, "NoPipeline")]))
 """
-    assert run(program) == [False, True, "diffusers_artifact.pipeline", False]
+    assert run(program) == [
+        *(False, True, "diffusers_artifact.pipeline"),
+        *(False, True, "diffusers_artifact.pipeline_corruption"),
+        False,
+    ]
 
 
 def test_solvers_are_listed_where_they_are_named():
@@ -70,7 +77,7 @@ def siblings(module: str) -> set[str]:
     return set(get_relative_imports(PACKAGE / f"{module}.py"))
 
 
-@pytest.mark.parametrize("entry", ["pipeline", "modular_blocks"])
+@pytest.mark.parametrize("entry", ["pipeline", "pipeline_corruption", "modular_blocks"])
 def test_a_file_that_is_loaded_alone_names_every_module_it_needs(entry):
     """From a local folder, diffusers copies only modules that the loaded file itself imports."""
     needed: set[str] = siblings(entry)
@@ -82,7 +89,7 @@ def test_a_file_that_is_loaded_alone_names_every_module_it_needs(entry):
     assert not any("." in module for module in needed), "subfolders are not copied"
 
 
-@pytest.mark.parametrize(("entry", "most"), [("pipeline", 90), ("modular_blocks", 180)])
+@pytest.mark.parametrize(("entry", "most"), [("pipeline", 90), ("pipeline_corruption", 105), ("modular_blocks", 180)])
 def test_loading_from_the_hub_asks_for_few_files(entry, most):
     """diffusers asks the Hub for a file once for each chain of relative imports that leads to it."""
 

@@ -1,0 +1,80 @@
+"""Ways to load the corruption pipeline: from the installed package, or its file without the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ..helpers.paths import ROOT
+from ..helpers.tiny_pipelines import tiny_flux, tiny_sdxl
+from .test_loading import NOT_INSTALLED, run
+from .test_loading import source as source  # a fixture
+
+
+MODELS = {"flux": tiny_flux, "sdxl": tiny_sdxl}
+
+INSTALLED = """
+from diffusers import DiffusionPipeline
+from diffusers_artifact import ArtifactCorruptionPipeline
+
+RELOAD = {}
+
+
+def load(model):
+    return ArtifactCorruptionPipeline.from_pretrained(model)
+"""
+
+CALL = """
+import hashlib
+import json
+import sys
+
+import numpy as np
+import torch
+from PIL import Image
+
+photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+mask = np.zeros((64, 64), dtype=bool)
+mask[16:40, 24:48] = True
+report = {}
+for family, model in json.loads(sys.argv[1]).items():
+    load(model).save_pretrained(f"saved/{family}")
+    pipe = DiffusionPipeline.from_pretrained(f"saved/{family}", **RELOAD)
+    renoise = pipe.renoise_class(iterations=1) if family == "sdxl" else None
+    output = pipe(
+        photo, mask, "a cat", method=["proposed", "rotate"], num_inference_steps=4, renoise=renoise,
+        generator=torch.Generator().manual_seed(0),
+    )
+    images = [*output.reconstructions, *output.images]
+    report[family] = {
+        "module": type(pipe).__module__,
+        "sizes": [image.size for image in images],
+        "digests": [hashlib.sha256(image.tobytes()).hexdigest() for image in images],
+    }
+print("REPORT" + json.dumps(report))
+"""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Save a tiny checkpoint of each kind with its stock pipeline, and return the folders."""
+    folders = {}
+    for family, build in MODELS.items():
+        folders[family] = str(tmp_path_factory.mktemp(family))
+        build().save_pretrained(folders[family])
+    return folders
+
+
+def test_the_file_makes_the_images_of_the_package(models: dict[str, str], source: Path, tmp_path: Path) -> None:
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "copied").mkdir()
+    installed = run(INSTALLED + CALL, models, tmp_path / "installed", {"PYTHONPATH": str(ROOT)})
+    program = f"CUSTOM_PIPELINE = {str(source / 'pipeline_corruption.py')!r}\n" + NOT_INSTALLED + CALL
+    copied = run(program, models, tmp_path / "copied", {})
+    for family in MODELS:
+        assert installed[family]["module"] == "diffusers_artifact.pipeline_corruption"
+        assert copied[family]["module"] == "diffusers_modules.local.pipeline_corruption"
+        assert installed[family]["sizes"] == [[64, 64]] * 3
+        assert len(set(installed[family]["digests"])) == 3
+        assert copied[family]["digests"] == installed[family]["digests"]
