@@ -22,7 +22,7 @@ from .predict import only_writer, open_image
 from .prediction_files import append_record, begin_predictions
 
 
-# An 8-bit map of 0 and 1 alone cannot be told from a mask; lower values are written as 0, a change of 2e-5.
+# A map whose stored levels are all 0 or 1 cannot be told from a mask; lower values are written as 0, a change of 3e-5.
 _LEAST = 2 / 65535
 
 

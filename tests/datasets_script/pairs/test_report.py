@@ -375,7 +375,7 @@ class TestFindings:
         ]
 
     def test_a_second_opinion_that_sees_little(self):
-        seen = {"duplication": True, "omission": False}
+        seen: dict[ArtifactType, bool] = {"duplication": True, "omission": False}
         pairs = [facts(n, artifact_facts(kind, is_detected=seen[kind])) for n in range(30) for kind in seen]
         pairs += [facts(60 + n, artifact_facts("omission", is_detected=False)) for n in range(10)]
         (text,) = found(counted(*pairs))["second_opinion"]
