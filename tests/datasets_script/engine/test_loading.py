@@ -21,7 +21,8 @@ from datasets_script.engine.loading import (
     resolved,
     usable_device,
 )
-from datasets_script.engine.settings import InjectionSettings, LoadSettings
+from datasets_script.engine.plan import RunPlan
+from datasets_script.engine.settings import InjectionSettings, LoadSettings, RunSettings
 from datasets_script.engine.shards import RunMismatchError
 from datasets_script.utils.errors import ArgumentError
 from diffusers_artifact import ArtifactInjectionPipeline, PatchMapping
@@ -199,7 +200,7 @@ def test_options_reach_the_plan_and_the_file_of_options(photos, tmp_path):
     plan = run_plan(args)
     assert plan.settings.loading == LoadSettings("float16", "float8", "native", True, True)
     assert (plan.offload, plan.keep_loaded) == ("group", True)
-    assert plan.settings.injection.hold_background is False
+    assert injection_of(plan).hold_background is False
     options = shown_options(parser.commands["synthesize"], args)
     assert options["hold-background"] is False and options["offload"] == "group"
     write_config(tmp_path, options, "synthesize")
@@ -207,7 +208,12 @@ def test_options_reach_the_plan_and_the_file_of_options(photos, tmp_path):
         ["synthesize", str(photos), str(tmp_path / "out"), "--config", str(tmp_path / "config.yaml")]
     )
     assert run_plan(again) == plan
-    assert run_plan(replace_option(again, hold_background=None)).settings.injection.hold_background is None
+    assert injection_of(run_plan(replace_option(again, hold_background=None))).hold_background is None
+
+
+def injection_of(plan: RunPlan) -> InjectionSettings:
+    assert isinstance(plan.settings, RunSettings)
+    return plan.settings.injection
 
 
 def replace_option(args, **changes):
