@@ -6,12 +6,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, SpaceCard, SpaceCardData
 
 from datasets_script.benchmarks.registry import BENCHMARKS
-from datasets_script.detection.pixel.record import PixelRecord
 from datasets_script.detection.questions import question
 from datasets_script.schema.training_record import BaseModel, TrainingRecord
 from datasets_script.utils.markdown import markdown_table
@@ -19,6 +18,11 @@ from datasets_script.vlm.conventions import find_convention
 from evaluate_metrics.functional.versions import versions
 
 from .records import EvaluationReport
+
+
+if TYPE_CHECKING:
+    # Not imported at run time: it loads torch, which other cards do without.
+    from datasets_script.detection.pixel.record import PixelRecord
 
 
 TEMPLATES = Path(__file__).parent / "templates"

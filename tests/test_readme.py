@@ -34,9 +34,9 @@ from .test_packaging import extras
 
 
 # Blocks that need a checkpoint of the Hub, or photos of the reader's: all others run.
-NEEDS_MORE = ("black-forest-labs/", '"my-tuned-model"', '"portraits"')
+NEEDS_MORE = ("black-forest-labs/", '"my-tuned-model"', '"my-pixel-detector"', '"portraits"')
 # What their readers have at hand, and the text around them speaks of.
-READERS_NAMES = {"photo", "mapping"}
+READERS_NAMES = {"photo", "mapping", "images"}
 
 RUN = """
 import doctest, json, sys

@@ -30,9 +30,10 @@ count as "no"."""
 
 EPILOG = """\
 Each line of PREDICTIONS is a JSON object for one image. It has the image's "id" and either "answer", the model's raw
-text, or any of "has_artifact" (true or false), "boxes" ([[x_min, y_min, x_max, y_max], ...] in pixels), "mask" and
-"artifact_map" (paths of image files) and "explanation". `artiagent predict` writes such files. Pixels are scored by
-the mask if there is one, else by the boxes. Maps are scored as they are, by DiffDoctor's errors.
+text, or any of "has_artifact" (true or false), "score" (0 to 1), "boxes" ([[x_min, y_min, x_max, y_max], ...] in
+pixels), "mask" and "artifact_map" (paths of image files) and "explanation". `artiagent predict` writes such files.
+Images are ranked by their scores. Pixels are scored by the mask if there is one, else by the boxes. Maps are scored as
+they are, by DiffDoctor's errors.
 
 examples:
   artiagent evaluate predictions.jsonl --benchmark artibench

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from ..vlm.base import VLM
 
 
+# Options of a vision-language model that a pixel detector does not have.
+_OF_LANGUAGE_MODELS = (
+    *("coordinates", "min_pixels", "max_pixels", "max_new_tokens", "tasks", "ask_all"),
+    *("vlm_quantization", "vlm_cache"),
+)
+
+
 def add_perception_options(
     parser: argparse.ArgumentParser, default: str | None = "annotations", default_help: str = "annotations"
 ) -> None:
@@ -230,7 +237,7 @@ def make_pixel_detector(args: argparse.Namespace) -> PixelDetector | None:
         return None
     from ..detection.pixel.detector import PixelDetector
 
-    for name in ("coordinates", "min_pixels", "max_pixels", "max_new_tokens", "vlm_quantization", "tasks", "ask_all"):
+    for name in _OF_LANGUAGE_MODELS:
         if getattr(args, name, None):
             option = name.removeprefix("vlm_").replace("_", "-")
             raise UserError(f"--{option} must come with a vision-language model, got the pixel detector {args.vlm}")

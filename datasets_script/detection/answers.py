@@ -69,8 +69,8 @@ def read_answers(
 
     ```python
     >>> read_answers("a.png", {"detection": "Yes.", "localization": "At [10, 20, 40, 50]."}, (64, 64), "pixel")
-    Prediction(id='a.png', has_artifact=True, boxes=((10.0, 20.0, 40.0, 50.0),), mask=None, explanation=None, \
-    classes=None, failures=())
+    Prediction(id='a.png', has_artifact=True, boxes=((10.0, 20.0, 40.0, 50.0),), mask=None, artifact_map=None, \
+    score=None, explanation=None, classes=None, failures=())
 
     ```
 

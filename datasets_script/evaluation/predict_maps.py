@@ -22,7 +22,7 @@ from .predict import only_writer, open_image
 from .prediction_files import append_record, begin_predictions
 
 
-# An 8-bit map of 0 and 1 alone cannot be told from a mask; lower values are written as 0, a change of 2e-5.
+# A map whose stored levels are all 0 or 1 cannot be told from a mask; lower values are written as 0, a change of 3e-5.
 _LEAST = 2 / 65535
 
 
@@ -78,6 +78,7 @@ def _record(image_id: str, detection: Detection, out: Path) -> dict[str, Any]:
     record: dict[str, Any] = {
         "id": image_id,
         "has_artifact": detection.has_artifact,
+        "score": detection.score,
         "boxes": [list(region.box) for region in detection.regions],
     }
     for field, content in (("mask", stored_mask(mask)), ("artifact_map", stored_map(values))):
@@ -92,6 +93,7 @@ def _prediction(record: dict[str, Any], detection: Detection, out: Path) -> Pred
     return Prediction(
         record["id"],
         has_artifact=detection.has_artifact,
+        score=detection.score,
         boxes=tuple(region.box for region in detection.regions or ()),
         mask=out.parent / record["mask"],
         artifact_map=out.parent / record["artifact_map"],

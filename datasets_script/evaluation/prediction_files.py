@@ -21,7 +21,9 @@ from ..vlm.conventions import CONVENTIONS, BoxFormat
 
 _HEADER = "artiagent"
 _ANSWER_FIELDS = frozenset({"answer", "answers", "errors"})
-_VALUE_FIELDS = frozenset({"has_artifact", "boxes", "bbox_xywh", "mask", "artifact_map", "explanation", "classes"})
+_VALUE_FIELDS = frozenset(
+    {"has_artifact", "score", "boxes", "bbox_xywh", "mask", "artifact_map", "explanation", "classes"}
+)
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,9 @@ def read_predictions(
     - `"answer"`: the model's raw text;
     - `"answers"`: its raw texts by question (`"detection"`, `"localization"`, `"explanation"`, `"classification"`),
       and `"errors"` for questions without an answer;
-    - any of the values `"has_artifact"`, `"boxes"` (`[x_min, y_min, x_max, y_max]`, exclusive maxima, in pixels of
-      the stored image) or `"bbox_xywh"` (`[x, y, width, height]`), `"mask"` and `"artifact_map"` (paths of images,
-      relative to the file), `"explanation"` and `"classes"`.
+    - any of the values `"has_artifact"`, `"score"` (in [0, 1]), `"boxes"` (`[x_min, y_min, x_max, y_max]`, exclusive
+      maxima, in pixels of the stored image) or `"bbox_xywh"` (`[x, y, width, height]`), `"mask"` and `"artifact_map"`
+      (paths of images, relative to the file), `"explanation"` and `"classes"`.
 
     Args:
         path (`Path`): JSON Lines file.
@@ -263,6 +265,9 @@ def _read_values(record: Mapping[str, Any], where: str, folder: Path, size: tupl
         value = record.get(name)
         if value is not None and not isinstance(value, kind):
             raise UserError(f'{where}: "{name}" must be {wanted}, got {value!r}')
+    score = record.get("score")
+    if score is not None and not (type(score) in (int, float) and 0 <= score <= 1):
+        raise UserError(f'{where}: "score" must be a number from 0 to 1, got {score!r}')
     if odd := [name for name in record.get("classes") or () if not isinstance(name, str)]:
         raise UserError(f'{where}: "classes" must be a list of texts, got {odd[0]!r} in it')
     given = _given_boxes(record, where)
@@ -270,6 +275,7 @@ def _read_values(record: Mapping[str, Any], where: str, folder: Path, size: tupl
     return Prediction(
         record["id"],
         has_artifact=record.get("has_artifact"),
+        score=None if score is None else float(score),
         boxes=None if given is None or (failures and not boxes) else boxes,
         mask=_read_path("mask", record, where, folder),
         artifact_map=_read_path("artifact_map", record, where, folder),

@@ -17,6 +17,7 @@ from evaluate_metrics.functional.grid import GRID_PROTOCOL, cell_counts, score_c
 from evaluate_metrics.functional.instances import match_instances, score_instances
 from evaluate_metrics.functional.intervals import Bootstrap
 from evaluate_metrics.functional.miou import score_pixel_counts
+from evaluate_metrics.functional.ranking import image_ranking
 from evaluate_metrics.functional.regions import pixel_counts
 from evaluate_metrics.functional.rouge import count_unread, rouge
 
@@ -101,9 +102,9 @@ class Evaluation:
 
     Attributes:
         n (`int`): Number of images.
-        sections (`dict[str, dict]`): Results of the metrics `"detection"`, `"localization"`, `"instances"` (under the
-            protocol `"x_aigd"`), `"artifact_map"`, `"rouge"`, `"css"` and `"classification"`, without those that
-            neither predictions nor failures concern.
+        sections (`dict[str, dict]`): Results of the metrics `"detection"`, `"ranking"`, `"localization"`,
+            `"instances"` (under the protocol `"x_aigd"`), `"artifact_map"`, `"rouge"`, `"css"` and
+            `"classification"`, without those that neither predictions nor failures concern.
         located (`tuple[Located, ...]`): Localization result of each image with artifacts in known places.
         failures (`tuple[tuple[str, str], ...]`): Image id and reason, for every answer that could not be used.
         unscored_classes (`tuple[str, ...]`): Classes of the benchmark that SynArtifact does not have, if predictions
@@ -224,6 +225,7 @@ class _Tables:
             raise ValueError("`images` must hold at least one image, got none")
         sections = {
             "detection": self._detection(settings),
+            "ranking": self._ranking(settings),
             "localization": self._localization(settings),
             "instances": self._instances(settings),
             "artifact_map": self._artifact_map(settings),
@@ -255,6 +257,18 @@ class _Tables:
             [self.classes[index] for index in known],
             settings.bootstrap,
         )
+
+    def _ranking(self, settings: ScoringSettings) -> dict[str, Any] | None:
+        """Score the ranking of images, if every one that is known to be clean or not has a score."""
+        known = [
+            (given.score, label)
+            for given, label in zip(self.predictions, self.labels, strict=True)
+            if label is not None
+        ]
+        scores = [score for score, _ in known if score is not None]
+        if len(scores) < len(known) or len({label for _, label in known}) < 2:
+            return None
+        return image_ranking(scores, [int(label) for _, label in known], settings.bootstrap)
 
     def _localization(self, settings: ScoringSettings) -> dict[str, Any] | None:
         said = any(given.boxes is not None or given.mask is not None for given in self.predictions)

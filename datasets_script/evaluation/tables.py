@@ -20,6 +20,7 @@ SCORE_NAMES = {
     "detection.precision": "detection precision",
     "detection.recall": "detection recall",
     "detection.parse_failure_rate": "answers that could not be parsed",
+    "ranking.auroc": "image AUROC",
     "localization.miou": "mIoU",
     "localization.f1": "pixel F1",
     "localization.precision": "pixel precision",

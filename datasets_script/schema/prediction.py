@@ -16,6 +16,7 @@ class Prediction:
     Attributes:
         id (`str`): Id of the image.
         has_artifact (`bool`, *optional*): `None` if the answer could not be parsed or was not asked for.
+        score (`float`, *optional*): Probability in [0, 1] that the image has artifacts; `None` if it was not given.
         boxes (`tuple[Box, ...]`, *optional*): `(x_min, y_min, x_max, y_max)`, exclusive maxima, pixels of the image as
             stored. Empty if the model names none; `None` if it was not asked for boxes or its answer could not be
             parsed.
@@ -36,6 +37,7 @@ class Prediction:
     boxes: tuple[Box, ...] | None = None
     mask: Path | None = None
     artifact_map: Path | None = None
+    score: float | None = None
     explanation: str | None = None
     classes: tuple[str, ...] | None = None
     failures: tuple[str, ...] = ()

@@ -315,7 +315,7 @@ def test_components_equal_scipys(seed):
     dilated = ndimage.binary_dilation(mask, np.ones((5, 5)))
     assert np.array_equal(instances_module._dilated(mask), dilated)
     for of_mask in (mask, dilated):
-        ours, (theirs, total) = instances_module._components(of_mask), ndimage.label(of_mask, np.ones((3, 3)))
+        ours, (theirs, total) = instances_module.connected_components(of_mask), ndimage.label(of_mask, np.ones((3, 3)))
         pairs = np.unique(np.stack([ours, theirs]).reshape(2, -1), axis=1)
         assert ours.max() == total and pairs.shape[1] == len(np.unique(ours)) == len(np.unique(theirs))
 

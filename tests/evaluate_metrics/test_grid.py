@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluate_metrics.functional.grid import cell_counts, grid_cells, grid_iou
@@ -15,6 +15,7 @@ QUICK = Bootstrap(n_resamples=20)
 SIZE = (64, 32)
 
 
+@settings(max_examples=12)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(32, 64), (17, 40), (5, 90)]), st.sampled_from([0.0, 0.25, 0.5]))
 def test_cells_are_those_of_the_definition_in_loops(seed, shape, share):
     mask = np.random.default_rng(seed).random(shape) < 0.3
@@ -58,7 +59,7 @@ def test_a_heat_map_of_another_size_is_refused_or_resized():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("values", "message"),
     [
         ({"cell_share": 1.0}, r"`cell_share` must lie in \[0, 1\), got 1.0"),
         ({"grid": 0}, "`grid` must be at least 1, got 0"),
@@ -66,9 +67,9 @@ def test_a_heat_map_of_another_size_is_refused_or_resized():
         ({"average": "cells"}, "`average` must be one of"),
     ],
 )
-def test_settings_are_checked(settings, message):
+def test_settings_are_checked(values, message):
     with pytest.raises(ValueError, match=message):
-        grid_iou([[]], [[(0, 0, 4, 2)]], [SIZE], bootstrap=QUICK, **settings)
+        grid_iou([[]], [[(0, 0, 4, 2)]], [SIZE], bootstrap=QUICK, **values)
 
 
 def test_as_many_predictions_as_references_are_needed():

@@ -17,6 +17,7 @@ from datasets_script.detection.pixel.models import artifact_logits, build_model
 from datasets_script.detection.pixel.preprocessing import Preprocessing
 from datasets_script.detection.pixel.record import PixelRecord
 from datasets_script.detection.pixel.trunks import TRUNKS
+from datasets_script.schema.detection import DetectedRegion, Detection
 
 
 _STAGES = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
@@ -83,3 +84,18 @@ def red_network() -> PreTrainedModel:
 def red_detector(**options: Any) -> PixelDetector:
     """Return a detector of red squares."""
     return PixelDetector(red_network(), tiny_record(), **options)
+
+
+def map_of(detection: Detection) -> np.ndarray:
+    assert detection.artifact_map is not None
+    return detection.artifact_map
+
+
+def regions_of(detection: Detection) -> tuple[DetectedRegion, ...]:
+    assert detection.regions is not None
+    return detection.regions
+
+
+def mask_of(region: DetectedRegion) -> np.ndarray:
+    assert region.mask is not None
+    return region.mask

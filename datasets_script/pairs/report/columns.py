@@ -49,6 +49,8 @@ class ArtifactFacts:
         words (`int`): Number of words in its explanation.
         change_inside (`float`): Mean absolute change inside the artifact, in [0, 1]; `None` if not measured.
         change_outside (`float`): Mean absolute change outside all artifacts, in [0, 1]; `None` if not measured.
+        is_detected (`bool`, *optional*): Whether a pixel detector saw it, as a second opinion; `None` if none was
+            asked.
     """
 
     type: ArtifactType
@@ -60,6 +62,7 @@ class ArtifactFacts:
     words: int
     change_inside: float | None
     change_outside: float | None
+    is_detected: bool | None = None
 
     @property
     def share(self) -> float:
@@ -145,6 +148,7 @@ def _facts_of(artifact: dict[str, Any], width: int, height: int) -> ArtifactFact
     artifact = current_artifact(artifact)
     x_min, y_min, x_max, y_max = artifact["bbox"]
     scores: ArtifactScores = json.loads(artifact["scores"])
+    detected = scores.get("detector_has_artifact")
     return ArtifactFacts(
         artifact["type"],
         artifact["tool"],
@@ -155,4 +159,5 @@ def _facts_of(artifact: dict[str, Any], width: int, height: int) -> ArtifactFact
         len(artifact["explanation"].split()),
         scores.get("change_inside"),
         scores.get("change_outside"),
+        None if detected is None else bool(detected),
     )

@@ -215,6 +215,22 @@ def _labels(counts: Statistics) -> Iterator[Finding]:
         yield Finding("labels", text, is_bias=bool(poor))
 
 
+def _second_opinion(counts: Statistics) -> Iterator[Finding]:
+    asked, seen = counts.asked.total(), counts.detected.total()
+    if not asked:
+        return
+    by_type = ", ".join(
+        f"{RECORDS[kind].plural} {counts.detected[kind] / counts.asked[kind]:.0%}"
+        for kind in ARTIFACT_TYPES
+        if counts.asked[kind]
+    )
+    text = (
+        f"A pixel detector saw {seen} of {asked} artifacts ({seen / asked:.0%}): {by_type}. The others are in the set "
+        "all the same, with `detector_has_artifact` 0 in their scores: look at some of them."
+    )
+    yield Finding("second_opinion", text, is_bias=asked >= _ENOUGH and seen < 0.5 * asked)
+
+
 def _texts(counts: Statistics) -> Iterator[Finding]:
     source, pairs = counts.explanation_sources.most_common(1)[0]
     words = middle.median(pair.words for pair in counts.sample)
@@ -239,6 +255,7 @@ _RULES: tuple[Callable[[Statistics], Iterator[Finding]], ...] = (
     _acceptance,
     _changes,
     _labels,
+    _second_opinion,
     _texts,
 )
 

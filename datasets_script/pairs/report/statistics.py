@@ -74,6 +74,8 @@ class Statistics:
             shape `(GRID, GRID)`.
         ninths (`np.ndarray` of shape `(3, 3)`): Number of artifacts by the ninth of the image that holds the centre of
             the box.
+        asked, detected (`Counter[str]`): By type, number of artifacts that a pixel detector was asked about, and of
+            those that it saw.
         agreements (`Mapping[str, Sequence[Agreement]]`): By type, how well labels agree with what visibly changed.
         sample_size (`int`): Largest number of pairs in the sample.
         sample (`list[PairFacts]`): Uniform random sample of the pairs.
@@ -93,6 +95,8 @@ class Statistics:
     rejections: Counter[str] = field(default_factory=Counter)
     coverage: dict[str, np.ndarray] = field(default_factory=lambda: defaultdict(lambda: np.zeros((GRID, GRID))))
     ninths: np.ndarray = field(default_factory=lambda: np.zeros((3, 3), dtype=np.int64))
+    asked: Counter[str] = field(default_factory=Counter)
+    detected: Counter[str] = field(default_factory=Counter)
     agreements: Mapping[str, Sequence[Agreement]] = field(default_factory=dict)
     sample_size: int = SAMPLE_SIZE
     sample: list[PairFacts] = field(default_factory=list)
@@ -116,6 +120,9 @@ class Statistics:
         self.types[artifact.type] += 1
         self.tools[artifact.tool] += 1
         self.entities[artifact.entity][artifact.type] += 1
+        if artifact.is_detected is not None:
+            self.asked[artifact.type] += 1
+            self.detected[artifact.type] += artifact.is_detected
         if artifact.kernel:
             self.kernels[artifact.kernel] += 1
         if artifact.part:
@@ -182,6 +189,9 @@ class Statistics:
                     "mask_iou": quantiles([one.mask_iou for one in of]),
                 }
                 for kind, of in self.agreements.items()
+            },
+            "second_opinion": {
+                kind: {"asked": self.asked[kind], "detected": self.detected[kind]} for kind in sorted(self.asked)
             },
             "change": {kind: _changes(self.sampled_changes(kind)) for kind in ARTIFACT_TYPES if self.types[kind]},
             "entities": _by_name(self.entities),

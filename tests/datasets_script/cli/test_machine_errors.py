@@ -44,7 +44,7 @@ from datasets_script.engine.settings import LoadSettings, RunSettings
 from datasets_script.engine.shards import Shards
 from datasets_script.engine.stages import Sample
 from datasets_script.engine.workers import WorkerPool
-from datasets_script.evaluation.predict import _only_writer
+from datasets_script.evaluation.predict import only_writer
 from datasets_script.figures import lettering
 from datasets_script.figures.style import TEXT_FONT
 from datasets_script.pairs.storage import check_shards
@@ -252,7 +252,7 @@ def _(machine: Machine) -> None:
 
 @fault("another process writes the same predictions")
 def _(machine: Machine) -> None:
-    with FileLock(machine.folder / ".p.jsonl.lock"), _only_writer(machine.folder / "p.jsonl"):
+    with FileLock(machine.folder / ".p.jsonl.lock"), only_writer(machine.folder / "p.jsonl"):
         pass
 
 

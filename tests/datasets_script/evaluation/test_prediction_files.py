@@ -106,6 +106,7 @@ def test_a_first_line_that_is_not_ours_is_told(tmp_path, header):
             '{"id": "b", "mask": "none.png"}',
             'line 2: "mask" must be an image file, relative to the predictions, found no',
         ),
+        ('{"id": "b", "score": 1.5}', 'line 2: "score" must be a number from 0 to 1, got 1.5'),
         ('{"id": "b", "artifact_map": 3}', 'line 2: "artifact_map" must be the path of an image, got 3'),
         ('{"id": "b", "classes": [1]}', 'line 2: "classes" must be a list of texts, got 1'),
     ],

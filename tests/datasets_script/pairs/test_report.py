@@ -374,6 +374,23 @@ class TestFindings:
             "fusion by fuse: 5 of 50 were kept (10%); the remaining ones are the easy cases."
         ]
 
+    def test_a_second_opinion_that_sees_little(self):
+        seen: dict[ArtifactType, bool] = {"duplication": True, "omission": False}
+        pairs = [facts(n, artifact_facts(kind, is_detected=seen[kind])) for n in range(30) for kind in seen]
+        pairs += [facts(60 + n, artifact_facts("omission", is_detected=False)) for n in range(10)]
+        (text,) = found(counted(*pairs))["second_opinion"]
+        assert text.startswith("A pixel detector saw 30 of 70 artifacts (43%): duplications 100%, omissions 0%.")
+        numbers = counted(*pairs).as_dict()["second_opinion"]
+        assert numbers["omission"] == {"asked": 40, "detected": 0}
+        unasked = [finding.rule for finding in find_biases(counted(facts(0, artifact_facts())), 1)]
+        assert "second_opinion" not in unasked
+
+    def test_the_second_opinion_is_read_from_the_scores(self, tmp_path):
+        artifacts = [make_artifact("duplication", LEFT), make_artifact("omission", CORNER)]
+        asked = replace(artifacts[0], scores={**artifacts[0].scores, "detector_has_artifact": 1.0})
+        (pair,) = read_facts(write_set(tmp_path / "set", [make_pair(0, 0, asked, artifacts[1])]))
+        assert [artifact.is_detected for artifact in pair.artifacts] == [True, None]
+
     def test_pairs_of_one_photo_few_artifacts_and_missing_pairs(self):
         biases = found(
             counted(facts(0, artifact_facts(), photo="a"), facts(1, artifact_facts(), photo="a")), recorded=5

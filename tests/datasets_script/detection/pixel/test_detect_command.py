@@ -13,7 +13,7 @@ from datasets_script.figures.detections import detection_picture
 from datasets_script.utils.errors import UserError
 from evaluate_metrics.functional.regions import heat_map
 
-from ....helpers.tiny_detectors import SIZE, red_detector, square
+from ....helpers.tiny_detectors import SIZE, map_of, mask_of, red_detector, regions_of, square
 
 
 BOX = (10, 10, 30, 26)
@@ -48,11 +48,11 @@ def test_lines_overlays_and_maps_are_written(model, photos, tmp_path, capsys):
     expected = red_detector()(photos / "a.png")
     assert first["has_artifact"] is True and second["has_artifact"] is False and second["regions"] == []
     assert first["score"] == pytest.approx(expected.score, rel=1e-4)
-    assert first["regions"][0]["box"] == pytest.approx(expected.regions[0].box, abs=1)
+    assert first["regions"][0]["box"] == pytest.approx(regions_of(expected)[0].box, abs=1)
     assert first["measures"].keys() == {"smoothed_maximum", "mean", "share"} and first["explanation"] is None
     assert first["map"] == str(maps / "a.png") and Image.open(first["overlay"]).width >= 640
     stored = heat_map((maps / "a.png").read_bytes())
-    np.testing.assert_allclose(stored, expected.artifact_map, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(stored, map_of(expected), rtol=1e-3, atol=1e-4)
 
 
 def test_no_map_is_written_unasked(model, photos, tmp_path, capsys):
@@ -85,7 +85,7 @@ def test_the_picture_shows_masks_and_scores(photos):
     found = red_detector()(image)
     picture = np.asarray(detection_picture(image, found, "a.png")).astype(int)
     scale = 768 / SIZE[0]
-    y, x = np.argwhere(found.regions[0].mask).mean(axis=0)
+    y, x = np.argwhere(mask_of(regions_of(found)[0])).mean(axis=0)
     plain = np.asarray(image.resize((768, 576), Image.Resampling.LANCZOS)).astype(int)
     place = (round(y * scale), round(x * scale))
     assert np.abs(picture[place] - plain[place]).max() > 20

@@ -14,6 +14,8 @@ from datasets_script.detection.pixel.reading import find_regions, image_score, m
 from datasets_script.detection.pixel.record import PIXEL_FILE, PixelRecord, RegionThresholds, ScoreCalibration
 from datasets_script.utils.errors import ArgumentError, UserError
 
+from ....helpers.tiny_detectors import map_of, mask_of, regions_of
+
 
 def blank(height=40, width=60):
     return np.zeros((height, width), dtype=np.float32)
@@ -25,7 +27,7 @@ def test_a_region_reaches_down_to_the_low_threshold():
     values[12:14, 12:14] = 0.8
     values[30:36, 40:50] = 0.45
     (region,) = find_regions(values, RegionThresholds(high=0.5, low=0.3))
-    assert region.box == (10, 10, 30, 20) and region.score == pytest.approx(0.8) and region.mask.sum() == 200
+    assert region.box == (10, 10, 30, 20) and region.score == pytest.approx(0.8) and mask_of(region).sum() == 200
     assert find_regions(values, RegionThresholds(high=0.9, low=0.3)) == ()
     assert [r.box for r in find_regions(values, RegionThresholds(high=0.42, low=0.42))] == [
         (12, 12, 14, 14),
@@ -45,12 +47,14 @@ def test_small_regions_are_left_out_and_the_surest_come_first():
 def test_regions_are_the_pixels_above_the_threshold(seed):
     values = np.random.default_rng(seed).random((8, 9)).astype(np.float32)
     found = find_regions(values, RegionThresholds(high=0.6, low=0.6, minimum_area=0))
-    together = sum(region.mask.astype(int) for region in found) if found else np.zeros_like(values, dtype=int)
+    together = np.zeros(values.shape, dtype=int)
+    for region in found:
+        together += mask_of(region)
     assert np.array_equal(together, (values > 0.6).astype(int))
     for region in found:
         x_min, y_min, x_max, y_max = map(int, region.box)
-        inside = region.mask[y_min:y_max, x_min:x_max]
-        assert inside.sum() == region.mask.sum() and inside.any(axis=0).all() and inside.any(axis=1).all()
+        inside = mask_of(region)[y_min:y_max, x_min:x_max]
+        assert inside.sum() == mask_of(region).sum() and inside.any(axis=0).all() and inside.any(axis=1).all()
 
 
 def test_one_pixel_does_not_make_an_artifact():
@@ -87,8 +91,8 @@ def test_a_detection_holds_together():
     values[10:20, 10:30] = 0.9
     record = PixelRecord()
     found = read_map(values, record)
-    assert found.has_artifact is True and found.size == (60, 40) and len(found.regions) == 1
-    assert found.explanation is None and found.artifact_map is values
+    assert found.has_artifact is True and found.size == (60, 40) and len(regions_of(found)) == 1
+    assert found.explanation is None and np.array_equal(map_of(found), values)
     clean = read_map(values, replace(record, calibration=ScoreCalibration(threshold=0.95)))
     assert clean.has_artifact is False and clean.regions == () and clean.score == found.score
     content = json.loads(json.dumps(found.to_dict()))
