@@ -238,7 +238,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             loss=tuple((entry["step"], entry["loss"]) for entry in history if "loss" in entry),
             eval_loss=tuple((entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry),
         ).write(output_dir)
-    trainer.accelerator.print(f"detector saved to {output_dir}; `artiagent detect IMAGE --model {output_dir}` uses it")
+    trainer.accelerator.print(
+        f"detector saved to {output_dir}; `artiagent detect IMAGE --model {output_dir}` uses it, "
+        f"`artiagent push detector {output_dir} REPO` publishes it"
+    )
 
 
 def make_parser() -> TrlParser:
@@ -273,6 +276,11 @@ def parse(
     except ValueError as error:
         raise UserError(str(error).strip()) from None
     check(script_args)
+    if training_args.push_to_hub:
+        raise UserError(
+            "--push_to_hub must be false, as training_args.bin holds paths of this machine, got true; leave it out, "
+            f"then run `artiagent push detector {training_args.output_dir} REPO`"
+        )
     specs = parse_sources(script_args.sources)
     # What this script decides: a batch keeps its columns, the order is that of the mixture, and scores are sums.
     training_args.remove_unused_columns = False
