@@ -97,6 +97,33 @@ def test_each_repetition_brings_the_error_down(unet, clean, prediction_type):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("sigma", [0.01, 1.0])
+def test_schedules_that_begin_at_the_image_or_end_with_pure_noise_are_inverted(unet, clean, sigma):
+    ends = PNDMScheduler(**SCHEDULE, prediction_type="v_prediction").config | {
+        "timestep_spacing": "linspace",
+        "rescale_betas_zero_snr": True,
+    }
+    scheduler = DDIMScheduler.from_config(ends)
+    path = DDIMPath(UNetFamily(unet, {"scheduler": scheduler}), scheduler, 4, ReNoise(1), None, lambda: False)
+    assert path.timesteps == [0, 333, 666, 999] and path.levels[0] == path.levels[1] and path.levels[4].signal == 0
+    level = path.level(sigma)
+    assert level == path.levels[1 if sigma < 0.5 else 3]
+    noisy = path.invert(clean, TEXT, [level], keep)[level]
+    torch.testing.assert_close(path.resample(noisy, level, TEXT, 1.0, [0], keep), clean)
+    assert path.num_timesteps([level]) == 2 * (1 if sigma < 0.5 else 3)
+    single = DDIMPath(
+        UNetFamily(unet, {"scheduler": scheduler}),
+        DDIMScheduler.from_config(ends, timestep_spacing="trailing"),
+        1,
+        ReNoise(),
+        None,
+        lambda: False,
+    )
+    with pytest.raises(ValueError, match="`num_inference_steps` must be at least 2 for a schedule that"):
+        single.level(1.0)
+
+
+@torch.no_grad()
 def test_noise_correction_makes_the_round_trip_exact(unet, clean):
     renoise = ReNoise(1, **{**PLAIN, "noise_correction": True})
     assert (
