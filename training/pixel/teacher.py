@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from datasets_script.utils.errors import UserError
 from datasets_script.utils.files import replacing
 
 
@@ -35,7 +36,17 @@ class Teacher(TrainerCallback):
         return module
 
     def resume(self, checkpoint: Path) -> None:
-        """Load the average of a checkpoint."""
+        """
+        Load the average of a checkpoint.
+
+        Raises:
+            UserError: It has none, because the process was killed before it was written.
+        """
+        if not (checkpoint / _FILE).is_file():
+            raise UserError(
+                f"--output_dir must hold checkpoints with {_FILE}, got '{checkpoint}' without it; remove it to "
+                "continue from the one before"
+            )
         self.average.load_state_dict(load_file(checkpoint / _FILE))
 
     def on_step_end(

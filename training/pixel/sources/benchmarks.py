@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,15 +29,16 @@ def find_files(spec: SourceSpec) -> SourceFiles:
     Raises:
         UserError: It cannot be opened.
     """
+    folder, public_name, commit = locate(spec.source, spec.revision)
+    opened = str(folder) if folder.exists() else spec.source
     try:
-        next(iter(load_benchmark(spec.source, spec.split)), None)
+        next(iter(load_benchmark(opened, spec.split)), None)
     except (BenchmarkError, OSError) as error:
         raise UserError(str(error)) from error
-    folder, public_name, commit = locate(spec.source, spec.revision)
     if not folder.exists():
         folder, public_name = cache_folder(spec.source), spec.source
     paths = sorted(str(path.absolute()) for path in folder.rglob("*") if path.suffix in (".parquet", ".arrow"))
-    return SourceFiles(public_name, {spec.split or "all": paths}, spec.source, commit)
+    return SourceFiles(public_name, {spec.split or "all": paths}, opened, commit)
 
 
 def read_units(spec: SourceSpec, files: SourceFiles) -> Iterator[dict[str, Any]]:
@@ -56,7 +56,7 @@ def read_units(spec: SourceSpec, files: SourceFiles) -> Iterator[dict[str, Any]]
             provenance = PSEUDO
         item = LabelledImage({"bytes": image.image, "path": None}, label, provenance)
         category = str(image.metadata.get("category", "") or image.metadata.get("task", ""))
-        yield unit_row(image.id, Path(image.id).stem, [item], category)
+        yield unit_row(image.id, image.id, [item], category)
 
 
 def _label(image: BenchmarkImage, labels: str) -> tuple[np.ndarray | None, str]:
