@@ -15,7 +15,7 @@ from ...detection.pixel.detector import PixelDetector
 from ...detection.pixel.locating import EMBEDDED
 from ...detection.pixel.reading import find_regions
 from ...schema.perception import UNNAMED, Entity, Perception
-from ...utils.errors import ArgumentError
+from ...utils.errors import renamed
 from ...vlm.base import VLM
 from .backends import PerceptionSpec, RegionOptions
 from .base import PerceptionAgent, PerceptionError
@@ -66,9 +66,6 @@ def checkpoints(spec: PerceptionSpec) -> dict[str, str]:
 
 def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None) -> DetectedRegions:
     """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
-    try:
+    with renamed("model", "detector"):
         detector = PixelDetector.from_pretrained(spec.detector or EMBEDDED, device=device)
-    except ArgumentError as error:
-        # A run has a diffusion model of that name.
-        raise ArgumentError(str(error).replace("`model`", "`detector`")) from error
     return DetectedRegions(detector, spec.regions)

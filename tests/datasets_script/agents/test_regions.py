@@ -100,6 +100,7 @@ def test_a_detectors_regions_are_where_its_map_is_high(tmp_path):
     red_detector().save_pretrained(tmp_path)
     agent = PerceptionSpec("detector", detector=str(tmp_path)).load(tmp_path, device="cpu")
     (found,) = agent.perceive(square(box), "a.png").entities
+    assert agent.identity()["detector"]["model"] == tmp_path.name, "another path to the folder continues a run"
     expected = np.zeros(found.mask.shape, dtype=bool)
     expected[box[1] : box[3], box[0] : box[2]] = True
     assert found.name == UNNAMED and 0.5 < found.score <= 1
