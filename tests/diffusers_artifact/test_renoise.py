@@ -99,28 +99,21 @@ def test_each_repetition_brings_the_error_down(unet, clean, prediction_type):
 @torch.no_grad()
 @pytest.mark.parametrize("sigma", [0.01, 1.0])
 def test_schedules_that_begin_at_the_image_or_end_with_pure_noise_are_inverted(unet, clean, sigma):
-    ends = PNDMScheduler(**SCHEDULE, prediction_type="v_prediction").config | {
-        "timestep_spacing": "linspace",
-        "rescale_betas_zero_snr": True,
-    }
-    scheduler = DDIMScheduler.from_config(ends)
-    path = DDIMPath(UNetFamily(unet, {"scheduler": scheduler}), scheduler, 4, ReNoise(1), None, lambda: False)
+    path = path_between_ends(unet, 4, "linspace")
     assert path.timesteps == [0, 333, 666, 999] and path.levels[0] == path.levels[1] and path.levels[4].signal == 0
-    level = path.level(sigma)
-    assert level == path.levels[1 if sigma < 0.5 else 3]
+    level, steps = path.level(sigma), 1 if sigma < 0.5 else 3
+    assert level == path.levels[steps] and path.num_timesteps([level]) == 2 * steps
     noisy = path.invert(clean, TEXT, [level], keep)[level]
     torch.testing.assert_close(path.resample(noisy, level, TEXT, 1.0, [0], keep), clean)
-    assert path.num_timesteps([level]) == 2 * (1 if sigma < 0.5 else 3)
-    single = DDIMPath(
-        UNetFamily(unet, {"scheduler": scheduler}),
-        DDIMScheduler.from_config(ends, timestep_spacing="trailing"),
-        1,
-        ReNoise(),
-        None,
-        lambda: False,
-    )
     with pytest.raises(ValueError, match="`num_inference_steps` must be at least 2 for a schedule that"):
-        single.level(1.0)
+        path_between_ends(unet, 1, "trailing").level(sigma)
+
+
+def path_between_ends(unet, steps: int, spacing: str) -> DDIMPath:
+    scheduler = DDIMScheduler(
+        **SCHEDULE, prediction_type="v_prediction", timestep_spacing=spacing, rescale_betas_zero_snr=True
+    )
+    return DDIMPath(UNetFamily(unet, {"scheduler": scheduler}), scheduler, steps, ReNoise(1), None, lambda: False)
 
 
 @torch.no_grad()
