@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, PNDMScheduler
@@ -18,7 +20,7 @@ from ..helpers.tiny_pipelines import TEXT_DIM, tiny_unet
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 STOCK = {**SCHEDULE, "clip_sample": False, "set_alpha_to_one": False}
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-PLAIN = {"average": None, "early_average": None, "regularization_steps": 0, "noise_correction": False}
+PLAIN: dict[str, Any] = {"average": None, "early_average": None, "regularization_steps": 0, "noise_correction": False}
 
 
 @pytest.fixture(scope="module")
@@ -145,18 +147,16 @@ def test_the_average_is_of_the_evaluations_named():
     """The noise predicted is the number of the evaluation, and a step adds it."""
     start = torch.zeros(1, 1, 1, 1)
     for bounds, expected in (((1, 3), 1.5), ((0, 4), 1.5), ((3, 9), 3.0), ((4, 9), 3.0), (None, 3.0)):
-        count = iter(range(100))
+        numbers: list[float] = []
+
+        def predict(point: torch.Tensor, numbers: list[float] = numbers) -> torch.Tensor:
+            numbers.append(float(len(numbers)))
+            return torch.full_like(point, numbers[-1])
+
         settings = ReNoise(3, **{**PLAIN, "average": bounds})
-        found = renoise_step(
-            start,
-            500,
-            settings,
-            predict=lambda point, count=count: torch.full_like(point, float(next(count))),
-            step=lambda noise: start + noise,
-            fresh=start,
-        )
+        found = renoise_step(start, 500, settings, predict, step=lambda noise: start + noise, fresh=start)
         assert float(found) == pytest.approx(expected)
-        assert next(count) == 4
+        assert len(numbers) == 4
 
 
 def test_early_timesteps_have_repetitions_of_their_own():
