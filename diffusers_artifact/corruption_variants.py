@@ -179,5 +179,4 @@ def _checked(mask: Any, size: tuple[int, int]) -> np.ndarray:
 
 def _to_latent_grid(mask: np.ndarray, side: int) -> np.ndarray:
     height, width = mask.shape
-    marked: np.ndarray = mask.reshape(height // side, side, width // side, side).any(axis=(1, 3))
-    return marked
+    return np.asarray(mask.reshape(height // side, side, width // side, side).any(axis=(1, 3)))
