@@ -130,14 +130,18 @@ def _levels(step: int | Sequence[int] | None, sigma: float | Sequence[float] | N
     if step is not None and sigma is not None:
         raise ValueError(f"`step` must be None where `sigma` is given, got {step} with {sigma}; leave one of them out")
     if step is not None:
-        return [sigma_of_step(value) for value in (step if isinstance(step, (list, tuple)) else [step])]
+        return [sigma_of_step(value) for value in _listed(step)]
     if sigma is None:
         return None
-    sigmas = sigma if isinstance(sigma, (list, tuple)) else [sigma]
+    sigmas = _listed(sigma)
     for value in sigmas:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
             raise ValueError(f"`sigma` must be above 0 and at most 1, got {value!r}")
     return [float(value) for value in sigmas]
+
+
+def _listed(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, (list, tuple)) else [values]
 
 
 def _arrange_masks(mask: MaskInput, num_images: int, size: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
@@ -175,4 +179,4 @@ def _checked(mask: Any, size: tuple[int, int]) -> np.ndarray:
 
 def _to_latent_grid(mask: np.ndarray, side: int) -> np.ndarray:
     height, width = mask.shape
-    return mask.reshape(height // side, side, width // side, side).any(axis=(1, 3))
+    return np.asarray(mask.reshape(height // side, side, width // side, side).any(axis=(1, 3)))

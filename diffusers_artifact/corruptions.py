@@ -7,8 +7,8 @@ noise level and a generator. Outside the mask all of them return the inverted la
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -40,14 +40,20 @@ class NoiseLevel:
         return self.noise / (self.signal + self.noise)
 
 
-Corruption = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, NoiseLevel, torch.Generator | None],
-    torch.Tensor,
-]
-"""
-Takes the inverted latent `(channels, height, width)`, the clean one, the mask `(height, width)`, `bool`, the level and
-a generator, and returns the corrupted latent.
-"""
+class Corruption(Protocol):
+    """
+    Takes the inverted latent `(channels, height, width)`, the clean one, the mask `(height, width)`, `bool`, the level
+    and a generator, and returns the corrupted latent.
+    """
+
+    def __call__(
+        self,
+        inverted: torch.Tensor,
+        clean: torch.Tensor,
+        mask: torch.Tensor,
+        level: NoiseLevel,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor: ...
 
 
 def proposed(

@@ -62,16 +62,30 @@ class DDIMPath:
         first = alphas[before] if before >= 0 else ddim.final_alpha_cumprod.double()
         self._alphas: list[float] = [float(first), *alphas[self.timesteps].tolist()]
         self.levels = [NoiseLevel(alpha**0.5, (1 - alpha) ** 0.5) for alpha in self._alphas]
+        # A schedule that begins at timestep 0 has its first level twice, of which a step leads to the second only.
+        self._steps = {level: steps for steps, level in enumerate(self.levels)}
         self._corrections: dict[int, torch.Tensor] = {}
         self.num_function_evaluations = 0
 
     def level(self, sigma: float) -> NoiseLevel:
-        """Return the level of the schedule that is nearest to a rectified flow's `sigma`, one step or more away."""
-        return min(self.levels[1:], key=lambda level: abs(level.sigma - sigma))
+        """
+        Return the level of the schedule that is nearest to a rectified flow's `sigma`, among those one step or more
+        away. Pure noise, with which some schedules end, is none: a step from there divides by its signal.
+
+        Raises:
+            ValueError: The schedule's only step leads to pure noise.
+        """
+        reached = [level for level in self.levels[1:] if level.signal > 0]
+        if not reached:
+            raise ValueError(
+                "`num_inference_steps` must be at least 2 for a schedule that ends with pure noise, got "
+                f"{len(self.timesteps)}"
+            )
+        return min(reached, key=lambda level: abs(level.sigma - sigma))
 
     def num_timesteps(self, levels: Sequence[NoiseLevel]) -> int:
         """Return the number of steps to invert to all `levels` and to resample from each."""
-        steps = [self.levels.index(level) for level in levels]
+        steps = [self._steps[level] for level in levels]
         return max(steps) + sum(steps)
 
     def invert(
@@ -95,7 +109,7 @@ class DDIMPath:
         """
         noise = torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(self.renoise.seed)).to(clean)
         found, latents = {}, clean
-        for step in range(max(map(self.levels.index, levels))):
+        for step in range(max(self._steps[level] for level in levels)):
             if not self.interrupted():
                 latents = self._invert_step(latents, step, conditioning, clean, noise)
                 latents = on_step_end(torch.tensor(self.timesteps[step]), latents)
@@ -125,10 +139,10 @@ class DDIMPath:
         Returns:
             `torch.Tensor` of the shape of `latents`.
         """
-        for step in reversed(range(self.levels.index(level))):
+        for step in reversed(range(self._steps[level])):
             if self.interrupted():
                 break
-            noise = self._noise(latents, step, conditioning, guidance_scale)
+            noise = self._noise(latents, self.levels[step + 1], step, conditioning, guidance_scale)
             latents = self._move(latents, step + 1, step, noise)
             if step in self._corrections:
                 latents = latents + self._corrections[step][list(photos)]
@@ -139,16 +153,22 @@ class DDIMPath:
         self, start: torch.Tensor, step: int, conditioning: Conditioning, clean: torch.Tensor, noise: torch.Tensor
     ) -> torch.Tensor:
         level = self.levels[step + 1]
+
+        def predict(latents: torch.Tensor) -> torch.Tensor:
+            # The first prediction is made at `start`, which is less noisy than the others.
+            own = self.levels[step] if latents is start else level
+            return self._noise(latents, own, step, conditioning)
+
         found = renoise_step(
             start,
             self.timesteps[step],
             self.renoise,
-            predict=lambda latents: self._noise(latents, step, conditioning),
+            predict=predict,
             step=lambda predicted: self._move(start, step, step + 1, predicted),
             fresh=level.signal * clean + level.noise * noise,
         )
         if self.renoise.noise_correction:
-            sampled = self._move(found, step + 1, step, self._noise(found, step, conditioning))
+            sampled = self._move(found, step + 1, step, self._noise(found, level, step, conditioning))
             self._corrections[step] = start - sampled
         return found
 
@@ -158,16 +178,20 @@ class DDIMPath:
         return scale * latents + (self.levels[end].noise - scale * self.levels[start].noise) * noise
 
     def _noise(
-        self, latents: torch.Tensor, step: int, conditioning: Conditioning, guidance_scale: float = 1.0
+        self,
+        latents: torch.Tensor,
+        level: NoiseLevel,
+        step: int,
+        conditioning: Conditioning,
+        guidance_scale: float = 1.0,
     ) -> torch.Tensor:
-        """Predict the noise of latents at the end of inversion step `step`."""
+        """Predict the noise of latents of a level, by the U-Net at the timestep of inversion step `step`."""
         output = self._output(latents, step, conditioning)
         if guidance_scale != 1 and self.negative is not None:
             unconditional = self._output(latents, step, self.negative.expand(len(latents)))
             output = self.family.guide(output, unconditional, output.new_tensor(guidance_scale))
         if self.family.prediction_type == "epsilon":
             return output
-        level = self.levels[step + 1]
         return level.signal * output + level.noise * latents
 
     def _output(self, latents: torch.Tensor, step: int, conditioning: Conditioning) -> torch.Tensor:

@@ -109,7 +109,7 @@ class FlowPipelineMixin(LoraBaseMixin):
             rule (`str`, *optional*, defaults to `"paper"`): `rule` of the calls; see `__call__`.
 
         Raises:
-            ValueError: The transformer's class or its inputs are not supported, a component is missing, the model was
+            ValueError: The model's class or its inputs are not supported, a component is missing, the model was
                 distilled to few steps and `allow_distilled` is `False`, or `rule` cannot be followed on it.
         """
         family = self.family
@@ -124,8 +124,8 @@ class FlowPipelineMixin(LoraBaseMixin):
             reason = reason or family.distillation(self.name_or_path or "")
             if reason:
                 raise ValueError(
-                    "`transformer` must not be distilled to few steps, because such models invert poorly, got one "
-                    f"that counts as distilled because {reason}; pass `allow_distilled=True` to run it anyway"
+                    f"`{family.component}` must not be distilled to few steps, because such models invert poorly, got "
+                    f"one that counts as distilled because {reason}; pass `allow_distilled=True` to run it anyway"
                 )
 
     @property

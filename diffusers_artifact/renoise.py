@@ -90,10 +90,6 @@ class ReNoise:
         evaluations = range(self.num_iterations(timestep) + 1)
         return evaluations[0:0] if bounds is None else evaluations[slice(*bounds)]
 
-    def num_evaluations(self, timestep: int) -> int:
-        """Return how often the model is evaluated for an inversion step to a timestep, a row of the batch each."""
-        return self.num_iterations(timestep) + 1 + bool(self.regularization_steps) + self.noise_correction
-
 
 def renoise_step(
     start: torch.Tensor,
@@ -110,7 +106,7 @@ def renoise_step(
         start (`torch.Tensor` of shape `(rows, channels, height, width)`): The less noisy point, `z_{t-1}`.
         timestep (`int`): Timestep of the result.
         settings (`ReNoise`): How it is searched.
-        predict (`Callable`): Predicts the noise of a point at `timestep`.
+        predict (`Callable`): Predicts the noise of a point at `timestep`; first of `start` itself.
         step (`Callable`): Moves `start` to `timestep` with given noise.
         fresh (`torch.Tensor` of the shape of `start`): The clean latents, freshly noised to `timestep`.
 

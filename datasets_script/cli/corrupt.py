@@ -188,10 +188,10 @@ def run_plan(args: argparse.Namespace) -> RunPlan:
     perception = regions_spec(
         args.regions,
         args.perception,
+        RegionOptions(args.region_shares, args.threshold, args.min_region_share),
         annotations=args.annotations,
         detector=args.detector,
         segmenter=args.segmenter,
         device=args.perception_device,
-        regions=RegionOptions(args.region_shares, args.threshold, args.min_region_share),
     )
     return make_plan(args, settings, perception)

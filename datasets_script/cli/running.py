@@ -138,8 +138,8 @@ def add_card_options(parser: Parser) -> None:
         "--quantization",
         default="none",
         choices=QUANTIZATIONS,
-        help="weights of the transformer: float8 (torchao), 8bit or 4bit (bitsandbytes); requires `pip install "
-        "artiagent[quantization]` (default: none)",
+        help="weights of the transformer or U-Net: float8 (torchao), 8bit or 4bit (bitsandbytes); requires `pip "
+        "install artiagent[quantization]` (default: none)",
     )
     group.add_argument(
         "--attention-backend",

@@ -18,7 +18,7 @@ from .plan import RunPlan
 from .settings import CorruptionRunSettings, CorruptionSettings, DType, LoadSettings, Offload, Quantization
 
 
-Number = TypeVar("Number", int, float)
+Value = TypeVar("Value", int, float, str)
 
 
 def corrupt(
@@ -41,7 +41,7 @@ def corrupt(
     max_rerolls: int = 1,
     perceptual_metric: str = "stlpips",
     judge: str | None = None,
-    methods: Sequence[str] = CORRUPTION_NAMES[:1],
+    methods: str | Sequence[str] = CORRUPTION_NAMES[:1],
     step: int | Sequence[int] | None = None,
     sigma: float | Sequence[float] | None = None,
     model: str = EMBEDDED,
@@ -118,8 +118,8 @@ def corrupt(
         judge (`str`, *optional*):
             Pixel detector whose second opinion is recorded in the scores and rejects nothing: `"embedded"` for the one
             of this package, a folder, or a Hub id.
-        methods (`Sequence[str]`, *optional*, defaults to `("proposed",)`):
-            Methods, one of which each photo gets: any of `"proposed"`, `"blur"`, `"downscale"`, `"rotate"` and
+        methods (`str` or `Sequence[str]`, *optional*, defaults to `("proposed",)`):
+            Methods, one of which each photo gets, of `"proposed"`, `"blur"`, `"downscale"`, `"rotate"` and
             `"gaussian"`.
         step (`int` or `Sequence[int]`, *optional*):
             Levels, one of which each photo gets, as steps of DDIM with 50 steps: 45 corrupts little, 30 much.
@@ -147,8 +147,8 @@ def corrupt(
             `"float32"`, `"bfloat16"` or `"float16"`; by default float32 for the embedded model and on a CPU, else
             bfloat16.
         quantization (`str`, *optional*, defaults to `"none"`):
-            Weights of the transformer: `"float8"` (torchao), `"8bit"` or `"4bit"` (bitsandbytes). Extra:
-            `quantization`.
+            Weights of the transformer or U-Net: `"float8"` (torchao), `"8bit"` or `"4bit"` (bitsandbytes).
+            Extra: `quantization`.
         attention_backend (`str`, *optional*):
             Attention kernel by diffusers' name, such as `"flash"`.
         compile (`bool`, *optional*, defaults to `False`):
@@ -213,7 +213,7 @@ def corrupt(
                 vae_tiling=vae_tiling,
             ),
             corruption=CorruptionSettings(
-                methods=tuple(methods),
+                methods=_several(methods),
                 steps=_several(step),
                 sigmas=_several(sigma),
                 num_inference_steps=num_inference_steps,
@@ -226,9 +226,9 @@ def corrupt(
         perception=regions_spec(
             regions,
             perception,
+            RegionOptions(region_shares, threshold, min_region_share),
             annotations=None if annotations is None else Path(annotations),
             detector=detector,
-            regions=RegionOptions(region_shares, threshold, min_region_share),
         ),
         vlm=VLMSpec(vlm) if isinstance(vlm, str) else vlm,
         judge=judge,
@@ -244,7 +244,7 @@ def corrupt(
     return carry_out(plan, force_new, show_progress)
 
 
-def _several(numbers: Number | Sequence[Number] | None) -> tuple[Number, ...]:
-    if numbers is None:
+def _several(values: Value | Sequence[Value] | None) -> tuple[Value, ...]:
+    if values is None:
         return ()
-    return tuple(numbers) if isinstance(numbers, Sequence) else (numbers,)
+    return (values,) if isinstance(values, int | float | str) else tuple(values)

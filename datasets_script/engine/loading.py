@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, PipelineQuantizationConfig
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 
@@ -121,8 +121,7 @@ def load_pipeline(
     embedded = model == EMBEDDED
     folder = EMBEDDED_MODEL if embedded else Path(model)
     options: dict[str, Any] = {"dtype": _DTYPES[loading.dtype or "float32"]}
-    if (quantization := _quantization_config(loading)) is not None:
-        options["quantization_config"] = quantization
+    quantization = _quantization_config(loading)
     try:
         if not embedded:
             check_model_name(model)
@@ -131,6 +130,11 @@ def load_pipeline(
         else:
             folder = Path(DiffusionPipeline.download(model, revision=revision))
             recorded = folder.name  # a snapshot's folder is named by its commit
+        if quantization is not None:
+            # Text encoders are on the device only while captions are encoded, and keep their precision.
+            options["quantization_config"] = PipelineQuantizationConfig(
+                quant_mapping={"unet" if (folder / "unet").is_dir() else "transformer": quantization}
+            )
         # bitsandbytes quantizes on the current accelerator.
         with _without_progress_bar(), torch.cuda.device(device if device.startswith("cuda") else -1):
             pipeline = pipeline_class.from_pretrained(folder, **options)
@@ -204,37 +208,31 @@ def _set_kernels(pipeline: Any, loading: LoadSettings) -> None:
 
 
 def _quantization_config(loading: LoadSettings) -> Any:
-    """Return diffusers' configuration of a quantization, or `None` without one."""
+    """Return diffusers' configuration of the denoiser's quantization, or `None` without one."""
     if loading.quantization == "none":
         return None
-    from diffusers import BitsAndBytesConfig, PipelineQuantizationConfig, TorchAoConfig
+    from diffusers import BitsAndBytesConfig, TorchAoConfig
 
     package = "torchao" if loading.quantization == "float8" else "bitsandbytes"
     try:
-        config: Any
         if package == "torchao":
             from torchao.quantization import Float8WeightOnlyConfig
 
-            config = TorchAoConfig(Float8WeightOnlyConfig())
-        else:
-            import bitsandbytes  # noqa: F401
+            return TorchAoConfig(Float8WeightOnlyConfig())
+        import bitsandbytes  # noqa: F401
 
-            config = (
-                BitsAndBytesConfig(load_in_8bit=True)
-                if loading.quantization == "8bit"
-                else BitsAndBytesConfig(
-                    load_in_4bit=True,
-                    bnb_4bit_quant_type="nf4",
-                    bnb_4bit_compute_dtype=_DTYPES[loading.dtype or "bfloat16"],
-                )
-            )
+        if loading.quantization == "8bit":
+            return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=_DTYPES[loading.dtype or "bfloat16"],
+        )
     except ImportError as error:
         raise ImportError(
             f"quantization '{loading.quantization}' needs the package {package} ({error}); run "
             "`pip install artiagent[quantization]`"
         ) from error
-    # Text encoders are on the device only while captions are encoded, and keep their precision.
-    return PipelineQuantizationConfig(quant_mapping={"transformer": config})
 
 
 @contextmanager

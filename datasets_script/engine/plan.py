@@ -12,7 +12,7 @@ from evaluate_metrics.functional.versions import recorded_versions
 
 from ..agents.perception.backends import NAMED, PerceptionSpec
 from ..schema.run_record import RUN_FILE, RunRecord
-from ..utils.errors import ArgumentError, check_at_least, check_choice
+from ..utils.errors import ArgumentError, check_at_least, check_choice, renamed
 from ..utils.photos import list_sources
 from ..vlm.spec import VLMSpec
 from .identity import check_continues
@@ -175,7 +175,8 @@ class RunPlan:
         if self.judge is not None:
             from ..detection.pixel.detector import PixelDetector
 
-            detector = PixelDetector.from_pretrained(self.judge, device=device)
+            with renamed("model", "judge"):
+                detector = PixelDetector.from_pretrained(self.judge, device=device)
             card.add("judge", (detector.network,))
         vlm = self.vlm.load(device) if self.vlm else None
         if vlm is not None and vlm.networks:

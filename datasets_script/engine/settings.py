@@ -41,8 +41,8 @@ class LoadSettings:
     Args:
         dtype (`str`, *optional*): `"float32"`, `"bfloat16"` or `"float16"`; by default float32 for the embedded model
             and on a CPU, else bfloat16. A run records the one in effect.
-        quantization (`str`, *optional*, defaults to `"none"`): Weights of the transformer: `"float8"` (torchao),
-            `"8bit"` or `"4bit"` (bitsandbytes, NF4).
+        quantization (`str`, *optional*, defaults to `"none"`): Weights of the transformer or U-Net: `"float8"`
+            (torchao), `"8bit"` or `"4bit"` (bitsandbytes, NF4).
         attention_backend (`str`, *optional*): Attention kernel, as diffusers' `set_attention_backend` names it.
         compile (`bool`, *optional*, defaults to `False`): Compile the transformer's blocks.
         vae_tiling (`bool`, *optional*, defaults to `False`): Encode and decode images one by one, large ones in
@@ -158,8 +158,8 @@ class CorruptionSettings:
                 f"{_listed(self.sigmas)}; leave out one of them"
             )
         for step in self.steps:
-            if not 0 <= step < NUM_STEPS:
-                raise ArgumentError(f"`step` must be from 0 to {NUM_STEPS - 1}, got {step}")
+            if not isinstance(step, int) or not 0 <= step < NUM_STEPS:
+                raise ArgumentError(f"`step` must be a whole number from 0 to {NUM_STEPS - 1}, got {step}")
         for sigma in self.sigmas:
             if not 0 < sigma <= 1:
                 raise ArgumentError(f"`sigma` must be above 0 and at most 1, got {sigma:g}")

@@ -18,7 +18,7 @@ COLUMNS = {
     "variant": "number of the pair among those of its photo, from 0",
     "source": "the source photo as the model saw it, cropped and resized according to `transform`",
     "clean": "the clean image: the photo inverted and denoised again without an artifact",
-    "flawed": "the artifact image: the same with the artifacts listed in `artifacts` injected",
+    "flawed": "the artifact image: the same with the artifacts listed in `artifacts`",
     "caption": "what the image shows; the prompt of the diffusion model",
     "clean_description": "what the clean image shows, as an answer that finds nothing wrong",
     "explanation": "what is wrong with the artifact image as a whole",

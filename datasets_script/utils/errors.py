@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """A mistake made by the user. The command line shows its message and no traceback."""
@@ -12,6 +15,21 @@ class ArgumentError(UserError, ValueError):
     An argument with an illegal value. The message names arguments in backticks, as in "`limit` must be at least 1, got
     0"; the command line replaces them with its option names.
     """
+
+
+@contextmanager
+def renamed(name: str, to: str) -> Iterator[None]:
+    """
+    Call an argument in the messages of [`ArgumentError`] as the caller does.
+
+    Args:
+        name (`str`): Its name where it is checked.
+        to (`str`): Its name for the user.
+    """
+    try:
+        yield
+    except ArgumentError as error:
+        raise ArgumentError(str(error).replace(f"`{name}`", f"`{to}`")) from error
 
 
 class StoppedError(RuntimeError):

@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from datasets_script.utils.files import write_json
 from datasets_script.utils.photos import fit, open_source
 from datasets_script.utils.seeds import derive_seed
-from diffusers_artifact import EMBEDDED_MODEL, ArtifactCorruptionPipeline, ReNoise
+from diffusers_artifact import EMBEDDED_MODEL, ArtifactCorruptionOutput, ArtifactCorruptionPipeline, ReNoise
 from diffusers_artifact.choices import CORRUPTION_NAMES
 from diffusers_artifact.corruption_levels import sigma_of_step
 from diffusers_artifact.corruptions import CORRUPTIONS, NoiseLevel
@@ -137,6 +137,7 @@ def corrupt(pipe: ArtifactCorruptionPipeline, sample: Sample, number: int) -> Co
         generators = [torch.Generator().manual_seed(derive_seed(number, name)) for name in methods]
         start = time.perf_counter()
         output = pipe(sample.photo, mask, method=methods, sigma=sigma, generator=generators, output_type="np")
+        assert isinstance(output, ArtifactCorruptionOutput)
         if len(methods) == 1:
             corrupted.seconds.append(time.perf_counter() - start)
         clean = output.reconstructions[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from ..helpers.tiny_pipelines import (
 
 
 SIDE = 64
-BATCH_TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}
+BATCH_TOLERANCE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-4}
 UNETS = {"sd": tiny_sd, "sd-v": lambda: tiny_sd("v_prediction"), "sdxl": tiny_sdxl}
 FLOWS = {
     "flux": tiny_flux,

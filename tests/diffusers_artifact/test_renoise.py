@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, PNDMScheduler
@@ -18,7 +20,7 @@ from ..helpers.tiny_pipelines import TEXT_DIM, tiny_unet
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 STOCK = {**SCHEDULE, "clip_sample": False, "set_alpha_to_one": False}
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-PLAIN = {"average": None, "early_average": None, "regularization_steps": 0, "noise_correction": False}
+PLAIN: dict[str, Any] = {"average": None, "early_average": None, "regularization_steps": 0, "noise_correction": False}
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,26 @@ def test_each_repetition_brings_the_error_down(unet, clean, prediction_type):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("sigma", [0.01, 1.0])
+def test_schedules_that_begin_at_the_image_or_end_with_pure_noise_are_inverted(unet, clean, sigma):
+    path = path_between_ends(unet, 4, "linspace")
+    assert path.timesteps == [0, 333, 666, 999] and path.levels[0] == path.levels[1] and path.levels[4].signal == 0
+    level, steps = path.level(sigma), 1 if sigma < 0.5 else 3
+    assert level == path.levels[steps] and path.num_timesteps([level]) == 2 * steps
+    noisy = path.invert(clean, TEXT, [level], keep)[level]
+    torch.testing.assert_close(path.resample(noisy, level, TEXT, 1.0, [0], keep), clean)
+    with pytest.raises(ValueError, match="`num_inference_steps` must be at least 2 for a schedule that"):
+        path_between_ends(unet, 1, "trailing").level(sigma)
+
+
+def path_between_ends(unet, steps: int, spacing: str) -> DDIMPath:
+    scheduler = DDIMScheduler(
+        **SCHEDULE, prediction_type="v_prediction", timestep_spacing=spacing, rescale_betas_zero_snr=True
+    )
+    return DDIMPath(UNetFamily(unet, {"scheduler": scheduler}), scheduler, steps, ReNoise(1), None, lambda: False)
+
+
+@torch.no_grad()
 def test_noise_correction_makes_the_round_trip_exact(unet, clean):
     renoise = ReNoise(1, **{**PLAIN, "noise_correction": True})
     assert (
@@ -125,18 +147,16 @@ def test_the_average_is_of_the_evaluations_named():
     """The noise predicted is the number of the evaluation, and a step adds it."""
     start = torch.zeros(1, 1, 1, 1)
     for bounds, expected in (((1, 3), 1.5), ((0, 4), 1.5), ((3, 9), 3.0), ((4, 9), 3.0), (None, 3.0)):
-        count = iter(range(100))
+        numbers: list[float] = []
+
+        def predict(point: torch.Tensor, numbers: list[float] = numbers) -> torch.Tensor:
+            numbers.append(float(len(numbers)))
+            return torch.full_like(point, numbers[-1])
+
         settings = ReNoise(3, **{**PLAIN, "average": bounds})
-        found = renoise_step(
-            start,
-            500,
-            settings,
-            predict=lambda point, count=count: torch.full_like(point, float(next(count))),
-            step=lambda noise: start + noise,
-            fresh=start,
-        )
+        found = renoise_step(start, 500, settings, predict, step=lambda noise: start + noise, fresh=start)
         assert float(found) == pytest.approx(expected)
-        assert next(count) == 4
+        assert len(numbers) == 4
 
 
 def test_early_timesteps_have_repetitions_of_their_own():

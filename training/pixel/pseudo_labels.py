@@ -25,7 +25,6 @@ from datasets_script.detection.pixel.detector import PixelDetector
 from datasets_script.schema.image import BENCHMARK_FEATURES, BenchmarkImage, Region, image_to_row
 from datasets_script.utils.errors import UserError, check_at_least
 from datasets_script.utils.files import replacing, write_json, write_text
-from datasets_script.utils.hub_ids import last_name
 from datasets_script.utils.photos import SourceError, list_sources, open_source
 from datasets_script.utils.stored_images import stored_png
 from evaluate_metrics.functional.versions import versions
@@ -110,7 +109,7 @@ class PseudoLabels:
         size = settings.shard_size
         self.shards = [names[start : start + size] for start in range(0, len(names), size)]
         identity = {
-            "detector": {**detector.identity(), "model": last_name(detector.name)},
+            "detector": detector.identity(),
             "settings": asdict(settings),
             "images": {"count": len(names), "sha256": sha256("\n".join(names).encode()).hexdigest()},
             "versions": versions("torch", "transformers", "timm"),

@@ -11,7 +11,6 @@ from PIL import Image
 from diffusers_artifact.visible_change import definition
 
 from ...schema.pair import Artifact
-from ...utils.hub_ids import last_name
 from ...vlm.base import VLM, VLMAnswer, VLMRequest
 from ..prompts import describe, explain, verify
 from .explanations import (
@@ -146,10 +145,7 @@ class Curator:
 
     def identity(self) -> dict[str, Any]:
         """Return what a run records of curation besides `CurationSettings`, JSON-serialisable."""
-        detector = None
-        if self.detector is not None:
-            # A path is not part of what results depend on, and may differ between processes.
-            detector = {**self.detector.identity(), "model": last_name(self.detector.name)}
+        detector = None if self.detector is None else self.detector.identity()
         measured = {"metric": self.metric.name, "visible_change": definition(), "detector": detector}
         if self.vlm is None:
             return {**measured, "vlm": None}

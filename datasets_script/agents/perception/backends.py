@@ -107,12 +107,15 @@ class RegionOptions:
 REGIONS = ("annotations", "perception", "detector", "random")
 """Where the regions to corrupt come from."""
 
-# Regions that take an option of perception.
+# Regions that take an option.
 _TAKE = {
     "perception": ("perception",),
     "annotations": ("annotations",),
     "detector": ("perception", "detector"),
     "segmenter": ("perception",),
+    "region_shares": ("random",),
+    "threshold": ("detector",),
+    "min_region_share": ("detector",),
 }
 
 
@@ -216,7 +219,9 @@ class PerceptionSpec:
         return import_module(f".{self.backend.module}", __package__).load(self, source, vlm, self.device or device)
 
 
-def regions_spec(regions: str, perception: str | None = None, /, **options: Any) -> PerceptionSpec:
+def regions_spec(
+    regions: str, perception: str | None = None, options: RegionOptions = RegionOptions(), /, **others: Any
+) -> PerceptionSpec:
     """
     Return the backend that finds the regions to corrupt.
 
@@ -224,19 +229,27 @@ def regions_spec(regions: str, perception: str | None = None, /, **options: Any)
         regions (`str`): One of `REGIONS`.
         perception (`str`, *optional*): Backend for `"perception"`, one of those that find things with names; by
             default `"people"`.
-        options: Further arguments of [`PerceptionSpec`]; `None` stands for their defaults.
+        options (`RegionOptions`, *optional*): Options of `"random"` and `"detector"`.
+        others: Further arguments of [`PerceptionSpec`]; `None` stands for their defaults.
 
     Raises:
         ArgumentError: A name is unknown, or an option is given that the regions do not take.
     """
     check_choice("regions", regions, REGIONS)
-    given = {name: value for name, value in {"perception": perception, **options}.items() if value is not None}
-    for name in _TAKE.keys() & given:
-        if regions not in _TAKE[name]:
+    set_options = {
+        "perception": perception is not None,
+        **{name: value is not None for name, value in others.items()},
+        "region_shares": options.shares != RegionOptions.shares,
+        "threshold": options.threshold is not None,
+        "min_region_share": options.min_share != RegionOptions.min_share,
+    }
+    for name, takers in _TAKE.items():
+        if set_options.get(name) and regions not in takers:
             raise ArgumentError(
-                f"`regions` must be {' or '.join(_TAKE[name])} with `{name}`, got '{regions}'; leave out `{name}`"
+                f"`regions` must be {' or '.join(takers)} with `{name}`, got '{regions}'; leave out `{name}`"
             )
-    backend = given.pop("perception", "people") if regions == "perception" else regions
+    backend = (perception or "people") if regions == "perception" else regions
     if regions == "perception":
         check_choice("perception", backend, NAMED)
-    return PerceptionSpec(backend, **given)
+    given = {name: value for name, value in others.items() if value is not None}
+    return PerceptionSpec(backend, regions=options, **given)

@@ -12,15 +12,13 @@ from PIL import Image
 from torch import nn
 
 from ...detection.pixel.detector import PixelDetector
+from ...detection.pixel.locating import EMBEDDED
 from ...detection.pixel.reading import find_regions
 from ...schema.perception import UNNAMED, Entity, Perception
+from ...utils.errors import renamed
 from ...vlm.base import VLM
 from .backends import PerceptionSpec, RegionOptions
 from .base import PerceptionAgent, PerceptionError
-
-
-EMBEDDED = "embedded"
-"""Name of the detector of this package."""
 
 
 class DetectedRegions(PerceptionAgent):
@@ -68,5 +66,6 @@ def checkpoints(spec: PerceptionSpec) -> dict[str, str]:
 
 def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None) -> DetectedRegions:
     """Load the backend; see [`~datasets_script.agents.perception.backends.PerceptionSpec.load`]."""
-    detector = PixelDetector.from_pretrained(spec.detector or EMBEDDED, device=device)
+    with renamed("model", "detector"):
+        detector = PixelDetector.from_pretrained(spec.detector or EMBEDDED, device=device)
     return DetectedRegions(detector, spec.regions)

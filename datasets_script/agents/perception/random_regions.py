@@ -75,10 +75,16 @@ def blob(size: tuple[int, int], share: float, generator: torch.Generator) -> np.
     margin = radius * reach
     x = margin + places[0] * max(0.0, width - 1 - 2 * margin)
     y = margin + places[1] * max(0.0, height - 1 - 2 * margin)
-    right, down = np.arange(width) - round(x), (np.arange(height) - round(y))[:, None]
+    # Photos have many times the pixels of a blob, so that only those around it are looked at.
+    column, row, around = round(x), round(y), math.ceil(margin)
+    left, top = max(0, column - around), max(0, row - around)
+    right = np.arange(left, min(width, column + around + 1)) - column
+    down = (np.arange(top, min(height, row + around + 1)) - row)[:, None]
     angles = np.arctan2(down, right)
     waves = sum(a * np.cos(n * angles + 2 * math.pi * p) for n, a, p in zip(_WAVES, amplitudes, phases, strict=True))
-    return np.hypot(down, right) <= radius * (1 + waves)
+    mask = np.zeros((height, width), dtype=bool)
+    mask[top : top + down.size, left : left + right.size] = np.hypot(down, right) <= radius * (1 + waves)
+    return mask
 
 
 def load(spec: PerceptionSpec, source: Path, vlm: VLM | None, device: str | None) -> RandomRegions:

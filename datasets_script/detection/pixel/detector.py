@@ -31,6 +31,7 @@ from ...schema.detection import Detection
 from ...utils.errors import ArgumentError, check_at_least
 from ...utils.files import resolve_revision
 from ...utils.hub_access import why_not_loaded
+from ...utils.hub_ids import last_name
 from ..images import ImageInput, upright
 from .locating import find_folder, find_record
 from .models import artifact_index, artifact_logits, load_model
@@ -235,10 +236,13 @@ class PixelDetector:
         return measure(artifact_map, self.record).smoothed_maximum
 
     def identity(self) -> dict[str, Any]:
-        """Return everything that answers depend on, JSON-serialisable."""
+        """
+        Return everything that answers depend on, JSON-serialisable. Of a folder it has the name alone: another path to
+        it, as worker processes have, makes no difference.
+        """
         record = self.record.to_dict()
         return {
-            "model": self.name,
+            "model": last_name(self.name),
             "revision": self.revision,
             "dtype": str(self.network.dtype),
             "tile": self.tile,

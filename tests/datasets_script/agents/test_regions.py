@@ -82,6 +82,13 @@ def test_regions_choose_their_backend():
     ):
         with pytest.raises(ArgumentError, match=message):
             regions_spec(regions, **options)
+    for regions, given, message in (
+        ("annotations", RegionOptions((0.02, 0.06)), "`regions` must be random with `region_shares`, got 'annota"),
+        ("random", RegionOptions(threshold=0.4), "`regions` must be detector with `threshold`, got 'random'"),
+        ("random", RegionOptions(min_share=0.1), "`regions` must be detector with `min_region_share`, got 'random'"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            regions_spec(regions, None, given)
     with pytest.raises(ArgumentError, match="`regions` must be perception with `perception`, got 'random'"):
         regions_spec("random", "people")
     with pytest.raises(ArgumentError, match=f"`perception` must be among {', '.join(NAMED)}, got 'random'"):
@@ -93,6 +100,7 @@ def test_a_detectors_regions_are_where_its_map_is_high(tmp_path):
     red_detector().save_pretrained(tmp_path)
     agent = PerceptionSpec("detector", detector=str(tmp_path)).load(tmp_path, device="cpu")
     (found,) = agent.perceive(square(box), "a.png").entities
+    assert agent.identity()["detector"]["model"] == tmp_path.name, "another path to the folder continues a run"
     expected = np.zeros(found.mask.shape, dtype=bool)
     expected[box[1] : box[3], box[0] : box[2]] = True
     assert found.name == UNNAMED and 0.5 < found.score <= 1
@@ -100,6 +108,11 @@ def test_a_detectors_regions_are_where_its_map_is_high(tmp_path):
     first, second = agent.perceive_batch([square(None), square(box)], ["b.png", "a.png"])
     assert isinstance(first, Perception) and not first.entities
     assert isinstance(second, Perception) and np.array_equal(second.entities[0].mask, found.mask)
+
+
+def test_a_detector_that_is_none_is_named_as_the_runs_argument(tmp_path):
+    with pytest.raises(ArgumentError, match="`detector` must be a folder or a repository on the Hub of a pixel det"):
+        PerceptionSpec("detector", detector=str(tmp_path)).load(tmp_path, device="cpu")
 
 
 def test_threshold_and_least_size_of_a_detectors_regions_can_be_set():

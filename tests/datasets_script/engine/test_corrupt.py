@@ -166,7 +166,8 @@ def test_regions_that_hardly_changed_are_dropped_and_counted(photos, corruptor, 
 
 
 def test_the_command_and_the_function_make_the_same(photos, commanded, tmp_path):
-    out = corrupt([photos / name for name in TWO], tmp_path / "out", unchanged="flag", show_progress=False, **OPTIONS)
+    files = [photos / name for name in TWO]
+    out = corrupt(files, tmp_path / "out", methods="proposed", unchanged="flag", show_progress=False, **OPTIONS)
     assert rows(out) == rows(commanded) and rows(out)
     assert "artiagent corrupt SOURCE OUT" in (commanded / "config.yaml").read_text()
     assert main(["corrupt", str(photos), str(commanded), "--config", str(commanded / "config.yaml")]) == 0

@@ -176,5 +176,5 @@ def test_a_judge_is_recorded_and_rejects_nothing(photos, tmp_path):
 
 
 def test_a_judge_that_is_not_there_is_told(photos, tmp_path):
-    with pytest.raises(UserError, match="must be a folder or a repository on the Hub of a pixel detector"):
+    with pytest.raises(UserError, match="`judge` must be a folder or a repository on the Hub of a pixel"):
         plan_of(photos, tmp_path / "out", judge=str(tmp_path / "missing")).open()
