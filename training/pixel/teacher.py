@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from datasets_script.utils.errors import UserError
 from datasets_script.utils.files import replacing
 
 
@@ -35,8 +36,19 @@ class Teacher(TrainerCallback):
         return module
 
     def resume(self, checkpoint: Path) -> None:
-        """Load the average of a checkpoint."""
-        self.average.load_state_dict(load_file(checkpoint / _FILE))
+        """
+        Load the average of a checkpoint.
+
+        Raises:
+            UserError: It has none: the trainer calls a checkpoint complete just before the average is written.
+        """
+        path = checkpoint / _FILE
+        if not path.is_file():
+            raise UserError(
+                f"--output_dir must have checkpoints with {_FILE}, got '{checkpoint}' without it, which was "
+                "interrupted while it was written; remove this checkpoint to continue from the one before"
+            )
+        self.average.load_state_dict(load_file(path))
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
