@@ -32,6 +32,8 @@ MARK = "artiagent-card"
 _TASK = "image-text-to-text"
 _MAP_TASK = "image-segmentation"
 _LOSSES_SHOWN = 12
+# Facts about data that are lists of mappings.
+_LISTS = ("runs", "sources")
 # Ids of metrics at https://hf.co/metrics that have other names here.
 _METRIC_IDS = {"rougeL": "rouge", "macro_f1": "f1", "positive_f1": "f1"}
 _SIZES = (
@@ -387,7 +389,9 @@ def _not_validated(reports: Sequence[EvaluationReport]) -> str:
 
 def _data_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """List facts about the data, and of its runs only those that tell them apart; `training.json` has the rest."""
-    yield from _flat({name: value for name, value in data.items() if name != "runs" and value is not None})
+    yield from _flat({name: value for name, value in data.items() if name not in _LISTS and value is not None})
+    for number, source in enumerate(data.get("sources", ()), start=1):
+        yield from _flat({f"source {number}": source})
     for number, run in enumerate(data.get("runs", ()), start=1):
         told = {
             "model": run.get("settings", {}).get("model"),

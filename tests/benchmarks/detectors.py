@@ -38,9 +38,8 @@ from tqdm import tqdm
 # A script finds its siblings from wherever it is started.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from datasets_script.detection.pixel.detector import PixelDetector
-
 from datasets_script.demo.photos import write_demo_photos
+from datasets_script.detection.pixel.detector import PixelDetector
 from datasets_script.figures.detections import detection_picture
 from datasets_script.pairs.report.statistics import best_constant_box
 from datasets_script.pairs.storage import read_pairs
