@@ -103,8 +103,3 @@ def test_frozen_parts_stay(parts):
     changed = {name for name, value in trunk_of(network).state_dict().items() if not torch.equal(value, before[name])}
     assert not any("running" in name or "tracked" in name for name in changed)
     assert bool(changed) == (parts != ("trunk",))
-
-
-def test_an_unknown_part_is_told():
-    with pytest.raises(UserError, match="--freeze must be among trunk, trunk_statistics, got 'head'"):
-        freeze(tiny_network("mit_b0"), ["head"])
