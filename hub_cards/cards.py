@@ -68,19 +68,9 @@ def model_card(
         _model_data(name, record, reports, license, is_adapter),
         name=name,
         is_adapter=is_adapter,
-        of_pairs=record.is_of_pairs,
         boxes=find_convention(record.data["coordinates"]).meaning,
-        base_text=_base_text(record.base),
         usage=_model_usage(repo_id, record, is_adapter),
-        scores="\n\n".join(map(_report_text, reports)) or "No scores are on record.",
-        training=_training_table(record),
-        script=record.script,
-        recipe=_recipe(record),
-        data_facts=markdown_table(["fact", "value"], _data_facts(record.data)),
-        loss=_losses(record),
-        versions=_listed(record.versions),
-        not_validated=_not_validated(reports),
-        licence=_model_licence(record, license),
+        **_training_facts(record, reports, license),
     )
 
 
@@ -119,20 +109,10 @@ def detector_card(
         ),
         name=name,
         architecture=architecture,
-        base_text=_base_text(record.base),
-        of_pairs=record.is_of_pairs,
         usage=_detector_usage(repo_id),
-        scores="\n\n".join(map(_report_text, reports)) or "No scores are on record.",
         settings=markdown_table(["setting", "value"], _flat({key: settings[key] for key in shown})),
         examples="\n\n".join(f"![{Path(path).stem}]({path})" for path in examples),
-        training=_training_table(record),
-        script=record.script,
-        recipe=_recipe(record),
-        data_facts=markdown_table(["fact", "value"], _data_facts(record.data)),
-        loss=_losses(record),
-        versions=_listed(record.versions),
-        not_validated=_not_validated(reports),
-        licence=_model_licence(record, license),
+        **_training_facts(record, reports, license),
         trunk_license=detector.license,
     )
 
@@ -220,6 +200,23 @@ def _model_data(
 ) -> ModelCardData:
     library, relation = ("peft", "adapter") if is_adapter else ("transformers", "finetune")
     return _trained_data(name, record, reports, license, _TASK, library, relation, ("sft", *(["lora"] * is_adapter)))
+
+
+def _training_facts(record: TrainingRecord, reports: Sequence[EvaluationReport], license: str) -> dict[str, Any]:
+    """Return what the cards of all trained models state."""
+    return {
+        "base_text": _base_text(record.base),
+        "of_pairs": record.is_of_pairs,
+        "scores": "\n\n".join(map(_report_text, reports)) or "No scores are on record.",
+        "training": _training_table(record),
+        "script": record.script,
+        "recipe": _code("yaml", "\n".join(f"{key}: {json.dumps(value)}" for key, value in record.recipe.items())),
+        "data_facts": markdown_table(["fact", "value"], _data_facts(record.data)),
+        "loss": _losses(record),
+        "versions": _listed(record.versions),
+        "not_validated": _not_validated(reports),
+        "licence": _model_licence(record, license),
+    }
 
 
 def _trained_data(
@@ -325,10 +322,6 @@ found = detector("image.png")
 print(found.score, [(region.box, region.score) for region in found.regions])
 found.artifact_map  # (height, width), in [0, 1]"""
     return "\n\n".join([_code("bash", f"artiagent detect image.png --model {repo_id}"), _code("python", code)])
-
-
-def _recipe(record: TrainingRecord) -> str:
-    return _code("yaml", "\n".join(f"{key}: {json.dumps(value)}" for key, value in record.recipe.items()))
 
 
 def _report_text(report: EvaluationReport) -> str:
