@@ -430,7 +430,7 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
         name = key.replace("_", " ")
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{name}, ")
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, (list, tuple, Mapping)):
             yield f"{prefix}{name}", ", ".join(map(str, value)) or "none"
         else:
             yield f"{prefix}{name}", "none" if value is None else str(value)

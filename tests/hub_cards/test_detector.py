@@ -66,6 +66,7 @@ def test_its_card_says_what_is_on_record(trained):
         "| preprocessing, length | 64 |",
         "| thresholds, high | 0.5 |",
         "| source 1, kind | pairs |",
+        "| source 1, skipped | none |",
         "| source 2, units | 7 |",
         "![best](examples/best.png)",
         "training/train_pixel_detector.py",
