@@ -72,3 +72,4 @@ def test_the_threshold_allows_few_false_alarms():
 
     record, scores = fit_detector(detector, Mistaken(), false_alarms=0.1)
     assert scores["false_alarms"] == 0 and record.calibration.threshold >= 0.5
+    assert scores["is_calibrated"] is False
