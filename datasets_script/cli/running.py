@@ -72,6 +72,12 @@ def add_acceptance_options(group: argparse._ArgumentGroup, what: str, judges: st
         help=f"how many times to replace a rejected artifact by {what} (default: 1)",
     )
     group.add_argument(
+        "--judge",
+        metavar="MODEL",
+        help="pixel detector whose second opinion is recorded: 'embedded' for the one of this package, a folder or a "
+        "Hub id. What it does not see is kept, with detector_has_artifact 0 in its scores (default: none)",
+    )
+    group.add_argument(
         "--perceptual-metric",
         default="stlpips",
         choices=PERCEPTUAL_METRICS,
@@ -237,6 +243,7 @@ def make_plan(args: argparse.Namespace, settings: CommonSettings, perception: Pe
         settings=settings,
         perception=perception,
         vlm=vlm_spec(args),
+        judge=args.judge,
         limit=args.limit,
         device=args.device,
         batch_size=args.batch_size,

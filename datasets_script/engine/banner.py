@@ -30,6 +30,8 @@ def models_banner(model: DiffusionModel, curator: Curator, settings: CommonSetti
         f"judge: image metrics with {curator.metric.name}{'' if vlm is None else f', then {vlm.model}'}",
         f"explanations: {'templates' if vlm is None else vlm.model}",
     ]
+    if curator.detector is not None:
+        lines.append(f"second opinion: {curator.detector.name}, recorded in the scores")
     if model.model == EMBEDDED and vlm is not None:
         lines.append(
             f"warning: the embedded model makes images of {size}, in which '{vlm.model}' sees little and may reject "

@@ -40,6 +40,7 @@ def corrupt(
     pairs_per_image: int = 1,
     max_rerolls: int = 1,
     perceptual_metric: str = "stlpips",
+    judge: str | None = None,
     methods: Sequence[str] = CORRUPTION_NAMES[:1],
     step: int | Sequence[int] | None = None,
     sigma: float | Sequence[float] | None = None,
@@ -114,6 +115,9 @@ def corrupt(
             Number of times a rejected region is replaced by another of the photo before it is left out.
         perceptual_metric (`str`, *optional*, defaults to `"stlpips"`):
             Metric that judges regions: `"stlpips"`, which works offline, or `"lpips"`.
+        judge (`str`, *optional*):
+            Pixel detector whose second opinion is recorded in the scores and rejects nothing: `"embedded"` for the one
+            of this package, a folder, or a Hub id.
         methods (`Sequence[str]`, *optional*, defaults to `("proposed",)`):
             Methods, one of which each photo gets: any of `"proposed"`, `"blur"`, `"downscale"`, `"rotate"` and
             `"gaussian"`.
@@ -227,6 +231,7 @@ def corrupt(
             regions=RegionOptions(region_shares, threshold, min_region_share),
         ),
         vlm=VLMSpec(vlm) if isinstance(vlm, str) else vlm,
+        judge=judge,
         names=names,
         limit=limit,
         device=device,

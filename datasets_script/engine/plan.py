@@ -49,6 +49,8 @@ class RunPlan:
         perception (`PerceptionSpec`, *optional*): Backend that finds entities and parts, with its options.
         vlm (`VLMSpec`, *optional*): Vision-language model that names entities, and judges and explains artifacts.
             Without one, names come from annotations or a detector, image metrics judge, and templates explain.
+        judge (`str`, *optional*): Pixel detector whose second opinion is recorded in the artifacts' scores: a folder,
+            a Hub id, or `"embedded"` for the one in this package. It rejects nothing.
         names (`tuple[str, ...]`, *optional*): Photos to use, relative to `source` with forward slashes; by default
             all files of the folder except the annotations.
         limit (`int`, *optional*): Use only the first `limit` photos: those of a run in `out`, then others of the
@@ -75,6 +77,7 @@ class RunPlan:
     settings: CommonSettings = field(default_factory=RunSettings)
     perception: PerceptionSpec = field(default_factory=PerceptionSpec)
     vlm: VLMSpec | None = None
+    judge: str | None = None
     names: tuple[str, ...] | None = None
     limit: int | None = None
     device: str | None = None
@@ -168,6 +171,12 @@ class RunPlan:
         )
         # Annotations are read first, since they may be malformed and loading a VLM takes minutes.
         perception = None if spec.backend.needs_vlm else spec.load(self.source, None, device)
+        detector = None
+        if self.judge is not None:
+            from ..detection.pixel.detector import PixelDetector
+
+            detector = PixelDetector.from_pretrained(self.judge, device=device)
+            card.add("judge", (detector.network,))
         vlm = self.vlm.load(device) if self.vlm else None
         if vlm is not None and vlm.networks:
             card.add("vlm", vlm.networks)
@@ -184,6 +193,7 @@ class RunPlan:
             self.batch_size,
             self.perception_batch_size or (PERCEPTION_BATCH_SIZE if vlm else 1),
             self.phase_size or (PHASE_SIZE if card.takes_turns else 1),
+            detector,
         )
 
     def for_rank(self, rank: int) -> RunPlan:
@@ -203,10 +213,17 @@ class RunPlan:
         perception = replace(
             self.perception,
             annotations=annotations and annotations.absolute(),
-            detector=str(Path(detector).absolute()) if detector and Path(detector).is_dir() else detector,
+            detector=_absolute(detector),
         )
         vlm = self.vlm and replace(self.vlm, cache=self.vlm.cache and self.vlm.cache.absolute())
-        return replace(self, source=self.source.absolute(), out=self.out.absolute(), perception=perception, vlm=vlm)
+        return replace(
+            self,
+            source=self.source.absolute(),
+            out=self.out.absolute(),
+            perception=perception,
+            vlm=vlm,
+            judge=_absolute(self.judge),
+        )
 
     def beside_existing(self) -> RunPlan:
         """Return the plan with the first unused folder of out, out-2, out-3, …, so that it resumes no other run."""
@@ -242,6 +259,11 @@ class RunPlan:
             return list(self.names)
         annotations = self.perception.annotations_file(self.source)
         return [name for name in list_sources(self.source) if self.source / name != annotations]
+
+
+def _absolute(model: str | None) -> str | None:
+    """Return a folder of a model with its absolute path, and any other name as it is."""
+    return str(Path(model).absolute()) if model and Path(model).is_dir() else model
 
 
 def _has_surrogates(name: str) -> bool:

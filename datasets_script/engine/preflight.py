@@ -59,6 +59,8 @@ def _named_models(plan: RunPlan) -> list[tuple[str, str, str | None]]:
         named.append(("model", settings.model, settings.revision))
     if plan.vlm is not None and not plan.vlm.endpoint:
         named.append(("vlm", plan.vlm.model, plan.vlm.revision))
+    if plan.judge is not None:
+        named.append(("judge", plan.judge, None))
     return named + [(argument, model, None) for argument, model in plan.perception.checkpoints().items()]
 
 

@@ -34,6 +34,7 @@ def synthesize(
     max_rerolls: int = 1,
     balance: Balance = "sample",
     perceptual_metric: str = "stlpips",
+    judge: str | None = None,
     max_long_side: int = 1024,
     num_inference_steps: int | None = None,
     solver: str = "fireflow",
@@ -98,6 +99,9 @@ def synthesize(
             `"shard"`: types that are rare so far in the photo's shard come first.
         perceptual_metric (`str`, *optional*, defaults to `"stlpips"`):
             Metric that judges distortions: `"stlpips"`, which works offline, or the paper's `"lpips"`.
+        judge (`str`, *optional*):
+            Pixel detector whose second opinion is recorded in the scores and rejects nothing: `"embedded"` for the one
+            of this package, a folder, or a Hub id.
         max_long_side (`int`, *optional*, defaults to 1024):
             Long side in pixels, at least 480, to which longer photos are shrunk. The embedded model always uses
             256×256.
@@ -207,6 +211,7 @@ def synthesize(
         ),
         perception=_perception_spec(perception, annotations),
         vlm=VLMSpec(vlm) if isinstance(vlm, str) else vlm,
+        judge=judge,
         names=names,
         limit=limit,
         device=device,

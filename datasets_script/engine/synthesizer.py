@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..agents.curation.curator import Curator
 from ..agents.curation.perceptual import load_perceptual_metric
@@ -17,6 +17,10 @@ from .chains import CHAINS
 from .diffusion_model import DiffusionModel
 from .settings import CommonSettings
 from .stages import Encode, Explain, Inject, Perceive, Plan, Read, Sample, Stage
+
+
+if TYPE_CHECKING:
+    from ..detection.pixel.detector import PixelDetector
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +57,7 @@ class Synthesizer:
         batch_size: int = 1,
         perception_batch_size: int = 1,
         phase_size: int = 1,
+        detector: PixelDetector | None = None,
     ) -> Synthesizer:
         """
         Chain the stages that turn photos into pairs: read, perceive, plan, encode, inject, explain.
@@ -68,9 +73,10 @@ class Synthesizer:
                 one grey level, because sums are taken in another order.
             perception_batch_size (`int`, *optional*, defaults to 1): Photos per batch of perception and explanation.
             phase_size (`int`, *optional*, defaults to 1): Photos that are perceived before the first is injected.
+            detector (`PixelDetector`, *optional*): Gives a second opinion on the artifacts that are kept.
         """
         metric = load_perceptual_metric(settings.perceptual_metric)
-        curator = Curator(settings.curation, metric, vlm, gates=settings.region_gates)
+        curator = Curator(settings.curation, metric, vlm, detector, settings.region_gates)
         planner = CHAINS[type(settings)].planner(settings, model.pipeline.patch_size)
         stages = [
             Read(source_folder),

@@ -53,8 +53,9 @@ from tests.benchmarks.learning_seams import seam_map
 ROOT = Path(__file__).resolve().parents[2]
 NUM_PAIRS = 400
 RESAMPLES = 1000
-# Pairs on the sheets of the best and of the worst.
+# Pairs on the sheets of the best and of the worst, and the height of their rows in px.
 SHOWN = 20
+ROW = 256
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -219,19 +220,18 @@ def demo_photos() -> list[Image.Image]:
 
 
 def sheet(detector: PixelDetector, images: Sequence[tuple[Image.Image, Image.Image, str]], out: Path) -> None:
-    """Draw images beside their maps and what the detector found."""
+    """Draw a row for each image: what is beside it, the image, its map, and what the detector found."""
     rows = []
     for image, beside, name in images:
         found = detector(image)
         heat = Image.fromarray(np.uint8(found.artifact_map * 255)).convert("RGB")
-        rows.append((beside, image, heat, detection_picture(image, found, name)))
-    width = sum(part.width for part in rows[0])
-    height = max(part.height for row in rows for part in row)
-    canvas = Image.new("RGB", (max(width, *(sum(p.width for p in row) for row in rows)), height * len(rows)), "white")
+        parts = (beside, image, heat, detection_picture(image, found, name))
+        rows.append([part.resize((round(part.width * ROW / part.height), ROW)) for part in parts])
+    canvas = Image.new("RGB", (max(sum(part.width for part in row) for row in rows), ROW * len(rows)), "white")
     for number, row in enumerate(rows):
         left = 0
         for part in row:
-            canvas.paste(part, (left, number * height))
+            canvas.paste(part, (left, number * ROW))
             left += part.width
     canvas.save(out)
 

@@ -112,7 +112,7 @@ def test_resumed_equals_uninterrupted(bases, run, tmp_path):
         for name, value in PixelDetector.from_pretrained(tmp_path / "whole").network.state_dict().items()
     )
     (tmp_path / "resumed" / "checkpoint-4" / "teacher.safetensors").unlink()
-    with pytest.raises(UserError, match="--output_dir must have checkpoints with teacher.safetensors, got "):
+    with pytest.raises(UserError, match="--output_dir must hold checkpoints with teacher.safetensors, got "):
         train(base, run, tmp_path / "resumed", *options)
     more = write_visible_run(tmp_path / "more", PAIRS + 1)
     with pytest.raises(UserError, match="must be the folder of a run with data = "):

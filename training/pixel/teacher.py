@@ -40,15 +40,14 @@ class Teacher(TrainerCallback):
         Load the average of a checkpoint.
 
         Raises:
-            UserError: It has none: the trainer calls a checkpoint complete just before the average is written.
+            UserError: It has none, because the process was killed before it was written.
         """
-        path = checkpoint / _FILE
-        if not path.is_file():
+        if not (checkpoint / _FILE).is_file():
             raise UserError(
-                f"--output_dir must have checkpoints with {_FILE}, got '{checkpoint}' without it, which was "
-                "interrupted while it was written; remove this checkpoint to continue from the one before"
+                f"--output_dir must hold checkpoints with {_FILE}, got '{checkpoint}' without it; remove it to "
+                "continue from the one before"
             )
-        self.average.load_state_dict(load_file(path))
+        self.average.load_state_dict(load_file(checkpoint / _FILE))
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

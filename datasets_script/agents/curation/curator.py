@@ -11,6 +11,7 @@ from PIL import Image
 from diffusers_artifact.visible_change import definition
 
 from ...schema.pair import Artifact
+from ...utils.hub_ids import last_name
 from ...vlm.base import VLM, VLMAnswer, VLMRequest
 from ..prompts import describe, explain, verify
 from .explanations import (
@@ -145,9 +146,11 @@ class Curator:
 
     def identity(self) -> dict[str, Any]:
         """Return what a run records of curation besides `CurationSettings`, JSON-serialisable."""
-        measured: dict[str, Any] = {"metric": self.metric.name, "visible_change": definition()}
+        detector = None
         if self.detector is not None:
-            measured["detector"] = self.detector.identity()
+            # A path is not part of what results depend on, and may differ between processes.
+            detector = {**self.detector.identity(), "model": last_name(self.detector.name)}
+        measured = {"metric": self.metric.name, "visible_change": definition(), "detector": detector}
         if self.vlm is None:
             return {**measured, "vlm": None}
         prompts = {"verify": verify.VERSION, "explain": explain.VERSION, "describe": describe.VERSION}

@@ -84,7 +84,7 @@ class Inject(Stage):
     def _attempt(self, attempts: Sequence[_Attempt], number: int) -> list[_Attempt]:
         """Inject and judge; return the variants to inject again, with their new artifacts."""
         attempts, variants = self._usable(attempts, self._inject(attempts))
-        self.model.card.enter("judge", "vlm")
+        self.model.card.enter("judge", "vlm", "judge")
         again = []
         for attempt, variant, verdicts in zip(attempts, variants, self.curator.judge(variants), strict=True):
             kept, rejected = self._sort_out(attempt, verdicts)

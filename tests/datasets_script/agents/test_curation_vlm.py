@@ -381,10 +381,11 @@ class TestIdentity:
         assert json.loads(json.dumps(identity)) == {
             "metric": "stlpips",
             "visible_change": definition(),
+            "detector": None,
             "vlm": {"model": "scripted/vlm", "revision": ""},
             "prompts": {"verify": verify.VERSION, "explain": explain.VERSION, "describe": describe.VERSION},
         }
 
     def test_without_a_model(self, stlpips):
-        expected = {"metric": "stlpips", "visible_change": definition(), "vlm": None}
+        expected = {"metric": "stlpips", "visible_change": definition(), "detector": None, "vlm": None}
         assert Curator(CurationSettings(), stlpips).identity() == expected

@@ -67,6 +67,6 @@ def test_a_curator_asks_it_after_its_own_measures(variant):
     assert [verdict.kept for verdict in both] == [verdict.kept for verdict in alone] and both[0].kept
     for verdict, without in zip(both, alone, strict=True):
         assert verdict.artifact.scores.keys() == without.artifact.scores.keys() | (ADDED if verdict.kept else set())
-    identity = Curator(CurationSettings(), metric, detector=detector).identity()
-    assert identity["detector"]["model"] == "red" and "detector" not in Curator(CurationSettings(), metric).identity()
+    identity, plain = (Curator(CurationSettings(), metric, detector=one).identity() for one in (detector, None))
+    assert identity["detector"]["model"] == "red" and plain["detector"] is None
     assert json.loads(json.dumps(identity)) == identity

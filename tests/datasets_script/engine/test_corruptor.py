@@ -17,7 +17,7 @@ from ...helpers.tiny_pipelines import tiny_flux, tiny_sd, tiny_sdxl
 
 
 SIDE = 64
-SETTINGS = CorruptionSettings(num_inference_steps=4, confine="none")
+SETTINGS = CorruptionSettings(num_inference_steps=2, confine="none")
 MODELS: dict[str, Callable] = {"flux": tiny_flux, "sd": tiny_sd, "sdxl": tiny_sdxl}
 
 
@@ -28,25 +28,25 @@ def corruptor(request, tmp_path_factory) -> Corruptor:
     return Corruptor(str(folder), SETTINGS, seed=1, device="cpu")
 
 
-def job(corruptor: Corruptor, index: int, method: str = "proposed", sigma: float = 0.6) -> CorruptionJob:
+def job(corruptor: Corruptor, index: int, method: str = "proposed") -> CorruptionJob:
     rng = np.random.default_rng(index)
     photo = Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
     masks = [np.zeros((SIDE, SIDE), dtype=bool) for _ in range(2)]
     masks[0][:24, :24] = masks[1][40:, 32:] = True
     (caption,) = corruptor.encode([f"a cat on chair {index}"])
     assert caption is not None
-    return CorruptionJob(photo, masks, [2 * index, 2 * index + 1], method, sigma, caption)
+    return CorruptionJob(photo, masks, [2 * index, 2 * index + 1], method, 0.6, caption)
 
 
 def pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image, dtype=int)
 
 
-def test_photos_of_all_methods_and_levels_are_made_as_alone(corruptor):
-    jobs = [job(corruptor, 0), job(corruptor, 1, "rotate"), job(corruptor, 2), job(corruptor, 3, "proposed", 0.3)]
+def test_photos_of_several_methods_are_made_as_alone(corruptor):
+    jobs = [job(corruptor, 0), job(corruptor, 1, "rotate"), job(corruptor, 2)]
     together = corruptor.inject(jobs)
     assert corruptor.num_function_evaluations > 0 and corruptor.token_evaluations > 0
-    for one, made in zip(jobs[1:3], together[1:3], strict=True):
+    for one, made in zip(jobs[1:], together[1:], strict=True):
         (alone,) = corruptor.inject([one])
         assert np.abs(pixels(alone.clean) - pixels(made.clean)).max() <= 2
         for first, second in zip(alone.flawed, made.flawed, strict=True):
@@ -63,7 +63,7 @@ def test_a_variant_does_not_depend_on_the_others(corruptor):
 
 def test_it_says_what_it_does(corruptor):
     assert corruptor.solver == ("midpoint" if corruptor.pipeline.unet is None else "ddim")
-    assert corruptor.about == f"corruption: proposed at sigma 0.345, 4 steps of {corruptor.solver}"
+    assert corruptor.about == f"corruption: proposed at sigma 0.345, 2 steps of {corruptor.solver}"
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path):

@@ -19,6 +19,7 @@ from datasets_script.utils.files import write_json
 from datasets_script.vlm.spec import VLMSpec
 
 from ...helpers.engine_runs import SETTINGS, SOURCES, make_photos, make_run, rows
+from ...helpers.tiny_detectors import red_detector
 
 
 ONE = SOURCES[1:2]
@@ -154,3 +155,26 @@ def test_nothing_of_a_run_is_lost_between_samples_and_shards(photos, tmp_path):
     assert sum(event["pairs"] for event in samples) == run.pairs == len(rows(tmp_path))
     assert sum(sum(event["accepted"].values()) for event in samples) == sum(run.accepted.values())
     assert run.rejected == len(list(read_rejected(tmp_path)))
+
+
+def test_a_judge_is_recorded_and_rejects_nothing(photos, tmp_path):
+    judge = tmp_path / "red"
+    red_detector().save_pretrained(judge)
+    plan = plan_of(photos, tmp_path / "judged", judge=str(judge))
+    run = plan.open().execute(show_progress=False)
+    plain = plan_of(photos, tmp_path / "plain").open().execute(show_progress=False)
+    assert run.pairs == plain.pairs > 0
+    scores = [json.loads(artifact["scores"]) for row in rows(plan.out) for artifact in row["artifacts"]]
+    # No artifact of the embedded model is a red square.
+    assert scores and {one["detector_has_artifact"] for one in scores} <= {0.0, 1.0}
+    assert all(0 <= one["detector_inside"] <= 1 and 0 <= one["detector_clean"] <= 1 for one in scores)
+    recorded = json.loads((plan.out / "run.json").read_text())["curation"]["detector"]
+    assert recorded["model"] == "red" and str(tmp_path) not in json.dumps(recorded)
+    assert plan.absolute().judge == str(judge)
+    with pytest.raises(UserError, match="fingerprint|settings|curation"):
+        plan_of(photos, tmp_path / "judged").open()
+
+
+def test_a_judge_that_is_not_there_is_told(photos, tmp_path):
+    with pytest.raises(UserError, match="must be a folder or a repository on the Hub of a pixel detector"):
+        plan_of(photos, tmp_path / "out", judge=str(tmp_path / "missing")).open()

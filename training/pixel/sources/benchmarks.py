@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ def find_files(spec: SourceSpec) -> SourceFiles:
     """
     folder, public_name, commit = locate(spec.source, spec.revision)
     # What was downloaded is read, as another revision may be on the Hub by now.
-    opened = str(folder) if commit else spec.source
+    opened = str(folder) if folder.exists() else spec.source
     _check_folder(folder, spec.source)
     try:
         next(iter(load_benchmark(opened, spec.split)), None)
