@@ -32,6 +32,8 @@ MARK = "artiagent-card"
 _TASK = "image-text-to-text"
 _MAP_TASK = "image-segmentation"
 _LOSSES_SHOWN = 12
+# Facts about data that are lists of mappings.
+_LISTS = ("runs", "sources")
 # Ids of metrics at https://hf.co/metrics that have other names here.
 _METRIC_IDS = {"rougeL": "rouge", "macro_f1": "f1", "positive_f1": "f1"}
 _SIZES = (
@@ -66,19 +68,9 @@ def model_card(
         _model_data(name, record, reports, license, is_adapter),
         name=name,
         is_adapter=is_adapter,
-        of_pairs=record.is_of_pairs,
         boxes=find_convention(record.data["coordinates"]).meaning,
-        base_text=_base_text(record.base),
         usage=_model_usage(repo_id, record, is_adapter),
-        scores="\n\n".join(map(_report_text, reports)) or "No scores are on record.",
-        training=_training_table(record),
-        script=record.script,
-        recipe=_recipe(record),
-        data_facts=markdown_table(["fact", "value"], _data_facts(record.data)),
-        loss=_losses(record),
-        versions=_listed(record.versions),
-        not_validated=_not_validated(reports),
-        licence=_model_licence(record, license),
+        **_training_facts(record, reports, license),
     )
 
 
@@ -117,20 +109,10 @@ def detector_card(
         ),
         name=name,
         architecture=architecture,
-        base_text=_base_text(record.base),
-        of_pairs=record.is_of_pairs,
         usage=_detector_usage(repo_id),
-        scores="\n\n".join(map(_report_text, reports)) or "No scores are on record.",
         settings=markdown_table(["setting", "value"], _flat({key: settings[key] for key in shown})),
         examples="\n\n".join(f"![{Path(path).stem}]({path})" for path in examples),
-        training=_training_table(record),
-        script=record.script,
-        recipe=_recipe(record),
-        data_facts=markdown_table(["fact", "value"], _data_facts(record.data)),
-        loss=_losses(record),
-        versions=_listed(record.versions),
-        not_validated=_not_validated(reports),
-        licence=_model_licence(record, license),
+        **_training_facts(record, reports, license),
         trunk_license=detector.license,
     )
 
@@ -218,6 +200,23 @@ def _model_data(
 ) -> ModelCardData:
     library, relation = ("peft", "adapter") if is_adapter else ("transformers", "finetune")
     return _trained_data(name, record, reports, license, _TASK, library, relation, ("sft", *(["lora"] * is_adapter)))
+
+
+def _training_facts(record: TrainingRecord, reports: Sequence[EvaluationReport], license: str) -> dict[str, Any]:
+    """Return what the cards of all trained models state."""
+    return {
+        "base_text": _base_text(record.base),
+        "of_pairs": record.is_of_pairs,
+        "scores": "\n\n".join(map(_report_text, reports)) or "No scores are on record.",
+        "training": _training_table(record),
+        "script": record.script,
+        "recipe": _code("yaml", "\n".join(f"{key}: {json.dumps(value)}" for key, value in record.recipe.items())),
+        "data_facts": markdown_table(["fact", "value"], _data_facts(record.data)),
+        "loss": _losses(record),
+        "versions": _listed(record.versions),
+        "not_validated": _not_validated(reports),
+        "licence": _model_licence(record, license),
+    }
 
 
 def _trained_data(
@@ -325,10 +324,6 @@ found.artifact_map  # (height, width), in [0, 1]"""
     return "\n\n".join([_code("bash", f"artiagent detect image.png --model {repo_id}"), _code("python", code)])
 
 
-def _recipe(record: TrainingRecord) -> str:
-    return _code("yaml", "\n".join(f"{key}: {json.dumps(value)}" for key, value in record.recipe.items()))
-
-
 def _report_text(report: EvaluationReport) -> str:
     where = ", ".join([f"`{report.benchmark}`", *([f"split `{report.split}`"] if report.split else [])])
     first = "" if report.limit is None else f" (the first {report.limit})"
@@ -387,7 +382,9 @@ def _not_validated(reports: Sequence[EvaluationReport]) -> str:
 
 def _data_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """List facts about the data, and of its runs only those that tell them apart; `training.json` has the rest."""
-    yield from _flat({name: value for name, value in data.items() if name != "runs" and value is not None})
+    yield from _flat({name: value for name, value in data.items() if name not in _LISTS and value is not None})
+    for number, source in enumerate(data.get("sources", ()), start=1):
+        yield from _flat({f"source {number}": source})
     for number, run in enumerate(data.get("runs", ()), start=1):
         told = {
             "model": run.get("settings", {}).get("model"),
@@ -433,7 +430,7 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
         name = key.replace("_", " ")
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{name}, ")
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, (list, tuple, Mapping)):
             yield f"{prefix}{name}", ", ".join(map(str, value)) or "none"
         else:
             yield f"{prefix}{name}", "none" if value is None else str(value)

@@ -54,10 +54,11 @@ from datasets_script.vlm.conventions import CONVENTIONS, convention_for
 from datasets_script.vlm.local import recorded_coordinates
 from evaluate_metrics.functional.versions import versions
 from training.arguments import find_base, given_arguments, recipe_record, with_recipe_paths
+from training.parameter_counts import parameter_counts
 from training.run_folder import begin_run, step_of
 from training.script import run_script
 from training.vlm.data import CONVERSATIONS, Conversations
-from training.vlm.freezing import PARTS, exclude_from_lora, freeze, parameter_counts
+from training.vlm.freezing import PARTS, exclude_from_lora, freeze
 from training.vlm.processor import find_chat_template, prepare_processor, set_chat_template
 
 

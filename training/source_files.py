@@ -55,7 +55,12 @@ class SourceFiles:
         return self.public_name or ", ".join(folder.name for folder in self.folders())
 
     def folders(self) -> list[Path]:
-        """Return the folders that may hold the run's record and a card: those of the files, or the folders above."""
+        """
+        Return the folders that may hold the run's record and a card: the source, or for a pattern those of the files
+        or the folders above.
+        """
+        if self.opened and os.path.isdir(self.opened):
+            return [Path(os.path.abspath(self.opened))]
         parents = [Path(path).parent for path in self.all()]
         return list(dict.fromkeys(one if (one / "prepared.json").exists() else one.parent for one in parents))
 

@@ -46,6 +46,7 @@ from datasets_script.schema.training_record import TrainingMethod, TrainingRecor
 from datasets_script.utils.errors import UserError
 from evaluate_metrics.functional.versions import versions
 from training.arguments import given_arguments, recipe_record, with_recipe_paths
+from training.parameter_counts import parameter_counts
 from training.pixel.base import Base, load_base, set_prior
 from training.pixel.data import AugmentationPolicy, Collator, Mixture, TrainingUnits
 from training.pixel.fitting import fit_detector
@@ -59,7 +60,6 @@ from training.pixel.trainer import PixelTrainer
 from training.run_folder import begin_run, step_of
 from training.script import run_script
 from training.source_files import without_paths
-from training.vlm.freezing import parameter_counts
 
 
 DTYPES = ("float32", "bfloat16")

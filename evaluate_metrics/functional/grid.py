@@ -27,7 +27,6 @@ def grid_iou(
     grid: int = GRID,
     empty: str = "one",
     resize: str = "error",
-    average: str = "images",
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
     """
@@ -49,8 +48,6 @@ def grid_iou(
         empty (`str`, *optional*, defaults to `"one"`): See [`~evaluate_metrics.functional.miou.score_pixel_counts`].
         resize (`str`, *optional*, defaults to `"error"`): What to do with predicted maps of another size than the
             image: `"error"`, or `"prediction"` to resize them.
-        average (`str`, *optional*, defaults to `"images"`): `"images"` for the mean over images with artifacts, or
-            `"data_set"` for the cells of all images together.
         bootstrap (`Bootstrap`, *optional*): Settings of the intervals.
 
     Returns:
@@ -77,7 +74,7 @@ def grid_iou(
             counts.append(cell_counts(prediction, reference, size, threshold, cell_share, grid, resize))
         except ValueError as error:
             raise ValueError(f"image {index}: {error}") from error
-    result = score_cell_counts(np.array(counts).reshape(-1, 4), cell_share, grid, empty, average, bootstrap)
+    result = score_cell_counts(np.array(counts).reshape(-1, 4), cell_share, grid, empty, bootstrap)
     return {**result, "threshold": threshold, "resize": resize}
 
 
@@ -155,7 +152,6 @@ def score_cell_counts(
     cell_share: float = 0.0,
     grid: int = GRID,
     empty: str = "one",
-    average: str = "images",
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
     """
@@ -164,7 +160,7 @@ def score_cell_counts(
     Args:
         counts (`np.ndarray` of shape `(images, 4)`): Output of [`cell_counts`] of each image.
         cell_share, grid (*optional*): Those that they were counted with.
-        empty, average, bootstrap (*optional*): See [`grid_iou`].
+        empty, bootstrap (*optional*): See [`grid_iou`].
 
     Returns:
         `dict[str, Any]`: As of [`grid_iou`].
@@ -172,6 +168,5 @@ def score_cell_counts(
     Raises:
         ValueError: There is no image, or a setting is not among those above.
     """
-    definition = "x_aigd" if average == "data_set" else "artiagent"
-    result = score_pixel_counts(counts, definition, empty, average, bootstrap)
+    result = score_pixel_counts(counts, "artiagent", empty, bootstrap=bootstrap)
     return {**result, "protocol": GRID_PROTOCOL, "grid": grid, "cell_share": cell_share}

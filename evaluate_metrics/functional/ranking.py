@@ -58,11 +58,33 @@ def image_ranking(
     return {**result, "protocol": "image", "n": len(labels), "versions": versions()}
 
 
+def area_under_curve(negatives: np.ndarray, positives: np.ndarray) -> float:
+    """
+    Compute the area under the ROC curve from histograms; ties count half.
+
+    Args:
+        negatives, positives (`np.ndarray` of shape `(levels,)`): Number of negatives and positives at each level, from
+            the lowest.
+
+    Returns:
+        `float`: In [0, 1]; NaN without negatives or without positives.
+
+    Example:
+
+    ```python
+    >>> area_under_curve(np.array([1, 1]), np.array([0, 2]))
+    0.75
+
+    ```
+    """
+    pairs = negatives.sum() * positives.sum()
+    below = np.cumsum(negatives) - negatives
+    return float((positives * (below + negatives / 2)).sum() / pairs) if pairs else float("nan")
+
+
 def _auroc(ranks: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
     """Compute the area with each image counted as often as its weight says."""
     count = int(ranks.max()) + 1
     with_artifacts = np.bincount(ranks, weights=weights * labels, minlength=count)
     without = np.bincount(ranks, weights=weights * (1 - labels), minlength=count)
-    pairs = with_artifacts.sum() * without.sum()
-    below = np.cumsum(without) - without
-    return float((with_artifacts * (below + without / 2)).sum() / pairs) if pairs else float("nan")
+    return area_under_curve(without, with_artifacts)

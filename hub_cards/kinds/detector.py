@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datasets_script.detection.pixel.locating import PIXEL_FILE
 from datasets_script.schema.training_record import TRAINING_FILE, TrainingRecord
 from datasets_script.utils.errors import UserError
 
@@ -13,8 +14,6 @@ from ..trained import as_json, card_of, check_pickles, check_weights, shortened
 
 
 _CONFIGURATION = "config.json"
-# `PIXEL_FILE` of the detectors, whose module would load torch when the kinds are listed.
-_RECORD = "pixel_detector.json"
 
 
 def detector_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
@@ -40,14 +39,14 @@ def detector_payload(folder: Path, repo_id: str, license: str | None) -> Payload
     files, left_out = divide(KIND, folder)
     names = {file.path for file in files}
     check_pickles(folder)
-    for name in (_CONFIGURATION, _RECORD):
+    for name in (_CONFIGURATION, PIXEL_FILE):
         if name not in names:
             raise UserError(
                 f"PATH must be a pixel detector with {name}, got '{folder}' without it; write it with "
                 "PixelDetector.save_pretrained"
             )
     check_weights(folder, names, "model")
-    record, detector = TrainingRecord.read(folder), PixelRecord.read(folder / _RECORD)
+    record, detector = TrainingRecord.read(folder), PixelRecord.read(folder / PIXEL_FILE)
     architecture = read_json(folder / _CONFIGURATION).get("architectures", ["unknown"])[0]
     examples = sorted(name for name in names if name.startswith("examples/"))
     card = card_of(
@@ -61,7 +60,7 @@ def detector_payload(folder: Path, repo_id: str, license: str | None) -> Payload
 
 def _without_paths(file: SentFile) -> bytes | None:
     """Reduce the paths of models and data in the configuration and in reports to their last component."""
-    if not (file.path == _CONFIGURATION or file.path.startswith("evaluation/")) or file.path == TRAINING_FILE:
+    if not (file.path == _CONFIGURATION or file.path.startswith("evaluation/")):
         return None
     assert isinstance(file.content, Path)
     content = read_json(file.content)
@@ -81,7 +80,7 @@ KIND = Kind(
         "model-*.safetensors",
         "model.safetensors.index.json",
         _CONFIGURATION,
-        _RECORD,
+        PIXEL_FILE,
         TRAINING_FILE,
         "evaluation/*.json",
         "examples/*.png",

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler
 from PIL import Image
 from scipy import ndimage
 
@@ -51,6 +51,7 @@ from diffusers_artifact.family_unet import UNetFamily
 from diffusers_artifact.path_ddim import DDIMPath
 from evaluate_metrics.functional.versions import versions
 from tests.helpers.paths import ROOT
+from tests.helpers.tiny_pipelines import TEXT_DIM, tiny_unet
 
 
 SIDE, CELL = 256, 16
@@ -155,19 +156,8 @@ def corrupt(pipe: ArtifactCorruptionPipeline, sample: Sample, number: int) -> Co
 @torch.no_grad()
 def measure_renoise() -> dict[str, dict[str, float]]:
     """Return the relative error of a round trip by number of inverted steps and of iterations."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=4,
-        norm_num_groups=4,
-        cross_attention_dim=32,
-    )
-    unet = unet.double().eval()
-    clean, text = torch.randn(1, 4, 8, 8).double(), Conditioning(torch.randn(1, 8, 32).double())
+    unet = tiny_unet().double()
+    clean, text = torch.randn(1, 4, 8, 8).double(), Conditioning(torch.randn(1, 8, TEXT_DIM).double())
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
     family = UNetFamily(unet, {"scheduler": scheduler})
     errors: dict[str, dict[str, float]] = {}

@@ -45,6 +45,7 @@ from datasets_script.pairs.report.statistics import best_constant_box
 from datasets_script.pairs.storage import read_pairs
 from datasets_script.schema.pair import Pair
 from datasets_script.utils.files import write_json
+from evaluate_metrics.functional.ranking import area_under_curve
 from evaluate_metrics.functional.versions import versions
 from tests.benchmarks.learning_seams import seam_map
 
@@ -133,11 +134,6 @@ def mean_of(values: Sequence[float]) -> Callable[[np.ndarray], float]:
     return lambda indices: float(array[indices].mean())
 
 
-def area_under_curve(clean: np.ndarray, flawed: np.ndarray) -> float:
-    """Return the share of (artifact image, clean image) in which the first has the higher score; ties count half."""
-    return float((flawed[:, None] > clean).mean() + (flawed[:, None] == clean).mean() / 2)
-
-
 def photo_of(pair: Pair) -> str:
     """Return the photo that a pair's source is a view of: `learning_data.py` numbers the folders of views."""
     return pair.source_id.partition("/")[2]
@@ -146,10 +142,13 @@ def photo_of(pair: Pair) -> str:
 def score(judged: Sequence[Judged], threshold: float) -> dict[str, Any]:
     """Score the answers about pairs, with intervals."""
     groups = [photo_of(one.pair) for one in judged]
-    clean = np.array([one.clean_score for one in judged])
-    flawed = np.array([one.flawed_score for one in judged])
+    # Rows are clean and artifact images; scores are ranked among all of them.
+    scores_of_sides = np.array([[one.clean_score, one.flawed_score] for one in judged]).T
+    ranks = np.unique(scores_of_sides, return_inverse=True)[1].reshape(scores_of_sides.shape)
     statistics = {
-        "image_auc": lambda indices: area_under_curve(clean[indices], flawed[indices]),
+        "image_auc": lambda indices: area_under_curve(
+            *(np.bincount(side[indices], minlength=ranks.max() + 1) for side in ranks)
+        ),
         "pixel_iou": mean_of([one.iou(threshold) for one in judged]),
         "clean_false_alarm": mean_of([one.clean_alarm for one in judged]),
         "flawed_found": mean_of([one.flawed_alarm for one in judged]),

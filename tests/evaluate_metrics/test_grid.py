@@ -39,14 +39,12 @@ def test_counts_are_of_cells_not_of_pixels():
     assert cell_counts(predicted, true, SIZE, cell_share=0.3).tolist() == [0, 1, 0, 255]
 
 
-def test_scores_are_means_over_images_with_artifacts_or_of_all_cells():
+def test_scores_are_means_over_images_with_artifacts():
     predictions = [[(0, 0, 8, 2)], [], [(0, 0, 4, 2)]]
     references = [[(0, 0, 4, 2)], [(0, 0, 4, 2)], []]
     result = grid_iou(predictions, references, [SIZE] * 3, bootstrap=QUICK)
     assert result["miou"] == pytest.approx((1 / 2 + 0) / 2) and result["f1"] == pytest.approx((2 / 3 + 0) / 2)
     assert (result["protocol"], result["grid"], result["n"], result["n_scored"]) == ("viescore2", 16, 3, 2)
-    whole = grid_iou(predictions, references, [SIZE] * 3, average="data_set", bootstrap=QUICK)
-    assert whole["miou"] == pytest.approx(1 / 4) and whole["f1"] == pytest.approx(2 / 5)
 
 
 def test_a_heat_map_of_another_size_is_refused_or_resized():
@@ -64,7 +62,7 @@ def test_a_heat_map_of_another_size_is_refused_or_resized():
         ({"cell_share": 1.0}, r"`cell_share` must lie in \[0, 1\), got 1.0"),
         ({"grid": 0}, "`grid` must be at least 1, got 0"),
         ({"resize": "both"}, "`resize` must be one of error, prediction, got 'both'"),
-        ({"average": "cells"}, "`average` must be one of"),
+        ({"empty": "two"}, "`empty` must be one of"),
     ],
 )
 def test_settings_are_checked(values, message):

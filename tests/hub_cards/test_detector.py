@@ -22,6 +22,7 @@ def trained(tmp_path_factory) -> Path:
     red_detector().save_pretrained(folder)
     record = training_record(script="training/train_pixel_detector.py")
     del record["data"]["coordinates"]
+    record["data"]["sources"] = [{"kind": "pairs", "source": "demo", "skipped": {}}, {"kind": "photos", "units": 7}]
     (folder / "training.json").write_text(json.dumps(record))
     (folder / "evaluation").mkdir()
     (folder / "evaluation" / "report.json").write_text(json.dumps(evaluation_report("/home/alice/artibench")))
@@ -64,6 +65,9 @@ def test_its_card_says_what_is_on_record(trained):
         "artiagent detect image.png --model tester/red",
         "| preprocessing, length | 64 |",
         "| thresholds, high | 0.5 |",
+        "| source 1, kind | pairs |",
+        "| source 1, skipped | none |",
+        "| source 2, units | 7 |",
         "![best](examples/best.png)",
         "training/train_pixel_detector.py",
         "NVIDIA Source Code License (non-commercial)",

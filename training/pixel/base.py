@@ -140,6 +140,8 @@ def load_lite0() -> dict[str, torch.Tensor]:
 def _on_trunk(name: str, revision: str | None, hidden_size: int | None) -> Base:
     trunk = find_trunk(name)
     if trunk.weights == _PACKAGE:
+        if revision is not None:
+            raise UserError(f"--model_revision must be unset for {name}, a package's weights, got '{revision}'")
         network = build_model(name, hidden_size=hidden_size)
         _load_into(network.backbone._backbone, load_lite0(), trunk.weights)
         digest = hashlib.sha256(_lite0_file().read_bytes()).hexdigest()[:16]

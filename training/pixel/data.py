@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain
 from typing import Any
 
 import datasets
@@ -197,13 +198,16 @@ class Mixture:
         """Return the units of one role, `"train"` or `"test"`, by source."""
         return [units for _, units, of_role in self._parts if of_role == role]
 
-    def train(self, length: int, policy: AugmentationPolicy) -> TrainingUnits:
+    def train(self, length: int, policy: AugmentationPolicy | None = None) -> TrainingUnits:
         """
         Return the units to train on.
 
         Args:
             length (`int`): Number of units to draw.
-            policy (`AugmentationPolicy`): Which are augmented.
+            policy (`AugmentationPolicy`, *optional*): Which are augmented. Defaults to none.
+
+        Raises:
+            UserError: There are hard categories, and no unit is of one.
         """
         chosen = [(source, units) for source, units, role in self._parts if role == "train"]
         order = plan(
@@ -211,9 +215,18 @@ class Mixture:
             [source.spec.weight for source, _ in chosen],
             length,
             self.seed,
-            [self.hard_cases and self.hard_cases.frequencies(units["category"][:]) for _, units in chosen],
+            self.hard_cases and self._frequencies(self.hard_cases, [units for _, units in chosen]),
         )
         return TrainingUnits([units for _, units in chosen], order, policy)
+
+    def _frequencies(self, hard_cases: HardCases, units: Sequence[datasets.Dataset]) -> list[np.ndarray]:
+        categories, hard = [part["category"][:] for part in units], hard_cases.hard
+        if hard and not set(hard).intersection(chain(*categories)):
+            raise UserError(
+                f"--hard_cases must have hard categories that the sources have too, got {', '.join(hard[:5])}; "
+                "images of a category lie in a folder of its name, or name it in their metadata"
+            )
+        return [hard_cases.frequencies(names) for names in categories]
 
     def test(self, limit: int | None = None) -> TrainingUnits | None:
         """Return the held-out units, or the first `limit` of them in the order of the seed; `None` without any."""
@@ -231,7 +244,7 @@ class Mixture:
 
     def prior(self) -> float:
         """Measure the share of pixels that are labelled as artifacts, on the first units that are drawn."""
-        units = self.train(min(_MEASURED, self.count("train")), AugmentationPolicy(share=0, shrink_share=0))
+        units = self.train(min(_MEASURED, self.count("train")))
         shares = [float(label.mean()) for place in range(len(units)) for _, label in units[place]]
         return max(float(np.mean(shares)), _LEAST_PRIOR)
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from datasets_script.detection.pixel.detector import PixelDetector
-from datasets_script.detection.pixel.reading import image_score
+from datasets_script.detection.pixel.reading import image_score, logit
 from datasets_script.detection.pixel.record import PixelRecord, RegionThresholds, ScoreCalibration
 from training.pixel.data import TrainingUnits
 
@@ -55,7 +55,8 @@ def fit_detector(
 
     Returns:
         `tuple[PixelRecord, dict]`: Its record with the fitted values, and the scores with them on the same images,
-            JSON-serialisable: `pixel_iou` at the low threshold, `recall` and `false_alarms` of images.
+            JSON-serialisable: `pixel_iou` of the map at the low threshold, `recall` and `false_alarms` of images, and
+            `is_calibrated`, which is false where artifact images do not score higher than clean ones.
     """
     seen = measure(detector, units)
     record, scores = detector.record, dict[str, Any]()
@@ -65,8 +66,9 @@ def fit_detector(
         record = replace(record, thresholds=RegionThresholds(max(low, 0.5), low))
         scores["pixel_iou"] = float(means.max())
     if seen.is_artifact.any() and not seen.is_artifact.all():
-        slope, offset = platt(_logit(seen.raw), seen.is_artifact)
+        slope, offset = platt(np.array([logit(float(raw)) for raw in seen.raw]), seen.is_artifact)
         # A falling score has learned nothing; the detector then keeps the map's own.
+        scores["is_calibrated"] = slope > 0
         calibration = ScoreCalibration(slope, offset) if slope > 0 else ScoreCalibration()
         values = np.array([image_score(float(raw), calibration) for raw in seen.raw])
         clean = values[~seen.is_artifact]
@@ -125,8 +127,3 @@ def _units(units: TrainingUnits) -> Iterator[tuple[list[Image.Image], Sequence[n
 
 def _iou(predicted: np.ndarray, label: np.ndarray) -> float:
     return float((predicted & label).sum() / (predicted | label).sum())
-
-
-def _logit(values: np.ndarray) -> np.ndarray:
-    clipped = np.clip(values, _EPSILON, 1 - _EPSILON)
-    return np.log(clipped / (1 - clipped))

@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from datasets_script.utils.errors import UserError
 from training.pixel.base import trunk_of
 
 
@@ -26,12 +25,7 @@ def freeze(network: PreTrainedModel, parts: Sequence[str]) -> None:
         network (`PreTrainedModel`): The network.
         parts (`Sequence[str]`): Among [`PARTS`]. `"trunk"` freezes its weights and keeps it in evaluation mode;
             `"trunk_statistics"` keeps the running means of its batch normalizations, and trains its weights.
-
-    Raises:
-        UserError: A part is unknown.
     """
-    if unknown := sorted(set(parts).difference(PARTS)):
-        raise UserError(f"--freeze must be among {', '.join(PARTS)}, got '{unknown[0]}'")
     trunk = trunk_of(network)
     if "trunk" in parts:
         trunk.requires_grad_(False)

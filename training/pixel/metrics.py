@@ -6,15 +6,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch.nn import functional
 from transformers import EvalPrediction
+
+from datasets_script.detection.pixel.reading import smoothed_maximum
+from datasets_script.detection.pixel.record import ScoreCalibration
+from evaluate_metrics.functional.intervals import Bootstrap
+from evaluate_metrics.functional.ranking import area_under_curve, image_ranking
 
 
 LEVELS = 256
 """Levels of probability that curves are computed on."""
 
-# Side of the square that a map is averaged over before its maximum is taken: single pixels decide no score.
-_SMOOTHED = 9
+_WINDOW = ScoreCalibration().window
+_WITHOUT_INTERVAL = Bootstrap(n_resamples=0)
 
 
 @dataclass(eq=False)
@@ -64,8 +68,8 @@ class PixelMetrics:
         levels = (probabilities[counts] * (LEVELS - 1)).round().long()
         for index, part in enumerate((~true[counts], true[counts])):
             self._pixels[index] += torch.bincount(levels[part], minlength=LEVELS).numpy(force=True)
-        smoothed = functional.avg_pool2d((probabilities * counts)[None, None], _SMOOTHED, 1, _SMOOTHED // 2)
-        self._scores.append((float(smoothed.max()), bool(true.any())))
+        shown = (probabilities * counts).numpy(force=True)
+        self._scores.append((smoothed_maximum(shown, _WINDOW), bool(true.any())))
         if true.any():
             self._ious.append(float((true & predicted).sum() / (true | predicted).sum()))
         else:
@@ -88,26 +92,10 @@ class PixelMetrics:
             scores["pixel_recall"] = float(self._pixels[1, above].sum() / self._pixels[1].sum())
         if self._pixels.any(axis=1).all():
             scores["pixel_auc"] = area_under_curve(*self._pixels)
-        values, is_artifact = np.array(self._scores, dtype=np.float64).reshape(-1, 2).T
-        if 0 < is_artifact.sum() < len(is_artifact):
-            ranks = np.unique(values, return_inverse=True)[1]
-            negatives, positives = (
-                np.bincount(ranks[is_artifact == kind], minlength=ranks.max() + 1) for kind in (0, 1)
-            )
-            scores["image_auc"] = area_under_curve(negatives, positives)
+        if self._ious and self._clean:
+            values, is_artifact = zip(*self._scores, strict=True)
+            scores["image_auc"] = image_ranking(values, is_artifact, _WITHOUT_INTERVAL)["auroc"]
         if self._clean:
             frequency, area = np.mean(np.array(self._clean, dtype=np.float64), axis=0)
             scores |= {"clean_frequency": float(frequency), "clean_area": float(area)}
         return scores
-
-
-def area_under_curve(negatives: np.ndarray, positives: np.ndarray) -> float:
-    """
-    Compute the area under the ROC curve from histograms; ties count half.
-
-    Args:
-        negatives, positives (`np.ndarray` of shape `(levels,)`): Number of negatives and positives at each level, from
-            the lowest.
-    """
-    below = np.cumsum(negatives) - negatives
-    return float((positives * (below + negatives / 2)).sum() / (negatives.sum() * positives.sum()))

@@ -145,7 +145,6 @@ class PseudoLabels:
             raise UserError(f"OUT must be a new or empty folder, got '{self.out}'; choose another or remove it")
         else:
             write_json(path, {**self.identity, "status": "running"})
-            write_text(self.out / "README.md", _CARD)
 
     def _write(self, number: int, names: Sequence[str]) -> Iterator[Verdict]:
         labelled = []
@@ -201,6 +200,7 @@ class PseudoLabels:
         lines = [line for number in range(len(self.shards)) for line in _read_lines(self._list_path(number))]
         kept = [line for line in lines if line["verdict"] != "unreadable"]
         write_text(self.out / CONFIDENCES, "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self.out / "README.md", _CARD)
         counts = Counter(line["verdict"] for line in lines)
         write_json(self.out / PSEUDO_FILE, {**self.identity, "status": "complete", "counts": dict(counts)})
 

@@ -97,12 +97,3 @@ def _inside(prefix: str, prefixes: Mapping[str, str], parts: Sequence[str]) -> s
     """Return a pattern for the modules that begin with `prefix`, except those of parts that are not in `parts`."""
     others = [re.escape(p) for p, part in prefixes.items() if p.startswith(f"{prefix}.") and part not in parts]
     return (rf"(?!(?:{'|'.join(others)})\b)" if others else "") + rf"{re.escape(prefix)}\..*"
-
-
-def parameter_counts(model: Any) -> dict[str, int]:
-    """Count the trainable parameters and all parameters, by the names that the record of a training uses."""
-    counts = {True: 0, False: 0}
-    for parameter in model.parameters():
-        # Under ZeRO-3 each process holds a shard of a parameter, and DeepSpeed stores its full size.
-        counts[parameter.requires_grad] += getattr(parameter, "ds_numel", parameter.numel())
-    return {"trainable_parameters": counts[True], "parameters": counts[True] + counts[False]}

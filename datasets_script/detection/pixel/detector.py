@@ -33,11 +33,11 @@ from ...utils.files import resolve_revision
 from ...utils.hub_access import why_not_loaded
 from ...utils.hub_ids import last_name
 from ..images import ImageInput, upright
-from .locating import find_folder, find_record
+from .locating import PIXEL_FILE, find_folder, find_record
 from .models import artifact_index, artifact_logits, load_model
 from .preprocessing import Preprocessing
 from .reading import measure, read_map
-from .record import PIXEL_FILE, PixelRecord
+from .record import PixelRecord
 from .tiles import tiled
 
 
@@ -148,6 +148,8 @@ class PixelDetector:
             folder (`str` or `os.PathLike`): The folder; created if it is missing.
             dtype (`torch.dtype`, *optional*): Precision to store weights in; by default that of the network.
         """
+        # The record of an earlier detector must not vouch for weights that are half written.
+        (Path(folder) / PIXEL_FILE).unlink(missing_ok=True)
         network = self.network if dtype is None else copy.deepcopy(self.network).to(dtype)
         network.save_pretrained(folder)
         self.record.write(Path(folder))
@@ -227,7 +229,7 @@ class PixelDetector:
         Raises:
             ValueError: `images` are no such tensor.
         """
-        if self.tile is not None and max(images.shape[2:]) > self.tile:
+        if self.tile is not None and images.ndim == 4 and max(images.shape[2:]) > self.tile:
             return tiled(self._whole, images, self.tile)
         return self._whole(images)
 

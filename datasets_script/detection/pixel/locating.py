@@ -6,8 +6,10 @@ from pathlib import Path
 
 from ...utils.errors import ArgumentError
 from ...utils.hub_ids import is_hub_id
-from .record import PIXEL_FILE
 
+
+PIXEL_FILE = "pixel_detector.json"
+"""File beside the weights by which a folder or a repository is known as a pixel detector."""
 
 EMBEDDED = "embedded"
 """Name of the detector that is shipped in this package."""

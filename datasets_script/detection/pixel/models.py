@@ -22,14 +22,12 @@ from transformers import (
     UperNetForSemanticSegmentation,
 )
 
-from ...utils.errors import ArgumentError
+from ...utils.errors import ArgumentError, check_at_least
 from .trunks import find_trunk
 
 
 ARTIFACT = "artifact"
 CLEAN = "clean"
-IGNORED = 255
-"""Class of pixels that UperNet's own loss passes over, such as padding."""
 
 # Names that transformers gives classes without names; of two, the second is the positive one.
 _UNNAMED = {0: "LABEL_0", 1: "LABEL_1"}
@@ -37,11 +35,7 @@ _FAMILIES = ("upernet", "segformer")
 
 
 def build_model(
-    trunk: str,
-    *,
-    hidden_size: int | None = None,
-    auxiliary_head: bool = False,
-    changes: Mapping[str, Any] | None = None,
+    trunk: str, *, hidden_size: int | None = None, changes: Mapping[str, Any] | None = None
 ) -> PreTrainedModel:
     """
     Build a network with random weights, offline. Its size follows from the trunk and from `hidden_size`.
@@ -49,8 +43,6 @@ def build_model(
     Args:
         trunk (`str`): One of [`~datasets_script.detection.pixel.trunks.TRUNKS`].
         hidden_size (`int`, *optional*): Channels of the head; by default the trunk's.
-        auxiliary_head (`bool`, *optional*, defaults to `False`): Whether UperNet has a second head on the third map,
-            whose loss is added in training with weight .4. It is saved too.
         changes (`Mapping[str, Any]`, *optional*): Values of the trunk's configuration to change, such as the depths of
             a smaller one.
 
@@ -59,13 +51,12 @@ def build_model(
         with one channel, in float32 and in evaluation mode.
 
     Raises:
-        ArgumentError: There is no such trunk, or `auxiliary_head` is asked for of a SegFormer.
+        ArgumentError: There is no such trunk, or `hidden_size` is below 1.
     """
     entry = find_trunk(trunk)
+    check_at_least("hidden_size", hidden_size)
     hidden_size = hidden_size or entry.hidden_size
     if entry.head == "segformer":
-        if auxiliary_head:
-            raise ArgumentError(f"`auxiliary_head` must be False for the trunk {trunk}, whose head is SegFormer's")
         names = {"id2label": {0: ARTIFACT}, "label2id": {ARTIFACT: 0}}
         config = entry.config({**(changes or {}), "decoder_hidden_size": hidden_size, **names})
         return SegformerForSemanticSegmentation(config).eval()
@@ -73,10 +64,7 @@ def build_model(
     config = UperNetConfig(
         backbone_config=backbone,
         hidden_size=hidden_size,
-        use_auxiliary_head=auxiliary_head,
-        # Channels of the third map, whatever the trunk is.
-        auxiliary_in_channels=None,
-        loss_ignore_index=IGNORED,
+        use_auxiliary_head=False,
         id2label={0: CLEAN, 1: ARTIFACT},
         label2id={CLEAN: 0, ARTIFACT: 1},
     )

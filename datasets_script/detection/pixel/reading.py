@@ -85,16 +85,27 @@ def measure(artifact_map: np.ndarray, record: PixelRecord) -> MapMeasures:
         record (`PixelRecord`): Its calibration gives the window of the smoothed maximum, its high threshold that of
             the share.
     """
-    reach = round(record.calibration.window * max(artifact_map.shape) / 2)
-    values = torch.from_numpy(np.ascontiguousarray(artifact_map, dtype=np.float64))[None, None]
-    for window in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
-        padding = (window[0] // 2, window[1] // 2)
-        values = functional.avg_pool2d(values, window, stride=1, padding=padding, count_include_pad=False)
     return MapMeasures(
-        smoothed_maximum=float(values.max()),
+        smoothed_maximum=smoothed_maximum(artifact_map, record.calibration.window),
         mean=float(artifact_map.mean(dtype=np.float64)),
         share=float((artifact_map > record.thresholds.high).mean()),
     )
+
+
+def smoothed_maximum(artifact_map: np.ndarray, window: float) -> float:
+    """
+    Compute the highest mean of a square of a map; single pixels hardly move it.
+
+    Args:
+        artifact_map (`np.ndarray` of shape `(height, width)`): Values.
+        window (`float`): Side of the square, as a share of the long side; see [`ScoreCalibration`].
+    """
+    reach = round(window * max(artifact_map.shape) / 2)
+    values = torch.from_numpy(np.ascontiguousarray(artifact_map, dtype=np.float64))[None, None]
+    for sides in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
+        padding = (sides[0] // 2, sides[1] // 2)
+        values = functional.avg_pool2d(values, sides, stride=1, padding=padding, count_include_pad=False)
+    return float(values.max())
 
 
 def image_score(smoothed_maximum: float, calibration: ScoreCalibration) -> float:
@@ -108,10 +119,15 @@ def image_score(smoothed_maximum: float, calibration: ScoreCalibration) -> float
     Returns:
         `float`: In [0, 1].
     """
-    value = min(max(smoothed_maximum, _EPSILON), 1 - _EPSILON)
-    scaled = calibration.slope * math.log(value / (1 - value)) + calibration.offset
+    scaled = calibration.slope * logit(smoothed_maximum) + calibration.offset
     # The half of tanh does not overflow, as the exponential of the logistic function does.
     return (1 + math.tanh(scaled / 2)) / 2
+
+
+def logit(smoothed_maximum: float) -> float:
+    """Compute what the calibration scales: the logit of a smoothed maximum in [0, 1], finite at both ends."""
+    value = min(max(smoothed_maximum, _EPSILON), 1 - _EPSILON)
+    return math.log(value / (1 - value))
 
 
 def _region(mask: np.ndarray, score: float) -> DetectedRegion:

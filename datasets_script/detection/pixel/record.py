@@ -13,11 +13,9 @@ from evaluate_metrics.functional.versions import versions
 
 from ...utils.errors import ArgumentError, UserError
 from ...utils.files import write_json
+from .locating import PIXEL_FILE
 from .preprocessing import Preprocessing
 
-
-PIXEL_FILE = "pixel_detector.json"
-"""File beside the weights by which a folder or a repository is known as a pixel detector."""
 
 _FORMAT = 1
 _KEYS = ("preprocessing", "thresholds", "calibration", "trunk", "license", "versions")

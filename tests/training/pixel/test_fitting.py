@@ -51,6 +51,7 @@ def test_a_detector_is_fitted():
     detector = red_detector()
     record, scores = fit_detector(detector, Units(), false_alarms=0.1)
     assert scores["recall"] == 1 and scores["false_alarms"] == 0 and scores["pixel_iou"] > 0.5
+    assert scores["is_calibrated"] is True
     assert record.preprocessing == detector.record.preprocessing
     assert 0.5 <= record.calibration.threshold < 1
     fitted = replace(record.calibration)
@@ -71,3 +72,4 @@ def test_the_threshold_allows_few_false_alarms():
 
     record, scores = fit_detector(detector, Mistaken(), false_alarms=0.1)
     assert scores["false_alarms"] == 0 and record.calibration.threshold >= 0.5
+    assert scores["is_calibrated"] is False

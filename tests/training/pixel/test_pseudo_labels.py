@@ -102,6 +102,8 @@ def test_interrupted_and_continued_it_ends_with_the_same_files(seen, whole, imag
     (out / "data").mkdir(exist_ok=True)
     (out / "data" / "pseudo-00001.parquet.incomplete").write_bytes(b"half")
     assert json.loads((out / PSEUDO_FILE).read_text())["status"] == "running"
+    with pytest.raises(UserError, match="--sources must name complete pseudo labels, got .* interrupted"):
+        read_source(*parse_sources([f"benchmark={out}"]), 0)
     assert len(list(PseudoLabels(images, out, load(detector), SETTINGS).run())) == 6
     (out / "data" / "pseudo-00001.parquet.incomplete").unlink(missing_ok=True)
     assert contents(out) == contents(whole)
@@ -123,13 +125,17 @@ def test_they_are_trained_on_with_their_augmentation(whole):
     (source,) = (read_source(spec, 0) for spec in parse_sources([f"benchmark={whole}"]))
     assert len(source.units) == 5 and {p for row in source.units["provenance"][:] for p in row} == {"pseudo"}
     policy = AugmentationPolicy(share=0, shrink_share=1)
-    drawn = Mixture([source]).train(5, policy)
+    mixture = Mixture([source])
+    drawn = mixture.train(5, policy)
     for place in range(5):
         unit = source.units[int(drawn.order[place][1])]
         change = policy.choose(place, unit, drawn[place][0][1])
         assert isinstance(change, Augmentation)
         ranges = STRONG if unit["labels"][0] is not None else SHRINK
         assert ranges.window[0] <= change.window <= ranges.window[1]
+    # Padding of augmented images is no share of a label.
+    labels = [float(row["labels"][0] is not None and np.mean(row["labels"][0]) / 255) for row in source.units]
+    assert mixture.prior() == pytest.approx(np.mean(labels), rel=1e-5)
     cases = HardCases.read(whole)
     assert cases.means.keys() == {"cats", "skies"} and cases.means["cats"] > cases.means["skies"]
 

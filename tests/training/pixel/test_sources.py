@@ -14,6 +14,7 @@ from datasets_script.utils.errors import UserError
 from tests.helpers.made_pairs import write_run
 from tests.helpers.visible_pairs import visible_pair, write_visible_run
 from training.pixel.data import AugmentationPolicy, Mixture
+from training.pixel.hard_cases import HardCases
 from training.pixel.sources.registry import parse_sources, read_source
 from training.pixel.sources.spec import SourceSpec
 
@@ -151,6 +152,17 @@ def test_units_of_a_photo_are_held_out_together(tmp_path):
 def test_other_data_have_another_fingerprint(run):
     assert Mixture(read(f"pairs={run}")).fingerprint == Mixture(read(f"pairs={run}")).fingerprint
     assert Mixture(read(f"pairs={run}")).fingerprint != Mixture(read(f"pairs={run},limit=5")).fingerprint
+
+
+def test_hard_categories_must_occur(run):
+    cases = HardCases({"street": 0.9, "sky": 0.1, "tree": 0.1, "sea": 0.1})
+    with pytest.raises(UserError, match="--hard_cases must have hard categories .* got street"):
+        Mixture(read(f"pairs={run}"), hard_cases=cases).train(4)
+
+
+def test_pairs_are_no_benchmark(run):
+    with pytest.raises(UserError, match="--sources must name pairs as kind 'pairs', got .* as 'benchmark'"):
+        read(f"benchmark={run}")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ from datasets_script.benchmarks.base import BenchmarkError
 from datasets_script.benchmarks.loading import load_benchmark
 from datasets_script.benchmarks.prepare import cache_folder
 from datasets_script.schema.image import BenchmarkImage, Region
+from datasets_script.schema.run_record import RUN_FILE
 from datasets_script.utils.errors import UserError
 from evaluate_metrics.functional.regions import region_mask
+from training.pixel.pseudo_labels import PSEUDO_FILE
 from training.pixel.sources.spec import SourceSpec
 from training.pixel.sources.units import CLEAN, HUMAN, PSEUDO, LabelledImage, skipped_row, unit_row
 from training.source_files import SourceFiles, locate
@@ -27,10 +31,12 @@ def find_files(spec: SourceSpec) -> SourceFiles:
     Find the files of a benchmark: in the cache by its name, in a folder, or of a dataset on the Hub.
 
     Raises:
-        UserError: It cannot be opened.
+        UserError: It cannot be opened, is a run of pairs, or pseudo labels that are not complete.
     """
     folder, public_name, commit = locate(spec.source, spec.revision)
+    # What was downloaded is read, as another revision may be on the Hub by now.
     opened = str(folder) if folder.exists() else spec.source
+    _check_folder(folder, spec.source)
     try:
         next(iter(load_benchmark(opened, spec.split)), None)
     except (BenchmarkError, OSError) as error:
@@ -51,12 +57,24 @@ def read_units(spec: SourceSpec, files: SourceFiles) -> Iterator[dict[str, Any]]
         if reason:
             yield skipped_row(image.id, reason)
             continue
-        provenance = str(image.metadata.get("provenance", HUMAN)) if label is not None else CLEAN
+        provenance = HUMAN if label is not None else CLEAN
         if image.metadata.get("provenance") == PSEUDO:
             provenance = PSEUDO
         item = LabelledImage({"bytes": image.image, "path": None}, label, provenance)
         category = str(image.metadata.get("category", "") or image.metadata.get("task", ""))
         yield unit_row(image.id, image.id, [item], category)
+
+
+def _check_folder(folder: Path, source: str) -> None:
+    if (folder / RUN_FILE).is_file():
+        # Its images one by one would count as labelled by people, and halves of a pair could be held out apart.
+        raise UserError(f"--sources must name pairs as kind 'pairs', got '{source}' as 'benchmark'")
+    record = folder / PSEUDO_FILE
+    if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("status") != "complete":
+        raise UserError(
+            f"--sources must name complete pseudo labels, got '{source}', which was interrupted; rerun "
+            "`artiagent pseudo-label` to complete it"
+        )
 
 
 def _label(image: BenchmarkImage, labels: str) -> tuple[np.ndarray | None, str]:

@@ -11,9 +11,8 @@ from PIL import Image
 
 from datasets_script import PixelDetector
 from datasets_script.detection.pixel import locating
-from datasets_script.detection.pixel.locating import is_pixel_detector
+from datasets_script.detection.pixel.locating import PIXEL_FILE, is_pixel_detector
 from datasets_script.detection.pixel.preprocessing import Preprocessing
-from datasets_script.detection.pixel.record import PIXEL_FILE
 from datasets_script.utils.errors import ArgumentError, UserError
 from datasets_script.utils.photos import SourceError
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datasets_script.detection.pixel.locating import PIXEL_FILE
 from datasets_script.detection.pixel.reading import find_regions, image_score, measure, read_map
-from datasets_script.detection.pixel.record import PIXEL_FILE, PixelRecord, RegionThresholds, ScoreCalibration
+from datasets_script.detection.pixel.record import PixelRecord, RegionThresholds, ScoreCalibration
 from datasets_script.utils.errors import ArgumentError, UserError
 
 from ....helpers.tiny_detectors import map_of, mask_of, regions_of
