@@ -136,8 +136,8 @@ def make_views(photos: Path, out: Path, number: int, processes: int = 1) -> dict
             counts[split] += 1
             for file, found in found_by_file.items():
                 annotations[split].add(file, found)
-    for split, one in annotations.items():
-        one.write(out / f"{split}.json")
+    for part, one in annotations.items():
+        one.write(out / f"{part}.json")
     return counts
 
 
