@@ -27,8 +27,9 @@ class ReNoise:
     at the `z_t` found last, and step again from `z_{t-1}` with it.
 
     Args:
-        iterations (`int`, *optional*, defaults to 9): Repetitions, from 0, which is the stock inversion. An inversion
-            step evaluates the model once more often.
+        iterations (`int`, *optional*, defaults to 9): Repetitions, from 0, which is the stock inversion of models that
+            predict noise; where v is predicted, the stock one turns it into noise at the level that it comes from, and
+            this one at the level that it goes to. An inversion step evaluates the model once more often.
         early_iterations (`int`, *optional*, defaults to 5): The most repetitions at timesteps below `early_timesteps`.
         early_timesteps (`int`, *optional*, defaults to 250): Where that ends.
         average (`tuple[int, int]`, *optional*, defaults to `(8, 10)`): First evaluation whose noise is averaged, and

@@ -340,11 +340,11 @@ def training_units(
 
 def preprocessing_of(base: Base, script_args: PixelDetectorArguments) -> Preprocessing:
     """Return what the detector sees of an image: sizes of the recipe, normalization of the trunk's weights."""
-    size = {"length": script_args.length, "side": script_args.side, "multiple": script_args.multiple}
+    preprocessing = Preprocessing(script_args.length, script_args.side, script_args.multiple)
     if not base.trunk:
-        return Preprocessing(**size)
+        return preprocessing
     trunk = find_trunk(base.trunk)
-    return Preprocessing(**size, mean=trunk.mean, std=trunk.std)
+    return replace(preprocessing, mean=trunk.mean, std=trunk.std)
 
 
 def cropped(preprocessing: Preprocessing, crop: float) -> Preprocessing:

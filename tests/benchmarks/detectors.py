@@ -104,9 +104,18 @@ def judge(detector: PixelDetector, pairs: Iterable[Pair]) -> list[Judged]:
     judged = []
     for pair in tqdm(pairs, desc="pairs", total=NUM_PAIRS):
         clean, flawed = detector([pair.clean, pair.flawed])
-        mask = np.any([artifact.mask for artifact in pair.artifacts], axis=0)
-        scores = clean.score, flawed.score
-        judged.append(Judged(pair, mask, flawed.artifact_map, *scores, clean.has_artifact, flawed.has_artifact))
+        assert flawed.artifact_map is not None and clean.score is not None and flawed.score is not None
+        judged.append(
+            Judged(
+                pair=pair,
+                mask=np.any([artifact.mask for artifact in pair.artifacts], axis=0),
+                flawed_map=flawed.artifact_map,
+                clean_score=clean.score,
+                flawed_score=flawed.score,
+                clean_alarm=bool(clean.has_artifact),
+                flawed_alarm=bool(flawed.has_artifact),
+            )
+        )
     return judged
 
 
@@ -165,7 +174,7 @@ def by_type(judged: Sequence[Judged], threshold: float) -> dict[str, Any]:
     for one in judged:
         if len(one.pair.artifacts) == 1:
             of_type[one.pair.artifacts[0].type].append(one)
-    scores = {}
+    scores: dict[str, Any] = {}
     for name, those in sorted(of_type.items()):
         groups = [photo_of(one.pair) for one in those]
         value, interval = with_interval(groups, mean_of([one.iou(threshold) for one in those]))
@@ -208,7 +217,7 @@ def false_alarms(detector: PixelDetector, photos: Sequence[Image.Image], name: s
     """Return the share of photos in which the detector sees an artifact, for each kind of copy."""
     alarms = {}
     for copy, change in COPIES.items():
-        found = [detector(change(photo)).has_artifact for photo in tqdm(photos, desc=f"{name}, {copy}")]
+        found = [bool(detector(change(photo)).has_artifact) for photo in tqdm(photos, desc=f"{name}, {copy}")]
         value, interval = with_interval([str(index) for index in range(len(found))], mean_of(found))
         alarms[copy] = {"n": len(found), "share": value, "interval": interval}
     return alarms
@@ -224,6 +233,7 @@ def sheet(detector: PixelDetector, images: Sequence[tuple[Image.Image, Image.Ima
     rows = []
     for image, beside, name in images:
         found = detector(image)
+        assert found.artifact_map is not None
         heat = Image.fromarray(np.uint8(found.artifact_map * 255)).convert("RGB")
         parts = (beside, image, heat, detection_picture(image, found, name))
         rows.append([part.resize((round(part.width * ROW / part.height), ROW)) for part in parts])

@@ -215,7 +215,7 @@ class Mixture:
             [source.spec.weight for source, _ in chosen],
             length,
             self.seed,
-            self.hard_cases and self._frequencies(self.hard_cases, [units for _, units in chosen]),
+            self._frequencies(self.hard_cases, [units for _, units in chosen]) if self.hard_cases else None,
         )
         return TrainingUnits([units for _, units in chosen], order, policy)
 

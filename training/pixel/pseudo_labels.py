@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -122,7 +122,7 @@ class PseudoLabels:
         """Return the number of images."""
         return sum(map(len, self.shards))
 
-    def run(self) -> Iterator[Verdict]:
+    def run(self) -> Generator[Verdict, None, None]:
         """Label the images, shard by shard, and yield a verdict for each, also for those of earlier calls."""
         for number, names in enumerate(self.shards):
             done = self._list_path(number)

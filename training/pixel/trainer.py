@@ -28,6 +28,10 @@ class PixelTrainer(Trainer):
         kwargs: Further arguments of [`transformers.Trainer`].
     """
 
+    # Assigned by the base class, without a type.
+    data_collator: Any
+    optimizer: Any
+
     def __init__(
         self,
         model: PreTrainedModel,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from datasets_script.detection.pixel.reading import image_score
 from tests.helpers.tiny_detectors import red_detector, square
+from training.pixel.data import TrainingUnits
 from training.pixel.fitting import fit_detector, platt
 
 
@@ -49,7 +51,7 @@ def test_separable_scores_stay_finite():
 
 def test_a_detector_is_fitted():
     detector = red_detector()
-    record, scores = fit_detector(detector, Units(), false_alarms=0.1)
+    record, scores = fit_detector(detector, cast(TrainingUnits, Units()), false_alarms=0.1)
     assert scores["recall"] == 1 and scores["false_alarms"] == 0 and scores["pixel_iou"] > 0.5
     assert scores["is_calibrated"] is True
     assert record.preprocessing == detector.record.preprocessing
@@ -70,6 +72,6 @@ def test_the_threshold_allows_few_false_alarms():
             ((image, label),) = super().__getitem__(place)
             return [(image, 1 - label if place == 1 else label * 0)]
 
-    record, scores = fit_detector(detector, Mistaken(), false_alarms=0.1)
+    record, scores = fit_detector(detector, cast(TrainingUnits, Mistaken()), false_alarms=0.1)
     assert scores["false_alarms"] == 0 and record.calibration.threshold >= 0.5
     assert scores["is_calibrated"] is False

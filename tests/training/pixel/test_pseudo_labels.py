@@ -78,6 +78,7 @@ def test_labels_are_the_detectors_maps(whole, images, detector):
         assert image.metadata["detector"] == "red" and image.metadata["round"] == 1
         if box is not None:
             (region,) = image.regions
+            assert region.mask is not None
             np.testing.assert_allclose(region.mask, network.maps([square(box, seed)])[0], atol=1e-4)
     record = json.loads((whole / PSEUDO_FILE).read_text())
     assert record["status"] == "complete" and record["counts"] == {"artifact": 3, "clean": 2, "unreadable": 1}
@@ -103,7 +104,7 @@ def test_interrupted_and_continued_it_ends_with_the_same_files(seen, whole, imag
     (out / "data" / "pseudo-00001.parquet.incomplete").write_bytes(b"half")
     assert json.loads((out / PSEUDO_FILE).read_text())["status"] == "running"
     with pytest.raises(UserError, match="--sources must name complete pseudo labels, got .* interrupted"):
-        read_source(*parse_sources([f"benchmark={out}"]), 0)
+        read_source(parse_sources([f"benchmark={out}"])[0], 0)
     assert len(list(PseudoLabels(images, out, load(detector), SETTINGS).run())) == 6
     (out / "data" / "pseudo-00001.parquet.incomplete").unlink(missing_ok=True)
     assert contents(out) == contents(whole)

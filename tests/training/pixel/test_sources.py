@@ -145,8 +145,8 @@ def test_units_of_a_photo_are_held_out_together(tmp_path):
             for role in ("train", "test")
         )
         assert not train & test and len(train | test) == 6
-        held_out = mixture.test()
-        assert len(held_out) == mixture.count("test") and len(mixture.test(limit=1)) == 1
+        held_out, first = mixture.test(), mixture.test(limit=1)
+        assert held_out and first and len(held_out) == mixture.count("test") and len(first) == 1
 
 
 def test_other_data_have_another_fingerprint(run):
