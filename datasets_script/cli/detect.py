@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..utils.errors import UserError
-from ..vlm.base import DEFAULT_VLM
 from .options import add_answer_options, add_tile_option, add_vlm_run_options, make_pixel_detector, make_vlm
 from .parser import Parser
 
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _MISTAKES_SHOWN = 20
+# The name of the detector in this package, as in `detection.pixel.locating`, which loads torch.
+_EMBEDDED = "embedded"
 # The image processors of Qwen's models reject images with a larger ratio of long to short side.
 _LARGEST_RATIO = 200
 
@@ -32,7 +33,7 @@ Ask a model whether each image has structural artifacts and, if so, where they a
 what is wrong. Print one JSON object per image to the standard output, and write a copy of each image with numbered
 boxes."""
 
-EPILOG = f"""\
+EPILOG = """\
 Each line of output is a JSON object for one image, in the order of the images:
   image, width, height  path and size in pixels
   has_artifact          true, false, or null if the answer could not be parsed
@@ -51,14 +52,16 @@ a vision-language model or an adapter.
 
 Files of a folder that cannot be read as images are named on the standard error and passed over.
 
-No checkpoint trained on pairs of ArtiAgent has been published yet. The default, {DEFAULT_VLM}, runs, but
-it is not trained to see such artifacts and reports none in most images. Pass a model that you have trained, for
-example with `artiagent train`: a folder with a full model or with a PEFT adapter.
+The default is a small pixel detector that comes with this package and needs no network. It was trained on synthetic
+artifacts: datasets_script/detection/pixel/embedded/README.md says what it finds and what not. It does not say what is
+wrong. For that, pass a vision-language model that you have trained, for example with `artiagent train`: a folder with
+a full model or with a PEFT adapter.
 
 Set ARTIAGENT_API_KEY to the API key of the endpoint. HF_TOKEN is only sent to Hugging Face, OPENAI_API_KEY only to
 OpenAI.
 
 examples:
+  artiagent detect portrait.jpg
   artiagent detect portrait.jpg --model my-tuned-model
   artiagent detect photos/ --model my-lora-adapter --out seen/ > seen.jsonl
   artiagent detect photos/ --model my-pixel-detector --maps maps/ > seen.jsonl
@@ -81,9 +84,9 @@ def add_arguments(parser: Parser) -> None:
         "--model",
         dest="vlm",
         metavar="MODEL",
-        default=DEFAULT_VLM,
-        help="Hub id or folder of a pixel detector, a vision-language model or a PEFT adapter, or the model's name at "
-        "--endpoint (default: %(default)s, which is not trained for this)",
+        default=_EMBEDDED,
+        help="Hub id or folder of a pixel detector, a vision-language model or a PEFT adapter, the model's name at "
+        "--endpoint, or 'embedded' for the small detector that comes with this package (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
@@ -108,6 +111,8 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.vlm_endpoint and args.vlm == _EMBEDDED:
+        raise UserError(f"--model must name the model at --endpoint {args.vlm_endpoint}, got none")
     args.out = args.out or _beside(args.images[0])
     _check(args)
     inputs = _find_inputs(args.images, args.out)

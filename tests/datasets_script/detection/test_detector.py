@@ -263,7 +263,8 @@ class TestCommand:
         [
             (("--batch-size", 0), "--batch-size must be at least 1, got 0"),
             (("--max-pixels", 0), "--max-pixels must be at least 1, got 0"),
-            (("--endpoint", "localhost:8000/v1"), "the endpoint must begin with http:// or https://"),
+            (("--endpoint", "localhost:8000/v1", "--model", "m"), "the endpoint must begin with http:// or https://"),
+            (("--endpoint", "http://localhost:8000/v1"), "--model must name the model at --endpoint http://"),
             (("--out", "{photos}/a.png"), "--out must be a folder that can be created, got '.*a.png': File exists"),
             (("{photos}/empty",), "IMAGE must be an image or a folder of images, found none in '.*empty'"),
         ],
@@ -276,9 +277,9 @@ class TestCommand:
         with pytest.raises(VLMUnavailable, match="got 'no/such-model'"):
             run(photos, "--out", tmp_path / "out", "--model", "no/such-model")
 
-    def test_the_help_says_that_the_default_is_not_trained_for_this(self, capsys):
+    def test_the_help_says_what_the_default_is(self, capsys):
         with pytest.raises(SystemExit):
             run("--help")
         told = " ".join(capsys.readouterr().out.split())
-        assert "No checkpoint trained on pairs of ArtiAgent has been published yet" in told
-        assert "which is not trained for this" in told
+        assert "a small pixel detector that comes with this package and needs no network" in told
+        assert "(default: embedded)" in told

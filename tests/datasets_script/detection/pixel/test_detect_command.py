@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from datasets_script.cli.main import build_parser
+from datasets_script.detection.pixel import locating
 from datasets_script.figures.detections import detection_picture
 from datasets_script.utils.errors import UserError
 from evaluate_metrics.functional.regions import heat_map
@@ -58,6 +59,12 @@ def test_lines_overlays_and_maps_are_written(model, photos, tmp_path, capsys):
 def test_no_map_is_written_unasked(model, photos, tmp_path, capsys):
     run(photos / "a.png", "--model", model, "--out", tmp_path / "out", "--device", "cpu", "--tile", 48)
     assert "map" not in json.loads(capsys.readouterr().out)
+
+
+def test_the_embedded_detector_is_the_default(model, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(locating, "EMBEDDED_FOLDER", model)
+    assert run(photos / "a.png", "--out", tmp_path / "out", "--device", "cpu") == 0
+    assert json.loads(capsys.readouterr().out)["has_artifact"] is True
 
 
 @pytest.mark.parametrize(
