@@ -43,7 +43,7 @@ for family, model in json.loads(sys.argv[1]).items():
     pipe = DiffusionPipeline.from_pretrained(f"saved/{family}", **RELOAD)
     renoise = pipe.renoise_class(iterations=1) if family == "sdxl" else None
     output = pipe(
-        photo, mask, "a cat", method=["proposed", "rotate"], sigma=0.7, num_inference_steps=4, renoise=renoise,
+        photo, mask, "a cat", method=["proposed", "rotate"], step=30, num_inference_steps=4, renoise=renoise,
         generator=torch.Generator().manual_seed(0),
     )
     images = [*output.reconstructions, *output.images]
