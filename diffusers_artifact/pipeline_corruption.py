@@ -85,7 +85,7 @@ class ArtifactCorruptionOutput(BaseOutput):
 
 class ArtifactCorruptionPipeline(FlowPipelineMixin, DiffusionPipeline):
     r"""
-    Pipeline that corrupts regions of photos (Menn, Liang and Marculescu, *Artifact Corruption*, §3.2).
+    Pipeline that corrupts regions of photos (Menn et al., *Synthesizing Artifact Dataset for Pixel-level Detection*).
 
     A photo is inverted to a noise level, its latent is corrupted inside a mask, and sampled again from there. The
     clean image of a pair takes the same way without the corruption. Several masks, methods and levels share one
