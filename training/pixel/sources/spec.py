@@ -83,9 +83,7 @@ class SourceSpec:
         if unknown := sorted(set(value) - known):
             raise UserError(f"--sources must have entries with {', '.join(sorted(known))}, got '{unknown[0]}'")
         if missing := sorted({"kind", "source"} - set(value)):
-            raise UserError(
-                f"--sources must have entries with kind and source, got {dict(value)} without {missing[0]}"
-            )
+            raise UserError(f"--sources must have entries with kind and source, got one without {missing[0]}")
         return cls(**value)
 
     def to_dict(self) -> dict[str, Any]:
