@@ -5,8 +5,10 @@
 Pairs are those of photos that `learning.py` holds out, and the detector is the embedded one. Written are:
 
 - `image_auc`: area under the ROC curve of the image score, artifact images against clean images;
-- `pixel_iou`: mean IoU of the artifact images (protocol `artiagent`); beside it `constant_box_iou`, the IoU of the box
-  that fits these pairs best, and `seam_iou`, that of the steepness of borders between tokens at its best threshold;
+- `pixel_iou`: mean IoU of the regions that the detector answers, over the artifact images, as `artiagent evaluate` has
+  it (protocol `artiagent`); beside it `map_iou`, that of the map above the high threshold, whether or not the image
+  counts as one with artifacts, `constant_box_iou`, that of the box that fits these pairs best, and `seam_iou`, that of
+  the steepness of borders between tokens at its best threshold;
 - `clean_false_alarm`: share of clean images in which the detector sees an artifact; beside it
   `clean_false_alarm_without_negatives`, that of a detector trained without clean images (`--without-negatives`);
 - `photo_false_alarm`: that of the photos that the pairs were made from, as they are and as JPEG-compressed, resized
@@ -43,6 +45,7 @@ from datasets_script.detection.pixel.detector import PixelDetector
 from datasets_script.figures.detections import detection_picture
 from datasets_script.pairs.report.statistics import best_constant_box
 from datasets_script.pairs.storage import read_pairs
+from datasets_script.schema.detection import Detection
 from datasets_script.schema.pair import Pair
 from datasets_script.utils.files import write_json
 from evaluate_metrics.functional.ranking import area_under_curve
@@ -80,24 +83,33 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A pair with what the detector answered about its two images."""
+    """
+    A pair with what the detector answered about its two images. Masks are Boolean and of the images' size: `mask` of
+    the true artifacts, `found` of the regions in the artifact image, `above` of its map above the high threshold.
+    """
 
     pair: Pair
     mask: np.ndarray
-    flawed_map: np.ndarray
+    found: np.ndarray
+    above: np.ndarray
     clean_score: float
     flawed_score: float
     clean_alarm: bool
     flawed_alarm: bool
 
-    def iou(self, threshold: float) -> float:
-        """Return the IoU of the artifact image's map, of which pixels above `threshold` count."""
-        return iou(self.flawed_map > threshold, self.mask)
+    @property
+    def iou(self) -> float:
+        """IoU of the regions that the detector answers."""
+        return iou(self.found, self.mask)
 
 
 def iou(found: np.ndarray, true: np.ndarray) -> float:
     union = (found | true).sum()
     return float((found & true).sum() / union) if union else 1.0
+
+
+def masks_of(detection: Detection) -> list[np.ndarray]:
+    return [region.mask for region in detection.regions or () if region.mask is not None]
 
 
 def judge(detector: PixelDetector, pairs: Iterable[Pair]) -> list[Judged]:
@@ -109,7 +121,8 @@ def judge(detector: PixelDetector, pairs: Iterable[Pair]) -> list[Judged]:
             Judged(
                 pair=pair,
                 mask=np.any([artifact.mask for artifact in pair.artifacts], axis=0),
-                flawed_map=flawed.artifact_map,
+                found=np.any([np.zeros(flawed.artifact_map.shape, dtype=bool), *masks_of(flawed)], axis=0),
+                above=flawed.artifact_map > detector.record.thresholds.high,
                 clean_score=clean.score,
                 flawed_score=flawed.score,
                 clean_alarm=bool(clean.has_artifact),
@@ -148,7 +161,7 @@ def photo_of(pair: Pair) -> str:
     return pair.source_id.partition("/")[2]
 
 
-def score(judged: Sequence[Judged], threshold: float) -> dict[str, Any]:
+def score(judged: Sequence[Judged]) -> dict[str, Any]:
     """Score the answers about pairs, with intervals."""
     groups = [photo_of(one.pair) for one in judged]
     # Rows are clean and artifact images; scores are ranked among all of them.
@@ -158,7 +171,8 @@ def score(judged: Sequence[Judged], threshold: float) -> dict[str, Any]:
         "image_auc": lambda indices: area_under_curve(
             *(np.bincount(side[indices], minlength=ranks.max() + 1) for side in ranks)
         ),
-        "pixel_iou": mean_of([one.iou(threshold) for one in judged]),
+        "pixel_iou": mean_of([one.iou for one in judged]),
+        "map_iou": mean_of([iou(one.above, one.mask) for one in judged]),
         "clean_false_alarm": mean_of([one.clean_alarm for one in judged]),
         "flawed_found": mean_of([one.flawed_alarm for one in judged]),
     }
@@ -168,7 +182,7 @@ def score(judged: Sequence[Judged], threshold: float) -> dict[str, Any]:
     return scores
 
 
-def by_type(judged: Sequence[Judged], threshold: float) -> dict[str, Any]:
+def by_type(judged: Sequence[Judged]) -> dict[str, Any]:
     """Score the pairs with one artifact by its type."""
     of_type = defaultdict(list)
     for one in judged:
@@ -177,7 +191,7 @@ def by_type(judged: Sequence[Judged], threshold: float) -> dict[str, Any]:
     scores: dict[str, Any] = {}
     for name, those in sorted(of_type.items()):
         groups = [photo_of(one.pair) for one in those]
-        value, interval = with_interval(groups, mean_of([one.iou(threshold) for one in those]))
+        value, interval = with_interval(groups, mean_of([one.iou for one in those]))
         found, found_interval = with_interval(groups, mean_of([one.flawed_alarm for one in those]))
         scores[name] = {"n": len(those), "pixel_iou": value, "pixel_iou_interval": interval}
         scores[name] |= {"flawed_found": found, "flawed_found_interval": found_interval}
@@ -263,10 +277,9 @@ def main() -> None:
         parser.error(f"--pairs must be the folder of a run, got '{args.pairs}'; run learning.py first")
     detector = PixelDetector.from_pretrained(args.detector, device="cpu")
     judged = judge(detector, islice(read_pairs(args.pairs), NUM_PAIRS))
-    threshold = detector.record.thresholds.high
-    figures: dict[str, Any] = {"detector": args.detector, "n": len(judged), **score(judged, threshold)}
+    figures: dict[str, Any] = {"detector": args.detector, "n": len(judged), **score(judged)}
     figures |= {"constant_box_iou": constant_box_iou(judged), "seam_iou": seam_iou(judged)}
-    figures["by_type"] = by_type(judged, threshold)
+    figures["by_type"] = by_type(judged)
     sources = list({one.pair.source_id: one.pair.source for one in judged}.values())
     figures["photo_false_alarm"] = {
         "held-out photos": false_alarms(detector, sources, "held-out photos"),
@@ -274,7 +287,7 @@ def main() -> None:
     }
     if args.without_negatives:
         other = PixelDetector.from_pretrained(args.without_negatives, device="cpu")
-        scores = score(judge(other, (one.pair for one in judged)), other.record.thresholds.high)
+        scores = score(judge(other, (one.pair for one in judged)))
         figures |= {f"{name}_without_negatives": value for name, value in scores.items()}
     figures["versions"] = versions("torch", "transformers", "timm")
     print(json.dumps(figures, indent=1))
@@ -282,9 +295,9 @@ def main() -> None:
         write_json(args.json, figures)
     if args.sheets:
         args.sheets.mkdir(parents=True, exist_ok=True)
-        ranked = sorted(judged, key=lambda one: one.iou(threshold))
+        ranked = sorted(judged, key=lambda one: one.iou)
         for name, those in {"worst": ranked[:SHOWN], "best": ranked[-SHOWN:]}.items():
-            shown = [(one.pair.flawed, one.pair.clean, f"{one.iou(threshold):.2f}") for one in those]
+            shown = [(one.pair.flawed, one.pair.clean, f"{one.iou:.2f}") for one in those]
             sheet(detector, shown, args.sheets / f"{name}.png")
         sheet(detector, [(source, source, "photo") for source in sources[:SHOWN]], args.sheets / "photos.png")
 

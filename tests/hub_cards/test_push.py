@@ -489,6 +489,9 @@ def test_the_pipeline_is_what_it_imports(tmp_path):
     assert {"pipeline.py", "denoising_loop.py", "modular_blocks.py", "modular_config.json"} <= sent
     assert {*payload.left_out} - {"__pycache__/"} == {
         *("__init__.py", "py.typed", "registration.py"),
+        # The second pipeline, which is not pushed with the first.
+        *("pipeline_corruption.py", "corruptions.py", "corruption_levels.py", "corruption_variants.py"),
+        *("family_unet.py", "path_ddim.py", "path_flow.py", "renoise.py"),
         *("artifact_types/", "embedded/", "notebooks/", "tools/"),
     }
     (tmp_path / "pipeline.py").write_text("from .denoising_loop import DenoisingLoop\n")
