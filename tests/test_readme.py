@@ -22,9 +22,8 @@ import pytest
 from PIL import Image
 
 from datasets_script.cli.main import build_parser
-from training import preview_vlm
-from training.recipe_index import find_recipe
-from training.sft_vlm import parse
+from training import preview_vlm, sft_vlm, train_pixel_detector
+from training.recipe_index import find_recipe, read_recipe_info
 
 from .helpers.benchmark_sources import artibench_row, write_artibench
 from .helpers.code_blocks import GUIDES, Block, blocks, read_notebook
@@ -35,6 +34,7 @@ from .test_packaging import extras
 
 # Blocks that need a checkpoint of the Hub, or photos of the reader's: all others run.
 NEEDS_MORE = ("black-forest-labs/", '"my-tuned-model"', '"my-pixel-detector"', '"portraits"')
+PARSERS = {"sft_vlm": sft_vlm.parse, "train_pixel_detector": train_pixel_detector.parse}
 # What their readers have at hand, and the text around them speaks of.
 READERS_NAMES = {"photo", "mapping", "images"}
 
@@ -154,7 +154,10 @@ def test_every_command_is_checked_by_a_test_of_this_file():
     programs = {words[0] for guide in GUIDES for words in commands(guide)}
     assert programs == {"accelerate", "artiagent", "make", "pip", "python", "trl", "."}
     modules = {words[2] for guide in GUIDES for words in commands(guide) if words[0] == "python"}
-    assert modules == {"training.preview_vlm", "training.sft_vlm", "training.vlm.small_model", "training.vlm.tower"}
+    assert modules == {
+        *("training.preview_vlm", "training.sft_vlm", "training.train_pixel_detector"),
+        *("training.vlm.small_model", "training.vlm.tower"),
+    }
 
 
 def test_commands_have_arguments_that_exist():
@@ -165,8 +168,9 @@ def test_commands_have_arguments_that_exist():
 
 
 def parse_training(words: list[str]) -> None:
+    recipe = find_recipe(words[words.index("--config") + 1])
     # The parser asks for the GPU that the recipe needs.
-    parse([*words, "--use_cpu", "True", "--bf16", "False"])
+    PARSERS[read_recipe_info(recipe).script]([*words, "--use_cpu", "True", "--bf16", "False"])
 
 
 def test_training_commands_name_recipes_and_arguments_that_exist(monkeypatch):
@@ -180,13 +184,13 @@ def test_training_commands_name_recipes_and_arguments_that_exist(monkeypatch):
         *(["--config", *words] for words in by_name),
         *(words[1:] for words in scripts),
         *all_commands("python", "-m", "training.sft_vlm"),
+        *all_commands("python", "-m", "training.train_pixel_detector"),
         *all_commands("trl", "sft"),
     ]
-    assert by_name and len(found) == 7
+    assert by_name and len(found) == 12
     assert sum("training.sft_vlm" in words or "sft" in words for words in commands("training/README.md")) == 6
     for words in found:
         parse_training(words)
-        assert find_recipe(words[words.index("--config") + 1]).is_file()
     for words in all_commands("python", "-m", "training.preview_vlm"):
         parse_training(preview_vlm.make_parser().parse_known_args(words)[1])
 
