@@ -26,7 +26,7 @@ GRID = (2, 3)
         ),
         (
             {"targets": (1,), "references": (0,), "types": ("blur",)},
-            "`types` must be among duplication, .*, fusion, got 'blur'",
+            "`types` must be among duplication, .*, corruption, got 'blur'",
         ),
     ],
 )
