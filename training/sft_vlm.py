@@ -55,7 +55,8 @@ from datasets_script.vlm.local import recorded_coordinates
 from evaluate_metrics.functional.versions import versions
 from training.arguments import find_base, given_arguments, recipe_record, with_recipe_paths
 from training.parameter_counts import parameter_counts
-from training.run_folder import begin_run, step_of
+from training.run_facts import run_facts
+from training.run_folder import begin_run
 from training.script import run_script
 from training.vlm.data import CONVERSATIONS, Conversations
 from training.vlm.freezing import PARTS, exclude_from_lora, freeze
@@ -171,22 +172,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Saving
     trainer.save_model(training_args.output_dir)
     if trainer.is_world_process_zero():
-        history = trainer.state.log_history
         TrainingRecord(
             script="training/sft_vlm.py",
             recipe=recipe,
             base=inputs.base,
             method=TrainingMethod(peft=model_args.use_peft, frozen=tuple(script_args.freeze), **counts),
             data=data,
-            seed=training_args.seed,
             versions=versions("torch", "transformers", "trl", "peft", "accelerate", "datasets"),
-            device=device_name(training_args),
-            devices=training_args.world_size,
-            seconds=round(time.monotonic() - begun, 1),
-            resumed_from_step=step_of(checkpoint) if checkpoint else None,
-            steps=trainer.state.global_step,
-            loss=tuple((entry["step"], entry["loss"]) for entry in history if "loss" in entry),
-            eval_loss=tuple((entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry),
+            **run_facts(trainer, begun, checkpoint),
         ).write(output_dir)
     trainer.accelerator.print(
         f"model saved to {output_dir}; `artiagent push model {output_dir} REPO` publishes it with a card"
@@ -351,11 +344,6 @@ def announce(trainer: SFTTrainer, recipe: dict[str, Any], coordinates: str, coun
         f"{args.per_device_train_batch_size} per device x {args.gradient_accumulation_steps} accumulated x "
         f"{args.world_size} devices"
     )
-
-
-def device_name(training_args: SFTConfig) -> str:
-    device = training_args.device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 if __name__ == "__main__":

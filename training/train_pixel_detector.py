@@ -57,7 +57,8 @@ from training.pixel.sources.registry import parse_sources, read_source
 from training.pixel.sources.spec import SourceSpec
 from training.pixel.teacher import Teacher
 from training.pixel.trainer import PixelTrainer
-from training.run_folder import begin_run, step_of
+from training.run_facts import run_facts
+from training.run_folder import begin_run
 from training.script import run_script
 from training.source_files import without_paths
 
@@ -213,7 +214,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fitted = save(base, base.network, preprocessing, script_args, test, output_dir)
         if teacher is not None:
             save(base, teacher.network, preprocessing, script_args, test, output_dir / TEACHER)
-        history = trainer.state.log_history
         TrainingRecord(
             script="training/train_pixel_detector.py",
             recipe=without_paths(recipe),
@@ -228,15 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "scores": {name: value for name, value in scores.items() if isinstance(value, float)},
                 "fitted": fitted,
             },
-            seed=training_args.seed,
             versions=versions("torch", "torchvision", "transformers", "timm", "accelerate", "datasets"),
-            device=device_name(training_args),
-            devices=training_args.world_size,
-            seconds=round(time.monotonic() - begun, 1),
-            resumed_from_step=step_of(checkpoint) if checkpoint else None,
-            steps=trainer.state.global_step,
-            loss=tuple((entry["step"], entry["loss"]) for entry in history if "loss" in entry),
-            eval_loss=tuple((entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry),
+            **run_facts(trainer, begun, checkpoint),
         ).write(output_dir)
     trainer.accelerator.print(
         f"detector saved to {output_dir}; `artiagent detect IMAGE --model {output_dir}` uses it, "
@@ -382,11 +375,6 @@ def save(
         detector.record, scores = fit_detector(detector, test, script_args.false_alarms)
     detector.save_pretrained(folder, dtype=dtype)
     return scores
-
-
-def device_name(training_args: TrainingArguments) -> str:
-    device = training_args.device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 if __name__ == "__main__":

@@ -43,19 +43,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from datasets_script.demo.photos import write_demo_photos
 from datasets_script.detection.pixel.detector import PixelDetector
 from datasets_script.figures.detections import detection_picture
-from datasets_script.pairs.report.statistics import best_constant_box
 from datasets_script.pairs.storage import read_pairs
 from datasets_script.schema.detection import Detection
 from datasets_script.schema.pair import Pair
 from datasets_script.utils.files import write_json
 from evaluate_metrics.functional.ranking import area_under_curve
 from evaluate_metrics.functional.versions import versions
+from tests.benchmarks.best_box import best_box
+from tests.benchmarks.intervals_by_photo import mean_of, with_interval
 from tests.benchmarks.learning_seams import seam_map
 
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_PAIRS = 400
-RESAMPLES = 1000
 # Pairs on the sheets of the best and of the worst, and the height of their rows in px.
 SHOWN = 20
 ROW = 256
@@ -132,30 +132,6 @@ def judge(detector: PixelDetector, pairs: Iterable[Pair]) -> list[Judged]:
     return judged
 
 
-def with_interval(groups: Sequence[str], statistic: Callable[[np.ndarray], float]) -> tuple[float, list[float]]:
-    """
-    Compute a statistic and its 95 % interval.
-
-    Args:
-        groups (`Sequence[str]`): Source photo of each item.
-        statistic (`Callable`): Function of the indices of items.
-    """
-    members = defaultdict(list)
-    for index, group in enumerate(groups):
-        members[group].append(index)
-    blocks = [np.array(indices) for indices in members.values()]
-    generator = np.random.default_rng(0)
-    drawn = (generator.integers(0, len(blocks), len(blocks)) for _ in range(RESAMPLES))
-    values = [statistic(np.concatenate([blocks[index] for index in indices])) for indices in drawn]
-    low, high = np.quantile(values, (0.025, 0.975))
-    return statistic(np.arange(len(groups))), [float(low), float(high)]
-
-
-def mean_of(values: Sequence[float]) -> Callable[[np.ndarray], float]:
-    array = np.asarray(values, dtype=float)
-    return lambda indices: float(array[indices].mean())
-
-
 def photo_of(pair: Pair) -> str:
     """Return the photo that a pair's source is a view of: `learning_data.py` numbers the folders of views."""
     return pair.source_id.partition("/")[2]
@@ -200,18 +176,10 @@ def by_type(judged: Sequence[Judged]) -> dict[str, Any]:
 
 def constant_box_iou(judged: Sequence[Judged]) -> float:
     """Return the mean IoU of the box that fits these very pairs best."""
-    box = best_constant_box([[_shares(one.mask)] for one in judged]).box
-    height, width = judged[0].mask.shape
-    filled = np.zeros((height, width), dtype=bool)
-    left, top, right, bottom = (round(side * share) for side, share in zip((width, height) * 2, box, strict=True))
+    left, top, right, bottom = map(round, best_box([one.mask for one in judged]))
+    filled = np.zeros(judged[0].mask.shape, dtype=bool)
     filled[top:bottom, left:right] = True
     return float(np.mean([iou(filled, one.mask) for one in judged]))
-
-
-def _shares(mask: np.ndarray) -> tuple[float, float, float, float]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    height, width = mask.shape
-    return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
 
 
 def seam_iou(judged: Sequence[Judged]) -> float:

@@ -43,10 +43,11 @@ from skimage.measure import label
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from datasets_script.benchmarks.loading import load_benchmark
-from datasets_script.pairs.report.statistics import best_constant_box
 from datasets_script.pairs.storage import find_shards, read_rows
 from datasets_script.utils.files import write_json
 from evaluate_metrics.functional.versions import versions
+from tests.benchmarks.best_box import best_box
+from tests.benchmarks.intervals_by_photo import mean_of, with_interval
 from tests.benchmarks.learning_data import SIDE, make_views
 from tests.benchmarks.learning_seams import seam_auc
 from tests.benchmarks.learning_towers import centred_crops, hide, image_scores, token_logits
@@ -148,16 +149,10 @@ def write_predictions(path: Path, predictions: Iterator[dict[str, Any]]) -> None
 
 def constant_box(pairs: PairArrays, heldout: str, out: Path) -> dict[str, Any]:
     """Score the answer that fits the training pairs best, one box for every image."""
-    box = [SIDE * share for share in best_constant_box([[_shares(mask)] for mask in pairs.masks]).box]
+    box = best_box(list(pairs.masks))
     ids = [image.id for image in load_benchmark(heldout)][: 2 * HELDOUT_PAIRS]
     write_predictions(out, ({"id": name, "has_artifact": True, "boxes": [box]} for name in ids))
     return evaluate(out, heldout)
-
-
-def _shares(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """Return the bounding box of a mask, relative to the image's sides."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return columns[0] / SIDE, rows[0] / SIDE, (columns[-1] + 1) / SIDE, (rows[-1] + 1) / SIDE
 
 
 def control(detector: TokenDetector, pairs: PairArrays, heldout: str, judged: PairArrays, out: Path) -> dict[str, Any]:
@@ -246,18 +241,14 @@ def _write_shortcut(path: Path, base: Path, seen: PairArrays, asked: PairArrays)
     write_json(path, {"accuracy": accuracy, "n": 2 * len(asked)})
 
 
-def by_photo(predictions: Path, names: Sequence[str], resamples: int = 1000) -> list[float]:
+def by_photo(predictions: Path, names: Sequence[str]) -> list[float]:
     """Return the 95 % interval of the accuracy from resampled photos, as pairs of a photo are not independent."""
     read = (json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines())
     answers = {row["id"]: row["answers"]["detection"] for row in read if "answers" in row}
-    hits: dict[str, list[bool]] = {}
-    for name in names:
-        photo = Path(name.partition(":")[0]).name
-        right = answers.get(name, "").strip().lower().startswith("yes" if name.endswith("#flawed") else "no")
-        hits.setdefault(photo, []).append(right)
-    sums = np.array([[sum(rights), len(rights)] for rights in hits.values()])
-    drawn = sums[np.random.default_rng(0).integers(0, len(sums), (resamples, len(sums)))].sum(1)
-    return [float(value) for value in np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))]
+    rights = [
+        answers.get(name, "").strip().lower().startswith("yes" if name.endswith("#flawed") else "no") for name in names
+    ]
+    return with_interval([Path(name.partition(":")[0]).name for name in names], mean_of(rights))[1]
 
 
 def draw(curve: dict[int, Any], constant: float, out: Path) -> None:

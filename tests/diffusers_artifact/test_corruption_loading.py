@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ..helpers.paths import ROOT
-from ..helpers.tiny_pipelines import tiny_flux, tiny_sdxl
+from ..helpers.tiny_pipelines import save_pipelines, tiny_flux, tiny_sdxl
 from .test_loading import NOT_INSTALLED, run
 from .test_loading import source as source  # a fixture
 
@@ -59,11 +59,7 @@ print("REPORT" + json.dumps(report))
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Save a tiny checkpoint of each kind with its stock pipeline, and return the folders."""
-    folders = {}
-    for family, build in MODELS.items():
-        folders[family] = str(tmp_path_factory.mktemp(family))
-        build().save_pretrained(folders[family])
-    return folders
+    return save_pipelines(MODELS, tmp_path_factory.mktemp("checkpoints"))
 
 
 def test_the_file_makes_the_images_of_the_package(models: dict[str, str], source: Path, tmp_path: Path) -> None:

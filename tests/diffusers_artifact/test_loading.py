@@ -14,7 +14,7 @@ import pytest
 
 from ..helpers.local_hub import LocalHub
 from ..helpers.paths import ROOT
-from ..helpers.tiny_pipelines import tiny_chroma, tiny_flux, tiny_flux2, tiny_qwen_image, tiny_sd3
+from ..helpers.tiny_pipelines import save_pipelines, tiny_chroma, tiny_flux, tiny_flux2, tiny_qwen_image, tiny_sd3
 
 
 MODELS = {
@@ -93,11 +93,7 @@ print("REPORT" + json.dumps(report))
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Save a tiny checkpoint of each family with its stock pipeline, and return the folders."""
-    folders = {}
-    for family, build in MODELS.items():
-        folders[family] = str(tmp_path_factory.mktemp(family))
-        build().save_pretrained(folders[family])
-    return folders
+    return save_pipelines(MODELS, tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture(scope="module")

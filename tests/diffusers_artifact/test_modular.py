@@ -12,7 +12,7 @@ from PIL import Image
 from diffusers_artifact import ArtifactInjectionPipeline, PatchMapping, modular_blocks
 from diffusers_artifact.modular_blocks import ArtifactInjectionBlock
 
-from ..helpers.tiny_pipelines import tiny_flux, tiny_sd3
+from ..helpers.tiny_pipelines import save_pipelines, tiny_flux, tiny_sd3
 from .test_loading import NOT_INSTALLED, ROOT, run
 
 
@@ -84,11 +84,7 @@ class Compares(ModularPipelineBlocks):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Save a tiny checkpoint of each family with its stock pipeline, and return the folders."""
-    folders = {}
-    for family, build in MODELS.items():
-        folders[family] = str(tmp_path_factory.mktemp("checkpoint"))
-        build().save_pretrained(folders[family])
-    return folders
+    return save_pipelines(MODELS, tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture(scope="module")

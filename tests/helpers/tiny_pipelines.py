@@ -2,6 +2,8 @@
 
 import re
 import string
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from diffusers import (
@@ -10,6 +12,7 @@ from diffusers import (
     AutoencoderKLQwenImage,
     ChromaPipeline,
     ChromaTransformer2DModel,
+    DiffusionPipeline,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
@@ -424,3 +427,10 @@ def _qwen2_5_vl() -> Qwen2_5_VLForConditionalGeneration:
     vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": TEXT_DIM}
     torch.manual_seed(0)
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)).eval()
+
+
+def save_pipelines(builders: Mapping[str, Callable[[], DiffusionPipeline]], folder: Path) -> dict[str, str]:
+    """Save a pipeline of each builder into a folder of its name below `folder`, and return the folders by name."""
+    for name, build in builders.items():
+        build().save_pretrained(folder / name)
+    return {name: str(folder / name) for name in builders}

@@ -6,19 +6,19 @@ import io
 import json
 
 import pytest
-from datasets import Dataset
 from PIL import Image
 
 from datasets_script.cli.main import build_parser
 from datasets_script.detection.questions import TASKS, question, request
 from datasets_script.evaluation.predict import PredictionSettings, predict
 from datasets_script.evaluation.prediction_files import read_predictions
-from datasets_script.schema.image import BENCHMARK_FEATURES, BenchmarkImage, image_to_row
+from datasets_script.schema.image import BenchmarkImage
 from datasets_script.utils.errors import UserError
 from datasets_script.vlm import VLM, CachedVLM, LocalVLM, VLMAnswer, VLMUnavailable
 from datasets_script.vlm.conventions import BoxFormat
 
 from ...helpers.fault_proxy import fault_proxy
+from ...helpers.made_benchmarks import write_benchmark
 from ...helpers.tiny_vlms import serving, talking_vlm, tiny_qwen2_5_vl
 
 
@@ -44,11 +44,7 @@ def images() -> list[BenchmarkImage]:
 
 @pytest.fixture(scope="module")
 def folder(images, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("benchmark") / "mine"
-    rows = Dataset.from_list([image_to_row(image) for image in images], features=BENCHMARK_FEATURES)
-    (folder / "data").mkdir(parents=True)
-    rows.to_parquet(folder / "data" / "test-00000-of-00001.parquet")
-    return folder
+    return write_benchmark(tmp_path_factory.mktemp("benchmark") / "mine", images)
 
 
 class Scripted(VLM):

@@ -9,16 +9,16 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from datasets import Dataset
 from PIL import Image
 
 from datasets_script.cli.main import build_parser
 from datasets_script.evaluation.predict_maps import predict_maps
 from datasets_script.evaluation.prediction_files import read_predictions
-from datasets_script.schema.image import BENCHMARK_FEATURES, BenchmarkImage, Region, image_to_row
+from datasets_script.schema.image import BenchmarkImage, Region
 from datasets_script.utils.errors import UserError
 from evaluate_metrics.functional.regions import heat_map
 
+from ...helpers.made_benchmarks import write_benchmark
 from ...helpers.tiny_detectors import SIZE, map_of, mask_of, red_detector, regions_of, square
 
 
@@ -39,11 +39,7 @@ def images() -> list[BenchmarkImage]:
 
 @pytest.fixture(scope="module")
 def folder(images, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("benchmark") / "mine"
-    rows = Dataset.from_list([image_to_row(image) for image in images], features=BENCHMARK_FEATURES)
-    (folder / "data").mkdir(parents=True)
-    rows.to_parquet(folder / "data" / "test-00000-of-00001.parquet")
-    return folder
+    return write_benchmark(tmp_path_factory.mktemp("benchmark") / "mine", images)
 
 
 @pytest.fixture(scope="module")
