@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffusers import ModelMixin
 
     from .autoencoder import AutoencoderPCA
+    from .detector_guidance import DetectorGuidance, GuidanceSettings
     from .mapping import ARTIFACT_TYPES, ArtifactType, NotApplicable, PatchMapping
     from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
     from .pipeline_corruption import ArtifactCorruptionOutput, ArtifactCorruptionPipeline
@@ -36,6 +37,8 @@ _HOMES = {
     "ArtifactInjectionPipeline": ".pipeline",
     "ArtifactType": ".mapping",
     "AutoencoderPCA": ".autoencoder",
+    "DetectorGuidance": ".detector_guidance",
+    "GuidanceSettings": ".detector_guidance",
     "ModelMixin": "diffusers",  # diffusers looks up a component's base class in the component's library
     "NotApplicable": ".mapping",
     "PatchMapping": ".mapping",
@@ -54,6 +57,8 @@ __all__ = [
     "ArtifactInjectionPipeline",
     "ArtifactType",
     "AutoencoderPCA",
+    "DetectorGuidance",
+    "GuidanceSettings",
     "ModelMixin",
     "NotApplicable",
     "PatchMapping",

@@ -42,6 +42,25 @@ SINGLE_STREAM = "single_transformer_blocks"
 FAMILIES: tuple[type[TransformerFamily], ...] = (FluxFamily, Flux2Family, ChromaFamily, SD3Family, QwenImageFamily)
 
 
+def find_family(transformer: Any, components: dict[str, Any]) -> TransformerFamily:
+    """
+    Find the adapter of a transformer's family.
+
+    Args:
+        transformer (`~diffusers.ModelMixin`): The diffusion transformer, compiled or not.
+        components (`dict[str, Any]`): All components of its pipeline by name.
+
+    Raises:
+        ValueError: The transformer's class belongs to no supported family.
+    """
+    name = type(unwrap_module(transformer)).__name__
+    for family in FAMILIES:
+        if family.transformer_class == name:
+            return family(transformer, components)
+    supported = ", ".join(family.transformer_class for family in FAMILIES)
+    raise ValueError(f"`transformer` must be one of {supported}, got {name}")
+
+
 class FlowPipelineMixin(LoraBaseMixin):
     """
     Mixin, beside [`~diffusers.DiffusionPipeline`], for pipelines that invert images along a model's flow. LoRAs are
@@ -69,12 +88,7 @@ class FlowPipelineMixin(LoraBaseMixin):
         Raises:
             ValueError: The transformer's class belongs to no supported family.
         """
-        name = type(unwrap_module(self.transformer)).__name__
-        for family in FAMILIES:
-            if family.transformer_class == name:
-                return family(self.transformer, self.components)
-        supported = ", ".join(family.transformer_class for family in FAMILIES)
-        raise ValueError(f"`transformer` must be one of {supported}, got {name}")
+        return find_family(self.transformer, self.components)
 
     @property
     def patch_size(self) -> int:

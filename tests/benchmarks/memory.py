@@ -40,7 +40,6 @@ from diffusers import (
     SD3Transformer2DModel,
 )
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
@@ -252,20 +251,38 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
-class FusedAttention(TorchFunctionMode):
-    """Mode in which attention makes its output and nothing else, as fused kernels do."""
+class FusedKernel(torch.autograd.Function):
+    """Attention that makes its output and nothing else, and keeps that and its inputs for gradients."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is nn.functional.scaled_dot_product_attention:
-            query, _, value = args[:3] if len(args) >= 3 else (kwargs["query"], None, kwargs["value"])
-            return query.new_empty(*query.shape[:-1], value.shape[-1])
-        return func(*args, **(kwargs or {}))
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        output = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *of_output: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        query, key, value, _ = ctx.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+@contextmanager
+def fused_attention() -> Iterator[None]:
+    """Give attention the memory that it needs in fused kernels, in a `with` block; recomputed activations too."""
+    stock = nn.functional.scaled_dot_product_attention
+    nn.functional.scaled_dot_product_attention = lambda query, key, value, **options: FusedKernel.apply(
+        query, key, value
+    )
+    try:
+        yield
+    finally:
+        nn.functional.scaled_dot_product_attention = stock
 
 
 @contextmanager
 def counting(*models: Any) -> Iterator[LiveBytes]:
     gc.collect()
-    with torch.no_grad(), torch.device("meta"), FusedAttention(), LiveBytes(*models) as count:
+    with torch.no_grad(), torch.device("meta"), fused_attention(), LiveBytes(*models) as count:
         yield count
 
 

@@ -20,6 +20,7 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    KolorsPipeline,
     PNDMScheduler,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
@@ -279,6 +280,23 @@ def tiny_sdxl() -> StableDiffusionXLPipeline:
         ),
         scheduler=EulerDiscreteScheduler(**_SCHEDULE_OF_UNETS, timestep_spacing="leading"),
         add_watermarker=False,
+    )
+
+
+def tiny_kolors() -> KolorsPipeline:
+    """Make a Kolors without text encoder, whose prompts come as embeddings of `TEXT_DIM` channels; see `tiny_sdxl`."""
+    return KolorsPipeline(
+        vae=_vae_of_unets(0.13025),
+        text_encoder=None,
+        tokenizer=None,
+        unet=tiny_unet(
+            encoder_hid_dim=TEXT_DIM,
+            encoder_hid_dim_type="text_proj",
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + TEXT_DIM,
+        ),
+        scheduler=EulerDiscreteScheduler(**_SCHEDULE_OF_UNETS, timestep_spacing="leading"),
     )
 
 
