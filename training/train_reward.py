@@ -64,7 +64,7 @@ from training.steps import fix_steps
 
 
 DTYPES = ("float32", "bfloat16")
-_HEAD = ("head", "aggregation", "temperature", "worst_share", "tiles", "hidden_size")
+_HEAD = ("head", "aggregation", "temperature", "worst_share", "tiles", "hidden_size", "self_similarity")
 
 
 @dataclass
@@ -82,7 +82,7 @@ class RewardArguments:
         test_share (`float`, *optional*, defaults to 0): Share of the photos of the training sources to hold out, at
             least 0 and below 1.
         test_limit (`int`, *optional*): Number of held-out pairs to score. Defaults to all.
-        head, aggregation, temperature, worst_share, tiles, hidden_size (*optional*): See
+        head, aggregation, temperature, worst_share, tiles, hidden_size, self_similarity (*optional*): See
             [`~datasets_script.detection.reward.heads.HeadSettings`]. Unset for a reward model, whose head is trained.
         length, side, multiple (*optional*): Size of the input, see
             [`~datasets_script.detection.pixel.preprocessing.Preprocessing`]. Default to the trunk's.
@@ -127,6 +127,9 @@ class RewardArguments:
     )
     tiles: int | None = field(default=None, metadata={"help": "Tiles along each side. Default: 2."})
     hidden_size: int | None = field(default=None, metadata={"help": "Units of the head's hidden layer. Default: 256."})
+    self_similarity: bool | None = field(
+        default=None, metadata={"help": "Whether the head sees how much places look like others. Default: false."}
+    )
     length: int | None = field(default=None, metadata={"help": "Length in pixels that a side is resized to."})
     side: str | None = field(default=None, metadata={"help": "The side that gets this length: long or short."})
     multiple: int | None = field(default=None, metadata={"help": "Both sides are padded to a multiple of this."})

@@ -37,11 +37,29 @@ class TrunkFeatures:
         inside (`torch.Tensor` of shape `(batch, rows, columns)`, `bool`): Which places show some of the image.
         pooled (`torch.Tensor` of shape `(batch, pooled channels)`): A vector for the whole: of a vision transformer
             its pooled output, of a convolutional trunk mean and maximum of each map.
+        maps (`tuple[torch.Tensor, ...]`): Parts of `tokens` that are fine enough to compare places by: all of a vision
+            transformer, of a convolutional trunk each map but the coarsest.
     """
 
     tokens: torch.Tensor
     inside: torch.Tensor
     pooled: torch.Tensor
+    maps: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """
+    Sizes of the features of a trunk.
+
+    Attributes:
+        tokens, pooled (`int`): Channels of the tokens, and of the pooled vector.
+        maps (`int`): Number of the maps that places are compared by.
+    """
+
+    tokens: int
+    pooled: int
+    maps: int
 
 
 def build_trunk(config: PreTrainedConfig | Mapping[str, Any]) -> PreTrainedModel:
@@ -67,13 +85,13 @@ def build_trunk(config: PreTrainedConfig | Mapping[str, Any]) -> PreTrainedModel
     return trunk.eval()
 
 
-def channels_of(trunk: PreTrainedModel) -> tuple[int, int]:
-    """Return the number of channels of a trunk's tokens, and of its pooled vector."""
+def channels_of(trunk: PreTrainedModel) -> Channels:
+    """Return the sizes of a trunk's features."""
     config = trunk.config
     if config.model_type in VISION_TYPES:
-        return config.hidden_size, config.hidden_size
-    channels = sum(config.hidden_sizes if config.model_type == _SEGFORMER else trunk.channels)
-    return channels, 2 * channels
+        return Channels(config.hidden_size, config.hidden_size, 1)
+    channels = config.hidden_sizes if config.model_type == _SEGFORMER else trunk.channels
+    return Channels(sum(channels), 2 * sum(channels), len(channels) - 1)
 
 
 def patch_of(trunk: PreTrainedModel) -> int:
@@ -108,7 +126,8 @@ def _of_transformer(trunk: PreTrainedModel, pixel_values: torch.Tensor, inside: 
         outputs = trunk(pixel_values, interpolate_pos_encoding=True)
     # Those of the image are last, after a class token and registers.
     tokens = outputs.last_hidden_state[:, -rows * columns :].transpose(1, 2).unflatten(2, (rows, columns))
-    return TrunkFeatures(_normalized(tokens), _shrunk(inside, (rows, columns)), _normalized(outputs.pooler_output))
+    tokens = _normalized(tokens)
+    return TrunkFeatures(tokens, _shrunk(inside, (rows, columns)), _normalized(outputs.pooler_output), (tokens,))
 
 
 def _naflex(pixel_values: torch.Tensor, patch: int) -> dict[str, torch.Tensor]:
@@ -126,7 +145,8 @@ def _of_maps(maps: Sequence[torch.Tensor], inside: torch.Tensor) -> TrunkFeature
     seen = [_shrunk(inside, (one.shape[2], one.shape[3])) for one in maps]
     shape = (maps[_GRID].shape[2], maps[_GRID].shape[3])
     pooled = [part for one, where in zip(normalized, seen, strict=True) for part in _pooled(one, where[:, None])]
-    return TrunkFeatures(torch.cat([_on_grid(one, shape) for one in normalized], 1), seen[_GRID], torch.cat(pooled, 1))
+    on_grid = [_on_grid(one, shape) for one in normalized]
+    return TrunkFeatures(torch.cat(on_grid, 1), seen[_GRID], torch.cat(pooled, 1), tuple(on_grid[:-1]))
 
 
 def _pooled(values: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from ...utils.errors import ArgumentError, check_at_least, check_choice
-from .features import TrunkFeatures
+from .features import Channels, TrunkFeatures
+from .self_similarity import QUANTILES, percentiles, self_similarity
 
 
 HEADS = ("pooled", "token", "tiled")
@@ -39,6 +40,8 @@ class HeadSettings:
             of, in (0, 1]; at least one score.
         tiles (`int`, *optional*, defaults to 2): Tiles along each side, at least 2, of `"tiled"`.
         hidden_size (`int`, *optional*, defaults to 256): Units of the MLP's hidden layer.
+        self_similarity (`bool`, *optional*, defaults to `False`): Whether the MLP also sees how much places look like
+            others, by which duplications are found: of each token its similarity, of the whole its percentiles.
 
     Raises:
         ArgumentError: A value is not as described.
@@ -50,6 +53,7 @@ class HeadSettings:
     worst_share: float = 0.05
     tiles: int = 2
     hidden_size: int = 256
+    self_similarity: bool = False
 
     def __post_init__(self) -> None:
         check_choice("head", self.kind, HEADS)
@@ -85,14 +89,15 @@ class RewardHead(nn.Module):
 
     Args:
         settings (`HeadSettings`): Which vectors it scores.
-        token_channels, pooled_channels (`int`): Channels of the trunk's features.
+        channels (`Channels`): Sizes of the trunk's features.
     """
 
-    def __init__(self, settings: HeadSettings, token_channels: int, pooled_channels: int) -> None:
+    def __init__(self, settings: HeadSettings, channels: Channels) -> None:
         super().__init__()
         self.settings = settings
-        channels = token_channels if settings.kind == "token" else pooled_channels
-        self.hidden = nn.Linear(channels, settings.hidden_size)
+        is_token = settings.kind == "token"
+        more = channels.maps * (1 if is_token else len(QUANTILES)) if settings.self_similarity else 0
+        self.hidden = nn.Linear((channels.tokens if is_token else channels.pooled) + more, settings.hidden_size)
         self.score = nn.Linear(settings.hidden_size, 1)
 
     def forward(self, features: TrunkFeatures, views: int) -> torch.Tensor:
@@ -106,14 +111,22 @@ class RewardHead(nn.Module):
         Returns:
             `torch.Tensor` of shape `(images,)`: Scores, higher for fewer artifacts.
         """
-        if self.settings.kind == "token":
-            vectors, counts = features.tokens.flatten(2).transpose(1, 2), features.inside.flatten(1)
-        else:
-            vectors, counts = features.pooled[:, None], features.inside.flatten(1).any(1, keepdim=True)
+        vectors, counts = self._vectors(features)
         scores = self.score(nn.functional.gelu(self.hidden(vectors)))[..., 0]
         return aggregate(
             scores.unflatten(0, (-1, views)).flatten(1), counts.unflatten(0, (-1, views)).flatten(1), self.settings
         )
+
+    def _vectors(self, features: TrunkFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the vectors to score, and which of them count."""
+        alike = []
+        if self.settings.self_similarity:
+            alike = [self_similarity(one, features.inside) for one in features.maps]
+        if self.settings.kind == "token":
+            tokens = torch.cat([features.tokens, *(one[:, None] for one in alike)], 1)
+            return tokens.flatten(2).transpose(1, 2), features.inside.flatten(1)
+        pooled = torch.cat([features.pooled, *(percentiles(one, features.inside) for one in alike)], 1)
+        return pooled[:, None], features.inside.flatten(1).any(1, keepdim=True)
 
 
 def aggregate(scores: torch.Tensor, counts: torch.Tensor, settings: HeadSettings) -> torch.Tensor:

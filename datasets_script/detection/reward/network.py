@@ -31,7 +31,7 @@ class RewardNetwork(nn.Module):
     def __init__(self, backbone: PreTrainedModel, settings: HeadSettings) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = RewardHead(settings, *channels_of(backbone))
+        self.head = RewardHead(settings, channels_of(backbone))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> RewardNetwork:
