@@ -74,13 +74,13 @@ def load_reward_base(name: str, revision: str | None = None, head: Mapping[str, 
     Raises:
         UserError: It does not exist, or is of another kind, or a value is out of range.
     """
+    settings = HeadSettings(**(head or {}))
     try:
         if name in VISION_TRUNKS:
             trunk = VISION_TRUNKS[name]
-            return _on_vision(trunk.weights, revision, HeadSettings(**(head or {})), name, trunk.license)
+            return _on_vision(trunk.weights, revision, settings, name, trunk.license)
         if name not in TRUNKS and find_reward_record(name, revision):
             return _continued(name, revision, head)
-        settings = HeadSettings(**(head or {}))
         if name not in TRUNKS and _type_of(find_folder(name), revision) in _CLASSES:
             return _on_vision(name, revision, settings)
     except (ArgumentError, OSError, ValueError) as error:
