@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .benchmarks.registry import register
     from .detection.detector import ArtifactDetector
     from .detection.pixel.detector import PixelDetector
+    from .detection.reward.model import RewardModel
     from .engine.corrupt import corrupt
     from .engine.synthesize import synthesize
     from .pairs.builder import ArtiAgentPairs
@@ -18,6 +19,7 @@ __all__ = [
     "ArtiAgentPairs",
     "ArtifactDetector",
     "PixelDetector",
+    "RewardModel",
     "corrupt",
     "load_benchmark",
     "register",
@@ -29,6 +31,7 @@ _HOMES = {
     "ArtiAgentPairs": ".pairs.builder",
     "ArtifactDetector": ".detection.detector",
     "PixelDetector": ".detection.pixel.detector",
+    "RewardModel": ".detection.reward.model",
     "load_benchmark": ".benchmarks.loading",
     "register": ".benchmarks.registry",
     "corrupt": ".engine.corrupt",

@@ -16,6 +16,7 @@ from datasets_script.schema.training_record import BaseModel, TrainingRecord
 from datasets_script.utils.markdown import markdown_table
 from datasets_script.vlm.conventions import find_convention
 from evaluate_metrics.functional.versions import versions
+from training.reward.report_table import report_table
 
 from .records import EvaluationReport
 
@@ -23,6 +24,7 @@ from .records import EvaluationReport
 if TYPE_CHECKING:
     # Not imported at run time: it loads torch, which other cards do without.
     from datasets_script.detection.pixel.record import PixelRecord
+    from datasets_script.detection.reward.record import RewardRecord
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -31,6 +33,7 @@ MARK = "artiagent-card"
 
 _TASK = "image-text-to-text"
 _MAP_TASK = "image-segmentation"
+_SCORE_TASK = "image-classification"
 _LOSSES_SHOWN = 12
 # Facts about data that are lists of mappings.
 _LISTS = ("runs", "sources")
@@ -114,6 +117,45 @@ def detector_card(
         examples="\n\n".join(f"![{Path(path).stem}]({path})" for path in examples),
         **_training_facts(record, reports, license),
         trunk_license=detector.license,
+    )
+
+
+def reward_card(
+    repo_id: str,
+    record: TrainingRecord,
+    reward: RewardRecord,
+    network: Mapping[str, Any],
+    report: Mapping[str, Any] | None,
+    license: str,
+) -> str:
+    """
+    Render the card of a trained reward model.
+
+    Args:
+        repo_id (`str`): Repository of the model, `owner/name`.
+        record (`TrainingRecord`): Record of the training.
+        reward (`RewardRecord`): Its preprocessing and origin.
+        network (`Mapping[str, Any]`): Content of its `config.json`.
+        report (`Mapping[str, Any]`, *optional*): Content of its `reward_report.json`.
+        license (`str`): Hub identifier of the licence.
+
+    Returns:
+        `str`: The card, with metadata.
+    """
+    name = repo_id.rpartition("/")[2]
+    architecture = network["trunk"]["model_type"]
+    settings = {"trunk": reward.trunk or architecture, "preprocessing": reward.preprocessing.to_dict()}
+    return _render(
+        ModelCard,
+        "reward.md",
+        _trained_data(name, record, (), license, _SCORE_TASK, "transformers", "finetune", ("reward-model",)),
+        name=name,
+        architecture=architecture,
+        head=network["head"]["kind"],
+        usage=_code("python", _REWARD_USAGE.format(repo_id=repo_id)),
+        settings=markdown_table(["setting", "value"], _flat({**settings, "head": network["head"]})),
+        **{**_training_facts(record, (), license), "scores": _reward_scores(report)},
+        trunk_license=reward.license,
     )
 
 
@@ -322,6 +364,20 @@ found = detector("image.png")
 print(found.score, [(region.box, region.score) for region in found.regions])
 found.artifact_map  # (height, width), in [0, 1]"""
     return "\n\n".join([_code("bash", f"artiagent detect image.png --model {repo_id}"), _code("python", code)])
+
+
+_REWARD_USAGE = """\
+from datasets_script import RewardModel
+
+reward = RewardModel.from_pretrained("{repo_id}")
+print(reward(["first.png", "second.png"]))  # higher for fewer artifacts
+scores = reward.score(images)  # images: (batch, 3, height, width) in [0, 1]; has a gradient"""
+
+
+def _reward_scores(report: Mapping[str, Any] | None) -> str:
+    if report is None:
+        return "No scores are on record."
+    return f"On held-out pairs. Scored with {_listed(report['versions'])}\n\n{report_table(report)}"
 
 
 def _report_text(report: EvaluationReport) -> str:

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from datasets_script.cli.main import build_parser
-from training import preview_vlm, sft_vlm, train_pixel_detector
+from training import preview_vlm, reward_report, sft_vlm, train_pixel_detector, train_reward
 from training.recipe_index import find_recipe, read_recipe_info
 
 from .helpers.benchmark_sources import artibench_row, write_artibench
@@ -33,8 +33,12 @@ from .test_packaging import extras
 
 
 # Blocks that need a checkpoint of the Hub, or photos of the reader's: all others run.
-NEEDS_MORE = ("black-forest-labs/", '"my-tuned-model"', '"my-pixel-detector"', '"portraits"')
-PARSERS = {"sft_vlm": sft_vlm.parse, "train_pixel_detector": train_pixel_detector.parse}
+NEEDS_MORE = ("black-forest-labs/", '"my-tuned-model"', '"my-pixel-detector"', '"my-reward-model"', '"portraits"')
+PARSERS = {
+    "sft_vlm": sft_vlm.parse,
+    "train_pixel_detector": train_pixel_detector.parse,
+    "train_reward": train_reward.parse,
+}
 # What their readers have at hand, and the text around them speaks of.
 READERS_NAMES = {"photo", "mapping", "images"}
 
@@ -156,6 +160,7 @@ def test_every_command_is_checked_by_a_test_of_this_file():
     modules = {words[2] for guide in GUIDES for words in commands(guide) if words[0] == "python"}
     assert modules == {
         *("training.preview_vlm", "training.sft_vlm", "training.train_pixel_detector"),
+        *("training.train_reward", "training.reward_report"),
         *("training.vlm.small_model", "training.vlm.tower"),
     }
 
@@ -185,14 +190,17 @@ def test_training_commands_name_recipes_and_arguments_that_exist(monkeypatch):
         *(words[1:] for words in scripts),
         *all_commands("python", "-m", "training.sft_vlm"),
         *all_commands("python", "-m", "training.train_pixel_detector"),
+        *all_commands("python", "-m", "training.train_reward"),
         *all_commands("trl", "sft"),
     ]
-    assert by_name and len(found) == 12
+    assert by_name and len(found) == 13
     assert sum("training.sft_vlm" in words or "sft" in words for words in commands("training/README.md")) == 6
     for words in found:
         parse_training(words)
     for words in all_commands("python", "-m", "training.preview_vlm"):
         parse_training(preview_vlm.make_parser().parse_known_args(words)[1])
+    for words in all_commands("python", "-m", "training.reward_report"):
+        reward_report.make_parser().parse_args(words)
 
 
 @pytest.mark.parametrize("module", ["small_model", "tower"])

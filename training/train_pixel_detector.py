@@ -30,7 +30,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +60,7 @@ from training.run_facts import run_facts
 from training.run_folder import begin_run
 from training.script import run_script
 from training.source_files import without_paths
+from training.steps import fix_steps
 
 
 DTYPES = ("float32", "bfloat16")
@@ -317,18 +317,15 @@ def training_units(
     mixture: Mixture, script_args: PixelDetectorArguments, training_args: TrainingArguments
 ) -> TrainingUnits:
     """Draw the units of the whole training, and set the number of steps that they make."""
-    per_device = training_args.per_device_train_batch_size
-    per_step = per_device * training_args.gradient_accumulation_steps * training_args.world_size
-    if training_args.max_steps <= 0:
-        training_args.max_steps = ceil(training_args.num_train_epochs * mixture.count("train") / per_step)
+    length = fix_steps(training_args, mixture.count("train"))
     policy = AugmentationPolicy(
         share=script_args.augmented_share,
         shrink_share=script_args.shrink_share,
-        units_per_batch=per_device,
+        units_per_batch=training_args.per_device_train_batch_size,
         crop=script_args.crop,
         seed=training_args.seed,
     )
-    return mixture.train(training_args.max_steps * per_step, policy)
+    return mixture.train(length, policy)
 
 
 def preprocessing_of(base: Base, script_args: PixelDetectorArguments) -> Preprocessing:

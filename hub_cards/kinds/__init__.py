@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..payload import Kind
-from . import dataset, detector, metric, pipeline, vlm
+from . import dataset, detector, metric, pipeline, reward, vlm
 
 
-KINDS: tuple[Kind, ...] = (vlm.KIND, detector.KIND, dataset.KIND, metric.KIND, pipeline.KIND)
+KINDS: tuple[Kind, ...] = (vlm.KIND, detector.KIND, reward.KIND, dataset.KIND, metric.KIND, pipeline.KIND)
 """All kinds, in the order of `artiagent push --help`."""
 
 

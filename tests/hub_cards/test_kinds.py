@@ -20,7 +20,9 @@ def test_every_file_of_the_folder_is_a_kind():
         assert kind.repo_type in ("model", "dataset", "space") and kind.help and kind.path_help
         assert all(line.startswith(f"{kind.name} ") for line in kind.examples)
         assert find_kind(kind.name) is kind
-    with pytest.raises(ValueError, match="must be one of model, detector, dataset, metric, pipeline, got 'app'"):
+    with pytest.raises(
+        ValueError, match="must be one of model, detector, reward, dataset, metric, pipeline, got 'app'"
+    ):
         find_kind("app")
 
 

@@ -115,10 +115,9 @@ def set_prior(network: PreTrainedModel, prior: float) -> None:
         head.bias[artifact_index(network)] = logit
 
 
-def trunk_of(network: PreTrainedModel) -> nn.Module:
+def trunk_of(network: nn.Module) -> nn.Module:
     """Return the trunk of a network: all but its head."""
-    trunk: nn.Module = network.segformer if hasattr(network, "segformer") else network.backbone
-    return trunk
+    return network.get_submodule("segformer" if hasattr(network, "segformer") else "backbone")
 
 
 def load_lite0() -> dict[str, torch.Tensor]:

@@ -149,6 +149,24 @@ class Collator:
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """
+    Units of one source and one role.
+
+    Attributes:
+        source (`Source`): The source.
+        role (`str`): `"train"` or `"test"`.
+        units (`datasets.Dataset`): The units.
+        photos (`Sequence[str]`): Photo of each unit.
+    """
+
+    source: Source
+    role: str
+    units: datasets.Dataset
+    photos: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
 class Mixture:
     """
     Sources of a training, divided into what is trained on and what is held out.
@@ -170,19 +188,19 @@ class Mixture:
     hard_cases: HardCases | None = None
 
     @cached_property
-    def _parts(self) -> list[tuple[Source, datasets.Dataset, str]]:
-        """Sources with their units of each role."""
+    def _parts(self) -> list[Part]:
         parts = []
         for source in self.sources:
+            photos = source.photos
             is_test = [
-                source.spec.role == "test" or split_of(photo, self.test_share, self.seed) == "test"
-                for photo in source.photos
+                source.spec.role == "test" or split_of(photo, self.test_share, self.seed) == "test" for photo in photos
             ]
             for role, wanted in (("train", False), ("test", True)):
                 places = [place for place, held_out in enumerate(is_test) if held_out is wanted]
                 if places:
-                    parts.append((source, source.units.select(places), role))
-        if not any(role == "train" for *_, role in parts):
+                    chosen = [photos[place] for place in places]
+                    parts.append(Part(source, role, source.units.select(places), chosen))
+        if not any(part.role == "train" for part in parts):
             raise UserError("--sources must give units to train on, got only held-out ones; add one of role train")
         return parts
 
@@ -194,9 +212,13 @@ class Mixture:
             digest.update("\n".join([source.spec.role, *source.units["id"][:], ""]).encode())
         return f"sha256:{digest.hexdigest()[:16]}"
 
+    def parts(self, role: str) -> list[Part]:
+        """Return the parts of one role, `"train"` or `"test"`, in the order of the sources."""
+        return [part for part in self._parts if part.role == role]
+
     def units(self, role: str) -> list[datasets.Dataset]:
-        """Return the units of one role, `"train"` or `"test"`, by source."""
-        return [units for _, units, of_role in self._parts if of_role == role]
+        """Return the units of one role, by source."""
+        return [part.units for part in self.parts(role)]
 
     def train(self, length: int, policy: AugmentationPolicy | None = None) -> TrainingUnits:
         """
@@ -209,15 +231,15 @@ class Mixture:
         Raises:
             UserError: There are hard categories, and no unit is of one.
         """
-        chosen = [(source, units) for source, units, role in self._parts if role == "train"]
+        units = self.units("train")
         order = plan(
-            [len(units) for _, units in chosen],
-            [source.spec.weight for source, _ in chosen],
+            list(map(len, units)),
+            [part.source.spec.weight for part in self.parts("train")],
             length,
             self.seed,
-            self._frequencies(self.hard_cases, [units for _, units in chosen]) if self.hard_cases else None,
+            self._frequencies(self.hard_cases, units) if self.hard_cases else None,
         )
-        return TrainingUnits([units for _, units in chosen], order, policy)
+        return TrainingUnits(units, order, policy)
 
     def _frequencies(self, hard_cases: HardCases, units: Sequence[datasets.Dataset]) -> list[np.ndarray]:
         categories, hard = [part["category"][:] for part in units], hard_cases.hard

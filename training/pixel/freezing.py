@@ -1,4 +1,4 @@
-"""Parts of a pixel detector that a recipe may freeze: the trunk, or the normalizations within it."""
+"""Parts of a network that a recipe may freeze: the trunk, or the normalizations within it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel
 
 from training.pixel.base import trunk_of
 
@@ -17,12 +16,12 @@ PARTS = ("trunk", "trunk_statistics")
 _UNUSED = ("backbone.swin.layernorm.",)
 
 
-def freeze(network: PreTrainedModel, parts: Sequence[str]) -> None:
+def freeze(network: nn.Module, parts: Sequence[str]) -> None:
     """
     Turn off the training of parts of a network, in place, and of weights that no gradient reaches.
 
     Args:
-        network (`PreTrainedModel`): The network.
+        network (`nn.Module`): The network, with its trunk as `segformer` or `backbone`.
         parts (`Sequence[str]`): Among [`PARTS`]. `"trunk"` freezes its weights and keeps it in evaluation mode;
             `"trunk_statistics"` keeps the running means of its batch normalizations, and trains its weights.
     """

@@ -23,7 +23,6 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
@@ -33,6 +32,7 @@ from ...utils.files import resolve_revision
 from ...utils.hub_access import why_not_loaded
 from ...utils.hub_ids import last_name
 from ..images import ImageInput, upright
+from ..tensors import stacked_by_size
 from .locating import PIXEL_FILE, find_folder, find_record
 from .models import artifact_index, artifact_logits, load_model
 from .preprocessing import Preprocessing
@@ -202,12 +202,8 @@ class PixelDetector:
             SourceError: A file cannot be read as an image.
         """
         opened = [upright(image) for image in images]
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for index, image in enumerate(opened):
-            by_size.setdefault(image.size, []).append(index)
         maps: dict[int, np.ndarray] = {}
-        for indices in by_size.values():
-            stacked = torch.stack([_as_tensor(opened[index]) for index in indices])
+        for indices, stacked in stacked_by_size(opened):
             with torch.no_grad():
                 found = self.artifact_map(stacked.to(self.network.device)).cpu().numpy()
             maps.update(zip(indices, found, strict=True))
@@ -255,7 +251,3 @@ class PixelDetector:
         pixel_values, geometry = self.record.preprocessing(images)
         logits = artifact_logits(self.network, pixel_values.to(self.network.dtype))
         return geometry.restore(logits.to(images.dtype)).sigmoid()
-
-
-def _as_tensor(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...utils.errors import ArgumentError
-from ...utils.hub_ids import is_hub_id
+from ..model_files import find_model_file
 
 
 PIXEL_FILE = "pixel_detector.json"
@@ -36,17 +36,7 @@ def find_record(model: str, revision: str | None = None) -> Path | None:
     Raises:
         ArgumentError: `model` is `"embedded"`, and the package holds no detector.
     """
-    folder = Path(find_folder(model))
-    if folder.is_dir() or not is_hub_id(model):
-        path = folder / PIXEL_FILE
-        return path if path.is_file() else None
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
-
-    try:
-        return Path(hf_hub_download(model, PIXEL_FILE, revision=revision))
-    except (EntryNotFoundError, HfHubHTTPError):
-        return None
+    return find_model_file(find_folder(model), PIXEL_FILE, revision)
 
 
 def find_folder(model: str) -> str:

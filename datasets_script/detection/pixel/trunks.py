@@ -46,7 +46,7 @@ class Trunk:
     std: tuple[float, float, float] = IMAGENET_STD
 
 
-def _of_transformers(name: str, **values: Any) -> Callable[[Mapping[str, Any]], PreTrainedConfig]:
+def of_transformers(name: str, **values: Any) -> Callable[[Mapping[str, Any]], PreTrainedConfig]:
     """Return a function that makes a configuration class of transformers, which is imported then."""
 
     def config(changes: Mapping[str, Any]) -> PreTrainedConfig:
@@ -59,12 +59,12 @@ def _of_transformers(name: str, **values: Any) -> Callable[[Mapping[str, Any]], 
 
 
 def _stages(name: str, **values: Any) -> Callable[[Mapping[str, Any]], PreTrainedConfig]:
-    return _of_transformers(name, out_features=["stage1", "stage2", "stage3", "stage4"], **values)
+    return of_transformers(name, out_features=["stage1", "stage2", "stage3", "stage4"], **values)
 
 
 def _timm(backbone: str) -> Callable[[Mapping[str, Any]], PreTrainedConfig]:
     """Maps at 1/4 to 1/32 of the input; the first of timm's is at 1/2."""
-    return _of_transformers("TimmBackboneConfig", backbone=backbone, out_indices=(1, 2, 3, 4))
+    return of_transformers("TimmBackboneConfig", backbone=backbone, out_indices=(1, 2, 3, 4))
 
 
 _MIT_B0 = {"depths": [2, 2, 2, 2], "hidden_sizes": [32, 64, 160, 256], "decoder_hidden_size": 256}
@@ -100,14 +100,14 @@ TRUNKS: Mapping[str, Trunk] = {
     ),
     "mit_b0": Trunk(
         "segformer",
-        _of_transformers("SegformerConfig", **_MIT_B0),
+        of_transformers("SegformerConfig", **_MIT_B0),
         weights="nvidia/mit-b0",
         license=_OF_NVIDIA,
         hidden_size=256,
     ),
     "mit_b5": Trunk(
         "segformer",
-        _of_transformers("SegformerConfig", **_MIT_B5),
+        of_transformers("SegformerConfig", **_MIT_B5),
         weights="nvidia/mit-b5",
         license=_OF_NVIDIA,
         hidden_size=768,

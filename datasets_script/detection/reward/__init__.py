@@ -1,0 +1,1 @@
+"""Reward models: one score of an image, higher for fewer artifacts."""
