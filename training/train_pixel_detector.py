@@ -99,6 +99,9 @@ class PixelDetectorArguments:
         teacher_decay (`float`, *optional*): Decay of a moving average of the weights, saved in `teacher/`.
         hard_cases (`str`, *optional*): Folder of `artiagent pseudo-label`, whose hard categories are drawn more often.
         hard_case_factor (`float`, *optional*, defaults to 3): How much more often.
+        clean_images (`bool`, *optional*, defaults to `True`): Whether to train on images without artifacts. `False`
+            shows what they are for: the detector calls more clean images artifact images, and whatever it is used as a
+            loss or a guide for exploits that.
         channels_last (`bool`, *optional*, defaults to `False`): Memory format, faster for convolutions on a CPU.
         false_alarms (`float`, *optional*, defaults to 0.1): Share of the held-out clean images that may be taken for
             artifact images; the threshold of the score is raised until it holds.
@@ -149,6 +152,7 @@ class PixelDetectorArguments:
     crop: float = field(
         default=1.0, metadata={"help": "Sides of the part of an image that is trained on, as a share of its sides."}
     )
+    clean_images: bool = field(default=True, metadata={"help": "Train on images without artifacts, too."})
     channels_last: bool = field(default=False, metadata={"help": "Memory format, faster on a CPU."})
     save_dtype: str = field(
         default="float32", metadata={"help": "Precision of the saved weights.", "choices": [*DTYPES]}
@@ -165,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         script_args.test_share,
         training_args.seed,
         HardCases.read(Path(script_args.hard_cases), script_args.hard_case_factor) if script_args.hard_cases else None,
+        script_args.clean_images,
     )
     # Of other data, a checkpoint would continue with another order.
     checkpoint = begin_run(output_dir, {**recipe, "data": mixture.fingerprint}, training_args.should_save)

@@ -25,7 +25,7 @@ from training.pixel.hard_cases import HardCases
 from training.pixel.losses import OUTSIDE
 from training.pixel.mixture import plan
 from training.pixel.sources.registry import Source
-from training.pixel.sources.units import PSEUDO
+from training.pixel.sources.units import CLEAN, PSEUDO
 
 
 # Units whose labels the share of artifact pixels is measured on.
@@ -94,12 +94,17 @@ class TrainingUnits(Dataset):
         units (`Sequence[datasets.Dataset]`): Units of each source.
         order (`np.ndarray` of shape `(length, 2)`): Source and unit of each place.
         policy (`AugmentationPolicy`, *optional*): Defaults to none, for evaluation.
+        clean_images (`bool`, *optional*, defaults to `True`): Whether images without a label are kept in units.
     """
 
     def __init__(
-        self, units: Sequence[datasets.Dataset], order: np.ndarray, policy: AugmentationPolicy | None = None
+        self,
+        units: Sequence[datasets.Dataset],
+        order: np.ndarray,
+        policy: AugmentationPolicy | None = None,
+        clean_images: bool = True,
     ) -> None:
-        self.units, self.order, self.policy = units, order, policy
+        self.units, self.order, self.policy, self.clean_images = units, order, policy, clean_images
 
     def __len__(self) -> int:
         return len(self.order)
@@ -108,7 +113,8 @@ class TrainingUnits(Dataset):
         """Return image `(3, height, width)`, `uint8`, and label `(height, width)`, floats, of each image."""
         source, index = self.order[place]
         unit = self.units[source][int(index)]
-        items = [_tensors(image, label) for image, label in zip(unit["images"], unit["labels"], strict=True)]
+        halves = zip(unit["images"], unit["labels"], strict=True)
+        items = [_tensors(*half) for half in halves if self.clean_images or half[1] is not None]
         change = self.policy.choose(place, unit, items[0][1]) if self.policy else None
         return [change(*item) for item in items] if change else items
 
@@ -177,15 +183,18 @@ class Mixture:
             are held out too, with all their units.
         seed (`int`, *optional*, defaults to 0): Seed of the order, and of the choice of photos.
         hard_cases (`HardCases`, *optional*): Categories to draw more often.
+        clean_images (`bool`, *optional*, defaults to `True`): Whether clean images are trained on: clean halves of
+            pairs, photos, and images in which nothing is marked. Held-out ones are kept either way.
 
     Raises:
-        UserError: Nothing is left to train on.
+        UserError: Nothing is left to train on, or nothing of one of the sources.
     """
 
     sources: Sequence[Source]
     test_share: float = 0.0
     seed: int = 0
     hard_cases: HardCases | None = None
+    clean_images: bool = True
 
     @cached_property
     def _parts(self) -> list[Part]:
@@ -197,6 +206,8 @@ class Mixture:
             ]
             for role, wanted in (("train", False), ("test", True)):
                 places = [place for place, held_out in enumerate(is_test) if held_out is wanted]
+                if role == "train" and places and not self.clean_images:
+                    places = _marked(source, places)
                 if places:
                     chosen = [photos[place] for place in places]
                     parts.append(Part(source, role, source.units.select(places), chosen))
@@ -239,7 +250,7 @@ class Mixture:
             self.seed,
             self._frequencies(self.hard_cases, units) if self.hard_cases else None,
         )
-        return TrainingUnits(units, order, policy)
+        return TrainingUnits(units, order, policy, self.clean_images)
 
     def _frequencies(self, hard_cases: HardCases, units: Sequence[datasets.Dataset]) -> list[np.ndarray]:
         categories, hard = [part["category"][:] for part in units], hard_cases.hard
@@ -284,12 +295,16 @@ class Mixture:
         """
         by_role = {role: self.units(role) for role in ("train", "test")}
         provenance = {role: _count(units) for role, units in by_role.items()}
+        if not self.clean_images:
+            del provenance["train"][CLEAN]
         origins = [units["provenance"][:] for units in drawn.units]
         pairs = {
             role: sum(len(images) == 2 for part in units for images in part["provenance"][:])
             for role, units in by_role.items()
         }
         shown = Counter(origin for source, unit in drawn.order for origin in origins[source][unit])
+        if not self.clean_images:
+            del shown[CLEAN]
         return {
             "source": ", ".join(dict.fromkeys(source.files.name for source in self.sources)),
             "sources": [source.record() for source in self.sources],
@@ -304,6 +319,18 @@ class Mixture:
             "seed": self.seed,
             "hard_cases": self.hard_cases.record() if self.hard_cases else None,
         }
+
+
+def _marked(source: Source, places: Sequence[int]) -> list[int]:
+    """Return the places of units in which something is marked as an artifact."""
+    undecoded = source.units.select(places).cast_column("labels", datasets.List(datasets.Image(decode=False)))
+    marked = [place for place, labels in zip(places, undecoded["labels"], strict=True) if any(labels)]
+    if not marked:
+        raise UserError(
+            f"--sources must have artifact images for --clean_images false, got none in '{source.spec.source}'; "
+            "leave this source out"
+        )
+    return marked
 
 
 def _count(units: Sequence[datasets.Dataset]) -> Counter[str]:

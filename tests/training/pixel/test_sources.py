@@ -135,6 +135,23 @@ def test_a_mixture_counts_what_it_draws(run, tmp_path):
     assert 0 < mixture.prior() < 1 and mixture.prior() == pytest.approx(np.mean(shares), abs=0.02)
 
 
+def test_clean_images_can_be_left_out_of_the_training(run, tmp_path):
+    mixture = Mixture(read(f"pairs={run}"), test_share=0.4, clean_images=False)
+    drawn, held_out = mixture.train(12), mixture.test()
+    assert held_out is not None
+    for units, images in ((drawn, 1), (held_out, 2)):
+        assert {len(units[place]) for place in range(len(units))} == {images}
+    assert all(label.max() == 1 for place in range(12) for _, label in drawn[place])
+    record = mixture.record(drawn)
+    assert record["drawn"] == {"pairs": 12} and set(record["provenance"]["train"]) == {"pairs"}
+    assert set(record["provenance"]["test"]) == {"pairs", "clean"}
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (70, 80), "red").save(photos / "a.png")
+    with pytest.raises(UserError, match="must have artifact images for --clean_images false, got none in"):
+        Mixture(read(f"pairs={run}", f"photos={photos}"), clean_images=False).train(4)
+
+
 def test_units_of_a_photo_are_held_out_together(tmp_path):
     views = [replace(visible_pair(index), source_id=f"{index % 2}/photo{index // 2}.png") for index in range(12)]
     run = write_run(tmp_path / "run", views, shards=1)
