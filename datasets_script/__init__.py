@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .benchmarks.loading import load_benchmark
     from .benchmarks.registry import register
+    from .comparison.compare import compare
     from .detection.detector import ArtifactDetector
     from .detection.pixel.detector import PixelDetector
     from .engine.corrupt import corrupt
     from .engine.synthesize import synthesize
+    from .generation.generate import generate
     from .pairs.builder import ArtiAgentPairs
 
 
@@ -18,7 +20,9 @@ __all__ = [
     "ArtiAgentPairs",
     "ArtifactDetector",
     "PixelDetector",
+    "compare",
     "corrupt",
+    "generate",
     "load_benchmark",
     "register",
     "synthesize",
@@ -31,7 +35,9 @@ _HOMES = {
     "PixelDetector": ".detection.pixel.detector",
     "load_benchmark": ".benchmarks.loading",
     "register": ".benchmarks.registry",
+    "compare": ".comparison.compare",
     "corrupt": ".engine.corrupt",
+    "generate": ".generation.generate",
     "synthesize": ".engine.synthesize",
 }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffusers import ModelMixin
 
     from .autoencoder import AutoencoderPCA
+    from .best_of_n import BestOfN, best_of_n
     from .mapping import ARTIFACT_TYPES, ArtifactType, NotApplicable, PatchMapping
     from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
     from .pipeline_corruption import ArtifactCorruptionOutput, ArtifactCorruptionPipeline
@@ -36,11 +37,13 @@ _HOMES = {
     "ArtifactInjectionPipeline": ".pipeline",
     "ArtifactType": ".mapping",
     "AutoencoderPCA": ".autoencoder",
+    "BestOfN": ".best_of_n",
     "ModelMixin": "diffusers",  # diffusers looks up a component's base class in the component's library
     "NotApplicable": ".mapping",
     "PatchMapping": ".mapping",
     "ReNoise": ".renoise",
     "SOLVERS": ".schedulers",
+    "best_of_n": ".best_of_n",
     "map_region": ".tools.from_region",
 }
 
@@ -54,10 +57,12 @@ __all__ = [
     "ArtifactInjectionPipeline",
     "ArtifactType",
     "AutoencoderPCA",
+    "BestOfN",
     "ModelMixin",
     "NotApplicable",
     "PatchMapping",
     "ReNoise",
+    "best_of_n",
     "map_region",
 ]
 
