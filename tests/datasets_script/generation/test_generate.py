@@ -145,13 +145,16 @@ def test_a_complete_run_is_left_as_it_is(searched, models, tmp_path):
 
 def test_a_run_grows_to_a_larger_one(searched, models, tmp_path):
     out = tmp_path / "grown"
-    search(models, out, best_of=2, prompts=PROMPTS[:1], batch_size=2)
-    search(models, out, best_of=2, images_per_prompt=2)
-    grown = search(models, out, images_per_prompt=2)
-    assert (grown.images, grown.candidates) == (4, 28)
-    own = {line["id"]: line for line in lines_of(searched)}
-    of_both = [line for line in lines_of(out) if line["id"] in own]
-    for line, other in zip(of_both, lines_of(searched), strict=True):
+    search(models, out, best_of=1, prompts=PROMPTS[:1])
+    search(models, out, best_of=1, images_per_prompt=2)
+    grown = search(models, out, best_of=2, images_per_prompt=2, batch_size=5)
+    assert (grown.images, grown.candidates) == (4, 12)
+    of_searched = {(line["id"], line["number"]): line for line in lines_of(searched)}
+    of_both = [
+        (line, of_searched[key]) for line in lines_of(out) if (key := (line["id"], line["number"])) in of_searched
+    ]
+    assert len(of_both) == 6
+    for line, other in of_both:
         assert line["seed"] == other["seed"] and line["score"] == pytest.approx(other["score"], abs=1e-3)
 
 
