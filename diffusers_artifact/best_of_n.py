@@ -34,7 +34,7 @@ import torch
 from PIL import Image
 
 
-Scorer = Callable[[list[Image.Image]], Sequence[float]]
+Scorer = Callable[[list[Image.Image]], Sequence[float] | np.ndarray | torch.Tensor]
 """A function from images to as many finite numbers, of which higher ones are better."""
 
 # Set by the search itself.
