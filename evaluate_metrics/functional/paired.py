@@ -53,8 +53,11 @@ def paired_means(
             f"`first`, `second` and `groups` must have one length, got {len(first)}, {len(second)} and {len(groups)}"
         )
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    sums = np.zeros((len(numbers), 3))
-    np.add.at(sums, [numbers[group] for group in groups], np.column_stack([first, second, np.ones(len(first))]))
+    # The difference has a column of its own, so that rounding makes none where there is none.
+    differences = np.subtract(second, first)
+    sums = np.zeros((len(numbers), 4))
+    values = np.column_stack([first, second, differences, np.ones(len(first))])
+    np.add.at(sums, [numbers[group] for group in groups], values)
     totals = dict.fromkeys(("first", "second"), len(numbers)) if is_share else {}
     result = score_with_intervals(sums, _scores, bootstrap, totals)
     if is_share:
@@ -65,10 +68,10 @@ def paired_means(
 
 
 def _scores(sums: np.ndarray) -> dict[str, np.ndarray]:
-    first, second = sums[:, 0] / sums[:, 2], sums[:, 1] / sums[:, 2]
+    first, second, difference = (sums[:, :3] / sums[:, 3:]).T
     with np.errstate(invalid="ignore", divide="ignore"):
-        relative = np.where(first == 0, np.nan, (second - first) / first)
-    return {"first": first, "second": second, "difference": second - first, "relative": relative}
+        relative = np.where(first == 0, np.nan, difference / first)
+    return {"first": first, "second": second, "difference": difference, "relative": relative}
 
 
 def _widen_difference(result: dict[str, Any], groups: int, bootstrap: Bootstrap) -> None:

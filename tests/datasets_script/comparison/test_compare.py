@@ -123,14 +123,14 @@ def test_the_files_hold_table_numbers_values_and_pictures(tmp_path, detector):
 
 
 def test_images_of_a_prompt_are_a_group_and_differ(tmp_path, detector):
-    varied = squares(range(0))
+    varied = {name: image for name, image in squares(range(0)).items() if name < "06"}
     alike = {name: varied[f"{int(name) // 2 * 2:02d}"] for name in varied}
     folders = [generated(tmp_path / "varied", varied), generated(tmp_path / "alike", alike)]
     comparison = run(folders, tmp_path / "out", detector, diversity="stlpips")
     diversity = comparison.score("diversity")
-    assert diversity.n == diversity.groups == NUMBER // 2
+    assert diversity.n == diversity.groups == 3
     assert diversity.mean > 0.01 and diversity.changes[0].mean == 0 and diversity.changes[0].difference_interval[1] < 0
-    assert comparison.score("sharpness").groups == NUMBER // 2 and comparison.score("sharpness").n == NUMBER
+    assert comparison.score("sharpness").groups == 3 and comparison.score("sharpness").n == 6
 
 
 def test_who_chose_the_images_does_not_judge_them(tmp_path, detector):
@@ -206,7 +206,7 @@ def test_folders_that_do_not_belong_together_are_refused(tmp_path, detector):
         with pytest.raises(UserError, match=message):
             run(folders, tmp_path / "out", detector)
     plain = save(tmp_path / "plain", squares(range(2)))
-    with pytest.raises(UserError, match="`clip` needs prompts"):
+    with pytest.raises(UserError, match="`clip` needs the prompts of the images"):
         run([plain, plain], tmp_path / "out", detector, clip="some/clip")
     assert not (tmp_path / "out").exists()
 
