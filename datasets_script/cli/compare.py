@@ -40,7 +40,9 @@ examples:
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders; the first is the baseline")
-    parser.add_argument("--to", type=Path, default=Path("comparison"), metavar="DIR", help="folder to write to")
+    parser.add_argument(
+        "--to", type=Path, default=Path("comparison"), metavar="DIR", help="folder to write to (default: comparison)"
+    )
     measures = parser.add_argument_group("what is measured")
     measures.add_argument(
         "--detector",
@@ -57,7 +59,7 @@ def add_arguments(parser: Parser) -> None:
         nargs="?",
         const=PICKSCORE,
         metavar="MODEL",
-        help="measure PickScore, by its own model (3.9 GB) or another",
+        help="measure PickScore, by its own model from the Hub or another",
     )
     measures.add_argument(
         "--scores", action="append", default=[], metavar="NAME", help="score of another program; repeatable"

@@ -19,7 +19,7 @@ from .settings import PICKSCORE
 
 logger = logging.getLogger(__name__)
 
-# Its repository has no processor; its card names this one.
+# The one that its card loads it with.
 _PROCESSOR_OF_PICKSCORE = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
