@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .benchmarks.loading import load_benchmark
     from .benchmarks.registry import register
+    from .comparison.compare import compare
     from .detection.detector import ArtifactDetector
     from .detection.pixel.detector import PixelDetector
     from .detection.reward.model import RewardModel
     from .engine.corrupt import corrupt
     from .engine.synthesize import synthesize
+    from .generation.generate import generate
     from .pairs.builder import ArtiAgentPairs
 
 
@@ -20,7 +22,9 @@ __all__ = [
     "ArtifactDetector",
     "PixelDetector",
     "RewardModel",
+    "compare",
     "corrupt",
+    "generate",
     "load_benchmark",
     "register",
     "synthesize",
@@ -34,7 +38,9 @@ _HOMES = {
     "RewardModel": ".detection.reward.model",
     "load_benchmark": ".benchmarks.loading",
     "register": ".benchmarks.registry",
+    "compare": ".comparison.compare",
     "corrupt": ".engine.corrupt",
+    "generate": ".generation.generate",
     "synthesize": ".engine.synthesize",
 }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffusers import ModelMixin
 
     from .autoencoder import AutoencoderPCA
+    from .best_of_n import BestOfN, best_of_n
     from .detector_guidance import DetectorGuidance, GuidanceSettings
     from .mapping import ARTIFACT_TYPES, ArtifactType, NotApplicable, PatchMapping
     from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
@@ -37,6 +38,7 @@ _HOMES = {
     "ArtifactInjectionPipeline": ".pipeline",
     "ArtifactType": ".mapping",
     "AutoencoderPCA": ".autoencoder",
+    "BestOfN": ".best_of_n",
     "DetectorGuidance": ".detector_guidance",
     "GuidanceSettings": ".detector_guidance",
     "ModelMixin": "diffusers",  # diffusers looks up a component's base class in the component's library
@@ -44,6 +46,7 @@ _HOMES = {
     "PatchMapping": ".mapping",
     "ReNoise": ".renoise",
     "SOLVERS": ".schedulers",
+    "best_of_n": ".best_of_n",
     "map_region": ".tools.from_region",
 }
 
@@ -57,12 +60,14 @@ __all__ = [
     "ArtifactInjectionPipeline",
     "ArtifactType",
     "AutoencoderPCA",
+    "BestOfN",
     "DetectorGuidance",
     "GuidanceSettings",
     "ModelMixin",
     "NotApplicable",
     "PatchMapping",
     "ReNoise",
+    "best_of_n",
     "map_region",
 ]
 

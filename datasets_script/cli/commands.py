@@ -9,11 +9,12 @@ from .parser import Parser
 from .verbosity import add_verbosity_options
 
 
-MAKE, INSPECT, SCORE, TRAIN, PUBLISH = (
+MAKE, INSPECT, SCORE, TRAIN, FIX, PUBLISH = (
     "make data",
     "inspect",
     "benchmarks and scores",
     "train and detect",
+    "generate with fewer artifacts",
     "publish",
 )
 
@@ -61,5 +62,7 @@ COMMANDS = (
     Command("train", TRAIN, "run a training recipe by name, or list the recipes"),
     Command("pseudo-label", TRAIN, "label images with a pixel detector, for the training of the next one"),
     Command("detect", TRAIN, "find artifacts in images: where they are and what is wrong"),
+    Command("generate", FIX, "draw images from prompts, each the best of many by a reward model or a detector"),
+    Command("compare", FIX, "compare folders of images pair by pair, with intervals and side-by-side pictures"),
     Command("push", PUBLISH, "publish a model, a dataset, a metric or the pipeline on the Hub"),
 )

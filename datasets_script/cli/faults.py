@@ -10,7 +10,7 @@ from ..utils.errors import ArgumentError, UserError
 
 
 # Positional arguments; every other name is an option.
-_POSITIONAL = {"source": "SOURCE", "out": "OUT"}
+_POSITIONAL = {"source": "SOURCE", "out": "OUT", "prompts": "PROMPTS", "folders": "FOLDER"}
 
 
 def guarded(args: argparse.Namespace) -> int:

@@ -121,6 +121,16 @@ def add_card_options(parser: Parser) -> None:
         "the model on your card (memory and speed)",
         'datasets_script/README.md, "Your card", has a command for each size of card.',
     )
+    add_loading_options(group)
+    group.add_argument(
+        "--keep-loaded",
+        action="store_true",
+        help="keep all models on the device; by default VLM, detectors, text encoders and transformer take turns",
+    )
+
+
+def add_loading_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options for fitting a diffusion model on a device."""
     group.add_argument("--device", help="device of the models, such as cuda:1 (default: cuda if available, else cpu)")
     group.add_argument(
         "--dtype",
@@ -151,11 +161,6 @@ def add_card_options(parser: Parser) -> None:
         "--vae-tiling",
         action="store_true",
         help="encode and decode images one by one, large ones in overlapping tiles, whose borders are blended",
-    )
-    group.add_argument(
-        "--keep-loaded",
-        action="store_true",
-        help="keep all models on the device; by default VLM, detectors, text encoders and transformer take turns",
     )
 
 

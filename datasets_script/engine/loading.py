@@ -101,14 +101,10 @@ def load_pipeline(
     **accepts: Any,
 ) -> tuple[PipelineType, str]:
     """
-    Load a diffusion model into host memory. Weights that bitsandbytes quantizes go to the accelerator.
+    Load a diffusion model into one of this package's pipelines, as [`load_checkpoint`] does.
 
     Args:
-        pipeline_class (`type`): Class of the pipeline.
-        model (`str`): `"embedded"`, a folder, or the id of a repository on the Hub.
-        revision (`str`, *optional*): Branch, tag or commit of a Hub repository.
-        loading (`LoadSettings`): How to load it, with the dtype in effect.
-        device (`str`): Device that it will run on.
+        pipeline_class, model, revision, loading, device: See [`load_checkpoint`].
         accepts: Arguments of the pipeline's `check_model`: what the model must be able to do, and what it may be.
 
     Returns:
@@ -116,6 +112,35 @@ def load_pipeline(
 
     Raises:
         ModelLoadError: The checkpoint does not exist, cannot be downloaded, or does not work with the pipeline.
+        ImportError: The extra `quantization` is missing.
+    """
+    pipeline, recorded = load_checkpoint(pipeline_class, model, revision, loading, device)
+    try:
+        pipeline.check_model(**accepts)
+    except ValueError as error:
+        raise ModelLoadError(f"`model` must be one that the pipeline can use, got {model!r}: {error}") from error
+    set_kernels(pipeline, loading)
+    return pipeline, recorded
+
+
+def load_checkpoint(
+    pipeline_class: type[PipelineType], model: str, revision: str | None, loading: LoadSettings, device: str
+) -> tuple[PipelineType, str]:
+    """
+    Load a diffusion model into host memory. Weights that bitsandbytes quantizes go to the accelerator.
+
+    Args:
+        pipeline_class (`type`): Class of the pipeline; `DiffusionPipeline` for the checkpoint's own.
+        model (`str`): `"embedded"`, a folder, or the id of a repository on the Hub.
+        revision (`str`, *optional*): Branch, tag or commit of a Hub repository.
+        loading (`LoadSettings`): How to load it, with the dtype in effect.
+        device (`str`): Device that it will run on.
+
+    Returns:
+        `tuple[DiffusionPipeline, str]`: The pipeline, and the commit or the folder's fingerprint.
+
+    Raises:
+        ModelLoadError: The checkpoint does not exist, cannot be downloaded, or is damaged.
         ImportError: The extra `quantization` is missing.
     """
     embedded = model == EMBEDDED
@@ -144,12 +169,7 @@ def load_pipeline(
             f"{why_not_loaded(error)}. Nothing was made yet, and what was downloaded stays in the cache; correct the "
             "name or mend the cause (a damaged file: remove it), and run the same command again"
         ) from error
-    try:
-        pipeline.check_model(**accepts)
-    except ValueError as error:
-        raise ModelLoadError(f"`model` must be one that the pipeline can use, got {model!r}: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
-    _set_kernels(pipeline, loading)
     return pipeline, recorded
 
 
@@ -183,7 +203,13 @@ def denoiser(pipeline: Any) -> Any:
     return pipeline.unet if transformer is None else transformer
 
 
-def _set_kernels(pipeline: Any, loading: LoadSettings) -> None:
+def set_kernels(pipeline: Any, loading: LoadSettings) -> None:
+    """
+    Set attention kernel, tiles of the autoencoder and compilation of a pipeline as the settings say.
+
+    Raises:
+        ModelLoadError: One of its models cannot do that.
+    """
     transformer, vae = denoiser(pipeline), pipeline.vae
     if loading.attention_backend:
         try:

@@ -1,0 +1,1 @@
+"""Compare folders of images, pair by pair: scores with paired intervals, and pictures."""

@@ -1,0 +1,1 @@
+"""Draw images from prompts, one for each or the best of many."""
