@@ -197,8 +197,8 @@ class Run:
                 progress = ProgressLine(
                     self.synthesizer.settings.command, self.shards.num_tasks, self.shards.count_finished(self.out)
                 )
-            ranks_own = range(self.rank, len(self.shards), self.world_size)
-            missing = [shard for shard in ranks_own if not marker(self.out, shard).exists()]
+            own = range(self.rank, len(self.shards), self.world_size)
+            missing = [shard for shard in own if not marker(self.out, shard).exists()]
             self.spent = dict(self.synthesizer.counters())
             try:
                 with self.synthesizer.prepared(self._samples(missing)) as samples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 
 Item = TypeVar("Item")
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 _SECONDS_BETWEEN_INTERRUPTS = 0.05
 
 
-class Background(Iterator[Item], Generic[Item]):
+class Background(Iterator[Item]):
     """
     Iterator over items that another thread makes, in order, before they are asked for. What making one raises, it
     raises after the items before.
