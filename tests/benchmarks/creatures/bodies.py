@@ -98,6 +98,7 @@ BODIES = {
 # Tip and base of a horn, relative to where it grows on the forehead.
 _HORN = _triangle((-2.2, 0), (2.2, 0), (0, -9), rounding=1)
 _HORN_HEIGHT = 0.62  # of the head's height above its centre
+_BOTH: tuple[Side, ...] = ("left", "right")
 _HORN_SPREAD: dict[int, tuple[tuple[Side, float], ...]] = {
     0: (),
     1: (("middle", 0.0),),
@@ -162,13 +163,13 @@ def _parts(words: Words, body: Body, pose: _Pose) -> Iterator[Part]:
     """Yield parts from back to front."""
     fur = COLOURS[words.colour]
     ear = Layer("ear", body.ear, fur, outlined=True, shaded=True), Layer("inner_ear", body.inner_ear, INNER_EAR)
-    for side in ("left", "right"):
+    for side in _BOTH:
         yield pose.place("ear", side, ear, pose.spread)
     yield pose.place("head", "middle", (Layer("head", body.head, fur, outlined=True, shaded=True),))
     for side, x in _HORN_SPREAD[words.horns]:
         horn = (Layer("horn", _HORN, HORN, outlined=True),)
         yield pose.place("horn", side, horn, abs(x), -_HORN_HEIGHT * body.head.radii[1])
-    for side in ("left", "right"):
+    for side in _BOTH:
         yield _eye(body, pose, side)
     yield pose.place("nose", "middle", (Layer("nose", body.nose, NOSE, outlined=True),), dy=-pose.lift)
     if body.mouth:

@@ -18,7 +18,9 @@ _LINE = 0.45
 STRANGE = 75.0
 
 
-def classify(image: np.ndarray, fur: str | None = None, background: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+def classify(
+    image: np.ndarray, fur: str | None = None, background: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """
     Find the nearest colour for every pixel.
 
@@ -49,14 +51,15 @@ def _references(fur: str | None, background: str | None) -> tuple[np.ndarray, np
         for name, colour in backgrounds.items()
         for light in _BACKGROUND
     ]
-    lines = [*PARTS.values(), *(tuple(light * np.asarray(colour)) for colour in furs.values() for light in (0.8, 1, 1.2))]
-    found += [("line", _LINE * np.asarray(colour)) for colour in lines if colour != PUPIL]
+    shades = [tuple(light * np.asarray(colour)) for colour in furs.values() for light in (0.8, 1, 1.2)]
+    lines = [colour for name, colour in PARTS.items() if name != "pupil"] + shades
+    found += [("line", _LINE * np.asarray(colour)) for colour in lines]
     names, colours = zip(*found, strict=True)
     return np.asarray(names), np.minimum(np.stack(colours), 255)
 
 
 def most_common(names: np.ndarray, kind: str) -> str:
-    """Return which of the colours of a kind, `"fur"` or `"background"`, most pixels have; the first if none has one."""
+    """Return which colour of a kind, `"fur"` or `"background"`, most pixels have; the first if none has one."""
     found, counts = np.unique(names[np.char.startswith(names, f"{kind} ")], return_counts=True)
     known = COLOURS if kind == "fur" else BACKGROUNDS
     return str(found[counts.argmax()]).removeprefix(f"{kind} ") if len(found) else next(iter(known))

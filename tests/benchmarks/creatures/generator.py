@@ -1,7 +1,8 @@
 """The generator: a FLUX of 2.8 million parameters that draws creatures from words, in the stock pipeline's classes.
 
+    import torch
     from diffusers import FluxPipeline
-    pipe = FluxPipeline.from_pretrained("tests/benchmarks/creatures/generator")
+    pipe = FluxPipeline.from_pretrained("runs/creatures/middle", torch_dtype=torch.float32)
     pipe("a green owl with two horns on a navy background", height=64, width=64, max_sequence_length=12)
 
 Its texts have one token a word. `max_sequence_length` must be `MAX_TOKENS`, the length that it was trained with.
@@ -13,6 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
+from datasets_script.utils.errors import UserError
 from diffusers_artifact.autoencoder import AutoencoderPCA
 from tests.benchmarks.creatures.scene import SIDE
 from tests.benchmarks.creatures.words import all_words, vocabulary
@@ -208,6 +211,20 @@ def encode_tokens(vae: AutoencoderPCA, images: torch.Tensor) -> torch.Tensor:
     """
     latents = vae.encode(images, return_dict=False)[0].mode()
     return FluxPipeline._pack_latents(latents, *latents.shape)
+
+
+def load_generator(folder: Path) -> FluxPipeline:
+    """
+    Load a generator that `export.py` wrote into the stock pipeline, in float32.
+
+    Raises:
+        UserError: The folder holds no pipeline.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise UserError(f"the generator must be a folder that export.py wrote, got '{folder}'")
+    pipe = FluxPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def draw(

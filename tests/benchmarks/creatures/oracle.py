@@ -37,12 +37,14 @@ SLACK = {
     "evenness": 0.1,
     "fill": 0.05,
     "likeness": 0.015,
+    "bulge": 0.5,
+    "dent": 0.5,
     "strange": 12.0,
     "debris": 8.0,
     "mottle": 6.0,
 }
 # Measures of which less is never worse.
-NO_LEAST = ("level", "strange", "debris", "mottle")
+NO_LEAST = ("bulge", "dent", "level", "strange", "debris", "mottle")
 # A piece of fewer pixels than this share of the smallest clean one is no part.
 PART_SHARE = 0.4
 # Pieces of this many times the largest clean area are two in one.
@@ -114,8 +116,9 @@ def judge(image: np.ndarray, words: Words) -> Verdict:
 
 
 def _faults(reading: Reading, words: Words, ranges: Ranges) -> Iterator[Fault]:
-    counted = [fault for kind, count in expected_counts(words).items() for fault in _parts(reading, kind, count, ranges)]
-    found = counted + list(_pupils(reading))
+    expected = expected_counts(words).items()
+    found = [fault for kind, count in expected for fault in _parts(reading, kind, count, ranges)]
+    found += _pupils(reading)
     yield from found
     if not found:
         # Measures of the whole would only say again what those of parts have said.
@@ -136,10 +139,18 @@ def _parts(reading: Reading, kind: str, count: int, ranges: Ranges) -> Iterator[
         torn = whole <= count * high and min(mask.sum() for mask in masks) < low
         yield Fault("distortion" if torn else "duplication", kind, f"{len(masks)} of {count}")
     elif len(masks) < count:
-        fused = any(mask.sum() > FUSED * high for mask in masks)
+        fused = any(_is_two(reading, mask, count, ranges[kind]) for mask in masks)
         yield Fault("fusion" if fused else "omission", kind, f"{len(masks)} of {count}")
     else:
         yield from _outside_each(part_measures(reading, masks), ranges[kind], kind)
+
+
+def _is_two(reading: Reading, mask: np.ndarray, count: int, ranges: dict[str, tuple[float, float]]) -> bool:
+    """Return whether a piece is larger than a part can be, or lies between the places of a pair."""
+    if mask.sum() > FUSED * ranges["area"][1] * reading.body.area:
+        return True
+    beside = ranges["across"][0] * np.sqrt(reading.body.area) / 2
+    return count == 2 and abs(measure(mask).x - reading.body.x) < beside
 
 
 def _pupils(reading: Reading) -> Iterator[Fault]:
@@ -195,6 +206,8 @@ def body_measures(reading: Reading, words: Words) -> dict[str, list[float]]:
     return {
         "area": [body.area],
         "likeness": [reading.likeness(words.species, words.horns)],
+        "bulge": [reading.bulge(words.species, words.horns)],
+        "dent": [reading.dent(words.species, words.horns)],
         "x": [body.x],
         "y": [body.y],
         "strange": [reading.strange],
@@ -203,7 +216,9 @@ def body_measures(reading: Reading, words: Words) -> dict[str, list[float]]:
     }
 
 
-def _outside_each(measures: dict[str, list[float]], ranges: dict[str, tuple[float, float]], part: str) -> Iterator[Fault]:
+def _outside_each(
+    measures: dict[str, list[float]], ranges: dict[str, tuple[float, float]], part: str
+) -> Iterator[Fault]:
     for name, values in measures.items():
         low, high = ranges[name]
         for value in values:

@@ -17,6 +17,8 @@ from tests.benchmarks.creatures.words import SPECIES, Words
 _NEIGHBOURS = np.ones((3, 3), int)
 # Fewer pixels of a colour than this are blends along an edge.
 CRUMB = 4
+# Half the thickness in px of lines one or two pixels wide, which blends along an edge are.
+LINE = 1.0
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,11 @@ class Reading:
         return measure(self.silhouette)
 
     def pieces(self, kind: str, least: float = CRUMB) -> list[np.ndarray]:
-        """Return masks of the pieces of a kind of part; an eye includes its pupil."""
+        """Return masks of the pieces of a kind of part that are no mere lines; an eye includes its pupil."""
         mask = self.names == kind
         if kind == "eye":
             mask = ndimage.binary_fill_holes(mask | self._pupils_in_white)
-        return pieces(mask, least)
+        return [piece for piece in pieces(mask, least) if thickness(piece) > LINE]
 
     @cached_property
     def _pupils_in_white(self) -> np.ndarray:
@@ -123,7 +125,7 @@ class Reading:
 
     @cached_property
     def mottle(self) -> float:
-        """Standard deviation of the fur's brightness in 0 to 255, away from edges and beside an even slope of light."""
+        """Standard deviation of the fur's brightness in 0 to 255, away from edges, around an even slope of light."""
         fur = ndimage.binary_erosion(np.char.startswith(self.names, "fur"), _NEIGHBOURS)
         rows, columns = np.nonzero(fur)
         if len(rows) < CRUMB:
@@ -134,7 +136,16 @@ class Reading:
 
     def likeness(self, species: str, horns: int) -> float:
         """Compute the IoU of the silhouette with that of a species, put in its place and to its size."""
-        return silhouette_iou(self.silhouette, self.body, species, horns)
+        expected = silhouette_of(species, horns, self.body)
+        return float((expected & self.silhouette).sum() / (expected | self.silhouette).sum())
+
+    def bulge(self, species: str, horns: int) -> float:
+        """Return half the thickness in px of the thickest that sticks out of a species' silhouette."""
+        return thickness(self.silhouette & ~silhouette_of(species, horns, self.body))
+
+    def dent(self, species: str, horns: int) -> float:
+        """Return half the thickness in px of the thickest that a species' silhouette lacks."""
+        return thickness(silhouette_of(species, horns, self.body) & ~self.silhouette)
 
     @cached_property
     def species(self) -> str:
@@ -159,10 +170,9 @@ def _template(species: str, horns: int) -> tuple[np.ndarray, Piece]:
     return mask.astype(float), measure(mask)
 
 
-def silhouette_iou(mask: np.ndarray, body: Piece, species: str, horns: int) -> float:
-    """Compute the IoU of a silhouette with a species' average one, moved and scaled to its centroid and area."""
+def silhouette_of(species: str, horns: int, body: Piece) -> np.ndarray:
+    """Return the mask of a species' average silhouette, moved and scaled to a body's centroid and area."""
     template, average = _template(species, horns)
     factor = np.sqrt(average.area / body.area)
     offset = (average.y - 0.5 - factor * (body.y - 0.5), average.x - 0.5 - factor * (body.x - 0.5))
-    moved = ndimage.affine_transform(template, (factor, factor), offset, order=1) > 0.5
-    return float((moved & mask).sum() / max((moved | mask).sum(), 1))
+    return ndimage.affine_transform(template, (factor, factor), offset, order=1) > 0.5

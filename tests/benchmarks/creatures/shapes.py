@@ -76,7 +76,9 @@ class Oval:
         # One where the outline is; its own gradient turns the excess over one into px.
         width = self.radii[0] * (1 - self.taper * np.clip(v / self.radii[1], -1.5, 1.5))
         u, v = u / width, v / self.radii[1]
-        level = np.hypot(u, v) if self.power == 2 else (abs(u) ** self.power + abs(v) ** self.power) ** (1 / self.power)
+        level = (
+            np.hypot(u, v) if self.power == 2 else (abs(u) ** self.power + abs(v) ** self.power) ** (1 / self.power)
+        )
         slope_y, slope_x = np.gradient(level)
         return (level - 1) / np.maximum(np.hypot(slope_x, slope_y), 1e-3)
 

@@ -5,7 +5,7 @@ Train the generator: a rectified flow on the autoencoder's latents, conditioned 
 
 After an interruption the same command continues, with the same result as without one. Written to `--work` are
 
-- `images.npy`, `conditions.json`: the renders that it is trained on;
+- `images.npy`, `conditions.json`: renders; those of held-out conditions are not trained on;
 - `vae/`: the autoencoder; its decoder is trained by `train_decoder.py`, before, meanwhile or afterwards;
 - `state.safetensors`: where training continues;
 - `snapshots/STEP.safetensors`: averaged weights along the run, from which `export.py` makes pipelines;
@@ -48,6 +48,7 @@ from tests.benchmarks.creatures.generator import (
     velocity,
 )
 from tests.benchmarks.creatures.renderer import render_many
+from tests.benchmarks.creatures.words import is_held_out, parse
 from training.embedded.autoencoder import to_tensor
 from training.run_folder import begin_run
 from training.script import run_script
@@ -120,9 +121,6 @@ class Training:
         matrices = [p for name, p in self.parameters.items() if "transformer_blocks." in name and p.ndim == 2]
         chosen = {id(parameter) for parameter in matrices}
         others = [p for p in self.parameters.values() if id(p) not in chosen]
-        import os
-        if os.environ.get("ADAM"):
-            return {"adamw": torch.optim.AdamW(self.parameters.values(), weight_decay=0.01, betas=(0.9, 0.98))}
         return {
             "muon": torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
             "adamw": torch.optim.AdamW(others, weight_decay=0.01, betas=(0.9, 0.98)),
@@ -201,6 +199,8 @@ def start(args: argparse.Namespace) -> Training:
     images, prompts = training_renders(args.work, args.images, args.seed)
     vae = autoencoder(args.work, images, args.seed)
     pipe = new_generator(vae, args.seed)
+    seen = [index for index, prompt in enumerate(prompts) if not is_held_out(parse(prompt))]
+    images, prompts = images[seen], [prompts[index] for index in seen]
     rows = {prompt: row for row, prompt in enumerate(["", *dict.fromkeys(prompts)])}
     tokens = torch.cat([encode_tokens(vae, to_tensor(images[i : i + 256])) for i in range(0, len(images), 256)])
     training = Training(

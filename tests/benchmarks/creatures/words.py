@@ -1,4 +1,4 @@
-"""What a picture of the world is asked to show: species, colour, background and number of horns, and the words for it."""
+"""What a picture is asked to show: species, colour, background and number of horns, and the words for it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+
+from datasets_script.utils.seeds import derive_seed
 
 
 Colour = tuple[int, int, int]
@@ -76,6 +78,11 @@ def parse(prompt: str) -> Words:
 def all_words() -> list[Words]:
     """Return every condition, in a fixed order."""
     return [Words(*values) for values in product(SPECIES, COLOURS, BACKGROUNDS, range(len(HORNS)))]
+
+
+def is_held_out(words: Words) -> bool:
+    """Return whether a condition is kept from training, by a hash of its prompt. About a seventh of them are."""
+    return derive_seed(0, f"creatures:held out:{words.prompt}") < 2**63 // 7
 
 
 def draw_words(generator: np.random.Generator) -> Words:
