@@ -59,7 +59,7 @@ def test_words_and_seed_determine_the_pixels():
 
 def test_every_part_is_seen_and_no_pixel_is_of_two():
     for one in render_many(20, 0, "test masks"):
-        names = [part.name for part, _ in one.parts]
+        names: list[str] = [part.name for part, _ in one.parts]
         counts = {name.removeprefix("inner_"): count for name, count in expected_counts(one.words).items()}
         assert {name: names.count(name) for name in counts} == counts
         assert all(mask.sum() >= 10 for _, mask in one.parts)

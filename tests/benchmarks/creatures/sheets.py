@@ -1,10 +1,10 @@
 """
 Sheets of pictures with what the oracle says of them.
 
-    python tests/benchmarks/creatures/sheets.py --clean clean.png
+    python tests/benchmarks/creatures/sheets.py --clean clean.png --planted planted.png
 
-writes one of clean renders; `fix.py` writes those of drawn pictures. A red frame marks a picture with an artifact, and
-a line below says which.
+writes one of clean renders, and one of renders with planted artifacts; `fix.py` writes those of drawn pictures. A red
+frame marks a picture with an artifact, and a line below says which.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from datasets_script.utils.files import replacing
 from tests.benchmarks.creatures.oracle import Verdict, judge
-from tests.benchmarks.creatures.renderer import render_many
+from tests.benchmarks.creatures.planting import Planted, plant
+from tests.benchmarks.creatures.renderer import Render, render_many
 from tests.benchmarks.creatures.scene import SIDE
 from tests.benchmarks.creatures.words import Words
 from training.script import run_script
@@ -67,11 +68,17 @@ def _tile(picture: np.ndarray, verdict: Verdict, side: int) -> Image.Image:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clean", type=Path, required=True, help="PNG file to write")
+    parser.add_argument("--clean", type=Path, help="PNG file to write, of clean renders")
+    parser.add_argument("--planted", type=Path, help="PNG file to write, of planted artifacts")
     parser.add_argument("--seed", type=int, default=0, help="seed of the renders (default: %(default)s)")
     args = parser.parse_args(arguments)
-    renders = render_many(COLUMNS * ROWS, args.seed, "sheet")
-    write_sheet(np.stack([render.image for render in renders]), [render.words for render in renders], args.clean)
+    made: dict[Path | None, Sequence[Render | Planted]] = {
+        args.clean: render_many(COLUMNS * ROWS, args.seed, "sheet"),
+        args.planted: [plant(index, args.seed, "sheet") for index in range(COLUMNS * ROWS)],
+    }
+    for path, those in made.items():
+        if path:
+            write_sheet(np.stack([one.image for one in those]), [one.words for one in those], path)
 
 
 if __name__ == "__main__":
