@@ -14,6 +14,7 @@ from tests.benchmarks.creatures.generator import (
     CALL,
     MAX_TOKENS,
     TRAINED,
+    clip_tokenizer,
     draw,
     encode_tokens,
     load_generator,
@@ -24,7 +25,7 @@ from tests.benchmarks.creatures.generator import (
 from tests.benchmarks.creatures.parts import base
 from tests.benchmarks.creatures.renderer import render_many
 from tests.benchmarks.creatures.train import Training
-from tests.benchmarks.creatures.words import is_held_out
+from tests.benchmarks.creatures.words import is_held_out, vocabulary
 from tests.benchmarks.creatures.world import World
 from training.embedded.autoencoder import to_tensor
 
@@ -65,10 +66,18 @@ def test_words_are_one_token_each(pipe):
     assert (ids.clip[:2] != pipe.tokenizer.eos_token_id).sum(1).tolist() == [11, 11]
 
 
+def test_every_word_is_a_token_of_its_own():
+    tokenizer = clip_tokenizer()
+    pieces = [tokenizer.tokenize(word) for word in vocabulary()]
+    assert pieces == [[f"{word}</w>"] for word in vocabulary()]
+    # Weights belong to an order of tokens.
+    assert tokenizer.get_vocab() == clip_tokenizer().get_vocab()
+
+
 def test_training_sees_the_texts_of_the_stock_pipeline(pipe):
     ids = token_ids(pipe, PROMPTS)
-    sequence, pooled, _ = pipe.encode_prompt(PROMPTS, None, max_sequence_length=MAX_TOKENS)
     with torch.no_grad():
+        sequence, pooled, _ = pipe.encode_prompt(PROMPTS, None, max_sequence_length=MAX_TOKENS)
         assert torch.equal(pipe.text_encoder_2(ids.t5)[0], sequence)
         assert torch.equal(pipe.text_encoder(ids.clip).pooler_output, pooled)
 

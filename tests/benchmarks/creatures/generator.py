@@ -10,9 +10,10 @@ Its texts have one token a word. `max_sequence_length` must be `MAX_TOKENS`, the
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import log
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,12 @@ from typing import Any
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
 from datasets_script.utils.errors import UserError
 from diffusers_artifact.autoencoder import AutoencoderPCA
 from tests.benchmarks.creatures.scene import SIDE
-from tests.benchmarks.creatures.words import all_words, vocabulary
+from tests.benchmarks.creatures.words import vocabulary
 
 
 TOKEN = 8  # px, two latent pixels
@@ -61,18 +61,39 @@ SCHEDULER = {
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """Make a tokenizer with a token for each word of the world, from merges that are learned from all prompts."""
-    learned = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learned.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(vocab_size=1000, end_of_word_suffix="</w>", show_progress=False)
-    learned.train_from_iterator((words.prompt for words in all_words()), trainer)
-    model = json.loads(learned.to_str())["model"]
-    pieces = [*model["vocab"], "<|startoftext|>", "<|endoftext|>"]
+    """Make a tokenizer with a token for each word of the world and for each letter."""
+    merges = _merges(vocabulary())
+    letters = sorted({letter for word in vocabulary() for letter in word})
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *(first + second for first, second in merges)]
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
-        vocab={piece: index for index, piece in enumerate(pieces)},
-        merges=[tuple(pair) for pair in model["merges"]],
-        model_max_length=MAX_TOKENS,
+        vocab={piece: index for index, piece in enumerate(pieces)}, merges=merges, model_max_length=MAX_TOKENS
     )
+
+
+def _merges(words: Sequence[str]) -> list[tuple[str, str]]:
+    """
+    Learn byte-pair merges until every word is one piece. `tokenizers` would choose among equally frequent pairs
+    differently in each call, and weights belong to one order.
+    """
+    split = [(*word[:-1], f"{word[-1]}</w>") for word in words]
+    merges = []
+    while pairs := Counter(pair for pieces in split for pair in pairwise(pieces)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        split = [_merged(pieces, best) for pieces in split]
+        merges.append(best)
+    return merges
+
+
+def _merged(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """Join a pair of neighbouring pieces wherever it occurs."""
+    joined: list[str] = []
+    for piece in pieces:
+        if joined and (joined[-1], piece) == pair:
+            joined[-1] += piece
+        else:
+            joined.append(piece)
+    return tuple(joined)
 
 
 def t5_tokenizer() -> T5TokenizerFast:

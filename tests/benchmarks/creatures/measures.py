@@ -31,7 +31,8 @@ def figures_of(pictures: np.ndarray, words: Sequence[Words], clean: np.ndarray) 
 
     Returns:
         `dict[str, Any]`: `artifact_rate` with its interval, the same `by_type`, `conditions_met` as a whole and by
-        kind of word, and `diversity` and `sharpness`, each as a share of that of the clean renders.
+        kind of word, and `diversity` and `sharpness`, each as a share of that of the clean renders (diversity is `None` if no
+        condition has two pictures).
     """
     verdicts = judge_all(pictures, words)
     rate = share([verdict.has_artifact for verdict in verdicts])
@@ -41,9 +42,13 @@ def figures_of(pictures: np.ndarray, words: Sequence[Words], clean: np.ndarray) 
         "artifact_rate_interval": rate["interval"],
         "by_type": {kind: share([kind in verdict.types for verdict in verdicts]) for kind in get_args(ArtifactType)},
         "conditions_met": conditions_met(verdicts),
-        "diversity": round(diversity(pictures, words) / diversity(clean, words), 4),
-        "sharpness": round(sharpness(pictures) / sharpness(clean), 4),
+        "diversity": _ratio(diversity(pictures, words), diversity(clean, words)),
+        "sharpness": _ratio(sharpness(pictures), sharpness(clean)),
     }
+
+
+def _ratio(value: float | None, reference: float | None) -> float | None:
+    return None if value is None or not reference else round(value / reference, 4)
 
 
 def conditions_met(verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -55,13 +60,13 @@ def conditions_met(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     return {"all": share([verdict.meets_words for verdict in verdicts]), **met}
 
 
-def diversity(pictures: np.ndarray, words: Sequence[Words]) -> float:
-    """Compute the mean RMS difference in 0 to 255 between two pictures of one condition; 0 if none has two."""
+def diversity(pictures: np.ndarray, words: Sequence[Words]) -> float | None:
+    """Compute the mean RMS difference in 0 to 255 between two pictures of one condition; `None` if none has two."""
     of_words = defaultdict(list)
     for picture, asked in zip(pictures, words, strict=True):
         of_words[asked].append(picture.astype(np.float32))
     pairs = [pair for those in of_words.values() for pair in combinations(those, 2)]
-    return float(np.mean([np.sqrt(((one - other) ** 2).mean()) for one, other in pairs])) if pairs else 0.0
+    return float(np.mean([np.sqrt(((one - other) ** 2).mean()) for one, other in pairs])) if pairs else None
 
 
 def sharpness(pictures: np.ndarray) -> float:
