@@ -25,9 +25,9 @@ The bootstrap draws prompts, and with each prompt its images in all folders.
   diversity            mean perceptual distance between the images of a prompt, with --images-per-prompt above 1
   sharpness            standard deviation of the Laplacian in grey levels: lower is blurred, far higher noise or a grid
 
-A detector or reward that chose the images of a folder is marked with a dagger: its score improves by construction.
-Take the artifact frequency from a detector of another trunk, trained on other data. That diversity, sharpness and
-CLIP-T hold tells that fewer artifacts were not bought with blank or blurred images.
+A detector or reward that chose or guided the images of a folder is marked with a dagger: its score improves by
+construction. Take the artifact frequency from a detector of another trunk, trained on other data. That diversity,
+sharpness and CLIP-T hold tells that fewer artifacts were not bought with blank or blurred images.
 
 --scores NAME reads NAME.jsonl in each FOLDER, with {"id": "00000-0", "score": 1.2} for each image, for scorers that
 need an environment of their own: the packages of ImageReward and HPSv3 pin old versions of transformers.

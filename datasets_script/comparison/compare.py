@@ -16,9 +16,8 @@ from evaluate_metrics.functional.intervals import Bootstrap
 
 from ..agents.curation.perceptual import check_perceptual_metric, load_perceptual_metric
 from ..detection.images import upright
-from ..detection.pixel.detector import PixelDetector
-from ..detection.scoring import load_reward
-from ..utils.errors import ArgumentError, renamed
+from ..detection.scoring import load_detector, load_reward
+from ..utils.errors import ArgumentError
 from .diversity import DIVERSITY, diversities
 from .folders import Compared, match_folders
 from .given_scores import read_given_scores
@@ -88,8 +87,7 @@ def load_measures(settings: ComparisonSettings, compared: Compared, device: str 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     measures: list[Measure] = []
     for name, label in zip(settings.detectors, labels_of(settings.detectors), strict=True):
-        with renamed("model", "detector"):
-            measures.append(ArtifactMeasure(PixelDetector.from_pretrained(name, device=device), label))
+        measures.append(ArtifactMeasure(load_detector(name, device), label))
     if settings.reward:
         measures.append(RewardMeasure(load_reward(settings.reward, device)))
     for argument, model, load in (("clip", settings.clip, clip_t), ("pickscore", settings.pickscore, pickscore)):
@@ -116,9 +114,7 @@ def measured(measures: Sequence[Measure], compared: Compared, batch_size: int) -
         `list[MeasuredColumn]`: The columns of all measures, in order.
     """
     columns = [
-        MeasuredColumn(
-            column, [[] for _ in compared.names], [by is not None and measure.chose(by) for by in compared.scorers]
-        )
+        MeasuredColumn(column, [[] for _ in compared.names], [any(map(measure.chose, by)) for by in compared.scorers])
         for measure in measures
         for column in measure.columns
     ]

@@ -41,13 +41,13 @@ class Compared:
     Attributes:
         names (`tuple[str, ...]`): A short name of each folder.
         images (`tuple[ComparedImage, ...]`): Their images.
-        scorers (`tuple[Mapping | None, ...]`): What chose the images of each folder, as its run recorded; `None` if
-            nothing did, or it is not known.
+        scorers (`tuple[tuple[Mapping, ...], ...]`): What chose or guided the images of each folder, as its run
+            recorded; empty if nothing did, or it is not known.
     """
 
     names: tuple[str, ...]
     images: tuple[ComparedImage, ...]
-    scorers: tuple[Mapping[str, Any] | None, ...]
+    scorers: tuple[tuple[Mapping[str, Any], ...], ...]
 
     @property
     def groups(self) -> list[str]:
@@ -93,7 +93,7 @@ def match_folders(paths: Sequence[Path]) -> Compared:
         for name in first.files
     )
     return Compared(
-        _short_names(paths), images, tuple(folder.record.scorer if folder.record else None for folder in folders)
+        _short_names(paths), images, tuple(folder.record.chosen_by if folder.record else () for folder in folders)
     )
 
 

@@ -55,7 +55,7 @@ class MeasuredColumn:
     Attributes:
         column (`Column`): The column.
         values (`Sequence[Sequence[float]]`): For each folder the values, in one order.
-        chosen (`Sequence[bool]`): Whether this measure is what chose the images of each folder.
+        chosen (`Sequence[bool]`): Whether this measure is what chose or guided the images of each folder.
     """
 
     column: Column
@@ -89,7 +89,7 @@ class Measure(Protocol):
         ...
 
     def chose(self, scorer: Mapping[str, Any]) -> bool:
-        """Return whether this is also what chose the images of a run, by the scorer that the run recorded."""
+        """Return whether this is also what chose or guided the images of a run, by a scorer that the run recorded."""
         ...
 
 
@@ -134,7 +134,7 @@ class ArtifactMeasure:
         return self.detector.identity()
 
     def chose(self, scorer: Mapping[str, Any]) -> bool:
-        """Return whether this detector chose the images of a run."""
+        """Return whether this detector chose or guided the images of a run."""
         return scorer.get("detector") == _as_stored(self.identity())
 
 
@@ -159,7 +159,7 @@ class RewardMeasure:
         return self.reward.identity()
 
     def chose(self, scorer: Mapping[str, Any]) -> bool:
-        """Return whether this reward model chose the images of a run."""
+        """Return whether this reward model chose or guided the images of a run."""
         return dict(scorer) == _as_stored(self.identity())
 
 
@@ -180,7 +180,7 @@ class SharpnessMeasure:
         return {"sharpness": "standard deviation of the Laplacian in grey levels"}
 
     def chose(self, scorer: Mapping[str, Any]) -> bool:
-        """Return `False`: nothing is chosen by sharpness."""
+        """Return `False`: nothing is chosen or guided by sharpness."""
         return False
 
 

@@ -27,7 +27,8 @@ class Change:
             prompt, which tells nothing of them.
         difference, difference_interval: Its mean minus that of the first, from pairs of images.
         relative, relative_interval: The same divided by the mean of the first; NaN if that is 0.
-        chosen (`bool`): Whether the folder's images were chosen by this very measure, so that it does not judge them.
+        chosen (`bool`): Whether the folder's images were chosen or guided by this very measure, so that it does not
+            judge them.
     """
 
     mean: float
@@ -74,7 +75,7 @@ class ColumnScores:
                 "difference_interval": _bounds(change.difference_interval),
                 "relative": _number(change.relative),
                 "relative_interval": _bounds(change.relative_interval),
-                "chosen_by_it": change.chosen,
+                "chosen_or_guided_by_it": change.chosen,
             }
             for name, change in zip(names[1:], self.changes, strict=True)
         }
@@ -167,7 +168,8 @@ def score_cells(scores: ColumnScores) -> list[str]:
 
 
 CHOSEN_NOTE = (
-    "† This model chose the images of that folder, so its score improves by construction and does not judge them."
+    "† This model chose or guided the images of that folder, so its score improves by construction and does not judge "
+    "them."
 )
 
 

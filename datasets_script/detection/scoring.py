@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any, Protocol
 
 from PIL import Image
 
 from ..utils.errors import renamed
 from .pixel.detector import PixelDetector
+from .reward.model import RewardModel
 
 
 class Scorer(Protocol):
@@ -55,19 +55,23 @@ class DetectorScorer:
         return {"score": "minus smoothed maximum", "detector": self.detector.identity()}
 
 
-def load_reward(model: str, device: str | None) -> Scorer:
+def load_reward(model: str, device: str | None, argument: str = "reward") -> RewardModel:
     """
     Load a reward model.
 
     Args:
         model (`str`): Folder, or id on the Hub.
         device (`str`, *optional*): Device.
+        argument (`str`, *optional*, defaults to `"reward"`): Name of the argument that names it, for messages.
 
     Raises:
         ArgumentError: It cannot be loaded.
     """
-    with renamed("model", "reward"):
-        reward: Scorer = import_module("datasets_script.detection.reward.model").RewardModel.from_pretrained(
-            model, device=device
-        )
-        return reward
+    with renamed("model", argument):
+        return RewardModel.from_pretrained(model, device=device)
+
+
+def load_detector(model: str, device: str | None, argument: str = "detector") -> PixelDetector:
+    """Load a pixel detector; see [`load_reward`]."""
+    with renamed("model", argument):
+        return PixelDetector.from_pretrained(model, device=device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ..engine.settings import DType, LoadSettings, Offload, Quantization
 from ..schema.generation import GenerationRecord
 from ..utils.errors import ArgumentError, check_at_least
 from .folder import GenerationFolder, check_continues, planned
+from .guides import load_guidance
 from .pipelines import call_options, load_text_to_image
 from .prompts import Prompts, find_prompts
 from .scorers import load_scorer
@@ -39,6 +41,9 @@ def generate(
     reward: str | None = None,
     detector: str | None = None,
     images_per_prompt: int = 1,
+    guide: str | Sequence[str] = (),
+    guide_reward: str | None = None,
+    guide_strength: float | None = None,
     num_inference_steps: int | None = None,
     guidance: float | None = None,
     negative_prompt: str | None = None,
@@ -64,8 +69,10 @@ def generate(
         prompts (`str`, `os.PathLike` or `Sequence[str | Prompt]`): A file of prompts, a list, or one
             prompt; see [`~datasets_script.generation.prompts.find_prompts`].
         out (`str` or `os.PathLike`): Folder to write, new or of the same run.
-        model, revision, best_of, reward, detector, images_per_prompt, num_inference_steps, guidance, negative_prompt,
-            size, seed, keep_candidates: See [`~datasets_script.generation.settings.GenerationSettings`].
+        model, revision, best_of, reward, detector, images_per_prompt, guide_reward, guide_strength,
+            num_inference_steps, guidance, negative_prompt, size, seed, keep_candidates: See
+            [`~datasets_script.generation.settings.GenerationSettings`].
+        guide (`str` or `Sequence[str]`, *optional*): Pixel detectors that guide while images are drawn; see the same.
         batch_size (`int`, *optional*, defaults to 1): Candidates drawn together. Changes images by rounding only.
         dtype, quantization, attention_backend, compile, vae_tiling (*optional*): See
             [`~datasets_script.engine.settings.LoadSettings`].
@@ -77,7 +84,8 @@ def generate(
         `GenerationRecord`: Record of the complete run.
 
     Raises:
-        ArgumentError, UserError: A value is out of range, a model cannot be loaded, or the scorer is missing.
+        ArgumentError, UserError: A value is out of range, a model cannot be loaded or guided, or the scorer is
+            missing.
         RunMismatchError: `out` holds a run with other settings.
         RunBusyError: Another process writes to `out`.
     """
@@ -91,6 +99,9 @@ def generate(
         reward=reward,
         detector=detector,
         images_per_prompt=images_per_prompt,
+        guide=(guide,) if isinstance(guide, str) else tuple(guide),
+        guide_reward=guide_reward,
+        guide_strength=guide_strength,
         num_inference_steps=num_inference_steps,
         guidance=guidance,
         negative_prompt=negative_prompt,
@@ -122,20 +133,27 @@ def _run(
     begun = time.monotonic()
     scorer = load_scorer(settings, device)
     pipeline, revision = load_text_to_image(settings, device, offload)
-    record = GenerationRecord(model_revision=revision, scorer=scorer.identity() if scorer else None, **current)
-    options = call_options(pipeline, settings)
+    guidance, guide = load_guidance(settings, pipeline, device) or (None, None)
+    record = GenerationRecord(
+        model_revision=revision, scorer=scorer.identity() if scorer else None, guide=guide, **current
+    )
+    options = call_options(pipeline, settings) | ({"callback_on_step_end": guidance} if guidance else {})
     check_continues(folder.out, folder.prompts, record.identity)
     folder.begin(record)
     total = sum(map(len, folder.plan.values()))
     try:
-        with tqdm(desc="drawing", total=total, initial=total - len(draws), unit="image") as bar:
+        with (
+            guidance.attached(pipeline) if guidance else nullcontext(),
+            tqdm(desc="drawing", total=total, initial=total - len(draws), unit="image") as bar,
+        ):
             for batch in draw_candidates(pipeline, draws, scorer, batch_size=batch_size, **options):
                 _check_size(batch[0].image.size, settings)
                 folder.add(batch)
                 bar.update(len(batch))
     except NonFiniteImageError as error:
         raise ArgumentError(f"`dtype` {settings.loading.dtype} is too narrow: {error}") from error
-    return folder.finish(replace(record, seconds=round(time.monotonic() - begun, 1)))
+    steps = tuple(guidance.to_dict()["steps"]) if guidance else ()
+    return folder.finish(replace(record, seconds=round(time.monotonic() - begun, 1), guided_steps=steps))
 
 
 def _check_size(drawn: tuple[int, int], settings: GenerationSettings) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from ..detection.pixel.detector import PixelDetector
-from ..detection.scoring import DetectorScorer, Scorer, load_reward
-from ..utils.errors import renamed
+from ..detection.scoring import DetectorScorer, Scorer, load_detector, load_reward
 from .settings import GenerationSettings
 
 
@@ -26,5 +24,4 @@ def load_scorer(settings: GenerationSettings, device: str) -> Scorer | None:
         return load_reward(settings.reward, device)
     if not settings.detector:
         return None
-    with renamed("model", "detector"):
-        return DetectorScorer(PixelDetector.from_pretrained(settings.detector, device=device))
+    return DetectorScorer(load_detector(settings.detector, device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 
@@ -30,6 +31,12 @@ class GenerationSettings:
             the smoothed maximum of its map; folders or ids on the Hub, or `"embedded"` for that of this package.
         images_per_prompt (`int`, *optional*, defaults to 1): Number of images of each prompt, each the best of
             candidates of its own.
+        guide (`tuple[str, ...]`, *optional*): Pixel detectors that guide while images are drawn, as `detector`. Of
+            several, the directions are averaged.
+        guide_reward (`str`, *optional*): Reward model that guides, by itself or with `guide`.
+        guide_strength (`float`, *optional*): Strength of the first step, from which it falls to 1/25 at the last; 0 is
+            no guidance. By default, strengths are as published for the model; see
+            [`~diffusers_artifact.detector_guidance.settings_for`].
         num_inference_steps (`int`, *optional*): Steps; by default the pipeline's.
         guidance (`float`, *optional*): Guidance scale; by default the pipeline's.
         negative_prompt (`str`, *optional*): What not to draw.
@@ -39,7 +46,8 @@ class GenerationSettings:
         loading (`LoadSettings`, *optional*): How the model is loaded.
 
     Raises:
-        ArgumentError: A value is out of range, the model cannot draw from a prompt, or a search has no scorer or two.
+        ArgumentError: A value is out of range, the model cannot draw from a prompt, a search has no scorer or two, or
+            `guide_strength` comes without a guide.
     """
 
     model: str
@@ -48,6 +56,9 @@ class GenerationSettings:
     reward: str | None = None
     detector: str | None = None
     images_per_prompt: int = 1
+    guide: tuple[str, ...] = ()
+    guide_reward: str | None = None
+    guide_strength: float | None = None
     num_inference_steps: int | None = None
     guidance: float | None = None
     negative_prompt: str | None = None
@@ -70,10 +81,24 @@ class GenerationSettings:
             raise ArgumentError("`reward` and `detector` both choose the best candidate, got both; leave out one")
         if self.best_of > 1 and not (self.reward or self.detector):
             raise ArgumentError(f"`best_of` {self.best_of} must come with `reward` or `detector`, got neither")
+        self._check_guidance()
         for name in ("images_per_prompt", "num_inference_steps"):
             check_at_least(name, getattr(self, name))
         check_at_least("guidance", self.guidance, 0)
         self.width_and_height()
+
+    @property
+    def is_guided(self) -> bool:
+        """Return whether a detector or a reward guides."""
+        return bool(self.guide or self.guide_reward)
+
+    def _check_guidance(self) -> None:
+        if self.guide_strength is None:
+            return
+        if not self.is_guided:
+            raise ArgumentError("`guide_strength` must come with `guide` or `guide_reward`, got neither")
+        if not 0 <= self.guide_strength < math.inf:
+            raise ArgumentError(f"`guide_strength` must be at least 0 and finite, got {self.guide_strength}")
 
     def width_and_height(self) -> tuple[int, int] | None:
         """Return width and height in pixels; `None` for the pipeline's own."""

@@ -74,26 +74,38 @@ class GenerationRecord:
         model_revision (`str`): Commit of the diffusion model, or a fingerprint of its files.
         scorer (`Mapping`, *optional*): Everything that scores depend on; `None` without a scorer.
         versions (`Mapping[str, str]`): Versions of packages.
+        guide (`Mapping`, *optional*): Everything that guidance depends on: `detectors` and `rewards`, each as
+            `scorer` names them, and `settings` and `checkpoint_vae` of [`~diffusers_artifact.DetectorGuidance`];
+            `None` without guidance.
         status (`str`): `"running"` or `"complete"`.
         images, candidates (`int`): Number of images, and of candidates drawn; 0 until the run is complete.
         curve (`tuple[float, ...]`): Mean over the images of the best score so far, after each round.
         seconds (`float`): Time that the call took that completed the run.
+        guided_steps (`Sequence[Mapping]`): Guided steps of the batch that was drawn last, with the losses before each.
     """
 
     settings: Mapping[str, Any]
     model_revision: str
     scorer: Mapping[str, Any] | None
     versions: Mapping[str, str]
+    guide: Mapping[str, Any] | None = None
     status: Literal["running", "complete"] = "running"
     images: int = 0
     candidates: int = 0
     curve: Sequence[float] = field(default_factory=tuple)
     seconds: float = 0.0
+    guided_steps: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
     @property
     def identity(self) -> dict[str, Any]:
         """Return everything that the images depend on besides the prompts."""
-        return {name: getattr(self, name) for name in ("settings", "model_revision", "scorer", "versions")}
+        return {name: getattr(self, name) for name in ("settings", "model_revision", "scorer", "versions", "guide")}
+
+    @property
+    def chosen_by(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the scorers that chose or guided the images, which therefore cannot judge them."""
+        guide = self.guide or {"detectors": (), "rewards": ()}
+        return tuple(filter(None, [self.scorer, *guide["detectors"], *guide["rewards"]]))
 
     @classmethod
     def read(cls, folder: Path) -> GenerationRecord:

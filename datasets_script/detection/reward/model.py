@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError
@@ -37,6 +37,8 @@ from .record import REWARD_FILE, RewardRecord
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+
+_Image = TypeVar("_Image", bound=ImageInput)
 
 
 class RewardModel:
@@ -136,9 +138,9 @@ class RewardModel:
     def __call__(self, images: ImageInput) -> float: ...
 
     @overload
-    def __call__(self, images: list[ImageInput]) -> list[float]: ...
+    def __call__(self, images: list[_Image]) -> list[float]: ...
 
-    def __call__(self, images: ImageInput | list[ImageInput]) -> float | list[float]:
+    def __call__(self, images: ImageInput | list[_Image]) -> float | list[float]:
         """
         Score an image, or each image of a list.
 

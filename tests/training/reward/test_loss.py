@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -48,6 +48,8 @@ def test_squared_norm_is_of_all_parameters():
     assert squared_norm(layer).item() == 9 + 16 + 4
 
 
+# The examples are small: only a busy machine makes them slowly.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.integers(0, 20), st.integers(0, 1000))
 def test_no_scene_is_paired_with_itself(scenes, wanted, place):
     cross = PairCollator(PREPROCESSING, wanted, seed=1)._cross(items(scenes, place))
