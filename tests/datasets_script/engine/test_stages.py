@@ -134,7 +134,7 @@ def perceived(name: str) -> Sample:
     )
     box = (32, 32, 192, 224)
     entity = Entity("cat", 1, box, mask_of(box), 1.0, parts)
-    return Sample(name, Image.new("RGB", (256, 256)), Perception((entity,), "a cat"))
+    return Sample(name, Image.new("RGB", (256, 256)), perception=Perception((entity,), "a cat"))
 
 
 def stage_of(settings: RunSettings) -> Plan:
