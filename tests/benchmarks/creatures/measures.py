@@ -31,8 +31,8 @@ def figures_of(pictures: np.ndarray, words: Sequence[Words], clean: np.ndarray) 
 
     Returns:
         `dict[str, Any]`: `artifact_rate` with its interval, the same `by_type`, `conditions_met` as a whole and by
-        kind of word, and `diversity` and `sharpness`, each as a share of that of the clean renders (diversity is `None` if no
-        condition has two pictures).
+        kind of word, and `diversity` and `sharpness`, each as a share of that of the clean renders. `diversity` is
+        `None` if no condition has two pictures.
     """
     verdicts = judge_all(pictures, words)
     rate = share([verdict.has_artifact for verdict in verdicts])

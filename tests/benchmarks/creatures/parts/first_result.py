@@ -28,8 +28,9 @@ from tests.benchmarks.learning import artiagent, once
 from tests.benchmarks.learning import run as run_python
 
 
-# Clean renders that artifacts are put into, and as many pictures for the ceiling.
-PHOTOS, PAIRS_EACH = 400, 2
+# Clean renders that artifacts are put into, as a share of the pictures that detectors are scored on, and the pairs of
+# each. The ceiling learns from as many pictures.
+PHOTOS, PAIRS_EACH = 0.8, 2
 # Pixels of an eye are more than those of one patch, those of two are not.
 _MANY: tuple[str | int, ...] = (
     "--pairs-per-image",
@@ -59,10 +60,20 @@ def run(world: World) -> dict[str, Any]:
     return {"pictures": len(pictures), "with_artifact": sum(flawed), "detectors": blocks}
 
 
+def _write_photos(world: World, folder: Path) -> None:
+    write_photos(render_many(_photos(world), world.seed, "photos"), folder)
+
+
+def _photos(world: World) -> int:
+    return round(PHOTOS * world.number)
+
+
 def _sources(world: World) -> dict[str, list[str]]:
     """Make the data of each detector that is missing, and return the sources by name of the detector."""
     work = world.work / "first_result"
-    photos = once(work / "photos", lambda: write_photos(render_many(PHOTOS, world.seed, "photos"), work / "photos"))
+    photos = once(
+        work / "photos", lambda: write_photos(render_many(_photos(world), world.seed, "photos"), work / "photos")
+    )
     injected = _made(world, work / "injected", "synthesize", photos)
     corrupted = _made(world, work / "corrupted", "corrupt", photos, "--regions", "annotations")
     drawn = once(work / "drawn", lambda: _draw_labelled(world, work / "drawn"))
@@ -96,7 +107,7 @@ def _draw_labelled(world: World, out: Path) -> None:
     """Draw pictures of conditions that the generator knows, and write them with the oracle's verdicts."""
     known = [words for words in all_words() if not is_held_out(words)]
     order = np.random.default_rng(derive_seed(world.seed, "creatures:labelled")).permutation(len(known))
-    words = [known[order[index % len(order)]] for index in range(PHOTOS * PAIRS_EACH)]
+    words = [known[order[index % len(order)]] for index in range(_photos(world) * PAIRS_EACH)]
     seeds = [derive_seed(world.seed, f"creatures:labelled:{index}") for index in range(len(words))]
     pictures = world.draw(world.pipe, [asked.prompt for asked in words], seeds)
     write_labelled(pictures, words, out)
