@@ -137,8 +137,10 @@ class FluxFamily(TransformerFamily):
             )
         names = ("scheduler", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer")
         stock = FluxPipeline(**{name: self.components[name] for name in names})
+        # The stock default, unless the checkpoint's texts are shorter.
+        longest = min(512, self.components["tokenizer_2"].model_max_length)
         prompt_embeds, pooled, _ = stock.encode_prompt(
-            prompt, device=device, max_sequence_length=max_sequence_length or 512
+            prompt, device=device, max_sequence_length=max_sequence_length or longest
         )
         return Conditioning(prompt_embeds, pooled)
 

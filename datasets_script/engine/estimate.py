@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,9 +63,9 @@ class Estimate:
 def estimate(plan: RunPlan) -> Estimate:
     """
     Estimate what a run will take. Its models are loaded, and a sample of its photos is processed one by one and thrown
-    away; the output folder is not touched. Models that take turns change places more often than in a run, so there the
-    time errs on the long side. On a CPU, only the embedded model is tried: for the others, only what follows from the
-    settings is known.
+    away; the output folder is not touched. Models that take turns change places more often than in a run, and an
+    endpoint's answers are waited for that a run asks for ahead, so there the time errs on the long side. On a CPU,
+    only the embedded model is tried: for the others, only what follows from the settings is known.
 
     Args:
         plan (`RunPlan`): The run.
@@ -80,7 +80,7 @@ def estimate(plan: RunPlan) -> Estimate:
     device = usable_device(plan.device)
     if device == "cpu" and plan.settings.model != EMBEDDED:
         return _from_settings(plan, len(sources), device)
-    synthesizer = plan.synthesizer()
+    synthesizer = replace(plan, look_ahead=False).synthesizer()
     return _tried(plan, synthesizer, sources, time.perf_counter() - start)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from tqdm import tqdm
@@ -32,14 +33,17 @@ class RunLog(logging.Handler):
         super().__init__(logging.WARNING)
         self.path = log_path(out, rank)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._writing = Lock()  # warnings come from other threads, too
         self._file = self.path.open("a", encoding="utf-8")
         self._file.write("\n")  # ends a line left incomplete when the rank was killed
 
     def write(self, event: str, **content: Any) -> None:
         """Append an event with its fields."""
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **content}
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
+        line = json.dumps(record, ensure_ascii=False) + "\n"
+        with self._writing:
+            self._file.write(line)
+            self._file.flush()
 
     def emit(self, record: logging.LogRecord) -> None:
         self.write(record.levelname.lower(), message=record.getMessage())

@@ -70,6 +70,8 @@ class RunPlan:
             that are not in use wait in host memory. On a CPU, all models stay anyway.
         phase_size (`int`, *optional*): Photos that are perceived, and whose captions are encoded, before the first of
             them is injected; by default 32 where models take turns, else 1.
+        look_ahead (`bool`, *optional*, defaults to `True`): If perception asks a vision-language model at an endpoint,
+            ask it about the photos of the next shard while artifacts are injected into those of this one.
     """
 
     source: Path
@@ -87,6 +89,7 @@ class RunPlan:
     offload: Offload = "none"
     keep_loaded: bool = False
     phase_size: int | None = None
+    look_ahead: bool = True
 
     def check(self) -> list[str]:
         """
@@ -195,6 +198,7 @@ class RunPlan:
             self.perception_batch_size or (PERCEPTION_BATCH_SIZE if vlm else 1),
             self.phase_size or (PHASE_SIZE if card.takes_turns else 1),
             detector,
+            self.look_ahead,
         )
 
     def for_rank(self, rank: int) -> RunPlan:
@@ -205,8 +209,8 @@ class RunPlan:
         return replace(self, device=self.device or (f"cuda:{rank % devices}" if devices else "cpu"))
 
     def one_by_one(self) -> RunPlan:
-        """Return the plan with batches of one photo, so that a fault can be traced to a single photo."""
-        return replace(self, batch_size=1, perception_batch_size=1, phase_size=1)
+        """Return the plan with one photo in work at a time, so that a fault can be traced to it."""
+        return replace(self, batch_size=1, perception_batch_size=1, phase_size=1, look_ahead=False)
 
     def absolute(self) -> RunPlan:
         """Return the plan with absolute paths, for a process that starts in another folder."""

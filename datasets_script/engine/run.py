@@ -11,10 +11,11 @@ import logging
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,8 @@ class Run:
         """Finished shards with a failure of the current streak."""
         self.out_of_memory: list[str] = []
         """Photos that memory ran out at, whose shards are left unfinished."""
+        self.spent: Mapping[str, float] = {}
+        """Counters of the synthesizer when the last photo was done."""
         self.record = RunRecord()
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(lock_folder(out) / "start.lock"):
@@ -194,10 +197,13 @@ class Run:
                 progress = ProgressLine(
                     self.synthesizer.settings.command, self.shards.num_tasks, self.shards.count_finished(self.out)
                 )
+            own = range(self.rank, len(self.shards), self.world_size)
+            missing = [shard for shard in own if not marker(self.out, shard).exists()]
+            self.spent = dict(self.synthesizer.counters())
             try:
-                for shard in range(self.rank, len(self.shards), self.world_size):
-                    if not marker(self.out, shard).exists():
-                        self._make_shard(shard, log, progress)
+                with self.synthesizer.prepared(self._samples(missing)) as samples:
+                    for shard in missing:
+                        self._make_shard(shard, samples, log, progress)
             finally:
                 if progress:
                     progress.close()
@@ -226,7 +232,7 @@ class Run:
             package.removeHandler(log)
             log.close()
 
-    def _make_shard(self, shard: int, log: RunLog, progress: ProgressLine | None) -> None:
+    def _make_shard(self, shard: int, samples: Iterator[Sample], log: RunLog, progress: ProgressLine | None) -> None:
         self.failed_in_shard, short = False, len(self.out_of_memory)
         pairs = self.out / "data" / f"pairs-{shard:05d}.parquet"
         with (
@@ -237,7 +243,7 @@ class Run:
             log.write("shard", shard=shard, sources=len(self.shards.of(shard)), restored=list(journal.records))
             if progress:
                 progress.restore(len(journal.records))
-            totals, rejected = self._make_samples(shard, journal, writer, log, progress)
+            totals, rejected = self._make_samples(shard, samples, journal, writer, log, progress)
         if len(self.out_of_memory) > short:  # without a marker, the next run goes on with it
             pairs.unlink()
             return
@@ -249,13 +255,21 @@ class Run:
         log.write("shard_finished", shard=shard, pairs=totals.pairs, seconds=round(totals.seconds, 3))
 
     def _make_samples(
-        self, shard: int, journal: Journal, writer: PairWriter, log: RunLog, progress: ProgressLine | None
+        self,
+        shard: int,
+        samples: Iterator[Sample],
+        journal: Journal,
+        writer: PairWriter,
+        log: RunLog,
+        progress: ProgressLine | None,
     ) -> tuple[Totals, list[dict[str, Any]]]:
-        """Make the photos of a shard that its journal does not hold; return the counts and rejections of all."""
+        """
+        Make the photos of a shard that its journal does not hold, which are the next of `samples`; return the counts
+        and rejections of all.
+        """
         totals, rejected = Totals(), list[dict[str, Any]]()
-        tasks = self.shards.of(shard)
-        made = self.synthesizer.run(self._samples([task for task in tasks if task.source_id not in journal.records]))
-        last, spent = time.perf_counter(), dict(self.synthesizer.counters())
+        tasks, last = self.shards.of(shard), time.perf_counter()
+        made = self.synthesizer.finish(islice(samples, len(_missing(tasks, journal))))
         for task in tasks:
             if task.source_id in journal.records:
                 record = journal.records[task.source_id]
@@ -267,8 +281,9 @@ class Run:
             counted, now, counters = Totals(), time.perf_counter(), dict(self.synthesizer.counters())
             counted.count(sample.pairs, sample.rejections)
             counted.seconds = now - last
-            counted.counters.update({name: number - spent[name] for name, number in counters.items()})
-            last, spent = now, counters
+            # What another thread spends ahead on later photos counts with the photo that is done meanwhile.
+            counted.counters.update({name: number - self.spent[name] for name, number in counters.items()})
+            last, self.spent = now, counters
             totals.merge(counted)
             rejections = [asdict(rejection) for rejection in sample.rejections]
             rejected += rejections
@@ -285,16 +300,20 @@ class Run:
             _check_parent()
         return totals, rejected
 
-    def _samples(self, tasks: Sequence[Task]) -> Iterator[Sample]:
-        barred = read_barred(self.out)
-        for task in tasks:
-            sample = Sample(task.source_id, variants=task.variants)
-            if task.same_as:
-                yield sample.rejected("read", f"the same file as '{task.same_as}'")
-            elif task.source_id in barred:
-                yield sample.rejected("read", barred[task.source_id])
-            else:
-                yield sample
+    def _samples(self, shards: Iterable[int]) -> Iterator[Sample]:
+        """Yield the photos of shards that their journals do not hold."""
+        for shard in shards:
+            barred = read_barred(self.out)
+            with Journal(journal_path(self.out, shard)) as journal:
+                tasks = _missing(self.shards.of(shard), journal)
+            for task in tasks:
+                sample = Sample(task.source_id, variants=task.variants)
+                if task.same_as:
+                    yield sample.rejected("read", f"the same file as '{task.same_as}'")
+                elif task.source_id in barred:
+                    yield sample.rejected("read", barred[task.source_id])
+                else:
+                    yield sample
 
     def _watch_failures(self, sample: Sample, log: RunLog) -> None:
         failures = _failures(sample)
@@ -365,6 +384,10 @@ class Run:
                 save_pages(contact_sheets(read_pairs(self.out)), self.out / "contact_sheet.png")
             run.write(self.out)
             return run
+
+
+def _missing(tasks: Iterable[Task], journal: Journal) -> list[Task]:
+    return [task for task in tasks if task.source_id not in journal.records]
 
 
 def _check_parent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +11,33 @@ from typing import TYPE_CHECKING, Any
 from ..agents.curation.curator import Curator
 from ..agents.curation.perceptual import load_perceptual_metric
 from ..agents.perception import PerceptionAgent
+from ..agents.perception.vocabulary import VocabularyPerception
+from ..utils.background import Background
 from ..vlm import VLM
 from .banner import models_banner
 from .card import Card
 from .chains import CHAINS
 from .diffusion_model import DiffusionModel
 from .settings import CommonSettings
-from .stages import Encode, Explain, Inject, Perceive, Plan, Read, Sample, Stage
+from .stages import Encode, Explain, Inject, Locate, Name, Perceive, Plan, Read, Sample, Stage
 
 
 if TYPE_CHECKING:
     from ..detection.pixel.detector import PixelDetector
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """
+    Stages whose time is the latency of an endpoint, so that another thread may do them ahead of all others.
+
+    Attributes:
+        stages (`Sequence[Stage]`): Stages, in order.
+        interrupt (`Callable[[], None]`): Ends what that thread waits for.
+    """
+
+    stages: Sequence[Stage]
+    interrupt: Callable[[], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +54,7 @@ class Synthesizer:
             requests and tokens, by name.
         card (`Card`, *optional*): Device of the models, which counts time and memory of the phases.
         about (`str`, *optional*): What models the run uses, for its user.
+        ahead (`Ahead`, *optional*): Stages before `stages`, which [`prepared`] does ahead.
     """
 
     stages: Sequence[Stage]
@@ -45,6 +63,7 @@ class Synthesizer:
     counters: Callable[[], Mapping[str, float]] = dict
     card: Card | None = None
     about: str = ""
+    ahead: Ahead | None = None
 
     @classmethod
     def of(
@@ -58,6 +77,7 @@ class Synthesizer:
         perception_batch_size: int = 1,
         phase_size: int = 1,
         detector: PixelDetector | None = None,
+        look_ahead: bool = True,
     ) -> Synthesizer:
         """
         Chain the stages that turn photos into pairs: read, perceive, plan, encode, inject, explain.
@@ -74,13 +94,19 @@ class Synthesizer:
             perception_batch_size (`int`, *optional*, defaults to 1): Photos per batch of perception and explanation.
             phase_size (`int`, *optional*, defaults to 1): Photos that are perceived before the first is injected.
             detector (`PixelDetector`, *optional*): Gives a second opinion on the artifacts that are kept.
+            look_ahead (`bool`, *optional*, defaults to `True`): If perception asks an endpoint, ask it what is in the
+                photos of the next shard while artifacts are injected into those of this one.
         """
         metric = load_perceptual_metric(settings.perceptual_metric)
         curator = Curator(settings.curation, metric, vlm, detector, settings.region_gates)
         planner = CHAINS[type(settings)].planner(settings, model.pipeline.patch_size)
+        perceive, ahead = Perceive(perception, perception_batch_size, model.card), None
+        if look_ahead and isinstance(perception, VocabularyPerception) and perception.vlm.is_remote:
+            perceive = Locate(perception, perception_batch_size, model.card)
+            ahead = Ahead([Read(source_folder), Name(perception, perception_batch_size)], perception.vlm.cancel)
         stages = [
             Read(source_folder),
-            Perceive(perception, perception_batch_size, model.card),
+            perceive,
             Plan(planner, settings, model.sample_size),
             Encode(model, phase_size),
             Inject(model, curator, planner, settings.max_rerolls, batch_size),
@@ -102,10 +128,37 @@ class Synthesizer:
 
         about = models_banner(model, curator, settings)
         settings = replace(settings, loading=model.loading)
-        return cls(stages, settings, identity, counters, model.card, about)
+        return cls(stages, settings, identity, counters, model.card, about, ahead)
 
     def run(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """Run all stages lazily, one after the other."""
-        for stage in self.stages:
-            samples = stage.run(samples)
-        return iter(samples)
+        return self.finish(_through(self.ahead.stages if self.ahead else (), samples))
+
+    @contextmanager
+    def prepared(self, samples: Iterable[Sample]) -> Iterator[Iterator[Sample]]:
+        """
+        Do ahead, in another thread, what can be done ahead for up to a shard of samples. The thread ends with the
+        context.
+
+        Args:
+            samples (`Iterable[Sample]`): Samples of all shards. If anything is done ahead, only that thread iterates.
+
+        Returns:
+            `Iterator[Sample]`: The samples, in order, for [`finish`]. It raises what was raised in that thread.
+        """
+        if self.ahead is None:
+            yield iter(samples)
+            return
+        made = _through(self.ahead.stages, samples)
+        with closing(Background(made, self.settings.shard_size, self.ahead.interrupt)) as background:
+            yield background
+
+    def finish(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """Run the stages lazily that follow those done ahead."""
+        return _through(self.stages, samples)
+
+
+def _through(stages: Iterable[Stage], samples: Iterable[Sample]) -> Iterator[Sample]:
+    for stage in stages:
+        samples = stage.run(samples)
+    return iter(samples)

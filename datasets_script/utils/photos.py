@@ -10,12 +10,13 @@ import stat
 import warnings
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import numpy as np
@@ -164,13 +165,13 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
         OSError: The same, for a failing disk or too many open files.
     """
     _apply_pixel_bound()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with _without_warning():
         try:
             _check_file(path)
             with Image.open(path, formats=_readable_formats()) as image:
                 _check_still(image)
                 _check_size(image, min_side)
+                _check_bound(image)
                 photo = to_rgb(image)
                 if image.format in ("JPEG", "MPO"):
                     _check_jpeg_data(path, image.mode)
@@ -178,9 +179,7 @@ def open_source(path: str | os.PathLike[str], min_side: int = 64) -> Image.Image
         except (SourceError, MemoryError, ImportError):
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise SourceError(
-                f"too large: over {Image.MAX_IMAGE_PIXELS} pixels; reduce it, or set {_BOUND}=N to read up to N"
-            ) from error
+            raise _too_large() from error
         except UnidentifiedImageError as error:
             raise SourceError(_why_unidentified(path)) from error
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
@@ -413,6 +412,29 @@ def _check_still(image: Image.Image) -> None:
 def _check_size(image: Image.Image, min_side: int) -> None:
     if min(image.size) < min_side:
         raise SourceError(f"too small: {image.width}x{image.height} px, both sides must be at least {min_side} px")
+
+
+def _check_bound(image: Image.Image) -> None:
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise _too_large()
+
+
+def _too_large() -> SourceError:
+    return SourceError(
+        f"too large: over {Image.MAX_IMAGE_PIXELS} pixels; reduce it, or set {_BOUND}=N to read up to N"
+    )
+
+
+@contextmanager
+def _without_warning() -> Iterator[None]:
+    """Keep Pillow from warning of a photo that is refused as too large."""
+    # All threads share the filters, and two that change them at once leave them wrong for good.
+    if current_thread() is not main_thread():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -78,7 +79,10 @@ class VLMReply:
 
 @dataclass
 class VLMUsage:
-    """Running totals of requests and tokens. Tokens are counted as the backend reports them."""
+    """
+    Running totals of requests and tokens, which several threads may add to. Tokens are counted as the backend reports
+    them.
+    """
 
     requests: int = 0
     repairs: int = 0
@@ -87,6 +91,15 @@ class VLMUsage:
     failures: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self._lock = Lock()
+
+    def add(self, **counts: int) -> None:
+        """Add to totals, by name."""
+        with self._lock:
+            for name, count in counts.items():
+                setattr(self, name, getattr(self, name) + count)
 
 
 class VLMUnavailable(StoppedError):
@@ -161,6 +174,20 @@ class VLM(ABC):
         return BoxFormat(coordinates or self.coordinates, min_pixels or least, max_pixels or most)
 
     @property
+    def is_remote(self) -> bool:
+        """Whether it runs elsewhere, so that its answers take time, but nothing of this machine."""
+        return False
+
+    def cancel(self) -> None:
+        """
+        Give up what other threads are asking: their calls of [`ask`] raise `asyncio.CancelledError`.
+
+        Raises:
+            NotImplementedError: The model is not remote, and finishes its answers.
+        """
+        raise NotImplementedError(f"'{self.model}' runs on this machine, where answers are finished")
+
+    @property
     def networks(self) -> tuple[nn.Module, ...]:
         """Networks that may be moved between devices; none for an endpoint."""
         return ()
@@ -176,11 +203,11 @@ class GeneratingVLM(VLM):
     def ask(self, requests: Sequence[VLMRequest]) -> list[VLMAnswer]:
         answers = self._ask_once(requests)
         broken = [index for index, answer in enumerate(answers) if answer.error and requests[index].schema is not None]
-        self.usage.repairs += len(broken)
+        self.usage.add(repairs=len(broken))
         repairs = [_repair(requests[index], answers[index]) for index in broken]
         for index, answer in zip(broken, self._ask_once(repairs), strict=True):
             answers[index] = answer
-        self.usage.failures += sum(bool(answer.error) for answer in answers)
+        self.usage.add(failures=sum(bool(answer.error) for answer in answers))
         return answers
 
     @abstractmethod
@@ -190,7 +217,7 @@ class GeneratingVLM(VLM):
     def _ask_once(self, requests: Sequence[VLMRequest]) -> list[VLMAnswer]:
         if not requests:
             return []
-        self.usage.requests += len(requests)
+        self.usage.add(requests=len(requests))
         replies = self._generate(requests)
         return [_answer(request, reply) for request, reply in zip(requests, replies, strict=True)]
 

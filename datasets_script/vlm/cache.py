@@ -49,6 +49,13 @@ class CachedVLM(VLM):
         return self.vlm.pixel_bounds
 
     @property
+    def is_remote(self) -> bool:
+        return self.vlm.is_remote
+
+    def cancel(self) -> None:
+        self.vlm.cancel()
+
+    @property
     def networks(self) -> tuple[nn.Module, ...]:
         return self.vlm.networks
 
@@ -60,7 +67,7 @@ class CachedVLM(VLM):
         questions = dict(zip(keys, requests, strict=True))
         stored = {key: self._read(key, request) for key, request in questions.items()}
         known = {key: answer for key, answer in stored.items() if answer is not None}
-        self.usage.cache_hits += sum(key in known for key in keys)
+        self.usage.add(cache_hits=sum(key in known for key in keys))
         unknown = {key: request for key, request in questions.items() if key not in known}
         for key, answer in zip(unknown, self.vlm.ask(list(unknown.values())), strict=True):
             known[key] = answer

@@ -9,10 +9,12 @@ import json
 import logging
 import os
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from threading import Lock
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -22,6 +24,7 @@ from PIL import Image
 
 from .answers import RAW_LIMIT, shorten
 from .base import GeneratingVLM, VLMReply, VLMRequest, VLMUnavailable
+from .slots import Slots
 
 
 logger = logging.getLogger(__name__)
@@ -69,7 +72,8 @@ class EndpointVLM(GeneratingVLM):
     Args:
         model (`str`): Name of a model on the server.
         base_url (`str`): URL of the server, e.g. `"http://localhost:8000/v1"`.
-        max_concurrency (`int`, *optional*, defaults to 8): Maximum number of simultaneous requests.
+        max_concurrency (`int`, *optional*, defaults to 8): Maximum number of simultaneous requests, of all threads
+            together.
         timeout (`float`, *optional*, defaults to 120.0): Maximum duration of one answer in seconds.
         max_retries (`int`, *optional*, defaults to 6): Maximum number of retries of one request.
         base_delay (`float`, *optional*, defaults to 1.0): Maximum first pause in seconds; it doubles each time, up to
@@ -94,9 +98,21 @@ class EndpointVLM(GeneratingVLM):
         self.structured_output = structured_output
         self._sends_schema = structured_output != "never"
         self._jitter = random.Random(0)
+        self._slots = Slots(max_concurrency)
+        self._in_hand: set[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = set()
+        self._lock = Lock()
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"endpoint": True}
+
+    @property
+    def is_remote(self) -> bool:
+        return True
+
+    def cancel(self) -> None:
+        with self._lock:
+            for loop, task in self._in_hand:
+                loop.call_soon_threadsafe(task.cancel)
 
     def _generate(self, requests: Sequence[VLMRequest]) -> list[VLMReply]:
         return _run(self._generate_all(requests))
@@ -107,21 +123,33 @@ class EndpointVLM(GeneratingVLM):
                 f"{self.base_url} must not be called while HF_HUB_OFFLINE is set, not even on this machine; unset it. "
                 f"{_KEPT}"
             )
-        limit = asyncio.Semaphore(self.max_concurrency)
         key = api_key(self.base_url) or _NO_KEY
         headers = {"Authorization": f"Bearer {key}", "Accept-Encoding": "identity"}
         async with httpx2.AsyncClient(headers=headers, timeout=self.timeout, follow_redirects=True) as client:
-            tasks = [asyncio.create_task(self._generate_one(client, limit, request)) for request in requests]
+            tasks = [asyncio.create_task(self._generate_one(client, request)) for request in requests]
             try:
-                return await asyncio.gather(*tasks)
+                with self._cancellable():
+                    return await asyncio.gather(*tasks)
             finally:
                 for task in tasks:
                     task.cancel()
 
-    async def _generate_one(
-        self, client: httpx2.AsyncClient, limit: asyncio.Semaphore, request: VLMRequest
-    ) -> VLMReply:
-        async with limit:
+    @contextmanager
+    def _cancellable(self) -> Iterator[None]:
+        """Let [`cancel`] end the current task."""
+        task = asyncio.current_task()
+        assert task is not None  # called in a coroutine
+        entry = (asyncio.get_running_loop(), task)
+        with self._lock:
+            self._in_hand.add(entry)
+        try:
+            yield
+        finally:
+            with self._lock:  # so that no loop ends while `cancel` turns to it
+                self._in_hand.discard(entry)
+
+    async def _generate_one(self, client: httpx2.AsyncClient, request: VLMRequest) -> VLMReply:
+        async with self._slots.one():
             with_schema = self._sends_schema and request.schema is not None
             try:
                 return VLMReply(await self._text(client, request, with_schema))
@@ -154,7 +182,7 @@ class EndpointVLM(GeneratingVLM):
                     return self._read(content)
                 problem, pause = self._take_status(response, content, told)
             if attempt < self.max_retries:
-                self.usage.retries += 1
+                self.usage.add(retries=1)
                 await asyncio.sleep(max(pause, self._pause(attempt)))
         raise VLMUnavailable(
             f"{self.base_url} gave no answer in {self.max_retries + 1} attempts, the last time: {problem}. Once it is "
@@ -228,8 +256,7 @@ class EndpointVLM(GeneratingVLM):
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
             told = content[:RAW_LIMIT].decode(errors="replace")
             raise _BadReplyError(f"the server's answer is no chat completion: {error!r}", told) from error
-        self.usage.prompt_tokens += prompt_tokens
-        self.usage.completion_tokens += completion_tokens
+        self.usage.add(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
         return text
 
 

@@ -152,8 +152,10 @@ class LocalVLM(GeneratingVLM):
         )[:, length:]
         # Each answer is cut where it would have ended alone, so that it does not depend on the batch.
         answers = [tokens[: request.max_new_tokens] for tokens, request in zip(output, requests, strict=True)]
-        self.usage.prompt_tokens += int(inputs["attention_mask"].sum())
-        self.usage.completion_tokens += sum(int((a != self.processor.tokenizer.pad_token_id).sum()) for a in answers)
+        self.usage.add(
+            prompt_tokens=int(inputs["attention_mask"].sum()),
+            completion_tokens=sum(int((a != self.processor.tokenizer.pad_token_id).sum()) for a in answers),
+        )
         return self.processor.batch_decode(answers, skip_special_tokens=True)
 
 

@@ -11,6 +11,11 @@ photo in runs of 1,000, 10,000 and `--largest` photos, the time until a run of `
 shard is at work again, and the peak memory of the process. Each run has a process of its own. The speed-up is that of
 real synthesis: photos a second of two workers with one thread each, divided by those of one worker with one thread,
 from the first photo to the last, without imports and loading.
+
+`endpoint_ratio` is the wall time of a run whose perception asks an endpoint ahead, divided by that of one that asks
+when it needs the answers: real synthesis of 12 photos in shards of 2, a local server that takes `--endpoint-seconds`
+for each answer, and all questions of a shard asked at once; the median of `--repeats` pairs of runs side by side.
+`endpoint_hidden` is the time saved as a share of the time waited without: the first shard's wait cannot be hidden.
 """
 
 from __future__ import annotations
@@ -35,8 +40,13 @@ import torch
 from PIL import Image
 from skimage import data
 
+
+# A script finds its siblings from wherever it is started.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from datasets_script.agents.perception import PerceptionSpec
 from datasets_script.demo.settings import DEMO_SETTINGS, prepare_demo
+from datasets_script.engine.injector import Injector
 from datasets_script.engine.ledger import marker
 from datasets_script.engine.log import log_path, parse_events
 from datasets_script.engine.plan import RunPlan
@@ -47,7 +57,9 @@ from datasets_script.engine.stages import Read, Sample, Stage
 from datasets_script.engine.synthesizer import Synthesizer
 from datasets_script.engine.workers import WorkerPool
 from datasets_script.schema.pair import Artifact, ArtifactScores, Pair
+from datasets_script.vlm import EndpointVLM
 from diffusers_artifact.mapping import PatchMapping
+from tests.helpers.scripted_endpoint import AnnotatedVocabulary, KnownPhotos, scripted_endpoint
 
 
 PROCESSES = multiprocessing.get_context("spawn")
@@ -191,6 +203,32 @@ def speedup(scratch: Path) -> float:
     return rates[1] / rates[0]
 
 
+def endpoint_runs(scratch: Path, seconds: float, repeats: int) -> tuple[float, float]:
+    """Return the wall time with questions asked ahead ÷ without, and the time saved ÷ the time waited without."""
+    torch.set_num_threads(1)
+    photos, names = scratch / "photos", prepare_demo(scratch / "photos")[:12]
+    settings, known = replace(DEMO_SETTINGS, shard_size=2), KnownPhotos(photos, names)
+    injector = Injector(settings.model, settings.injection, device="cpu")
+
+    def wall_time(number: int, look_ahead: bool) -> float:
+        perception = AnnotatedVocabulary(EndpointVLM("scripted", endpoint.base_url), known)
+        synthesizer = Synthesizer.of(
+            photos, perception, injector, settings, perception_batch_size=2, phase_size=2, look_ahead=look_ahead
+        )
+        run = Run(scratch / f"out-{number}-{look_ahead}", photos, names, synthesizer)
+        start = time.perf_counter()
+        run.execute(show_progress=False)
+        return time.perf_counter() - start
+
+    with scripted_endpoint(known) as endpoint:
+        wall_time(-1, True)  # warms the kernels up
+        endpoint.seconds = seconds
+        times = [(wall_time(number, True), wall_time(number, False)) for number in range(repeats)]
+    waited = seconds * len(names) / settings.shard_size
+    ahead, apart = (statistics.median(column) for column in zip(*times, strict=True))
+    return statistics.median(one / other for one, other in times), (apart - ahead) / waited
+
+
 def in_scratch(function: Callable[..., Any], *arguments: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         return apart(function, Path(folder), *arguments)
@@ -208,7 +246,11 @@ def scale(sizes: Iterable[int]) -> Iterator[tuple[str, Any]]:
         yield f"resume_seconds_{last // 1000}k", apart(resume, scratch, last)
 
 
-def figures(largest: int, num_photos: int, repeats: int) -> Iterator[tuple[str, Any]]:
+def figures(largest: int, num_photos: int, repeats: int, endpoint_seconds: float) -> Iterator[tuple[str, Any]]:
+    ratio, hidden = in_scratch(endpoint_runs, endpoint_seconds, repeats)
+    yield "endpoint_seconds", endpoint_seconds
+    yield "endpoint_ratio", ratio
+    yield "endpoint_hidden", hidden
     overhead, _ = in_scratch(overhead_of_photos, num_photos, 0.02)
     yield "overhead_ms", overhead * 1000
     yield "overhead_1s", overhead
@@ -233,10 +275,18 @@ def main() -> None:
     parser.add_argument(
         "--photographs", type=int, default=1_000, help="number of photos to measure the overhead on (default: 1000)"
     )
-    parser.add_argument("--repeats", type=int, default=3, help="pairs of runs with and without journal (default: 3)")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=3,
+        help="pairs of runs with and without journal, and with an endpoint asked ahead or not (default: 3)",
+    )
+    parser.add_argument(
+        "--endpoint-seconds", type=float, default=2.0, help="time of an endpoint's answer (default: %(default)s)"
+    )
     args = parser.parse_args()
     results = {}
-    for name, value in figures(args.largest, args.photographs, args.repeats):
+    for name, value in figures(args.largest, args.photographs, args.repeats, args.endpoint_seconds):
         results[name] = round(value, 4)
         print(f"{name:32} {value:.4f}", flush=True)
     if args.json:

@@ -90,6 +90,29 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": [0, *counts] if flat[0] else counts}
 
 
+def annotation(mask: np.ndarray, number: int, image: int, category: int, parent: int | None = None) -> dict[str, Any]:
+    """
+    Return an annotation as a COCO file holds it.
+
+    Args:
+        mask (`np.ndarray` of shape `(height, width)`, `bool`): Pixels, of which there must be one.
+        number, image, category (`int`): Ids of the annotation, of its image and of its category.
+        parent (`int`, *optional*): Id of the entity's annotation, for a part.
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    x, y = int(columns[0]), int(rows[0])
+    entry = {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+        "segmentation": run_lengths(mask),
+    }
+    return entry if parent is None else {**entry, "parent_id": parent}
+
+
 class _Annotations:
     """COCO annotations to which images are added."""
 
@@ -105,19 +128,9 @@ class _Annotations:
                 self._add(part, 2 + index % 2, parent)
 
     def _add(self, mask: np.ndarray, category: int, parent: int | None = None) -> int:
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        x, y = int(columns[0]), int(rows[0])
-        annotation = {
-            "id": len(self.annotations) + 1,
-            "image_id": len(self.images),
-            "category_id": category,
-            "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
-            "area": int(mask.sum()),
-            "iscrowd": 0,
-            "segmentation": run_lengths(mask),
-        }
-        self.annotations.append(annotation if parent is None else {**annotation, "parent_id": parent})
-        return len(self.annotations)
+        number = len(self.annotations) + 1
+        self.annotations.append(annotation(mask, number, len(self.images), category, parent))
+        return number
 
     def write(self, path: Path) -> None:
         document = {"images": self.images, "categories": _CATEGORIES, "annotations": self.annotations}

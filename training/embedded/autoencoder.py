@@ -37,20 +37,22 @@ def to_tensor(crops: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def fit_principal_components(model: AutoencoderPCA, images: torch.Tensor) -> None:
+def fit_principal_components(model: AutoencoderPCA, images: torch.Tensor, whitening: float = 0.75) -> None:
     """
-    Fit the encoder in place: latent channels are divided by std^0.75, then all by their joint RMS.
+    Fit the encoder in place: latent channels are divided by std^whitening, then all by their joint RMS.
 
     Args:
         model (`AutoencoderPCA`): Autoencoder to fit.
         images (`torch.Tensor` of shape `(batch, 3, height, width)`): Images in [-1, 1].
+        whitening (`float`, *optional*, defaults to 0.75): 0 keeps the variances of principal components, 1 makes them
+            equal.
     """
     patches = F.unfold(images, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2).double()
     mean = patches.mean(0)
     variances, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / (len(patches) - 1))
     order = variances.argsort(descending=True)[: model.config.latent_channels]
     std = variances[order].sqrt()
-    scale = std**-0.75 / (std**0.25).pow(2).mean().sqrt()
+    scale = std**-whitening / (std ** (1 - whitening)).pow(2).mean().sqrt()
     shape = (-1, 3, PATCH, PATCH)
     model.set_principal_components(
         mean.view(shape)[0].float(), vectors[:, order].T.reshape(shape).float(), scale.float()

@@ -42,8 +42,8 @@ TOWER_FILE = "tower.json"
 # without it. Few tokens have one, so that learning is slow without the weight.
 _PLACE_WEIGHT = 8.0
 
-# Crops begin at a multiple of the embedded model's patch size, as whole images do: seams of its artifacts lie on that
-# grid.
+# Crops begin on the grid of the embedded model's patches, as whole images do, because seams of its artifacts would lie
+# there: 16 px is a multiple of their 8.
 _GRID = 16
 
 

@@ -1,10 +1,8 @@
-"""Perception by open-vocabulary models: a VLM names what is in an image, other models find it."""
+"""Perception by open-vocabulary models: Grounding DINO and SAM find what a VLM names in an image."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,83 +10,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ...schema.perception import Perception
-from ...vlm.base import VLM, VLMAnswer
-from ..prompts import caption, vocabulary
-from ..prompts.vocabulary import Vocabulary
-from .association import MIN_CONTAINMENT, Segment, associate
+from ...vlm.base import VLM
+from .association import Segment
 from .backends import MAX_LONG_SIDE, PerceptionSpec
-from .base import PerceptionAgent, PerceptionError
 from .grounding import DEFAULT_DETECTOR, DEFAULT_SEGMENTER, BoxSegmenter, GroundingDino
-from .reduction import enlarged, reduced
-
-
-class VocabularyPerception(PerceptionAgent):
-    """
-    Base of backends in which a VLM names the entities and parts of each image and captions it. [`ground`] finds them,
-    and parts are assigned to the instances that contain them, see
-    [`~datasets_script.agents.perception.association.associate`].
-
-    Args:
-        vlm (`VLM`): Asked about all images of a batch at once.
-        max_long_side (`int`, *optional*, defaults to 1024): Larger images are reduced to this long side before any
-            model sees them, and masks are mapped back.
-    """
-
-    def __init__(self, vlm: VLM, max_long_side: int = MAX_LONG_SIDE) -> None:
-        self.vlm, self.max_long_side = vlm, max_long_side
-
-    @abstractmethod
-    def ground(
-        self, images: Sequence[Image.Image], names: Sequence[Sequence[str]]
-    ) -> list[tuple[list[Segment], list[str]]]:
-        """
-        Find named things in images.
-
-        Args:
-            images (`Sequence[PIL.Image.Image]`): RGB.
-            names (`Sequence[Sequence[str]]`): For each image the names to look for.
-
-        Returns:
-            `list[tuple[list[Segment], list[str]]]`: For each image the segments found, and reasons for those that were
-            dropped.
-        """
-
-    def perceive(self, image: Image.Image, source_id: str) -> Perception:
-        (result,) = self.perceive_batch([image], [source_id])
-        if isinstance(result, PerceptionError):
-            raise result
-        return result
-
-    def perceive_batch(
-        self, images: Sequence[Image.Image], source_ids: Sequence[str]
-    ) -> list[Perception | PerceptionError]:
-        """
-        Perceive several images; see [`~datasets_script.agents.perception.base.PerceptionAgent.perceive_batch`].
-
-        Raises:
-            VLMUnavailable: The VLM cannot be reached.
-        """
-        sizes, images = [image.size for image in images], [reduced(image, self.max_long_side) for image in images]
-        answers = self.vlm.ask([prompt.request(image) for image in images for prompt in (vocabulary, caption)])
-        readings = [_read(*pair) for pair in zip(answers[::2], answers[1::2], strict=True)]
-        names = [() if isinstance(reading, PerceptionError) else reading[0].names for reading in readings]
-        results: list[Perception | PerceptionError] = []
-        for size, reading, (segments, notes) in zip(sizes, readings, self.ground(images, names), strict=True):
-            if isinstance(reading, PerceptionError):
-                results.append(reading)
-            else:
-                perception = enlarged(associate(segments, *reading), size)
-                results.append(replace(perception, notes=(*notes, *perception.notes)))
-        return results
-
-    def identity(self) -> dict[str, Any]:
-        return {
-            "vlm": self.vlm.identity(),
-            "prompts": {"vocabulary": vocabulary.VERSION, "caption": caption.VERSION},
-            "min_containment": MIN_CONTAINMENT,
-            "max_long_side": self.max_long_side,
-        }
+from .vocabulary import VocabularyPerception
 
 
 class GroundedSamPerception(VocabularyPerception):
@@ -155,18 +81,6 @@ class GroundedSamPerception(VocabularyPerception):
             "detector": self.detector.identity(),
             "segmenter": self.segmenter.identity(),
         }
-
-
-def _read(names: VLMAnswer, text: VLMAnswer) -> tuple[Vocabulary, str] | PerceptionError:
-    """Read the answers to the two questions, or return why one of them cannot be used."""
-    if names.value is None:
-        return PerceptionError(f"the VLM gave no vocabulary: {names.error}", names.raw)
-    if text.value is None:
-        return PerceptionError(f"the VLM gave no caption: {text.error}", text.raw)
-    try:
-        return vocabulary.read(names.value), caption.read(text.value)
-    except ValueError as error:
-        return PerceptionError(f"the VLM gave no caption: {error}", text.raw)
 
 
 def checkpoints(spec: PerceptionSpec) -> dict[str, str]:

@@ -16,8 +16,8 @@ from transformers import Sam3Model, Sam3Processor
 from ...vlm.base import VLM
 from .association import Segment
 from .backends import MAX_LONG_SIDE, PerceptionSpec
-from .grounded import VocabularyPerception
 from .grounding import NMS_IOU, chunks, load_checkpoint
+from .vocabulary import VocabularyPerception
 
 
 # A gated repository: access must be requested on the Hub.

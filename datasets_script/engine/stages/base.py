@@ -26,6 +26,9 @@ from ...vlm import VLMUnavailable
 if TYPE_CHECKING:
     from diffusers_artifact.family import Conditioning
 
+    from ...agents.perception.base import PerceptionError
+    from ...agents.perception.vocabulary import Naming
+
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +64,8 @@ class Sample:
 
     source_id: str
     image: Image.Image | None = None
+    naming: Naming | PerceptionError | None = None
+    """What a vision-language model that was asked ahead says of it."""
     perception: Perception | None = None
     plan: ArtifactPlan | None = None
     injected: tuple[Variant, ...] = ()
@@ -89,7 +94,14 @@ class Sample:
         """
         rejection = Rejection(self.source_id, stage, reason, raw=raw, traceback=traceback)
         return replace(
-            self.noting(rejection), alive=False, image=None, perception=None, plan=None, injected=(), pairs=()
+            self.noting(rejection),
+            alive=False,
+            image=None,
+            naming=None,
+            perception=None,
+            plan=None,
+            injected=(),
+            pairs=(),
         )
 
 

@@ -30,9 +30,11 @@ class Perceive(Stage):
     def process(self, samples: Sequence[Sample]) -> list[Sample]:
         if self.card:
             self.card.enter("perceive", "vlm", "detectors")
+        return [self._take(sample, result) for sample, result in zip(samples, self._perceive(samples), strict=True)]
+
+    def _perceive(self, samples: Sequence[Sample]) -> list[Perception | PerceptionError]:
         images = [sample.image for sample in samples if sample.image is not None]
-        results = self.agent.perceive_batch(images, [sample.source_id for sample in samples])
-        return [self._take(sample, result) for sample, result in zip(samples, results, strict=True)]
+        return self.agent.perceive_batch(images, [sample.source_id for sample in samples])
 
     def _take(self, sample: Sample, result: Perception | PerceptionError) -> Sample:
         if isinstance(result, PerceptionError):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from datasets_script.agents.perception import Perception, PerceptionError, PerceptionModelError
 from datasets_script.agents.perception.association import Segment, associate
-from datasets_script.agents.perception.grounded import GroundedSamPerception, VocabularyPerception
+from datasets_script.agents.perception.grounded import GroundedSamPerception
 from datasets_script.agents.perception.grounding import (
     BoxSegmenter,
     GroundedBox,
@@ -28,6 +28,7 @@ from datasets_script.agents.perception.grounding import (
 )
 from datasets_script.agents.perception.reduction import reduced
 from datasets_script.agents.perception.sam3 import Sam3Perception
+from datasets_script.agents.perception.vocabulary import VocabularyPerception
 from datasets_script.agents.prompts.vocabulary import EntityNames, Vocabulary
 from datasets_script.vlm.base import GeneratingVLM, VLMReply, VLMRequest
 from diffusers_artifact.tools import bbox_of_mask

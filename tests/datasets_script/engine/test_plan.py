@@ -143,7 +143,7 @@ def test_every_listed_backend_is_a_file_with_a_loader(photos):
 
 def test_a_worker_takes_one_photo_at_a_time_after_a_fault(photos, tmp_path):
     plan = plan_of(photos, tmp_path, batch_size=4, perception_batch_size=8).one_by_one()
-    assert (plan.batch_size, plan.perception_batch_size, plan.phase_size) == (1, 1, 1)
+    assert (plan.batch_size, plan.perception_batch_size, plan.phase_size, plan.look_ahead) == (1, 1, 1, False)
     assert plan.for_rank(3).device == "cpu"
 
 

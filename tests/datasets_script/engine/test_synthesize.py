@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from datasets_script import synthesize
 from datasets_script.agents.perception import PerceptionSpec
 from datasets_script.cli.main import build_parser, main
 from datasets_script.engine.ledger import read_rejected
+from datasets_script.engine.plan import RunPlan
 from datasets_script.engine.shards import RunMismatchError
+from datasets_script.engine.workers import start_process, start_worker
 from datasets_script.utils.errors import ArgumentError, StoppedError
 
 from ...helpers.engine_runs import SOURCES, make_photos, rows
@@ -28,14 +31,23 @@ def photos(tmp_path_factory) -> Path:
     return make_photos(tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("demo"), TWO)
 
 
+WORDS = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+
+
 @pytest.fixture(scope="module")
 def commanded(photos, tmp_path_factory) -> Path:
     """What the command makes."""
     out = tmp_path_factory.mktemp("commanded") / "out"
-    options = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    assert main(["synthesize", str(photos), str(out), *options]) == 0
+    assert main(["synthesize", str(photos), str(out), *WORDS]) == 0
     assert rows(out)
     return out
+
+
+def test_several_processes_of_the_command_give_the_rows_of_one(photos, commanded, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["synthesize", str(photos), str(out), *WORDS, "--processes", "2"]) == 0
+    assert rows(out) == rows(commanded)
+    assert "pairs in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -51,9 +63,10 @@ def test_it_makes_the_rows_that_the_command_makes(photos, commanded, tmp_path, p
 
 
 def test_files_by_name_give_the_rows_of_their_folder(photos, commanded, tmp_path, capfd):
-    files = [str(photos / name) for name in TWO]
+    files = [str(photos / TWO[0])]
     out = synthesize(files, tmp_path / "out", perception=PerceptionSpec("annotations"), show_progress=False, **OPTIONS)
-    assert rows(out) == rows(commanded) and "synthesize" not in capfd.readouterr().err
+    assert rows(out) == [row for row in rows(commanded) if row["source_id"] == TWO[0]]
+    assert rows(out) and "synthesize" not in capfd.readouterr().err
 
 
 def test_a_run_is_continued_or_begun_beside_another(photos, commanded):
@@ -72,10 +85,32 @@ def test_a_run_that_makes_nothing_warns(photos, tmp_path, caplog):
     assert "no pair was made; the reasons are in" in caplog.text
 
 
-def test_a_worker_that_cannot_work_stops_the_call(photos, tmp_path):
-    options = OPTIONS | {"device": "cuda:9"}
+def test_workers_that_cannot_work_stop_the_call_and_the_command(photos, tmp_path):
+    (tmp_path / "torn.json").write_text("{")
+    torn: dict[str, Any] = {"perception": "annotations", "annotations": tmp_path / "torn.json", "processes": 2}
     with pytest.raises(StoppedError, match="a worker ended with exit status 2"):
-        synthesize(photos, tmp_path / "out", perception="annotations", processes=2, **options)
+        synthesize(photos, tmp_path / "out", **torn, **OPTIONS)
+    options = ["--annotations", str(tmp_path / "torn.json"), "--processes", "2"]
+    assert main(["synthesize", str(photos), str(tmp_path / "other"), *WORDS, *options]) == 2
+
+
+def test_a_worker_on_a_device_that_is_not_there_fails(photos, tmp_path):
+    plan = RunPlan(photos, tmp_path / "out", perception=PerceptionSpec("annotations"), device="cuda:9", processes=2)
+    worker = start_worker(plan, 0, one_by_one=False)
+    worker.join()
+    assert worker.exitcode == 2
+
+
+def write_colour(path: Path) -> None:
+    path.write_text(os.environ["COLOUR"])
+
+
+def test_workers_have_the_environment_of_their_moment(tmp_path, monkeypatch):
+    for colour in ("red", "green"):
+        monkeypatch.setenv("COLOUR", colour)
+        process = start_process("cpu", write_colour, tmp_path / colour)
+        process.join()
+        assert process.exitcode == 0 and (tmp_path / colour).read_text() == colour
 
 
 @pytest.mark.parametrize(

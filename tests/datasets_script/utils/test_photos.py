@@ -5,6 +5,8 @@ import os
 import struct
 import sys
 import tracemalloc
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -375,6 +377,24 @@ def test_rejects_the_too_small_and_the_too_large(tmp_path, monkeypatch):
         gradient(*size).save(tmp_path / "large.png")
         with pytest.raises(SourceError, match="over 5000 pixels"):
             open_source(tmp_path / "large.png")
+
+
+def test_another_thread_refuses_the_too_large_and_leaves_the_filters_of_warnings_alone(tmp_path, monkeypatch):
+    gradient(96, 80).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    pillows, seen = Image.open, []
+
+    def opening(*args, **kwargs):
+        seen.append(warnings.filters[:])
+        return pillows(*args, **kwargs)
+
+    monkeypatch.setattr(Image, "open", opening)
+    with warnings.catch_warnings(), ThreadPoolExecutor(1) as pool:
+        warnings.simplefilter("ignore")
+        before = warnings.filters[:]
+        with pytest.raises(SourceError, match="over 5000 pixels"):
+            pool.submit(open_source, tmp_path / "large.png").result()
+    assert seen == [before]
 
 
 def test_a_variable_raises_the_bound_on_pixels(tmp_path, monkeypatch):

@@ -1,0 +1,102 @@
+"""
+Measure how many artifacts a generator draws, by the oracle, and what helps against them.
+
+    python tests/benchmarks/creatures/fix.py --generator runs/creatures/middle --work runs/fix --json fix.json
+
+Each part writes a block of the JSON file; `--only base` does one. Parts that are done are read from `--work`, and a
+part that was interrupted continues with the pictures that are there. All parts draw the same held-out prompts from the
+same seeds, so that they are compared in pairs.
+
+- `base`: `artifact_rate` of the generator as it is, by type; share of pictures that meet their words; diversity and
+  sharpness as shares of those of clean renders.
+- `first_result`: whether synthetic artifacts teach a detector the generator's own. `auc_vs_oracle` of detectors that
+  were trained on artifacts injected into clean renders with this generator, on corruptions by it, on both, and on its
+  own pictures with the oracle's verdicts, which is the ceiling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+# A script finds its siblings from wherever it is started.
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from datasets_script.utils.errors import UserError
+from datasets_script.utils.files import fingerprint, write_json
+from evaluate_metrics.functional.versions import versions
+from tests.benchmarks.creatures.parts import PARTS
+from tests.benchmarks.creatures.world import World
+from training.script import run_script
+
+
+SETTINGS = "settings.json"
+
+
+def settings_of(world: World) -> dict[str, Any]:
+    """Return what all parts depend on."""
+    return {
+        "generator": fingerprint(world.generator),
+        "pictures": world.number,
+        "steps": world.steps,
+        "seed": world.seed,
+    }
+
+
+def begin(world: World) -> dict[str, Any]:
+    """
+    Record what a folder of results belongs to.
+
+    Raises:
+        UserError: It belongs to another generator or other settings.
+    """
+    path, settings = world.work / SETTINGS, settings_of(world)
+    if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != settings:
+        name = next(name for name in settings if settings[name] != before.get(name))
+        raise UserError(
+            f"--work must be a folder of results with {name} = {settings[name]}, got '{world.work}' with "
+            f"{before.get(name)}; choose another folder"
+        )
+    write_json(path, settings)
+    return settings
+
+
+def run_part(name: str, world: World) -> dict[str, Any]:
+    """Return the block of a part, from its file if it is done."""
+    path = world.work / f"{name}.json"
+    if not path.exists():
+        print(f"part {name}", flush=True)
+        write_json(path, PARTS[name](world))
+    block: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return block
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--generator", type=Path, required=True, help="folder of the generator")
+    parser.add_argument("--work", type=Path, required=True, help="folder of results; those in it are reused")
+    parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="parts (default: all)")
+    parser.add_argument("--number", type=int, default=500, help="pictures (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=28, help="steps of a picture (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of prompts and noise (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    world = World(args.generator, args.work, args.number, args.steps, args.seed)
+    settings = begin(world)
+    blocks = {name: run_part(name, world) for name in args.only}
+    if args.json:
+        packages = ("torch", "diffusers", "transformers", "scipy")
+        write_json(args.json, {"settings": settings, "versions": versions(*packages), **blocks})
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,13 @@
+"""Parts of `fix.py`: modules with `run(world)`, which returns a block of figures and keeps files in `world.work`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.benchmarks.creatures.parts import base, first_result
+from tests.benchmarks.creatures.world import World
+
+
+PARTS: dict[str, Callable[[World], dict[str, Any]]] = {
+    "base": base.run,
+    "first_result": first_result.run,
+}
