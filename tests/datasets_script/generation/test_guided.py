@@ -107,13 +107,12 @@ def test_a_guided_run_is_continued_with_the_same_guide_alone(models, guided, tmp
     assert pictures_of(out) == pictures_of(guided)
 
 
-def test_a_guide_of_other_weights_is_another_guide(models, guided, tmp_path):
-    out = Path(shutil.copytree(guided, tmp_path / "cut"))
-    (out / "generate.jsonl").write_bytes((guided / "generate.jsonl").read_bytes().splitlines(keepends=True)[0])
-    retrained = tmp_path / "retrained"
-    shutil.copytree(models["other"], retrained / "detector")
-    with pytest.raises(UserError, match="holds a run with another .*guide"):
-        draw(models, out, **guides(models, guide=[str(retrained / "detector"), models["other"]]))
+def test_a_guide_with_other_weights_is_another_guide(models, tmp_path):
+    guide = shutil.copytree(models["detector"], tmp_path / "guide")
+    draw(models, tmp_path / "out", prompts=PROMPTS[:1], guide=str(guide))
+    shutil.copytree(models["other"], guide, dirs_exist_ok=True)
+    with pytest.raises(UserError, match="holds a run with another guide.detectors;"):
+        draw(models, tmp_path / "out", guide=str(guide))
 
 
 def test_published_strengths_are_the_default(models, tmp_path):
