@@ -74,20 +74,21 @@ def load_base(name: str, revision: str | None = None, hidden_size: int | None = 
         name (`str`): Name of a trunk, whose pretrained weights are loaded; or a folder or the id on the Hub of a
             detector, to train on, or of an UperNet or SegFormer for other classes, whose last layer is replaced.
         revision (`str`, *optional*): Branch, tag or commit on the Hub.
-        hidden_size (`int`, *optional*): Channels of a new head. Defaults to the trunk's.
+        hidden_size (`int`, *optional*): Channels of a new head. Defaults to the trunk's. A head that exists keeps its
+            own, so that a recipe can be continued from its result.
 
     Raises:
-        UserError: It does not exist, or is of another kind.
+        UserError: It does not exist, is of another kind, or has a head of another size.
     """
     try:
         if name in TRUNKS:
             base = _on_trunk(name, revision, hidden_size)
         else:
-            if hidden_size is not None:
-                raise UserError(
-                    f"--hidden_size must be unset unless a new head is built, got {hidden_size} for '{name}'"
-                )
             base = _continued(name, revision)
+            if hidden_size not in (None, width := _head_width(base.network)):
+                raise UserError(
+                    f"--hidden_size must be unset or {width}, as the head of '{name}' has it, got {hidden_size}"
+                )
     except (ArgumentError, OSError) as error:
         raise UserError(
             f"--model_name_or_path must be one of {', '.join(TRUNKS)}, or a folder or an id on the Hub of UperNet or "
@@ -134,6 +135,11 @@ def load_lite0() -> dict[str, torch.Tensor]:
     # The package publishes a pickle; only tensors are read from it.
     stored = torch.load(_lite0_file(), weights_only=True, map_location="cpu")
     return {_lite0_name(name): value for name, value in stored.items()}
+
+
+def _head_width(network: PreTrainedModel) -> int:
+    config = network.config
+    return int(config.decoder_hidden_size if hasattr(config, "decoder_hidden_size") else config.hidden_size)
 
 
 def _on_trunk(name: str, revision: str | None, hidden_size: int | None) -> Base:

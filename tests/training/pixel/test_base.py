@@ -70,8 +70,10 @@ def test_a_network_for_other_classes_gets_a_new_last_layer(tmp_path):
     assert base.is_new and base.network.config.num_labels == 2
     assert base.network.auxiliary_head is None
     assert not any(name.startswith("auxiliary_head") for name in base.network.state_dict())
-    with pytest.raises(UserError, match="--hidden_size must be unset unless a new head is built, got 8"):
-        load_base(str(tmp_path / "ade"), hidden_size=8)
+    width = network.config.hidden_size
+    assert load_base(str(tmp_path / "ade"), hidden_size=width).network.config.hidden_size == width
+    with pytest.raises(UserError, match=f"--hidden_size must be unset or {width}, as the head of .* got {width + 1}"):
+        load_base(str(tmp_path / "ade"), hidden_size=width + 1)
 
 
 def test_a_model_that_does_not_exist_is_told():
