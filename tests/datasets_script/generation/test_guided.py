@@ -110,7 +110,8 @@ def test_a_guided_run_is_continued_with_the_same_guide_alone(models, guided, tmp
 def test_a_guide_with_other_weights_is_another_guide(models, tmp_path):
     guide = shutil.copytree(models["detector"], tmp_path / "guide")
     draw(models, tmp_path / "out", prompts=PROMPTS[:1], guide=str(guide))
-    shutil.copytree(models["other"], guide, dirs_exist_ok=True)
+    shutil.rmtree(guide)
+    shutil.copytree(models["other"], guide)
     with pytest.raises(UserError, match="holds a run with another guide.detectors;"):
         draw(models, tmp_path / "out", guide=str(guide))
 
