@@ -492,6 +492,8 @@ def test_the_pipeline_is_what_it_imports(tmp_path):
         # The second pipeline, which is not pushed with the first.
         *("pipeline_corruption.py", "corruptions.py", "corruption_levels.py", "corruption_variants.py"),
         *("family_unet.py", "path_ddim.py", "path_flow.py", "renoise.py"),
+        # Search and guidance, which serve stock pipelines.
+        *("best_of_n.py", "detector_guidance.py", "guidance_gradients.py", "guidance_observer.py"),
         *("artifact_types/", "embedded/", "notebooks/", "tools/"),
     }
     (tmp_path / "pipeline.py").write_text("from .denoising_loop import DenoisingLoop\n")
