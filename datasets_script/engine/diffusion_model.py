@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from diffusers_artifact.family import Conditioning
-from diffusers_artifact.presets import EMBEDDED
+from diffusers_artifact.autoencoder import AutoencoderPCA
 
 from ..schema.pair import Artifact
 from ..utils.memory import free_unused, is_out_of_memory
@@ -99,7 +99,9 @@ class DiffusionModel(ABC, Generic[JobType]):
         check_loading(self.loading, offload, self.card.device)
         self.pipeline, self.revision = self._load(revision)
         self._place(offload)
-        self.sample_size: int | None = self.pipeline.vae.config.sample_size if model == EMBEDDED else None
+        vae = self.pipeline.vae
+        # Models with the embedded model's autoencoder are, like it, of one size.
+        self.sample_size: int | None = vae.config.sample_size if isinstance(vae, AutoencoderPCA) else None
         """Side, in pixels, of the square images that the model is limited to, or `None`."""
         self.num_function_evaluations = 0
         """NFE so far."""

@@ -143,10 +143,10 @@ def _parts(reading: Reading, kind: str, count: int, ranges: Ranges) -> Iterator[
             yield Fault("duplication", kind, f"{len(strays)} where none belong")
         return
     limits = ranges[limits_name(kind, count)]
-    low = limits["area"][0] * reading.body.area
+    low, high = (limit * reading.body.area for limit in limits["area"])
     masks = reading.pieces(kind, max(STRAY, PART_SHARE * low))
     if len(masks) > count:
-        torn = _is_torn(masks, low)
+        torn = _is_torn(masks, low, count * high)
         yield Fault("distortion" if torn else "duplication", kind, f"{len(masks)} of {count}")
     elif len(masks) < count:
         fused = any(_is_two(reading, mask, count, limits) for mask in masks)
@@ -155,11 +155,13 @@ def _parts(reading: Reading, kind: str, count: int, ranges: Ranges) -> Iterator[
         yield from _outside_each(part_measures(reading, masks), limits, kind)
 
 
-def _is_torn(masks: list[np.ndarray], least: float) -> bool:
-    """Return whether the smallest piece is too small for a part, and beside another: a half of it."""
+def _is_torn(masks: list[np.ndarray], least: float, most: float) -> bool:
+    """Return whether all pieces are no more than the parts, and the smallest is less than one, beside another."""
     smallest = min(masks, key=np.sum)
     around = ndimage.binary_dilation(smallest, iterations=TORN)
-    return smallest.sum() < least and any((around & mask).any() for mask in masks if mask is not smallest)
+    if smallest.sum() >= least or sum(mask.sum() for mask in masks) > most:
+        return False
+    return any((around & mask).any() for mask in masks if mask is not smallest)
 
 
 def _is_two(reading: Reading, mask: np.ndarray, count: int, limits: dict[str, tuple[float, float]]) -> bool:
