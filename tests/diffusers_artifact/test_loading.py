@@ -1,16 +1,24 @@
 """
-Ways to load the pipeline: from the installed package, its folder or a Hub repository. Each runs in its own process and
-also saves and reloads the pipeline.
+Ways to load the pipeline: from the installed package, its folder or a Hub repository, the last two in processes
+without the package. Each also saves and reloads the pipeline.
 """
 
+import hashlib
+import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+from diffusers_artifact import ArtifactInjectionPipeline
 
 from ..helpers.local_hub import LocalHub
 from ..helpers.paths import ROOT
@@ -25,17 +33,6 @@ MODELS = {
     "qwen-image": tiny_qwen_image,
 }
 REPO_ID = "tester/artifact-injection"
-
-INSTALLED = """
-from diffusers import DiffusionPipeline
-from diffusers_artifact import ArtifactInjectionPipeline
-
-RELOAD = {}
-
-
-def load(model):
-    return ArtifactInjectionPipeline.from_pretrained(model)
-"""
 
 # Hides the package, which an editable install makes importable from anywhere.
 NOT_INSTALLED = """
@@ -65,29 +62,33 @@ HfApi().create_repo(CUSTOM_PIPELINE)
 HfApi().upload_folder(repo_id=CUSTOM_PIPELINE, folder_path=FOLDER, allow_patterns="*.py")
 """
 
-CALL = """
+IMPORTS = """
 import hashlib
 import json
 import sys
 
 import numpy as np
+import torch
 from PIL import Image
-
-photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-report = {}
-for family, model in json.loads(sys.argv[1]).items():
-    load(model).save_pretrained(f"saved/{family}")
-    pipe = DiffusionPipeline.from_pretrained(f"saved/{family}", **RELOAD)
-    mapping = pipe.mapping_class(targets=(5, 6), references=(9, 10), grid=(4, 4))
-    output = pipe(photo, mapping, prompt="a cat", num_inference_steps=2, max_sequence_length=16)
-    images = [*output.reconstructions, *output.images]
-    report[family] = {
-        "module": type(pipe).__module__,
-        "sizes": [image.size for image in images],
-        "digests": [hashlib.sha256(image.tobytes()).hexdigest() for image in images],
-    }
-print("REPORT" + json.dumps(report))
 """
+
+
+def report_on(models, load, reload):
+    """Save each pipeline in the working folder, load it again, and tell what it makes."""
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    report = {}
+    for family, model in models.items():
+        load(model).save_pretrained(f"saved/{family}")
+        pipe = DiffusionPipeline.from_pretrained(f"saved/{family}", **reload)
+        mapping = pipe.mapping_class(targets=(5, 6), references=(9, 10), grid=(4, 4))
+        output = pipe(photo, mapping, prompt="a cat", num_inference_steps=2, max_sequence_length=16)
+        images = [*output.reconstructions, *output.images]
+        report[family] = {
+            "module": type(pipe).__module__,
+            "sizes": [list(image.size) for image in images],
+            "digests": [hashlib.sha256(image.tobytes()).hexdigest() for image in images],
+        }
+    return report
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def installed(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """Run the installed package on the tiny checkpoints."""
-    return run(INSTALLED + CALL, models, tmp_path_factory.mktemp("installed"), {"PYTHONPATH": str(ROOT)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("installed"))
+        return report_on(models, ArtifactInjectionPipeline.from_pretrained, {})
+
+
+def reporting(report_on: Callable[..., dict]) -> str:
+    """Return a program that prints the report of the function `report_on` with `load` and `RELOAD`."""
+    call = "print('REPORT' + json.dumps(report_on(json.loads(sys.argv[1]), load, RELOAD)))"
+    return "\n".join([IMPORTS, inspect.getsource(report_on), call])
 
 
 def run(program: str, models: dict[str, str], home: Path, variables: dict[str, str]) -> dict[str, dict]:
@@ -134,7 +143,7 @@ def test_installed_package_makes_a_clean_and_an_artifact_image(installed: dict[s
 def test_local_folder_makes_the_same_images(
     models: dict[str, str], source: Path, installed: dict[str, dict], tmp_path: Path
 ) -> None:
-    program = f"CUSTOM_PIPELINE = {str(source)!r}\n" + NOT_INSTALLED + CALL
+    program = f"CUSTOM_PIPELINE = {str(source)!r}\n" + NOT_INSTALLED + reporting(report_on)
     reports = run(program, models, tmp_path, {})
     for family, report in reports.items():
         assert report["module"] == "diffusers_modules.local.pipeline"
@@ -144,7 +153,9 @@ def test_local_folder_makes_the_same_images(
 def test_hub_repository_makes_the_same_images(
     models: dict[str, str], source: Path, installed: dict[str, dict], tmp_path: Path
 ) -> None:
-    program = f"FOLDER, CUSTOM_PIPELINE = {str(source)!r}, {REPO_ID!r}\n" + UPLOAD + NOT_INSTALLED + CALL
+    program = (
+        f"FOLDER, CUSTOM_PIPELINE = {str(source)!r}, {REPO_ID!r}\n" + UPLOAD + NOT_INSTALLED + reporting(report_on)
+    )
     with LocalHub() as hub:
         reports = run(program, models, tmp_path, hub.environment(tmp_path))
     for family, report in reports.items():
