@@ -7,8 +7,8 @@ PYTHON := $(shell for python in $(CANDIDATES); do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 
 # Two processes with one thread each: torch's threads do not help at the size of the tests' models. A file stays in one
-# process, so what its tests share is made once.
-TEST_OPTIONS := -n 2 --dist loadfile
+# process, so what its tests share is made once. Files keep the order of tests/conftest.py, in which the longest begin.
+TEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder
 
 # The last version that ships its models, which are all that is used of it; it asks for numpy 1, hence --no-deps. It
 # has wheels for Python up to 3.12: beyond, leave it out with `make PEOPLE_MODELS=pip test`, which skips those tests.

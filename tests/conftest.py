@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 import hypothesis
 
@@ -23,8 +24,31 @@ os.environ.update(
 hypothesis.settings.register_profile("artiagent", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("artiagent")
 
+# Long files begin first, because the last file to begin keeps the other process waiting.
+LONGEST = (
+    "training/test_train_pixel_detector.py",
+    "datasets_script/engine/test_run_vlm.py",
+    "datasets_script/engine/test_faults.py",
+    "datasets_script/engine/test_synthesize.py",
+    "datasets_script/engine/test_grow.py",
+    "datasets_script/engine/test_run.py",
+    "training/test_sft_vlm.py",
+    "training/test_preview_vlm.py",
+    "training/test_conversations.py",
+    "diffusers_artifact/test_loading.py",
+    "hub_cards/test_round_trip.py",
+    "test_notebooks.py",
+    "test_wheel.py",
+)
+
 pytest_plugins = ["tests.helpers.vlm_fixtures"]
 
 
 def pytest_addoption(parser):
     parser.addoption("--full-faults", action="store_true", help="kill runs at 20 random moments in place of 3")
+
+
+def pytest_collection_modifyitems(items):
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    assert all(path.is_file() for path in places), "LONGEST names a file that is gone"
+    items.sort(key=lambda item: places.get(item.path, len(places)))

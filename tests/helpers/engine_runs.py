@@ -1,4 +1,4 @@
-"""Runs of the engine on the embedded model and three of the demo's photos, in this process or in others."""
+"""Runs of the engine on a small model and three of the demo's photos, in this process or in others."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ from datasets_script.agents.curation.thresholds import CurationSettings
 from datasets_script.agents.perception import AnnotationPerception, Perception, PerceptionAgent
 from datasets_script.demo.settings import prepare_demo
 from datasets_script.engine.card import Card
-from datasets_script.engine.chains import CHAINS
+from datasets_script.engine.corruptor import Corruptor
 from datasets_script.engine.diffusion_model import DiffusionModel
+from datasets_script.engine.injector import Injector
 from datasets_script.engine.run import Run
-from datasets_script.engine.settings import CommonSettings, InjectionSettings, RunSettings
+from datasets_script.engine.settings import (
+    CommonSettings,
+    CorruptionRunSettings,
+    InjectionSettings,
+    RunSettings,
+)
 from datasets_script.engine.synthesizer import Synthesizer
+from diffusers_artifact import ArtifactCorruptionPipeline, ArtifactInjectionPipeline
 
 
 KEEP_ALL = CurationSettings(
@@ -49,6 +56,39 @@ CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload([__name__])
 
 
+class SmallInjector(Injector):
+    """Injector with a small model: a quarter of the time, and artifacts that tests of rows and files can use."""
+
+    def _load(self, revision: str | None) -> tuple[ArtifactInjectionPipeline, str]:
+        pipeline, recorded = super()._load(revision)
+        _cut(pipeline)
+        return pipeline, recorded
+
+
+class SmallCorruptor(Corruptor):
+    """Corruptor with a small model."""
+
+    def _load(self, revision: str | None) -> tuple[ArtifactCorruptionPipeline, str]:
+        pipeline, recorded = super()._load(revision)
+        _cut(pipeline)
+        return pipeline, recorded
+
+
+def _cut(pipeline: Any) -> None:
+    """Leave the embedded model two of its eight blocks, and images of 128 px."""
+    network = pipeline.transformer
+    for blocks, count in (("transformer_blocks", "num_layers"), ("single_transformer_blocks", "num_single_layers")):
+        setattr(network, blocks, getattr(network, blocks)[:1])
+        network.register_to_config(**{count: 1})
+    pipeline.vae.register_to_config(sample_size=128)
+
+
+SMALL: dict[type[CommonSettings], type[DiffusionModel]] = {
+    RunSettings: SmallInjector,
+    CorruptionRunSettings: SmallCorruptor,
+}
+
+
 def make_photos(folder: Path, scratch: Path, sources: Sequence[str] = SOURCES) -> Path:
     """Make a folder of photos with their annotations."""
     prepare_demo(scratch)
@@ -67,8 +107,8 @@ def make_run(
     perception: PerceptionAgent | None = None,
     **options: Any,
 ) -> Run:
-    card = Card("cpu", takes_turns=False)
-    injector = injector or CHAINS[type(settings)].model.of(settings, "cpu", "none", card)
+    """Open a run with a model, by default a small one."""
+    injector = injector or SMALL[type(settings)].of(settings, "cpu", "none", Card("cpu", takes_turns=False))
     perception = perception or AnnotationPerception(photos / "annotations.json")
     world = {name: options.pop(name) for name in ("rank", "world_size") if name in options}
     return Run(out, photos, sources, Synthesizer.of(photos, perception, injector, settings, **options), **world)

@@ -19,6 +19,9 @@ from datasets_script.engine.cluster import SynthesizeShards, run_executor
 from ...helpers.engine_runs import SETTINGS, SOURCES, make_run, rows
 
 
+pytestmark = pytest.mark.usefixtures("small_models")
+
+
 def plan(photos: Path, out: Path) -> RunPlan:
     return RunPlan(photos, out, SETTINGS, PerceptionSpec("annotations"), device="cpu")
 

@@ -26,7 +26,7 @@ from datasets_script.utils.errors import ArgumentError
 from diffusers_artifact.artifact_types import RECORDS
 from diffusers_artifact.visible_change import THRESHOLD, change_map
 
-from ...helpers.engine_runs import KEEP_ALL, SOURCES, make_photos, make_run, rows, start_killed_at
+from ...helpers.engine_runs import KEEP_ALL, SOURCES, SmallCorruptor, make_photos, make_run, rows, start_killed_at
 
 
 # Two steps of eight evaluations leave clean images far from their photos, which is no matter here.
@@ -49,6 +49,7 @@ OPTIONS: dict[str, Any] = {
     "seed": 3,
 }
 TWO = SOURCES[:2]
+pytestmark = pytest.mark.usefixtures("small_models")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def corruptor() -> Corruptor:
-    return Corruptor.of(SETTINGS, "cpu", "none", Card("cpu", takes_turns=False))
+    return SmallCorruptor.of(SETTINGS, "cpu", "none", Card("cpu", takes_turns=False))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def finished(photos, corruptor, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def commanded(photos, tmp_path_factory) -> Path:
+def commanded(photos, small_models, tmp_path_factory) -> Path:
     """What the command makes of random regions."""
     out = tmp_path_factory.mktemp("commanded") / "out"
     options = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]

@@ -17,6 +17,9 @@ from datasets_script.vlm.spec import VLMSpec
 from ...helpers.engine_runs import SETTINGS
 
 
+pytestmark = pytest.mark.usefixtures("small_models")
+
+
 def plan_of(photos: Path, out: Path, **changes) -> RunPlan:
     return replace(RunPlan(photos, out, SETTINGS, PerceptionSpec("annotations"), device="cpu"), **changes)
 

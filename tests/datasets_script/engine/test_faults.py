@@ -22,7 +22,6 @@ from filelock import FileLock
 from PIL import Image
 
 from datasets_script.agents.perception import AnnotationPerception, Perception
-from datasets_script.engine.injector import Injector
 from datasets_script.engine.ledger import read_rejected
 from datasets_script.engine.locks import RunBusyError, working_ranks
 from datasets_script.engine.log import parse_events
@@ -33,7 +32,7 @@ from datasets_script.engine.workers import WorkerPool
 from datasets_script.pairs.storage import read_pairs
 from datasets_script.utils.photos import list_sources
 
-from ...helpers.engine_runs import CHILDREN, SETTINGS, SOURCES, make_run, rows, start, start_killed_at
+from ...helpers.engine_runs import CHILDREN, SETTINGS, SOURCES, SmallInjector, make_run, rows, start, start_killed_at
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +378,7 @@ def test_a_photo_that_made_pairs_ends_the_streak(photos, injector, tmp_path, mon
 def test_artifact_images_that_overflow_or_drown_are_not_kept(photos, tmp_path, monkeypatch, kind):
     # Whole artifact images: where targets alone are computed, nothing else can change.
     injection = replace(SETTINGS.injection, compute="full", confine="none")
-    injector = Injector(SETTINGS.model, injection, device="cpu")
+    injector = SmallInjector(SETTINGS.model, injection, device="cpu")
     transformer = injector.pipeline.transformer
     forward = transformer.forward
 

@@ -89,7 +89,9 @@ class TestGrow:
         with pytest.raises(RunMismatchError, match="another settings.pairs_per_image"):
             make_run(photos, tmp_path, injector, replace(by_shard, pairs_per_image=2), SOURCES[:1])
 
-    def test_the_command_grows_a_run_and_refuses_another_before_loading(self, photos, tmp_path, capsys, monkeypatch):
+    def test_the_command_grows_a_run_and_refuses_another_before_loading(
+        self, photos, small_models, tmp_path, capsys, monkeypatch
+    ):
         folder, out = tmp_path / "photos", tmp_path / "out"
         shutil.copytree(photos, folder)
         (folder / SOURCES[0]).rename(tmp_path / SOURCES[0])

@@ -23,6 +23,7 @@ from ...helpers.tiny_detectors import red_detector
 
 
 ONE = SOURCES[1:2]
+pytestmark = pytest.mark.usefixtures("small_models")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from diffusers_artifact import PatchMapping
 from diffusers_artifact.tools import bbox_of_mask
 from diffusers_artifact.visible_change import THRESHOLD, change_map
 
-from ...helpers.engine_runs import KEEP_ALL, SETTINGS, SOURCES, make_photos, make_run, rows
+from ...helpers.engine_runs import KEEP_ALL, SETTINGS, SOURCES, SmallInjector, make_photos, make_run, rows
 from ...helpers.tiny_pipelines import tiny_flux
 
 
@@ -47,6 +47,11 @@ def injector() -> Injector:
 
 def run_of(photos, out, injector, settings=TWO_STEPS, sources=TWO, **options):
     return make_run(photos, out, injector, settings, sources, **options)
+
+
+@pytest.fixture(scope="module")
+def small() -> SmallInjector:
+    return SmallInjector(TWO_STEPS.model, TWO_STEPS.injection, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -105,20 +110,22 @@ def test_clean_half_is_shared_and_artifacts_are_where_they_are_said_to_be(finish
         assert change[targets].mean() > 3 * change[~targets].mean()
 
 
-def test_an_interrupted_run_continues_to_the_same_rows(photos, injector, finished, tmp_path):
+def test_an_interrupted_run_continues_to_the_same_rows(photos, small, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    run_of(photos, whole, small).execute()
     interrupted = InterruptedPerception(photos / "annotations.json")
     with pytest.raises(KeyboardInterrupt):
-        run_of(photos, tmp_path, injector, perception=interrupted).execute()
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["pairs-00000.parquet"]
-    first = (tmp_path / "data" / "pairs-00000.parquet").stat().st_mtime_ns
-    run_of(photos, tmp_path, injector).execute()
-    assert (tmp_path / "data" / "pairs-00000.parquet").stat().st_mtime_ns == first
-    assert rows(tmp_path) == rows(finished)
+        run_of(photos, out, small, perception=interrupted).execute()
+    assert [path.name for path in (out / "data").iterdir()] == ["pairs-00000.parquet"]
+    first = (out / "data" / "pairs-00000.parquet").stat().st_mtime_ns
+    run_of(photos, out, small).execute()
+    assert (out / "data" / "pairs-00000.parquet").stat().st_mtime_ns == first
+    assert rows(out) == rows(whole) and rows(out)
 
 
 def test_a_run_as_released_is_recorded_and_continues(photos, tmp_path):
     settings = replace(SETTINGS, injection=InjectionSettings(num_inference_steps=1, preset="as-released"))
-    injector = Injector("embedded", settings.injection, device="cpu")
+    injector = SmallInjector("embedded", settings.injection, device="cpu")
     run_of(photos, tmp_path / "whole", injector, settings).execute()
     interrupted = InterruptedPerception(photos / "annotations.json")
     with pytest.raises(KeyboardInterrupt):
@@ -143,7 +150,7 @@ def test_another_setting_is_refused_and_named(photos, injector, finished):
         run_of(photos, finished, injector, sources=TWO[:1])
 
 
-def test_a_rejected_artifact_is_not_left_in_the_image(photos, injector, tmp_path):
+def test_a_rejected_artifact_is_not_left_in_the_image(photos, small, tmp_path):
     no_distortion = replace(KEEP_ALL, stlpips_band=(5.0, 6.0))
     settings = replace(
         TWO_STEPS,
@@ -156,7 +163,7 @@ def test_a_rejected_artifact_is_not_left_in_the_image(photos, injector, tmp_path
         max_rerolls=0,
         balance="shard",
     )
-    run_of(photos, tmp_path, injector, settings).execute()
+    run_of(photos, tmp_path, small, settings).execute()
     rejected = [r for r in read_rejected(tmp_path) if r["stage"] == "curation"]
     survivors = {pair.pair_id: pair for pair in read_pairs(tmp_path)}
     assert rejected and {r["type"] for r in rejected} == {"distortion"}
@@ -169,12 +176,12 @@ def test_a_rejected_artifact_is_not_left_in_the_image(photos, injector, tmp_path
         assert change[targets].mean() > 3 * change[~targets].mean()
 
 
-def test_a_rejected_artifact_is_tried_again_with_another_kernel_or_elsewhere(photos, injector, tmp_path):
+def test_a_rejected_artifact_is_tried_again_with_another_kernel_or_elsewhere(photos, small, tmp_path):
     settings = replace(
         TWO_STEPS, tools=("distort",), max_artifacts=1, pairs_per_image=1, max_target_share=1.0, max_rerolls=2
     )
     no_distortion = replace(settings, curation=replace(KEEP_ALL, stlpips_band=(5.0, 6.0)))
-    run_of(photos, tmp_path / "none", injector, no_distortion).execute()
+    run_of(photos, tmp_path / "none", small, no_distortion).execute()
     tried: dict[str, list[tuple[str, str]]] = {name: [] for name in TWO}
     for entry in read_rejected(tmp_path / "none"):
         if entry["stage"] == "curation":
@@ -184,12 +191,12 @@ def test_a_rejected_artifact_is_tried_again_with_another_kernel_or_elsewhere(pho
     reachable = [entry["scores"]["stlpips"] for entry in read_rejected(tmp_path / "none") if entry["scores"]]
     between = 1 - sorted(reachable)[len(reachable) // 2]
     some = replace(settings, curation=replace(KEEP_ALL, stlpips_band=(-10.0, between)))
-    run = run_of(photos, tmp_path / "some", injector, some).execute()
+    run = run_of(photos, tmp_path / "some", small, some).execute()
     assert run.pairs and run.made["distortion"] > run.accepted["distortion"] == run.pairs
     assert sum(counts["made"] for counts in run.acceptance.values()) == run.made["distortion"]
 
 
-def test_unusable_files_are_rejected_by_name_and_the_rest_is_finished(photos, injector, tmp_path):
+def test_unusable_files_are_rejected_by_name_and_the_rest_is_finished(photos, small, tmp_path):
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     (folder / "broken.jpg").write_bytes((folder / TWO[0]).read_bytes()[:500])
@@ -197,15 +204,15 @@ def test_unusable_files_are_rejected_by_name_and_the_rest_is_finished(photos, in
     Image.new("RGB", (1, 1)).save(folder / "dot.png")
     Image.new("RGB", (200, 200)).save(folder / "unknown.png")
     sources = ["broken.jpg", "dot.png", "notes.txt", "unknown.png", TWO[0]]
-    run = run_of(folder, tmp_path / "out", injector, sources=sources).execute()
+    run = run_of(folder, tmp_path / "out", small, sources=sources).execute()
     rejected = {r["source_id"]: r["reason"] for r in read_rejected(tmp_path / "out") if r["stage"] != "plan"}
     assert run.pairs == 2
     assert set(rejected) >= set(sources[:4]) and "too small" in rejected["dot.png"]
 
 
-def test_a_run_in_which_nothing_is_made_says_so(photos, injector, tmp_path):
+def test_a_run_in_which_nothing_is_made_says_so(photos, small, tmp_path):
     never = replace(KEEP_ALL, min_change_inside=2.0, stlpips_band=(5.0, 6.0))
-    run = run_of(photos, tmp_path, injector, replace(TWO_STEPS, curation=never)).execute()
+    run = run_of(photos, tmp_path, small, replace(TWO_STEPS, curation=never)).execute()
     assert run.pairs == 0 and run.rejected >= 4 and not list(read_pairs(tmp_path))
 
 
@@ -235,7 +242,7 @@ def test_targets_alone_are_computed_where_the_preset_holds_the_background():
         Injector("embedded", InjectionSettings(compute="target", preset="paper"))
     spent = {}
     for compute in (None, "target", "full"):
-        injector = Injector("embedded", InjectionSettings(num_inference_steps=2, compute=compute), device="cpu")
+        injector = SmallInjector("embedded", InjectionSettings(num_inference_steps=2, compute=compute), device="cpu")
         grid = (256 // injector.pipeline.patch_size,) * 2
         mapping = PatchMapping((2 * grid[1] + 2, 2 * grid[1] + 3), (0, 1), grid)
         injector.inject([InjectionJob(Image.radial_gradient("L").convert("RGB"), [mapping])])
@@ -250,32 +257,15 @@ def test_seeds_depend_on_run_and_sample():
     assert len(seeds) == 4 and all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_command_line_makes_and_shows(photos, tmp_path, capsys):
-    arguments = [str(photos), str(tmp_path / "out"), "--num-inference-steps", "6", "--limit", "1", "--tools", "add"]
-    assert main(["synthesize", *arguments]) in (0, 1)
+def test_command_line_makes_and_shows_and_begins_a_new_run_beside_another(photos, tmp_path, capsys):
+    arguments = ["synthesize", str(photos), str(tmp_path / "out"), "--num-inference-steps", "6", "--limit", "1"]
+    arguments += ["--tools", "add"]
+    assert main(arguments) in (0, 1)
     assert "duplication" in capsys.readouterr().out
     status = main(["show", str(tmp_path / "out")])
     assert status == 0 and "contact_sheet.png" in capsys.readouterr().out
-    assert main(["synthesize", *arguments, "--seed", "1"]) == 2
+    assert main([*arguments, "--seed", "1"]) == 2
     assert "holds a run with another settings.seed" in capsys.readouterr().err
-
-
-def test_several_processes_give_the_rows_of_one(photos, tmp_path, capsys):
-    arguments = ["synthesize", str(photos), "--num-inference-steps", "6", "--shard-size", "1", "--device", "cpu"]
-    assert main([*arguments[:2], str(tmp_path / "one"), *arguments[2:]]) == 0
-    assert main([*arguments[:2], str(tmp_path / "two"), *arguments[2:], "--processes", "2"]) == 0
-    assert rows(tmp_path / "two") == rows(tmp_path / "one") and rows(tmp_path / "one")
-    assert "pairs in" in capsys.readouterr().out
-
-
-def test_a_worker_that_cannot_work_is_no_success(photos, tmp_path, capsys):
-    arguments = ["synthesize", str(photos), str(tmp_path / "out"), "--device", "cuda:9", "--processes", "2"]
-    assert main(arguments) == 2
-
-
-def test_a_new_run_beside_another(photos, tmp_path, capsys):
-    arguments = ["synthesize", str(photos), str(tmp_path / "out"), "--num-inference-steps", "6", "--limit", "1"]
-    assert main(arguments) == 0 and main([*arguments, "--seed", "1"]) == 2
     assert main([*arguments, "--seed", "1", "--force-new"]) in (0, 1)
     assert "out-2; give that folder, without --force-new, to continue" in capsys.readouterr().out
     assert json.loads((tmp_path / "out-2" / "run.json").read_text())["settings"]["seed"] == 1
