@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar, cast
 import numpy as np
 from PIL import Image
 
-from diffusers_artifact.family import Conditioning
 from diffusers_artifact.autoencoder import AutoencoderPCA
+from diffusers_artifact.family import Conditioning
 
 from ..schema.pair import Artifact
 from ..utils.memory import free_unused, is_out_of_memory
