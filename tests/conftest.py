@@ -1,10 +1,12 @@
 """What holds for every test: offline, caches of its own, one thread, no progress bars, the same examples each time."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 import hypothesis
+import pytest
 
 
 # The libraries read these when imported, so they are set before any test module is.
@@ -52,3 +54,11 @@ def pytest_collection_modifyitems(items):
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     assert all(path.is_file() for path in places), "LONGEST names a file that is gone"
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Hold the tests of a file to one thread: with more, the last bits of all later images are others."""
+    yield
+    torch = sys.modules.get("torch")
+    assert torch is None or torch.get_num_threads() == 1, "a test of this file changed the process's number of threads"

@@ -18,6 +18,14 @@ from training.embedded import autoencoder, data, export, measure, transformer
 SHORT = ["--minutes", "0.005", "--threads", "1"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def threads():
+    """Keep the number of threads, which the scripts set for their process: here, all tests share it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "set_num_threads", lambda number: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """Make crops of two photos and one render, and train on them."""
@@ -33,13 +41,10 @@ def work(tmp_path_factory):
         [*("--photos", str(work / "photos"), "--renders", str(work / "renders"))]
         + [*("--out", str(work / "crops.npy"), "--num-crops", "66")]
     )
-    with pytest.MonkeyPatch.context() as patch:
-        # The scripts set the number of threads of their process, which all tests share here.
-        patch.setattr(torch, "set_num_threads", lambda number: None)
-        autoencoder.main([*crops, "--out", str(work / "vae"), "--batch-size", "2", *SHORT])
-        transformer.main(
-            [*crops, "--vae", str(work / "vae"), "--out", str(work / "transformer"), "--batch-size", "2", *SHORT]
-        )
+    autoencoder.main([*crops, "--out", str(work / "vae"), "--batch-size", "2", *SHORT])
+    transformer.main(
+        [*crops, "--vae", str(work / "vae"), "--out", str(work / "transformer"), "--batch-size", "2", *SHORT]
+    )
     return work
 
 

@@ -22,7 +22,7 @@ from datasets_script.engine.stages import Locate, Name, Perceive, Read, Sample
 from datasets_script.engine.status import status_text
 from datasets_script.vlm import EndpointVLM, VLMUnavailable
 
-from ...helpers.engine_runs import CHILDREN, SETTINGS, SOURCES, make_run, rows
+from ...helpers.engine_runs import CHILDREN, SETTINGS, SOURCES, SmallInjector, make_run, rows
 from ...helpers.scripted_endpoint import AnnotatedVocabulary, KnownPhotos, ScriptedEndpoint, scripted_endpoint
 
 
@@ -41,7 +41,7 @@ def endpoint(known, online) -> Iterator[ScriptedEndpoint]:
     assert not [thread for thread in threading.enumerate() if thread.name == "artiagent-ahead"]
 
 
-class WatchedInjector(Injector):
+class WatchedInjector(SmallInjector):
     """Calls `before` with each job's number, and notes in `events` when a job is done."""
 
     def watch(self, events: list[tuple[str, str]], before: Callable[[int], None] = lambda _: None) -> WatchedInjector:
