@@ -3,6 +3,7 @@
 import io
 import json
 
+import datasets
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -321,7 +322,9 @@ def test_wrong_options_are_named(options, message, benchmark, predictions, capsy
     assert message in capsys.readouterr().err
 
 
-def test_a_benchmark_that_is_not_prepared_says_how_to_get_it(predictions, capsys):
+def test_a_benchmark_that_is_not_prepared_says_how_to_get_it(predictions, capsys, tmp_path, monkeypatch):
+    # Tests before this one may have prepared it.
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     assert main(["evaluate", str(predictions), "--benchmark", "artibench"]) == 2
     error = capsys.readouterr().err
     assert "artiagent prepare artibench" in error and "KRAFTON/ArtiBench" in error
