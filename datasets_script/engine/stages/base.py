@@ -64,8 +64,6 @@ class Sample:
 
     source_id: str
     image: Image.Image | None = None
-    naming: Naming | PerceptionError | None = None
-    """What a vision-language model that was asked ahead says of it."""
     perception: Perception | None = None
     plan: ArtifactPlan | None = None
     injected: tuple[Variant, ...] = ()
@@ -77,6 +75,8 @@ class Sample:
     """Whether memory ran out, so that it has to be tried again."""
     variants: tuple[int, int] | None = None
     """Number of the first variant to make, and of the one after the last; by default all of `pairs_per_image`."""
+    naming: Naming | PerceptionError | None = None
+    """What a vision-language model that was asked ahead says of it."""
 
     def noting(self, *rejections: Rejection) -> Sample:
         """Return the sample with further rejections on record."""
