@@ -41,7 +41,7 @@ class HeadSettings:
         tiles (`int`, *optional*, defaults to 2): Tiles along each side, at least 2, of `"tiled"`.
         hidden_size (`int`, *optional*, defaults to 256): Units of the MLP's hidden layer.
         self_similarity (`bool`, *optional*, defaults to `False`): Whether the MLP also sees how much places look like
-            others, by which duplications are found: of each token its similarity, of the whole its percentiles.
+            others, which is meant to tell duplications: of each token its similarity, of the whole its percentiles.
 
     Raises:
         ArgumentError: A value is not as described.
