@@ -45,6 +45,26 @@ def given_arguments(parser: TrlParser, arguments: Sequence[str]) -> dict[str, An
     return vars(parser.parse_args(rest))
 
 
+def parse_arguments(parser: TrlParser, arguments: Sequence[str]) -> tuple[Any, ...]:
+    """
+    Parse a command line, with the recipe as `--config FILE`.
+
+    Args:
+        parser (`TrlParser`): Parser of the script.
+        arguments (`Sequence[str]`): Arguments of the command line.
+
+    Returns:
+        `tuple`: An instance of each of the parser's dataclasses.
+
+    Raises:
+        UserError: A value is refused, by the parser or by a dataclass.
+    """
+    try:
+        return tuple(parser.parse_args_and_config(list(arguments)))
+    except ValueError as error:
+        raise UserError(str(error).strip()) from None
+
+
 def with_recipe_paths(arguments: Sequence[str]) -> list[str]:
     """Return the arguments of a command line, with the recipe's name after `--config` replaced by its file."""
     found = list(arguments)

@@ -53,7 +53,7 @@ from datasets_script.utils.errors import UserError
 from datasets_script.vlm.conventions import CONVENTIONS, convention_for
 from datasets_script.vlm.local import recorded_coordinates
 from evaluate_metrics.functional.versions import versions
-from training.arguments import find_base, given_arguments, recipe_record, with_recipe_paths
+from training.arguments import find_base, given_arguments, parse_arguments, recipe_record, with_recipe_paths
 from training.parameter_counts import parameter_counts
 from training.run_facts import run_facts
 from training.run_folder import begin_run
@@ -225,10 +225,7 @@ def parse(
         raise UserError(
             "--assistant_only_loss must be true, as questions are not to be learned, got false; leave it out"
         )
-    try:
-        script_args, training_args, model_args = make_parser().parse_args_and_config(arguments)
-    except ValueError as error:
-        raise UserError(str(error).strip()) from None
+    script_args, training_args, model_args = parse_arguments(make_parser(), arguments)
     check(script_args, training_args, model_args)
     if training_args.chat_template_path is not None:
         training_args.chat_template_path = str(find_chat_template(training_args.chat_template_path))

@@ -44,7 +44,8 @@ from datasets_script.detection.pixel.trunks import TRUNKS, find_trunk
 from datasets_script.schema.training_record import TrainingMethod, TrainingRecord
 from datasets_script.utils.errors import UserError
 from evaluate_metrics.functional.versions import versions
-from training.arguments import given_arguments, recipe_record, with_recipe_paths
+from training.arguments import given_arguments, parse_arguments, with_recipe_paths
+from training.mixture_script import announce, settle
 from training.parameter_counts import parameter_counts
 from training.pixel.base import Base, load_base, set_prior
 from training.pixel.data import AugmentationPolicy, Collator, Mixture, TrainingUnits
@@ -52,7 +53,7 @@ from training.pixel.fitting import fit_detector
 from training.pixel.freezing import PARTS, freeze
 from training.pixel.hard_cases import HardCases
 from training.pixel.losses import LOSSES
-from training.pixel.sources.registry import parse_sources, read_source
+from training.pixel.sources.registry import read_source
 from training.pixel.sources.spec import SourceSpec
 from training.pixel.teacher import Teacher
 from training.pixel.trainer import PixelTrainer
@@ -207,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if checkpoint is not None:
             teacher.resume(checkpoint)
     counts = parameter_counts(base.network)
-    announce(trainer, mixture, counts, prior)
+    announce(trainer, mixture, counts, "units", f"; {prior:.1%} of the pixels are artifacts")
     # Before training, so that it describes the data trained on, and errors in the data show early.
     data = mixture.record(train) if trainer.is_world_process_zero() else {}
     begun = time.monotonic()
@@ -269,35 +270,17 @@ def parse(
     """
     arguments = with_recipe_paths(sys.argv[1:] if arguments is None else arguments)
     given = given_arguments(make_parser(), arguments)
-    try:
-        script_args, training_args = make_parser().parse_args_and_config(arguments)
-    except ValueError as error:
-        raise UserError(str(error).strip()) from None
+    script_args, training_args = parse_arguments(make_parser(), arguments)
     check(script_args)
-    if training_args.push_to_hub:
-        raise UserError(
-            "--push_to_hub must be false, as training_args.bin holds paths of this machine, got true; leave it out, "
-            f"then run `artiagent push detector {training_args.output_dir} REPO`"
-        )
-    specs = parse_sources(script_args.sources)
-    # What this script decides: a batch keeps its columns, the order is that of the mixture, and scores are sums.
-    training_args.remove_unused_columns = False
-    training_args.label_names = ["labels"]
-    training_args.train_sampling_strategy = "sequential"
+    specs, recipe = settle(script_args, training_args, given, kind="detector", metric="pixel_iou")
+    # Scores are sums over batches.
     training_args.batch_eval_metrics = True
-    if training_args.load_best_model_at_end and "metric_for_best_model" not in given:
-        training_args.metric_for_best_model, training_args.greater_is_better = "pixel_iou", True
-    return script_args, training_args, specs, recipe_record({**given, "sources": [spec.to_dict() for spec in specs]})
+    return script_args, training_args, specs, recipe
 
 
 def check(script_args: PixelDetectorArguments) -> None:
-    for name, value in (("model_name_or_path", script_args.model_name_or_path), ("sources", script_args.sources)):
-        if not value:
-            raise UserError(f"--{name} must be set, got none; give it in the recipe or on the command line")
     if unknown := sorted(set(script_args.freeze).difference(PARTS)):
         raise UserError(f"--freeze must be among {', '.join(PARTS)}, got '{unknown[0]}'")
-    if not 0 <= script_args.test_share < 1:
-        raise UserError(f"--test_share must be at least 0 and below 1, got {script_args.test_share}")
     if not 0 < script_args.crop <= 1:
         raise UserError(f"--crop must be above 0 and at most 1, got {script_args.crop}")
     for name in ("augmented_share", "shrink_share"):
@@ -345,18 +328,6 @@ def preprocessing_of(base: Base, script_args: PixelDetectorArguments) -> Preproc
 def cropped(preprocessing: Preprocessing, crop: float) -> Preprocessing:
     """Return the preprocessing of a part of an image, by which its pixels keep the scale that they have in a whole."""
     return replace(preprocessing, length=max(1, round(preprocessing.length * crop)))
-
-
-def announce(trainer: PixelTrainer, mixture: Mixture, counts: dict[str, int], prior: float) -> None:
-    """Print what will be trained, on what, and the effective batch size."""
-    args = trainer.args
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    trainer.accelerator.print(
-        f"{mixture.count('train'):,} units, {mixture.count('test'):,} held out; {prior:.1%} of the pixels are "
-        f"artifacts\n{counts['trainable_parameters']:,} of {counts['parameters']:,} parameters are trained\n"
-        f"{args.max_steps:,} steps of {batch} units = {args.per_device_train_batch_size} per device x "
-        f"{args.gradient_accumulation_steps} accumulated x {args.world_size} devices"
-    )
 
 
 def save(

@@ -45,11 +45,12 @@ from datasets_script.schema.training_record import TrainingMethod, TrainingRecor
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.files import write_json
 from evaluate_metrics.functional.versions import versions
-from training.arguments import given_arguments, recipe_record, with_recipe_paths
+from training.arguments import given_arguments, parse_arguments, with_recipe_paths
+from training.mixture_script import announce, settle
 from training.parameter_counts import parameter_counts
 from training.pixel.data import AugmentationPolicy, Mixture
 from training.pixel.freezing import PARTS, freeze
-from training.pixel.sources.registry import parse_sources, read_source
+from training.pixel.sources.registry import read_source
 from training.pixel.sources.spec import SourceSpec
 from training.reward.base import RewardBase, load_reward_base
 from training.reward.data import PairCollator, PairUnits, check_pair_sources
@@ -181,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         eval_dataset=test,
     )
     counts = parameter_counts(base.network)
-    announce(trainer, mixture, counts)
+    announce(trainer, mixture, counts, "pairs")
     # Before training, so that it describes the data trained on, and errors in the data show early.
     data = mixture.record(train.units) if trainer.is_world_process_zero() else {}
     begun = time.monotonic()
@@ -242,30 +243,16 @@ def parse(
     """
     arguments = with_recipe_paths(sys.argv[1:] if arguments is None else arguments)
     given = given_arguments(make_parser(), arguments)
-    try:
-        script_args, training_args = make_parser().parse_args_and_config(arguments)
-    except ValueError as error:
-        raise UserError(str(error).strip()) from None
+    script_args, training_args = parse_arguments(make_parser(), arguments)
     check(script_args, training_args)
-    specs = parse_sources(script_args.sources)
+    specs, recipe = settle(script_args, training_args, given, kind="reward", metric="cross_scene_auc")
     check_pair_sources(specs)
-    # What this script decides: a batch keeps its columns, the order is that of the mixture.
-    training_args.remove_unused_columns = False
-    training_args.label_names = ["labels"]
-    training_args.train_sampling_strategy = "sequential"
-    if training_args.load_best_model_at_end and "metric_for_best_model" not in given:
-        training_args.metric_for_best_model, training_args.greater_is_better = "cross_scene_auc", True
-    return script_args, training_args, specs, recipe_record({**given, "sources": [spec.to_dict() for spec in specs]})
+    return script_args, training_args, specs, recipe
 
 
 def check(script_args: RewardArguments, training_args: TrainingArguments) -> None:
-    for name, value in (("model_name_or_path", script_args.model_name_or_path), ("sources", script_args.sources)):
-        if not value:
-            raise UserError(f"--{name} must be set, got none; give it in the recipe or on the command line")
     if unknown := sorted(set(script_args.freeze).difference(PARTS, ["nothing"])):
         raise UserError(f"--freeze must be among {', '.join(PARTS)}, nothing, got '{unknown[0]}'")
-    if not 0 <= script_args.test_share < 1:
-        raise UserError(f"--test_share must be at least 0 and below 1, got {script_args.test_share}")
     if not 0 <= script_args.augmented_share <= 1:
         raise UserError(f"--augmented_share must lie between 0 and 1, got {script_args.augmented_share}")
     for name in ("cross_scene", "l2"):
@@ -275,11 +262,6 @@ def check(script_args: RewardArguments, training_args: TrainingArguments) -> Non
         raise UserError(
             "--per_device_train_batch_size must be at least 2 for pairs across photos, which are made of a batch, got "
             f"{training_args.per_device_train_batch_size}; or set --cross_scene to 0"
-        )
-    if training_args.push_to_hub:
-        raise UserError(
-            "--push_to_hub must be false, as training_args.bin holds paths of this machine, got true; leave it out, "
-            f"then run `artiagent push reward {training_args.output_dir} REPO`"
         )
 
 
@@ -313,18 +295,6 @@ def held_out(mixture: Mixture, limit: int | None) -> PairUnits | None:
     """Return the pairs that are held out, or some of them; `None` without any."""
     units = mixture.test(limit)
     return None if units is None else PairUnits(units, mixture.parts("test"))
-
-
-def announce(trainer: RewardTrainer, mixture: Mixture, counts: dict[str, int]) -> None:
-    """Print what will be trained, on what, and the effective batch size."""
-    args = trainer.args
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    trainer.accelerator.print(
-        f"{mixture.count('train'):,} pairs, {mixture.count('test'):,} held out\n"
-        f"{counts['trainable_parameters']:,} of {counts['parameters']:,} parameters are trained\n"
-        f"{args.max_steps:,} steps of {batch} pairs = {args.per_device_train_batch_size} per device x "
-        f"{args.gradient_accumulation_steps} accumulated x {args.world_size} devices"
-    )
 
 
 def save(base: RewardBase, record: RewardRecord, dtype: torch.dtype, folder: Path) -> RewardModel:
