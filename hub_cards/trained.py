@@ -12,7 +12,7 @@ from datasets_script.schema.training_record import TrainingRecord
 from datasets_script.utils.errors import UserError
 
 from .checks import check_license, parse_card, read_json
-from .payload import CARD
+from .payload import CARD, SentFile
 
 
 if TYPE_CHECKING:
@@ -92,6 +92,28 @@ def check_pickles(folder: Path) -> None:
             )
 
 
+def check_files(folder: Path, names: set[str], required: Sequence[str], kind: str, made_by: str) -> None:
+    """
+    Refuse a folder without files that a model of this kind has.
+
+    Args:
+        folder (`Path`): The folder.
+        names (`set[str]`): Files in it that would be sent.
+        required (`Sequence[str]`): Files that it must have.
+        kind (`str`): The kind, in words.
+        made_by (`str`): Class whose `save_pretrained` writes them.
+
+    Raises:
+        UserError: One is missing.
+    """
+    for name in required:
+        if name not in names:
+            raise UserError(
+                f"PATH must be a {kind} with {name}, got '{folder}' without it; write it with "
+                f"{made_by}.save_pretrained"
+            )
+
+
 def check_weights(folder: Path, names: set[str], stem: str) -> None:
     """
     Refuse a folder without all of its weights.
@@ -122,6 +144,20 @@ def shortened(value: Any) -> Any:
         if PureWindowsPath(value).is_absolute():
             return PureWindowsPath(value).name
     return value
+
+
+def without_paths(file: SentFile, change: Callable[[Any], Any] = lambda content: content) -> bytes | None:
+    """
+    Return the content of a JSON file with local paths reduced to their last component, or `None` if it stays as it is.
+
+    Args:
+        file (`SentFile`): A file of the folder.
+        change (`Callable`, *optional*): What else is changed in the content.
+    """
+    assert isinstance(file.content, Path)
+    content = read_json(file.content)
+    cleaned = change(shortened(content))
+    return None if cleaned == content else as_json(cleaned)
 
 
 def as_json(content: Any) -> bytes:

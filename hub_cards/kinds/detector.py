@@ -6,11 +6,10 @@ from pathlib import Path
 
 from datasets_script.detection.pixel.locating import PIXEL_FILE
 from datasets_script.schema.training_record import TRAINING_FILE, TrainingRecord
-from datasets_script.utils.errors import UserError
 
 from ..checks import read_json
 from ..payload import LICENSE, Kind, Payload, SentFile, divide, replaced
-from ..trained import as_json, card_of, check_pickles, check_weights, shortened
+from ..trained import card_of, check_files, check_pickles, check_weights, without_paths
 
 
 _CONFIGURATION = "config.json"
@@ -39,12 +38,7 @@ def detector_payload(folder: Path, repo_id: str, license: str | None) -> Payload
     files, left_out = divide(KIND, folder)
     names = {file.path for file in files}
     check_pickles(folder)
-    for name in (_CONFIGURATION, PIXEL_FILE):
-        if name not in names:
-            raise UserError(
-                f"PATH must be a pixel detector with {name}, got '{folder}' without it; write it with "
-                "PixelDetector.save_pretrained"
-            )
+    check_files(folder, names, (_CONFIGURATION, PIXEL_FILE), "pixel detector", "PixelDetector")
     check_weights(folder, names, "model")
     record, detector = TrainingRecord.read(folder), PixelRecord.read(folder / PIXEL_FILE)
     architecture = read_json(folder / _CONFIGURATION).get("architectures", ["unknown"])[0]
@@ -55,17 +49,11 @@ def detector_payload(folder: Path, repo_id: str, license: str | None) -> Payload
         license,
         lambda reports, checked: detector_card(repo_id, record, detector, architecture, reports, checked, examples),
     )
-    return Payload.of(KIND, repo_id, folder, list(replaced(files, _without_paths)), card, left_out)
+    return Payload.of(KIND, repo_id, folder, list(replaced(files, _portable)), card, left_out)
 
 
-def _without_paths(file: SentFile) -> bytes | None:
-    """Reduce the paths of models and data in the configuration and in reports to their last component."""
-    if not (file.path == _CONFIGURATION or file.path.startswith("evaluation/")):
-        return None
-    assert isinstance(file.content, Path)
-    content = read_json(file.content)
-    cleaned = shortened(content)
-    return None if cleaned == content else as_json(cleaned)
+def _portable(file: SentFile) -> bytes | None:
+    return without_paths(file) if file.path == _CONFIGURATION or file.path.startswith("evaluation/") else None
 
 
 KIND = Kind(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets_script.schema.training_record import TRAINING_FILE, TrainingRecord
-from datasets_script.utils.errors import UserError
 from training.reward.report_table import REPORT_FILE
 
 from ..checks import read_json
 from ..payload import LICENSE, Kind, Payload, SentFile, divide, replaced
-from ..trained import as_json, card_of, check_pickles, check_weights, shortened
+from ..trained import card_of, check_files, check_pickles, check_weights, without_paths
 
 
 _CONFIGURATION = "config.json"
@@ -41,12 +40,7 @@ def reward_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     files, left_out = divide(KIND, folder)
     names = {file.path for file in files}
     check_pickles(folder)
-    for name in (_CONFIGURATION, _RECORD):
-        if name not in names:
-            raise UserError(
-                f"PATH must be a reward model with {name}, got '{folder}' without it; write it with "
-                "RewardModel.save_pretrained"
-            )
+    check_files(folder, names, (_CONFIGURATION, _RECORD), "reward model", "RewardModel")
     check_weights(folder, names, "model")
     record, reward = TrainingRecord.read(folder), RewardRecord.read(folder / _RECORD)
     network = read_json(folder / _CONFIGURATION)
@@ -54,17 +48,11 @@ def reward_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     card = card_of(
         folder, record, license, lambda _, checked: reward_card(repo_id, record, reward, network, report, checked)
     )
-    return Payload.of(KIND, repo_id, folder, list(replaced(files, _without_paths)), card, left_out)
+    return Payload.of(KIND, repo_id, folder, list(replaced(files, _portable)), card, left_out)
 
 
-def _without_paths(file: SentFile) -> bytes | None:
-    """Reduce the paths of models and data in the configuration and in the report to their last component."""
-    if file.path not in (_CONFIGURATION, REPORT_FILE):
-        return None
-    assert isinstance(file.content, Path)
-    content = read_json(file.content)
-    cleaned = shortened(content)
-    return None if cleaned == content else as_json(cleaned)
+def _portable(file: SentFile) -> bytes | None:
+    return without_paths(file) if file.path in (_CONFIGURATION, REPORT_FILE) else None
 
 
 KIND = Kind(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from datasets_script.schema.training_record import TRAINING_FILE, TrainingRecord
 from datasets_script.utils.errors import UserError
 
-from ..checks import read_json
 from ..payload import LICENSE, Kind, Payload, SentFile, divide, replaced
-from ..trained import as_json, card_of, check_pickles, check_weights, shortened
+from ..trained import card_of, check_pickles, check_weights, without_paths
 
 
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
@@ -45,7 +45,7 @@ def model_payload(folder: Path, repo_id: str, license: str | None) -> Payload:
     card = card_of(
         folder, record, license, lambda reports, checked: model_card(repo_id, record, reports, checked, is_adapter)
     )
-    portable = list(replaced(files, lambda file: _without_paths(file, record)))
+    portable = list(replaced(files, lambda file: _portable(file, record)))
     return Payload.of(KIND, repo_id, folder, portable, card, left_out)
 
 
@@ -63,17 +63,16 @@ def _check_whole(folder: Path, names: set[str]) -> bool:
     return configuration == "adapter_config.json"
 
 
-def _without_paths(file: SentFile, record: TrainingRecord) -> bytes | None:
-    """Shorten the paths of models and data in configurations and reports to their last component."""
+def _portable(file: SentFile, record: TrainingRecord) -> bytes | None:
+    """Shorten the paths of models and data in configurations and reports, and name the base model of an adapter."""
     if not (file.path in _CONFIGURATIONS or file.path.startswith("evaluation/")) or file.path == TRAINING_FILE:
         return None
-    assert isinstance(file.content, Path)
-    content = read_json(file.content)
-    cleaned = shortened(content)
-    if file.path == "adapter_config.json":
-        cleaned["base_model_name_or_path"] = record.base.id
-        cleaned["revision"] = record.base.revision if record.base.is_on_hub else None
-    return None if cleaned == content else as_json(cleaned)
+
+    def with_base(content: dict[str, Any]) -> dict[str, Any]:
+        revision = record.base.revision if record.base.is_on_hub else None
+        return {**content, "base_model_name_or_path": record.base.id, "revision": revision}
+
+    return without_paths(file, with_base) if file.path == "adapter_config.json" else without_paths(file)
 
 
 KIND = Kind(

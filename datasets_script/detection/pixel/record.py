@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from evaluate_metrics.functional.versions import versions
 
 from ...utils.errors import ArgumentError, UserError
 from ...utils.files import write_json
+from ..model_files import read_model_record
 from .locating import PIXEL_FILE
 from .preprocessing import Preprocessing
 
@@ -109,12 +109,7 @@ class PixelRecord:
         Raises:
             UserError: It cannot be read, is incomplete, or holds values that are out of range.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"'{path}' must be JSON that can be read: {error}") from error
-        if not isinstance(content, dict) or content.get("format") != _FORMAT or not content.keys() >= set(_KEYS):
-            raise UserError(f"'{path}' must be of format {_FORMAT} with {', '.join(_KEYS)}; save the detector again")
+        content = read_model_record(path, _FORMAT, _KEYS, "detector")
         try:
             return cls(
                 preprocessing=Preprocessing.from_dict(content["preprocessing"]),

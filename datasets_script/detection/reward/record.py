@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from evaluate_metrics.functional.versions import versions
 
 from ...utils.errors import ArgumentError, UserError
 from ...utils.files import write_json
-from ..model_files import find_model_file
+from ..model_files import find_model_file, read_model_record
 from .preprocessing import RewardPreprocessing
 
 
@@ -51,12 +50,7 @@ class RewardRecord:
         Raises:
             UserError: It cannot be read, is incomplete, or holds values that are out of range.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"'{path}' must be JSON that can be read: {error}") from error
-        if not isinstance(content, dict) or content.get("format") != _FORMAT or not content.keys() >= set(_KEYS):
-            raise UserError(f"'{path}' must be of format {_FORMAT} with {', '.join(_KEYS)}; save the model again")
+        content = read_model_record(path, _FORMAT, _KEYS, "model")
         try:
             preprocessing = RewardPreprocessing.from_dict(content["preprocessing"])
         except (TypeError, AttributeError, ArgumentError) as error:
