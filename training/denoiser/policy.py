@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 
 Predict = Callable[[torch.Tensor, int], torch.Tensor]
@@ -89,7 +89,7 @@ class DDIMPolicy:
     DDIM with noise (DDIM eq. 12, as DDPO draws images).
 
     Args:
-        scheduler (`DDIMScheduler`): Scheduler whose timesteps are set; see [`ddim_of`].
+        scheduler (`DDIMScheduler`): Scheduler whose timesteps are set; see [`scheduler_of_policy`].
         eta (`float`, *optional*, defaults to 1.0): Share of the noise of DDPM's steps, above 0.
 
     Raises:
@@ -175,21 +175,20 @@ class FlowPolicy:
         return self.noise_level * math.sqrt(sigma / below)
 
 
-def ddim_of(scheduler: Any) -> DDIMScheduler:
+def scheduler_of_policy(scheduler: Any) -> Any:
     """
-    Make the DDIM scheduler of a diffusion model.
+    Return the scheduler whose steps a policy takes.
 
     Args:
-        scheduler: The model's own scheduler, of any kind, whose noise schedule is taken.
+        scheduler: The model's own scheduler.
 
     Returns:
-        `DDIMScheduler`: Without timesteps. Nothing is clipped, as latents have no range, and the last step is noisy
-        too.
+        That of a rectified flow itself. Of a diffusion model a `DDIMScheduler` with the same noise schedule, which
+        clips nothing, as latents have no range, and whose last step can be noisy too.
     """
-    made: DDIMScheduler = DDIMScheduler.from_config(
-        scheduler.config, clip_sample=False, thresholding=False, set_alpha_to_one=False
-    )
-    return made
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        return scheduler
+    return DDIMScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False, set_alpha_to_one=False)
 
 
 @dataclass(frozen=True)

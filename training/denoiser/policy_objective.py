@@ -8,29 +8,29 @@ steps that led to images better than others of their prompt.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import torch
 from accelerate.utils import gather
+
+from datasets_script.utils.errors import ArgumentError, UserError, check_at_least
+from training.denoiser.advantages import PromptStatistics, group_advantages
+from training.denoiser.data import Items
 from training.denoiser.loop import Objective, Update
 from training.denoiser.lora import without_lora
 from training.denoiser.pictures import Pictures
-from training.denoiser.rollout import Conditions, Denoiser
-
-from datasets_script.utils.errors import ArgumentError, check_at_least
-from diffusers_artifact.best_of_n import NonFiniteImageError
-from training.denoiser.advantages import PromptStatistics, group_advantages
 from training.denoiser.policy import DDIMPolicy, FlowPolicy, NoisyStep, NoisySteps, Policy, Predict, Trajectory, walk
 from training.denoiser.policy_loss import clipped_loss, divergence
 from training.denoiser.rewards.registry import Scores, WeightedSum
+from training.denoiser.rollout import Conditions, Denoiser
 
 
 BASELINES = ("group", "group_mean", "prompt")
 
 
 @dataclass(frozen=True)
-class PolicySettings:
+class PolicyArguments:
     """
     How a policy is trained.
 
@@ -41,8 +41,8 @@ class PolicySettings:
         updates (`int`, *optional*, defaults to 1): Updates of the weights that the images of a step are divided among.
             Divides the number of batches. From the second on, images are of a policy that is no longer the newest.
         passes (`int`, *optional*, defaults to 1): How often the images of a step are gone through.
-        noisy_steps (`tuple[int, ...]`, *optional*): Denoising steps that draw noise and are trained, from 0. Defaults
-            to all that can.
+        noisy_steps (`list[int]`, *optional*): Denoising steps that draw noise and are trained, from 0. Defaults to all
+            that can.
         noisy_count (`int`, *optional*): How many of them are drawn for each step of training. Defaults to all.
         noise_level (`float`, *optional*, defaults to 0.7): Noise of a rectified flow, see
             [`~training.denoiser.policy.FlowPolicy`].
@@ -57,42 +57,58 @@ class PolicySettings:
             [`~training.denoiser.advantages.PromptStatistics`].
         advantage_clip (`float`, *optional*, defaults to 5.0): Largest magnitude of an advantage.
         clip_range (`float`, *optional*, defaults to 1e-4): See [`~training.denoiser.policy_loss.clipped_loss`].
-        kl_weight (`float`, *optional*, defaults to 0.0): Weight of the divergence from the base model. It costs
-            another evaluation of the model for each noisy step.
+        kl_weight (`float`, *optional*, defaults to 0.0): Weight of the divergence from the model before training. It
+            costs another evaluation of the model for each noisy step.
 
     Raises:
         ArgumentError: A value is out of range, or numbers do not divide.
     """
 
-    prompts_per_step: int = 8
-    group_size: int = 16
-    batch_size: int = 8
-    updates: int = 1
-    passes: int = 1
-    noisy_steps: tuple[int, ...] | None = None
-    noisy_count: int | None = None
-    noise_level: float = 0.7
-    eta: float = 1.0
-    same_noise: bool = False
-    baseline: str = "group"
-    buffer_size: int = 16
-    buffer_least: int = 16
-    advantage_clip: float = 5.0
-    clip_range: float = 1e-4
-    kl_weight: float = 0.0
+    prompts_per_step: int = field(default=8, metadata={"help": "Number of prompts of a step, for each process."})
+    group_size: int = field(default=16, metadata={"help": "Number of images of each prompt."})
+    batch_size: int = field(default=8, metadata={"help": "Number of images drawn, and trained on, at a time."})
+    updates: int = field(
+        default=1, metadata={"help": "Number of updates that a step divides its images among."}
+    )
+    passes: int = field(default=1, metadata={"help": "How often the images of a step are gone through."})
+    noisy_steps: list[int] | None = field(
+        default=None,
+        metadata={"help": "Denoising steps, from 0, that draw noise and are trained. Default: all."},
+    )
+    noisy_count: int | None = field(
+        default=None, metadata={"help": "Number of them that are drawn for each step of training. Default: all."}
+    )
+    noise_level: float = field(default=0.7, metadata={"help": "Noise of the steps of a rectified flow."})
+    eta: float = field(default=1.0, metadata={"help": "Noise of the steps of a diffusion model; 1 is DDPM's."})
+    same_noise: bool = field(default=False, metadata={"help": "Begin all images of a prompt with the same noise."})
+    baseline: str = field(
+        default="group",
+        metadata={
+            "help": "What a reward is compared with: images of its prompt (group), the same with the spread of all "
+            "images (group_mean), or earlier rewards of its prompt (prompt).",
+            "choices": [*BASELINES],
+        },
+    )
+    buffer_size: int = field(default=16, metadata={"help": "Number of rewards kept of a prompt, for that."})
+    buffer_least: int = field(default=16, metadata={"help": "Number of them that a prompt needs."})
+    advantage_clip: float = field(default=5.0, metadata={"help": "Largest magnitude of an advantage."})
+    clip_range: float = field(default=1e-4, metadata={"help": "Range around 1 that ratios are held in."})
+    kl_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the divergence from the untrained model."}
+    )
 
     def __post_init__(self) -> None:
-        for name in ("prompts_per_step", "group_size", "batch_size", "updates", "passes"):
+        for name in ("prompts_per_step", "group_size", "batch_size", "updates", "passes", "noisy_count"):
             check_at_least(name, getattr(self, name))
         for name in ("noise_level", "eta", "advantage_clip", "clip_range"):
             if not getattr(self, name) > 0:
                 raise ArgumentError(f"`{name}` must be above 0, got {getattr(self, name)}")
         if not self.kl_weight >= 0:
             raise ArgumentError(f"`kl_weight` must be at least 0, got {self.kl_weight}")
-        if self.baseline not in BASELINES:
-            raise ArgumentError(f"`baseline` must be among {', '.join(BASELINES)}, got '{self.baseline}'")
         if self.baseline != "prompt" and self.group_size < 2:
-            raise ArgumentError("`group_size` must be at least 2 for a baseline of the group, got 1")
+            raise ArgumentError(
+                f"`group_size` must be at least 2 for the baseline '{self.baseline}', got 1; or set it to prompt"
+            )
         if not 2 <= self.buffer_least <= self.buffer_size:
             raise ArgumentError(
                 f"`buffer_least` must lie between 2 and `buffer_size` ({self.buffer_size}), got {self.buffer_least}"
@@ -132,14 +148,14 @@ class Batch:
     pictures: Pictures
 
 
-def policy_of(denoiser: Denoiser, settings: PolicySettings) -> Policy:
+def policy_of(denoiser: Denoiser, settings: PolicyArguments) -> Policy:
     """
     Return the policy that a denoiser draws by.
 
     Args:
         denoiser (`Denoiser`): Of a rectified flow; or of a diffusion model, with the scheduler of
-            [`~training.denoiser.policy.ddim_of`].
-        settings (`PolicySettings`): Amount of noise.
+            [`~training.denoiser.policy.scheduler_of_policy`].
+        settings (`PolicyArguments`): Amount of noise.
     """
     if denoiser.is_flow:
         return FlowPolicy(denoiser.sigmas.tolist(), settings.noise_level)
@@ -152,24 +168,17 @@ class PolicyObjective(Objective):
 
     Args:
         denoiser (`Denoiser`): See [`policy_of`]; with a LoRA of [`~training.denoiser.lora.add_lora`].
-        prompts (`Sequence[str]`): What to draw.
-        conditions (`Conditions`): The prompts, encoded.
+        train (`Items`): What to draw.
         rewards (`WeightedSum`): What is raised.
-        settings (`PolicySettings`): How.
+        settings (`PolicyArguments`): How.
 
     Raises:
         ArgumentError: A step of `noisy_steps` does not exist or cannot be noisy.
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        prompts: Sequence[str],
-        conditions: Conditions,
-        rewards: WeightedSum,
-        settings: PolicySettings,
-    ) -> None:
-        self.denoiser, self.prompts, self.conditions = denoiser, tuple(prompts), conditions
+    def __init__(self, denoiser: Denoiser, train: Items, rewards: WeightedSum, settings: PolicyArguments) -> None:
+        self.denoiser, self.train = denoiser, train
+        self.prompts = tuple(item.prompt for item in train.items)
         self.rewards, self.settings = rewards, settings
         self.policy = policy_of(denoiser, settings)
         try:
@@ -179,7 +188,7 @@ class PolicyObjective(Objective):
                 str(error).replace("`steps`", "`noisy_steps`").replace("`count`", "`noisy_count`")
             ) from error
         self.statistics = (
-            PromptStatistics(len(prompts), settings.buffer_size, settings.buffer_least)
+            PromptStatistics(len(train), settings.buffer_size, settings.buffer_least)
             if settings.baseline == "prompt"
             else None
         )
@@ -222,21 +231,21 @@ class PolicyObjective(Objective):
         for first in range(0, len(rows), settings.batch_size):
             places = range(first, first + settings.batch_size)
             some = [rows[place] for place in places]
-            conditions = self.conditions.select(some).on(self.denoiser.device)
+            conditions = self.train.conditions.select(some).on(self.denoiser.device)
             seeds = [
                 update.seed("noise", place // settings.group_size if settings.same_noise else place)
                 for place in places
             ]
             generators = [update.generator("steps", place) for place in places]
-            start = self.denoiser.start(self.denoiser.noise(seeds))
+            start = self.denoiser.start(self.denoiser.noise(seeds), self.train.latents(some, self.denoiser.device))
             trajectory = walk(self.policy, self._predict(conditions), start, noisy, generators)
             with torch.no_grad():
                 images = self.denoiser.decode(trajectory.latents).cpu()
             prompts = tuple(self.prompts[row] for row in some)
             if not torch.isfinite(images).all():
-                raise NonFiniteImageError(
-                    f"numbers overflowed in the model: an image of {prompts} is not finite; load the model in bfloat16 "
-                    "or float32, or lower the learning rate"
+                raise UserError(
+                    "--dtype must hold the model's numbers, which overflowed in an image; set it to bfloat16 or float32, "
+                    "or lower --learning_rate"
                 )
             yield Batch(conditions, trajectory, Pictures(images, prompts, tuple(seeds)))
 
@@ -297,9 +306,11 @@ class PolicyObjective(Objective):
 
 def _facts(scores: Scores, everywhere: torch.Tensor, group_size: int) -> dict[str, float]:
     """Return what is logged of rewards: mean and spread of all, means of this process's parts, and equal groups."""
-    groups = everywhere.view(-1, group_size)
-    # Of them nothing is learned.
-    equal = (groups == groups[:, :1]).all(1).float().mean()
-    parts = {f"reward_{name}": fmean(values) for name, values in scores.parts.items()} if len(scores.parts) > 1 else {}
-    spread = everywhere.std(correction=0)
-    return {"reward": float(everywhere.mean()), "reward_std": float(spread), "equal_groups": float(equal), **parts}
+    facts = {"reward": float(everywhere.mean()), "reward_std": float(everywhere.std(correction=0))}
+    if group_size > 1:
+        groups = everywhere.view(-1, group_size)
+        # Of them nothing is learned.
+        facts["equal_groups"] = float((groups == groups[:, :1]).all(1).float().mean())
+    if len(scores.parts) > 1:
+        facts |= {f"reward_{name}": fmean(values) for name, values in scores.parts.items()}
+    return facts

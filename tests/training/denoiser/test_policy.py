@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
 from torch.distributions import Normal
 
-from training.denoiser.policy import DDIMPolicy, FlowPolicy, NoisySteps, Transition, ddim_of, walk
+from training.denoiser.policy import DDIMPolicy, FlowPolicy, NoisySteps, Transition, scheduler_of_policy, walk
 
 
 MEAN, SPREAD = 1.5, 0.4
@@ -17,7 +17,7 @@ NOISE_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "sc
 
 
 def ddim(steps: int = 50, spacing: str = "leading") -> DDIMScheduler:
-    made = ddim_of(PNDMScheduler(**NOISE_SCHEDULE, timestep_spacing=spacing))
+    made = scheduler_of_policy(PNDMScheduler(**NOISE_SCHEDULE, timestep_spacing=spacing))
     made.set_timesteps(steps)
     return made
 
@@ -66,7 +66,7 @@ def test_steps_without_noise_are_those_of_the_stock_scheduler():
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_noisy_steps_of_ddim_are_those_of_the_stock_scheduler(prediction_type):
-    stock = ddim_of(PNDMScheduler(**NOISE_SCHEDULE, prediction_type=prediction_type))
+    stock = scheduler_of_policy(PNDMScheduler(**NOISE_SCHEDULE, prediction_type=prediction_type))
     stock.set_timesteps(50)
     policy, step = DDIMPolicy(stock, eta=0.8), 7
     latents, prediction, noise = (torch.randn(2, 4, 8, 8) for _ in range(3))
@@ -83,9 +83,11 @@ def test_every_step_of_ddim_can_be_noisy(spacing, last):
 
 
 def test_ddim_takes_the_noise_schedule_of_any_scheduler_and_clips_nothing():
-    made = ddim_of(EulerDiscreteScheduler(**NOISE_SCHEDULE, timestep_spacing="leading"))
+    made = scheduler_of_policy(EulerDiscreteScheduler(**NOISE_SCHEDULE, timestep_spacing="leading"))
     made.set_timesteps(4)
     assert not made.config.clip_sample and made.config.beta_schedule == "scaled_linear"
+    flow = FlowMatchEulerDiscreteScheduler()
+    assert scheduler_of_policy(flow) is flow
     latents = 30 * torch.randn(1, 4, 4, 4)
     moved = DDIMPolicy(made).transition(torch.zeros_like(latents), latents, 3, noisy=True).mean
     assert moved.abs().max() > 10
@@ -146,7 +148,7 @@ def test_some_of_the_steps_are_drawn_by_a_seed():
         (lambda: FlowPolicy([0.5, 0.5]), "`sigmas` must be two or more that fall"),
         (lambda: FlowPolicy([1.2, 0.5]), "within 1 … 0"),
         (lambda: DDIMPolicy(ddim(), 0.0), "`eta` must be above 0"),
-        (lambda: DDIMPolicy(ddim_of(PNDMScheduler(**NOISE_SCHEDULE))), "call `set_timesteps` first"),
+        (lambda: DDIMPolicy(scheduler_of_policy(PNDMScheduler(**NOISE_SCHEDULE))), "call `set_timesteps` first"),
         (lambda: NoisySteps(()), "`steps` must be one or more"),
         (lambda: NoisySteps((1, 2), 3), "`count` must lie between 1 and 2"),
     ],

@@ -17,8 +17,8 @@ sum is a mean, and β is 1/2. Advantages do not depend on β.
 | 1. Distorted and deformed components. | −.080 |
 | 1. Distorted and deformed components. 2. Duplicated components. | −.085 |
 
-Dodging the question is worth more than a true diagnosis, and so is a sentence that shares words with "No artifacts" and
-says the opposite. It is here to repeat the paper; `classes` and `no` reward what is said.
+Dodging the question is worth more than a true diagnosis, and so is a sentence that shares words with "No artifacts"
+and says the opposite. It is here to repeat the paper; `classes` and `no` reward what is said.
 """
 
 from __future__ import annotations
