@@ -67,9 +67,7 @@ class PolicyArguments:
     prompts_per_step: int = field(default=8, metadata={"help": "Number of prompts of a step, for each process."})
     group_size: int = field(default=16, metadata={"help": "Number of images of each prompt."})
     batch_size: int = field(default=8, metadata={"help": "Number of images drawn, and trained on, at a time."})
-    updates: int = field(
-        default=1, metadata={"help": "Number of updates that a step divides its images among."}
-    )
+    updates: int = field(default=1, metadata={"help": "Number of updates that a step divides its images among."})
     passes: int = field(default=1, metadata={"help": "How often the images of a step are gone through."})
     noisy_steps: list[int] | None = field(
         default=None,
@@ -93,9 +91,7 @@ class PolicyArguments:
     buffer_least: int = field(default=16, metadata={"help": "Number of them that a prompt needs."})
     advantage_clip: float = field(default=5.0, metadata={"help": "Largest magnitude of an advantage."})
     clip_range: float = field(default=1e-4, metadata={"help": "Range around 1 that ratios are held in."})
-    kl_weight: float = field(
-        default=0.0, metadata={"help": "Weight of the divergence from the untrained model."}
-    )
+    kl_weight: float = field(default=0.0, metadata={"help": "Weight of the divergence from the untrained model."})
 
     def __post_init__(self) -> None:
         for name in ("prompts_per_step", "group_size", "batch_size", "updates", "passes", "noisy_count"):
@@ -244,8 +240,8 @@ class PolicyObjective(Objective):
             prompts = tuple(self.prompts[row] for row in some)
             if not torch.isfinite(images).all():
                 raise UserError(
-                    "--dtype must hold the model's numbers, which overflowed in an image; set it to bfloat16 or float32, "
-                    "or lower --learning_rate"
+                    "--dtype must hold the model's numbers, which overflowed in an image; set it to bfloat16 or "
+                    "float32, or lower --learning_rate"
                 )
             yield Batch(conditions, trajectory, Pictures(images, prompts, tuple(seeds)))
 
