@@ -42,7 +42,7 @@ def world(tmp_path_factory):
     (folder / "prompts.txt").write_text("\n".join(PROMPTS))
     (folder / "photos").mkdir()
     for index in range(3):
-        pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "photos" / f"{index}.png")
     return folder
 
