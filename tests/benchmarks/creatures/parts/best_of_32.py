@@ -38,7 +38,7 @@ def run(world: World) -> dict[str, Any]:
         **blocks[SCORER],
         "scorer": SCORER,
         "candidates": candidates.shape[1],
-        "with_a_clean_candidate": share(clean.any(1).tolist()),
+        "with_a_clean_candidate": share([bool(those.any()) for those in clean]),
         "other_scorers": {name: blocks[name] for name in OTHERS},
     }
 
