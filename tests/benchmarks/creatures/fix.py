@@ -16,6 +16,7 @@ same seeds, so that they are compared in pairs.
   artifacts; `curve` is the artifact rate after each round.
 - `guided`: pictures that are guided by detectors while they are drawn.
 - `best_of_4_guided`: of 7 guided pictures the best.
+- `ddpo`: pictures of a LoRA that was trained with a detector's reward, and of one that was trained with the oracle's.
 
 What changes pictures is compared with `base` in pairs: `relative_reduction` of the artifact rate and
 `conditions_met_change`. `frequency` is the share of pictures that each detector flags, before and after: a detector
