@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.benchmarks.creatures.parts import base, best_of_4_guided, best_of_32, ddpo, first_result, guided
+from tests.benchmarks.creatures.parts import base, best_of_4_guided, best_of_32, ddpo, first_result, guided, treated
 from tests.benchmarks.creatures.world import World
 
 
@@ -14,4 +14,6 @@ PARTS: dict[str, Callable[[World], dict[str, Any]]] = {
     "guided": guided.run,
     "best_of_4_guided": best_of_4_guided.run,
     "ddpo": ddpo.run,
+    "treated": treated.run,
+    "treated_guided": treated.run_guided,
 }
