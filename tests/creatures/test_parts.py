@@ -77,13 +77,15 @@ def test_guidance_changes_pictures_and_is_tuned_on_others(world, monkeypatch):
 def test_a_lora_that_was_trained_with_rewards_is_measured(world, monkeypatch):
     small = {"num_inference_steps": 2, "prompts_per_step": 1, "group_size": 2, "batch_size": 2, "noisy_steps": 0}
     small |= {"noisy_count": 1, "max_steps": 1, "held_out": 2, "pictures_per_prompt": 1, "lora_rank": 2}
+    small |= {"guard_images": 8, "use_cpu": "true"}
     monkeypatch.setattr(ddpo, "TRAINING", small)
-    monkeypatch.setattr(ddpo, "REAL", 17)
+    for part in ("ddpo", "treated"):
+        monkeypatch.setattr(f"tests.benchmarks.creatures.parts.{part}.REAL_IMAGES", 9)
     monkeypatch.setattr(ddpo, "run_python", lambda *command: train_ddpo([str(word) for word in command[2:]]))
-    lora = ddpo.train(world, "ddpo_oracle", ddpo.ORACLE)
+    lora = ddpo.lora_of(world, "ddpo_oracle", [ddpo.ORACLE])
     record = json.loads((lora / "training.json").read_text())
-    assert record["steps"] == 1 and record["data"]["prompts"]["count"] + 2 == len(ddpo._prompts().splitlines())
-    assert ddpo.train(world, "ddpo_oracle", "not read again") == lora
+    assert record["steps"] == 1 and record["data"]["prompts"]["count"] + 2 == len(ddpo._known_prompts().splitlines())
+    assert ddpo.lora_of(world, "ddpo_oracle", ["not read again"]) == lora
 
 
 def test_the_oracle_rewards_pictures_without_artifacts():

@@ -14,6 +14,7 @@ from PIL import Image
 
 from datasets_script.schema.training_record import TrainingRecord
 from datasets_script.utils.errors import UserError
+from hub_cards.cards import lora_card
 from training.ddpo import main, make_parser, parse
 from training.denoiser.lora import LORA_FILE
 
@@ -94,6 +95,9 @@ def test_a_run_that_is_resumed_is_one_that_was_not(world, tmp_path, capsys):
         *("sharpness", "blockiness", "diversity", "second_detector", "denoising_loss"),
     }
     assert [one["trained_against"] for one in record.data["frequencies"]] == [False]
+
+    card = lora_card("me/lora", record, [], "mit")
+    assert "training/ddpo.py" in card and "test_ddpo:brightness" in card
 
     # What is trained
     pipeline = FluxPipeline.from_pretrained(world / "flux")
