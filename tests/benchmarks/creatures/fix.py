@@ -16,6 +16,8 @@ same seeds, so that they are compared in pairs.
   artifacts; `curve` is the artifact rate after each round.
 - `guided`: pictures that are guided by detectors while they are drawn.
 - `best_of_4_guided`: of 7 guided pictures the best.
+- `treated`: pictures of a LoRA that `training/treat_lora.py` trained against the guides; `training` says how it ended.
+- `treated_guided`: the same, guided.
 
 What changes pictures is compared with `base` in pairs: `relative_reduction` of the artifact rate and
 `conditions_met_change`. `frequency` is the share of pictures that each detector flags, before and after: a detector

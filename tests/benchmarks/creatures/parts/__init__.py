@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.benchmarks.creatures.parts import base, best_of_4_guided, best_of_32, first_result, guided
+from tests.benchmarks.creatures.parts import base, best_of_4_guided, best_of_32, first_result, guided, treated
 from tests.benchmarks.creatures.world import World
 
 
@@ -13,4 +13,6 @@ PARTS: dict[str, Callable[[World], dict[str, Any]]] = {
     "best_of_32": best_of_32.run,
     "guided": guided.run,
     "best_of_4_guided": best_of_4_guided.run,
+    "treated": treated.run,
+    "treated_guided": treated.run_guided,
 }
