@@ -6,9 +6,9 @@ For an image x with noise n at a time t, the error of a model is
 
 $$ e(x) = \mathrm{mean}\left(w\,(v(x_t, t) - v^*(x, n))^2\right), $$
 
-of a rectified flow with x_t = (1 - σ) x + σ n and v* = n - x, else with the noise or v that it predicts. The weight w is
-`mask_weight` within the artifact's mask and 1 elsewhere (ASAP, arXiv 2605.25759). The gap of a pair says how far the
-model, compared with the reference, has moved from the artifact image towards the clean one:
+of a rectified flow with x_t = (1 - σ) x + σ n and v* = n - x, else with the noise or v that it predicts. The weight w
+is `mask_weight` within the artifact's mask and 1 elsewhere (ASAP, arXiv 2605.25759). The gap of a pair says how far
+the model, compared with the reference, has moved from the artifact image towards the clean one:
 
 $$ g = \left(e(x^-) - e_{ref}(x^-)\right) - \left(e(x^+) - e_{ref}(x^+)\right). $$
 
@@ -17,7 +17,6 @@ The reference is the model without its LoRA.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -209,25 +208,3 @@ def noise_of(pair: LatentPair, source: NoiseSource, generator: torch.Generator) 
     if pair.noise is None:
         raise ValueError("`noise` must be 'random' for pairs that were made without `--store-noise`, got 'own'")
     return pair.noise
-
-
-@dataclass(frozen=True)
-class PreferenceReading:
-    """
-    How a model ranks pairs that it was not trained on.
-
-    Attributes:
-        pairs (`int`): Number of pairs.
-        gap (`float`): Mean gap; 0 before training.
-        preferred (`float`): Share of the pairs with a gap above 0.
-        clean_loss (`float`): Loss that the model was made with, on the clean images with random noise, not weighted.
-    """
-
-    pairs: int
-    gap: float
-    preferred: float
-    clean_loss: float
-
-    def to_dict(self) -> Mapping[str, float]:
-        """Return the content, rounded, JSON-serialisable."""
-        return {name: round(value, 6) for name, value in vars(self).items()}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow.compute as pc
 import torch
@@ -47,12 +49,20 @@ class PairSet:
         values = self._rows[name]
         return [values[number] for number in self.numbers]
 
+    def image_path(self, index: int, side: str) -> Path:
+        """Return the file of a pair's image, `"clean"` or `"flawed"`, in the cache of `datasets`."""
+        images = self._rows.select_columns([side]).cast_column(side, datasets.Image(decode=False))
+        return Path(images[self.numbers[index]][side]["path"])
+
     def record(self) -> dict[str, Any]:
         """Return what `training.json` says of them."""
         return {
             "pairs": len(self),
             "photos": len(set(self.column("source_id"))),
             "models": sorted(set(self.column("model"))),
+            "sources": [one.name for one in self.files],
+            "licenses": sorted({license for one in self.files for license in one.stated_licenses()}),
+            "runs": [origin for one in self.files for origin in one.run_origins()],
         }
 
 
@@ -104,16 +114,16 @@ def fingerprint(pairs: PairSet) -> str:
 
 class LatentPairs:
     """
-    Pairs as latents, and their prompts encoded. Each is encoded when it is first read.
+    Pairs as latents, with their prompts encoded. A pair is encoded when it is first read.
 
     Args:
         pairs (`PairSet`): The pairs.
         denoiser (`Denoiser`): Whose autoencoder encodes them; their sizes need not be those of its settings.
-        conditions (`Conditions`): A row for each of `prompts`.
-        prompts (`Sequence[str]`): Encoded prompts.
+        conditions (`Conditions`): Encoded prompts.
+        rows (`Sequence[int]`): Row of each pair's prompt among them.
         with_noise (`bool`): Whether each image comes with its own noise.
-        cached (`int`, *optional*, defaults to 256): Pairs that stay in host memory, each as large as four images'
-            latents.
+        cached (`int`, *optional*, defaults to 256): Pairs that stay in host memory, each as large as the latents of
+            four images.
     """
 
     def __init__(
@@ -121,21 +131,19 @@ class LatentPairs:
         pairs: PairSet,
         denoiser: Denoiser,
         conditions: Conditions,
-        prompts: Sequence[str],
+        rows: Sequence[int],
         with_noise: bool,
         cached: int = 256,
     ) -> None:
         self.pairs, self.denoiser, self.with_noise = pairs, denoiser, with_noise
-        self._conditions = conditions
-        rows = {prompt: row for row, prompt in enumerate(prompts)}
-        self._prompts = [rows[prompt] for prompt in prompts_of(pairs, takes_text=len(rows) > 1 or "" not in rows)]
+        self._conditions, self._rows = conditions, list(rows)
         self._encoded = lru_cache(maxsize=cached)(self._encode)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[LatentPair, Conditions]:
-        return self._encoded(index), self._conditions.select([self._prompts[index]])
+        return self._encoded(index), self._conditions.select([self._rows[index]])
 
     def _encode(self, index: int) -> LatentPair:
         pair = self.pairs[index]
@@ -162,15 +170,9 @@ class LatentPairs:
         if noise.shape != shape:
             raise UserError(
                 f"--noise must be random for pairs of another model, got own and '{pair.pair_id}' of {pair.model}, "
-                f"whose noise has the shape {tuple(noise.shape[1:])} where this model's latents have {tuple(shape[1:])}"
+                f"whose noise has the shape {tuple(noise.shape[1:])}, where latents have {tuple(shape[1:])}"
             )
         return noise
-
-
-def prompts_of(pairs: PairSet, takes_text: bool) -> list[str]:
-    """Return the prompt of each pair: its caption, or nothing for a model that takes no text."""
-    captions = pairs.column("caption")
-    return captions if takes_text else [""] * len(captions)
 
 
 def _changed(rows: Any) -> list[bool]:
