@@ -100,16 +100,14 @@ class Guards:
     Guards of a run.
 
     Args:
-        measures (`Mapping[str, Callable]`): What is measured, by name.
-        bands (`Mapping[str, Band]`): Band of each.
-
-    Raises:
-        ArgumentError: A band belongs to no measure.
+        measures (`Mapping[str, Callable]`): What is measured, by name; of several of a kind, with a colon and more.
+        bands (`Mapping[str, Band]`, *optional*): Band of each kind; one without is measured and not limited.
     """
 
     def __init__(self, measures: Mapping[str, Measure], bands: Mapping[str, Band] = BANDS) -> None:
         self.measures = dict(measures)
-        self.bands = {name: bands[name] for name in self.measures if name in bands}
+        kinds = {name: name.partition(":")[0] for name in self.measures}
+        self.bands = {name: bands[kind] for name, kind in kinds.items() if kind in bands}
 
     def read(self, step: int, score: float, pictures: Pictures, before: Reading | None) -> Reading:
         """

@@ -164,7 +164,7 @@ class Denoiser:
         self.vae.requires_grad_(False).eval()
         if self.vae.dtype != vae_dtype:
             self.vae.to(vae_dtype)
-        self._begin()
+        self.begin()
 
     # What it is made of
 
@@ -222,12 +222,13 @@ class Denoiser:
     # Prompts and noise
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
+    def encode_prompts(self, prompts: Sequence[str], device: torch.device | None = None) -> Conditions:
         """
         Encode prompts as the stock pipeline does, one by one.
 
         Args:
             prompts (`Sequence[str]`): At least one.
+            device (`torch.device`, *optional*): Device of the text encoders. Defaults to that of the model.
 
         Returns:
             `Conditions`: On the CPU, from where batches go to the model's device.
@@ -238,8 +239,8 @@ class Denoiser:
         """
         if self._dropped:
             raise RuntimeError("prompts must be encoded before `drop_text_encoders`, got some after it")
-        encoded = [self._encode(prompt).on("cpu") for prompt in prompts]
-        negative = self._encode_negative().on("cpu") if self.uses_negative else None
+        encoded = [self._encode(prompt, device or self.device).on("cpu") for prompt in prompts]
+        negative = self._encode_negative(device or self.device).on("cpu") if self.uses_negative else None
         return Conditions(Conditioning.stack(encoded), negative)
 
     def drop_text_encoders(self) -> None:
@@ -308,13 +309,34 @@ class Denoiser:
                 f"`gradient_steps` must lie between 0 and {self.num_evaluations}, the evaluations of a rollout, got "
                 f"{gradient_steps}"
             )
-        self._begin()
+        self.begin()
         conditions = conditions.on(self.device)
         first = self.num_evaluations - gradient_steps
         for index in range(self.num_evaluations):
             with torch.set_grad_enabled(index >= first and torch.is_grad_enabled()):
                 latents = self.step(self.predict(latents, index, conditions), index, latents)
         return latents
+
+    def begin(self) -> None:
+        """
+        Set the schedule on the model's device, as the stock pipeline does at the start of each call. [`rollout`] does
+        it; who calls [`step`] does it before the first one.
+        """
+        settings = self.settings
+        if isinstance(self.family, TransformerFamily):
+            side = self.family.token_side
+            tokens = self.latent_shape[1] * self.latent_shape[2] // side**2
+            if settings.start_sigma is None:
+                options = self.family.timestep_arguments(settings.num_inference_steps, tokens, self.scheduler)
+            else:
+                ends = settings.start_sigma, settings.start_sigma / settings.num_inference_steps
+                options = {"sigmas": np.linspace(*ends, settings.num_inference_steps)}
+            self.scheduler.set_timesteps(device=self.device, **options)
+            self.scheduler.set_begin_index(0)
+            self.sigmas: torch.Tensor = self.scheduler.sigmas
+        else:
+            self.scheduler.set_timesteps(settings.num_inference_steps, device=self.device)
+        self.timesteps: torch.Tensor = self.scheduler.timesteps
 
     def predict(self, latents: torch.Tensor, index: int, conditions: Conditions) -> torch.Tensor:
         """
@@ -452,24 +474,6 @@ class Denoiser:
 
     # Inside
 
-    def _begin(self) -> None:
-        """Set the schedule, as the stock pipeline does at the start of each call."""
-        settings = self.settings
-        if isinstance(self.family, TransformerFamily):
-            side = self.family.token_side
-            tokens = self.latent_shape[1] * self.latent_shape[2] // side**2
-            if settings.start_sigma is None:
-                options = self.family.timestep_arguments(settings.num_inference_steps, tokens, self.scheduler)
-            else:
-                ends = settings.start_sigma, settings.start_sigma / settings.num_inference_steps
-                options = {"sigmas": np.linspace(*ends, settings.num_inference_steps)}
-            self.scheduler.set_timesteps(device=self.device, **options)
-            self.scheduler.set_begin_index(0)
-            self.sigmas: torch.Tensor = self.scheduler.sigmas
-        else:
-            self.scheduler.set_timesteps(settings.num_inference_steps, device=self.device)
-        self.timesteps: torch.Tensor = self.scheduler.timesteps
-
     def _scaled(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return latents if self.is_flow else self.scheduler.scale_model_input(latents, timestep)
 
@@ -497,23 +501,23 @@ class Denoiser:
     def _alphas_cumprod(self) -> torch.Tensor:
         return self.scheduler.alphas_cumprod.to(self.device)
 
-    def _encode(self, prompt: str) -> Conditioning:
+    def _encode(self, prompt: str, device: torch.device) -> Conditioning:
         if type(self.pipeline).__name__ == KOLORS:
-            embeds, _, pooled, _ = self._encode_of_kolors(prompt, None)
+            embeds, _, pooled, _ = self._encode_of_kolors(prompt, None, device)
             return Conditioning(embeds, pooled)
-        return self.family.encode_prompt(prompt, self.device, self.settings.max_sequence_length)
+        return self.family.encode_prompt(prompt, device, self.settings.max_sequence_length)
 
-    def _encode_negative(self) -> Conditioning:
+    def _encode_negative(self, device: torch.device) -> Conditioning:
         if type(self.pipeline).__name__ == KOLORS:
-            _, embeds, _, pooled = self._encode_of_kolors("", self.settings.negative_prompt)
+            _, embeds, _, pooled = self._encode_of_kolors("", self.settings.negative_prompt, device)
             return Conditioning(embeds, pooled)
         words = self.settings.negative_prompt or ""
-        return self.family.encode_negative(words, self.device, self.settings.max_sequence_length)
+        return self.family.encode_negative(words, device, self.settings.max_sequence_length)
 
-    def _encode_of_kolors(self, prompt: str, negative: str | None) -> tuple[torch.Tensor, ...]:
+    def _encode_of_kolors(self, prompt: str, negative: str | None, device: torch.device) -> tuple[torch.Tensor, ...]:
         return self.pipeline.encode_prompt(
             prompt,
-            device=self.device,
+            device=device,
             do_classifier_free_guidance=True,
             negative_prompt=negative,
             max_sequence_length=self.settings.max_sequence_length or 256,

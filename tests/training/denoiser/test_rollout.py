@@ -134,7 +134,7 @@ def add_lora_once(denoiser: Denoiser) -> dict[str, torch.nn.Parameter]:
 def held_rollout(denoiser: Denoiser, conditions: Conditions, last: int) -> torch.Tensor:
     """Denoise with everything in the graph, but the predictions of the steps before the last ones held constant."""
     denoiser.rollout(denoiser.start(denoiser.noise(SEEDS)), conditions)
-    denoiser._begin()
+    denoiser.begin()
     latents = denoiser.start(denoiser.noise(SEEDS)).requires_grad_()
     for index in range(denoiser.num_evaluations):
         prediction = denoiser.predict(latents, index, conditions)
