@@ -45,7 +45,7 @@ from diffusers_artifact.presets import EMBEDDED
 from training.arguments import given_arguments, parse_arguments, recipe_record, with_recipe_paths
 from training.denoiser.arguments import NONE, DenoiserArguments, GuardArguments
 from training.denoiser.data import Item
-from training.denoiser.guards import Band, Guards
+from training.denoiser.guards import BANDS, Band, Guards
 from training.denoiser.loop import DenoiserLoop, LoopArguments
 from training.denoiser.preference import FORMS, NOISE_SOURCES, PreferenceSettings
 from training.denoiser.preference_data import LatentPairs, PairSet, fingerprint, load_pairs
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     held_out = HeldOut(prepared.denoiser, held_out_pairs, settings, seed, args.pairs.test_repeats)
     guards = Guards(
         {**prepared.guards.measures, CLEAN_LOSS: held_out.clean_measure},
-        {CLEAN_LOSS: CLEAN_BAND, **prepared.guards.bands, **args.guards.given_bands()},
+        args.guards.bands({**BANDS, CLEAN_LOSS: CLEAN_BAND}),
     )
     prepared = replace(prepared, guards=guards)
 
@@ -192,8 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             opponents={},
         )
         print(
-            f"{report['pairs']} held-out pairs: mean gap {report['gap']:.5f}, above 0 in {report['preferred']:.0%}; loss "
-            f"on their clean images {report['clean_loss_before']:.4f} -> {report['clean_loss']:.4f} "
+            f"{report['pairs']} held-out pairs: mean gap {report['gap']:.5f}, above 0 in {report['preferred']:.0%}; "
+            f"loss on their clean images {report['clean_loss_before']:.4f} -> {report['clean_loss']:.4f} "
             f"({report['clean_loss_rise']:+.2%})"
         )
         print(outcome(record, folder))
@@ -265,7 +265,7 @@ def parse(arguments: Sequence[str] | None = None) -> Arguments:
     given = given_arguments(make_parser(), arguments)
     pair_args, model_args, guard_args, loop_args = parse_arguments(make_parser(), arguments)
     pair_args.check()
-    model_args.check(draws_pairs=True)
+    model_args.check(has_own_items=True)
     for name, use in (("prompts", "captions"), ("start_photos", "clean images, with --start_sigma")):
         if getattr(model_args, name) is not None:
             raise UserError(f"--{name} must be left out, because pictures begin with the {use} of held-out pairs")

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.benchmarks.creatures.parts import base, first_result
+from tests.benchmarks.creatures.parts import base, first_result, pair_dpo
 from tests.benchmarks.creatures.world import World
 
 
 PARTS: dict[str, Callable[[World], dict[str, Any]]] = {
     "base": base.run,
     "first_result": first_result.run,
+    "pair_dpo": pair_dpo.run,
 }

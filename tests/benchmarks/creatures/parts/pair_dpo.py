@@ -1,9 +1,9 @@
 """
 Does a generator draw fewer artifacts of its own once it prefers clean renders to those that artifacts were put into?
 
-The pairs are clean renders and what `artiagent synthesize` makes of them with this generator, each image with the noise
-that it inverts to; nobody has looked at a picture of the generator, and no detector takes part. The LoRA is loaded into
-the stock pipeline, and its pictures are compared with those of `base`.
+The pairs are clean renders and what `artiagent synthesize` makes of them with this generator, each image with the
+noise that it inverts to; nobody has looked at a picture of the generator, and no detector takes part. The LoRA is
+loaded into the stock pipeline, and its pictures are compared with those of `base`.
 """
 
 from __future__ import annotations
