@@ -12,8 +12,8 @@ same seeds, so that they are compared in pairs.
 - `first_result`: whether synthetic artifacts teach a detector the generator's own. `auc_vs_oracle` of detectors that
   were trained on artifacts injected into clean renders with this generator, on corruptions by it, on both, and on its
   own pictures with the oracle's verdicts, which is the ceiling.
-- `pair_dpo`: the generator with a LoRA of `training.pair_dpo`, trained on clean renders and what artifacts were injected
-  into with it: `artifact_rate` and its `relative_reduction`, and the gap on pairs that were held out.
+- `pair_dpo`: the generator with a LoRA of `training.pair_dpo`, trained on pairs of clean renders and of renders that
+  artifacts were injected into: what became of the pictures of `base`, and the gap on pairs that were held out.
 """
 
 from __future__ import annotations
