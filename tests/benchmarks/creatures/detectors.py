@@ -28,7 +28,7 @@ from tests.benchmarks.learning import run as run_python
 # each. The ceiling learns from as many pictures.
 PHOTOS, PAIRS_EACH = 0.8, 2
 # Pictures are shown enlarged twice, to which the details of a creature are as large as those of photos.
-LENGTH, STEPS = 128, 600
+LENGTH, STEPS = 128, 1500
 # Pixels of an eye are more than those of one patch, those of two are not.
 _MANY = ("--pairs-per-image", PAIRS_EACH, "--min-part-patches", 1, "--max-artifacts", 1)
 COMMANDS: dict[str, tuple[str | int, ...]] = {
@@ -91,7 +91,7 @@ def scores_of(detector: PixelDetector, pictures: np.ndarray) -> np.ndarray:
 def _train(world: World, lesson: Lesson, out: Path) -> None:
     run_python(
         *("-m", "training.train_pixel_detector", "--config", "pixel_cpu_small"),
-        *("--seed", world.seed, "--length", LENGTH, "--max_steps", STEPS, "--eval_steps", 100, "--save_steps", 100),
+        *("--seed", world.seed, "--length", LENGTH, "--max_steps", STEPS, "--eval_steps", 250, "--save_steps", 250),
         *("--clean_images", str(lesson.clean_images).lower()),
         *("--sources", *(_source(world, name) for name in lesson.data)),
         *("--output_dir", out),
