@@ -64,9 +64,13 @@ class Items:
         return None if self.clean is None else self.clean[list(rows)].to(device)
 
     def record(self) -> dict[str, Any]:
-        """Return number and fingerprint, for the record of a training."""
-        texts = json.dumps([[item.id, item.prompt] for item in self.items])
-        return {"count": len(self.items), "sha256": hashlib.sha256(texts.encode()).hexdigest()[:16]}
+        """Return number and fingerprint, of ids, prompts and images, for the record of a training."""
+        digest = hashlib.sha256()
+        for item in self.items:
+            digest.update(json.dumps([item.id, item.prompt]).encode())
+            if item.path is not None:
+                digest.update(item.path.read_bytes())
+        return {"count": len(self.items), "sha256": digest.hexdigest()[:16]}
 
 
 def prompt_items(source: str, limit: int | None = None) -> list[Item]:

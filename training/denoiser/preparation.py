@@ -124,7 +124,12 @@ def prepare(
     measures = _measures(denoiser, guards_items, judges, guard_args, str(device), seed)
     facts = {
         "prompts": trained.record(),
-        "held_out": {**drawn.record(), "pictures": len(pictures.prompts), "seeds": list(pictures.seeds)},
+        "held_out": {
+            **drawn.record(),
+            "ids": [item.id for item in drawn.items],
+            "pictures": len(pictures.prompts),
+            "seeds": list(pictures.seeds),
+        },
         "real_images": None if real_items is None else real_items.record(),
         "guard_images": None if guards_items is None else guards_items.record(),
         "guard_detectors": {label: judge.identity() for label, judge in judges.items()},
