@@ -24,6 +24,7 @@ from ..helpers.tiny_pipelines import save_pipelines, tiny_flux, tiny_sdxl
 
 
 SIDE = 48
+FEW = ("--test_limit", "2", "--test_repeats", "1")
 FREE = ("--guard_bands", "sharpness=:", "blockiness=:", "diversity=:")
 
 
@@ -79,15 +80,15 @@ LENGTH = ("--max_sequence_length", "8")
 @pytest.fixture(scope="module")
 def trained(models, run, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "lora"
-    training = ("--max_steps", "40", "--batch_size", "4", "--learning_rate", "5e-3", "--margin", "0.2")
+    training = ("--max_steps", "32", "--batch_size", "4", "--learning_rate", "5e-3", "--margin", "0.2")
     training += ("--clean_weight", "1")
-    main(words(models["flux"], run, out, *LENGTH, *training, "--guard_steps", "20", "--save_steps", "20"))
+    main(words(models["flux"], run, out, *LENGTH, *training, "--guard_steps", "16", "--save_steps", "16"))
     return out
 
 
 def test_held_out_pairs_are_ranked_and_the_model_draws_clean_images_as_before(trained, run):
     record = TrainingRecord.read(trained)
-    assert record.script == "training/pair_dpo.py" and record.steps == 40
+    assert record.script == "training/pair_dpo.py" and record.steps == 32
     found = record.data["preference"]
     assert found["gap"] > 0.05 and found["preferred"] > 0.6
     assert found["clean_loss_rise"] <= 0.01
@@ -97,8 +98,8 @@ def test_held_out_pairs_are_ranked_and_the_model_draws_clean_images_as_before(tr
     guards = {one["guard"]: one for one in record.data["guards"]}
     assert guards["denoising_loss"]["band"] == "no limit to +1%"
     # Readings: nothing before training, more at each.
-    assert [step for step, _ in record.eval_loss] == [0, 20, 40] and record.eval_loss[0][1] == 0
-    assert (trained / "pictures" / "step-000040.png").exists() and str(Path(run).parent) not in json.dumps(record.data)
+    assert [step for step, _ in record.eval_loss] == [0, 16, 32] and record.eval_loss[0][1] == 0
+    assert (trained / "pictures" / "step-000032.png").exists() and str(Path(run).parent) not in json.dumps(record.data)
 
 
 def test_the_lora_loads_into_the_stock_pipeline(trained, models):
@@ -118,7 +119,7 @@ def test_the_lora_loads_into_the_stock_pipeline(trained, models):
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(models, run, tmp_path):
     def train(out: Path, *more: str) -> None:
         steps = ("--max_steps", "4", "--guard_steps", "2", "--save_steps", "2", "--batch_size", "2", "--seed", "5")
-        main(words(models["flux"], run, out, *LENGTH, *steps, "--noise", "random", *more))
+        main(words(models["flux"], run, out, *LENGTH, *FEW, *steps, "--noise", "random", *more))
 
     train(tmp_path / "whole")
     # What a kill in step 3 leaves.
@@ -135,8 +136,8 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(models, run, tmp
 
 
 def test_a_model_that_predicts_noise_learns_with_random_noise(models, run, tmp_path):
-    more = ("--noise", "random", "--form", "sigmoid", "--max_steps", "2", "--guard_steps", "2", "--batch_size", "2")
-    main(words(models["sdxl"], run, tmp_path / "lora", *more))
+    more = ("--noise", "random", "--form", "sigmoid", "--max_steps", "2", "--guard_steps", "2", "--batch_size", "1")
+    main(words(models["sdxl"], run, tmp_path / "lora", *FEW, *more))
     record = TrainingRecord.read(tmp_path / "lora")
     assert record.steps == 2 and record.loss[0][1] == pytest.approx(np.log(2), rel=1e-3)
     assert record.data["pipeline"] == "StableDiffusionXLPipeline"
