@@ -22,7 +22,7 @@ from datasets_script.utils.errors import UserError
 from datasets_script.utils.seeds import derive_seed
 from training.denoiser.preference import LatentPair, latent_mask
 from training.denoiser.rollout import Conditions, Denoiser
-from training.source_files import SourceFiles, find_pair_files, hash_files
+from training.source_files import SourceFiles, find_pair_files, hash_files, without_paths
 
 
 class PairSet:
@@ -55,11 +55,11 @@ class PairSet:
         return Path(images[self.numbers[index]][side]["path"])
 
     def record(self) -> dict[str, Any]:
-        """Return what `training.json` says of them."""
+        """Return what `training.json` says of them, without paths of this machine."""
         return {
             "pairs": len(self),
             "photos": len(set(self.column("source_id"))),
-            "models": sorted(set(self.column("model"))),
+            "models": without_paths(sorted(set(self.column("model")))),
             "sources": [one.name for one in self.files],
             "licenses": sorted({license for one in self.files for license in one.stated_licenses()}),
             "runs": [origin for one in self.files for origin in one.run_origins()],
