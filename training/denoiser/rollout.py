@@ -332,10 +332,11 @@ class Denoiser:
                 ends = settings.start_sigma, settings.start_sigma / settings.num_inference_steps
                 options = {"sigmas": np.linspace(*ends, settings.num_inference_steps)}
             self.scheduler.set_timesteps(device=self.device, **options)
-            self.scheduler.set_begin_index(0)
             self.sigmas: torch.Tensor = self.scheduler.sigmas
         else:
             self.scheduler.set_timesteps(settings.num_inference_steps, device=self.device)
+        if hasattr(self.scheduler, "set_begin_index"):  # spares a look at the device
+            self.scheduler.set_begin_index(0)
         self.timesteps: torch.Tensor = self.scheduler.timesteps
 
     def predict(self, latents: torch.Tensor, index: int, conditions: Conditions) -> torch.Tensor:
