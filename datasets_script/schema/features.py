@@ -143,7 +143,8 @@ def row_to_pair(row: dict[str, Any]) -> Pair:
         grid=grid,
         transform=json.loads(row["transform"]),
         artifacts=tuple(row_to_artifact(artifact, grid) for artifact in row["artifacts"]),
-        **{name: read_array(row[name]) for name in NOISE_COLUMNS},
+        clean_noise=read_array(row["clean_noise"]),
+        flawed_noise=read_array(row["flawed_noise"]),
     )
 
 

@@ -42,13 +42,12 @@ def red_square(index: int, seed: int = 0):
     clean_noise, other = rng.standard_normal((2, 16, SIDE // 8, SIDE // 8)).astype(np.float16)
     cells = mask.reshape(SIDE // 8, 8, SIDE // 8, 8).any((1, 3))
     pair = make_pair(index, f"photo{index}.png")
-    images = {
-        name: Image.fromarray(some) for name, some in (("source", pixels), ("clean", pixels), ("flawed", flawed))
-    }
     artifact = replace(pair.artifacts[0], mask=mask, part_mask=mask, bbox=(left, top, left + 20, top + 20))
     return replace(
         pair,
-        **images,
+        source=Image.fromarray(pixels),
+        clean=Image.fromarray(pixels),
+        flawed=Image.fromarray(flawed),
         caption="a gradient" if index % 2 else "a slope",
         artifacts=(artifact,),
         clean_noise=clean_noise,
@@ -80,9 +79,9 @@ LENGTH = ("--max_sequence_length", "8")
 @pytest.fixture(scope="module")
 def trained(models, run, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "lora"
-    training = ("--max_steps", "32", "--batch_size", "4", "--learning_rate", "5e-3", "--margin", "0.2")
-    training += ("--clean_weight", "1")
-    main(words(models["flux"], run, out, *LENGTH, *training, "--guard_steps", "16", "--save_steps", "16"))
+    form = ("--margin", "0.2", "--clean_weight", "1")
+    steps = ("--max_steps", "32", "--guard_steps", "16", "--save_steps", "16")
+    main(words(models["flux"], run, out, *LENGTH, *form, *steps, "--batch_size", "4", "--learning_rate", "5e-3"))
     return out
 
 

@@ -36,6 +36,7 @@ def test_each_image_has_the_noise_that_it_inverts_to_itself(storing, injector):
     pairs = list(read_pairs(storing))
     assert len(pairs) == 2
     for pair in pairs:
+        assert pair.clean_noise is not None and pair.flawed_noise is not None
         found = injector.invert([pair.clean, pair.flawed], None)
         for noise, again in zip((pair.clean_noise, pair.flawed_noise), found, strict=True):
             assert noise.shape == (16, 32, 32) and noise.dtype == np.float16

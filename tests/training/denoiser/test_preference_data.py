@@ -67,9 +67,8 @@ def test_a_pair_becomes_latents_with_its_prompt_mask_and_noise(runs, denoiser):
         images = torch.stack([torch.from_numpy(np.array(one)) for one in (pair.clean, pair.flawed)])
         expected = denoiser.encode_images(images.permute(0, 3, 1, 2).float() / 255)
         torch.testing.assert_close(found.latents, expected, rtol=1e-3, atol=1e-4)
-        np.testing.assert_array_equal(
-            found.noise.numpy(), np.stack([pair.clean_noise, pair.flawed_noise]).astype("f4")
-        )
+        assert found.noise is not None and pair.clean_noise is not None and pair.flawed_noise is not None
+        np.testing.assert_array_equal(found.noise, np.stack([pair.clean_noise, pair.flawed_noise]).astype("f4"))
         union = np.logical_or.reduce([artifact.mask for artifact in pair.artifacts])
         expected = union.reshape(HEIGHT // 8, 8, WIDTH // 8, 8).any((1, 3))
         np.testing.assert_array_equal(found.mask.numpy(), expected)

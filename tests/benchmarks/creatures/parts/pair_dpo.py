@@ -56,14 +56,14 @@ def train(world: World) -> Path:
     pairs, out = world.work / "data" / "pairs_with_noise", world.work / "lora" / "pair_dpo"
     # A run is complete once it has its card.
     once(pairs / "README.md", lambda: _synthesize(world, pairs))
-    given = [text for name, value in TRAINING.items() for text in (f"--{name}", str(value))]
+    given: list[str | Path | int] = [
+        *("--model_name_or_path", world.generator, "--pairs", pairs, "--output_dir", out, "--seed", world.seed),
+        *("--size", f"{SIDE}x{SIDE}", "--num_inference_steps", world.steps, "--max_sequence_length", MAX_TOKENS),
+        *(text for name, value in TRAINING.items() for text in (f"--{name}", str(value))),
+    ]
     once(
         out / "training.json",
-        lambda: run_python(
-            *("-m", "training.pair_dpo", "--model_name_or_path", world.generator, "--pairs", pairs),
-            *("--size", f"{SIDE}x{SIDE}", "--num_inference_steps", world.steps, "--max_sequence_length", MAX_TOKENS),
-            *("--use_cpu", "true", "--seed", world.seed, "--output_dir", out, *given),
-        ),
+        lambda: run_python("-m", "training.pair_dpo", "--use_cpu", "true", *given),
     )
     return out
 
