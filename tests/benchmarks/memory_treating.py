@@ -160,14 +160,15 @@ def plan_of(name: str, side: int, checkpoint: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", nargs="+", type=int, default=[512, 1024], help="sides of the images in pixels")
+    parser.add_argument("--checkpointing", nargs="+", default=["on", "off"], choices=["on", "off"])
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     args = parser.parse_args()
     plans = []
     for name in args.recipes:
         for side in args.sides:
-            for checkpoint in (True, False):
-                plans.append(plan_of(name, side, checkpoint))
+            for checkpointing in args.checkpointing:
+                plans.append(plan_of(name, side, checkpointing == "on"))
                 print(json.dumps(plans[-1]), flush=True)
     if args.json:
         content = {"torch": torch.__version__, "counted": True, "margin": MARGIN, "plans": plans}

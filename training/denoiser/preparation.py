@@ -272,9 +272,10 @@ def load_opponents(names: Sequence[str], judges: Mapping[str, PixelDetector], de
         UserError: One cannot be loaded, or is a judge too.
     """
     found = {label: load_detector(name, device) for label, name in zip(labels_of(names), names, strict=True)}
-    known = [judge.identity() for judge in judges.values()]
+    # The same weights under another name are the same detector.
+    known = [judge.revision for judge in judges.values() if judge.revision is not None]
     for label, detector in found.items():
-        if detector.identity() in known:
+        if detector.revision in known:
             raise UserError(
                 f"--guard_detector must be another than --detector, got '{label}' for both; a detector that is "
                 "trained against is silenced and can judge nothing"
