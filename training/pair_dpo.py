@@ -185,7 +185,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             result,
             script="training/pair_dpo.py",
             recipe=args.recipe,
-            data={"training_pairs": train.record(), "held_out_pairs": test.record(), "preference": report},
+            data={
+                **train.origin(),
+                "training_pairs": train.record(),
+                "held_out_pairs": test.record(),
+                "preference": report,
+            },
             loop_args=args.loop,
             begun=begun,
             checkpoint=checkpoint,

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from datasets_script.schema.training_record import TrainingRecord
 from datasets_script.utils.errors import UserError
+from hub_cards.kinds.lora import lora_payload
 from training.denoiser.lora import LORA_FILE
 from training.pair_dpo import main, parse
 
@@ -93,12 +94,18 @@ def test_held_out_pairs_are_ranked_and_the_model_draws_clean_images_as_before(tr
     assert found["clean_loss_rise"] <= 0.01
     assert found["pairs"] == record.data["held_out_pairs"]["pairs"]
     assert record.data["training_pairs"]["pairs"] + found["pairs"] == 24
-    assert record.data["training_pairs"]["sources"] == ["out"]
+    assert record.data["sources"] == [{"kind": "pairs", "source": "out"}]
     guards = {one["guard"]: one for one in record.data["guards"]}
     assert guards["denoising_loss"]["band"] == "no limit to +1%"
     # Readings: nothing before training, more at each.
     assert [step for step, _ in record.eval_loss] == [0, 16, 32] and record.eval_loss[0][1] == 0
     assert (trained / "pictures" / "step-000032.png").exists() and str(Path(run).parent) not in json.dumps(record.data)
+
+
+def test_its_card_has_the_pairs_and_the_guards(trained):
+    card = lora_payload(trained, "me/preferring", "apache-2.0").card
+    for text in ("training/pair_dpo.py", "| denoising_loss | no limit to +1% |", "preference, gap", "No frequencies"):
+        assert text in card
 
 
 def test_the_lora_loads_into_the_stock_pipeline(trained, models):

@@ -60,7 +60,12 @@ class PairSet:
             "pairs": len(self),
             "photos": len(set(self.column("source_id"))),
             "models": without_paths(sorted(set(self.column("model")))),
-            "sources": [one.name for one in self.files],
+        }
+
+    def origin(self) -> dict[str, Any]:
+        """Return what `training.json` says of their sources, which cards read."""
+        return {
+            "sources": [{"kind": "pairs", "source": one.name} for one in self.files],
             "licenses": sorted({license for one in self.files for license in one.stated_licenses()}),
             "runs": [origin for one in self.files for origin in one.run_origins()],
         }
