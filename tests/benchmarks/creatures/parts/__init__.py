@@ -3,7 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.benchmarks.creatures.parts import base, best_of_4_guided, best_of_32, first_result, guided, treated
+from tests.benchmarks.creatures.parts import (
+    base,
+    best_of_4_guided,
+    best_of_32,
+    first_result,
+    guided,
+    pair_dpo,
+    treated,
+)
 from tests.benchmarks.creatures.world import World
 
 
@@ -15,4 +23,5 @@ PARTS: dict[str, Callable[[World], dict[str, Any]]] = {
     "best_of_4_guided": best_of_4_guided.run,
     "treated": treated.run,
     "treated_guided": treated.run_guided,
+    "pair_dpo": pair_dpo.run,
 }
