@@ -40,7 +40,7 @@ PARSERS = {
     "train_reward": train_reward.parse,
 }
 # What their readers have at hand, and the text around them speaks of.
-READERS_NAMES = {"photo", "mapping", "images"}
+READERS_NAMES = {"photo", "mapping", "mask", "images"}
 
 RUN = """
 import doctest, json, sys
