@@ -18,8 +18,10 @@ _SHARPNESS = 3.0
 _LEAST_DIFFERENCE = 0.02
 # Share by which a place a token farther away counts as less alike.
 _FARTHER = 0.03
+# Weight of differences around a place, which the membrane makes up for.
+_FRAME = 0.5
 # How unlike a smooth fill is: so many times the contrast around the region, which it lacks, and a little more.
-_MISSING, _BARE = 1.5, 0.02
+_MISSING, _BARE = 3.0, 0.02
 
 
 def covered(image: Image.Image, region: np.ndarray, seeds: Sequence[int]) -> list[Image.Image]:
@@ -85,7 +87,7 @@ def _places(
                 continue
             here, there = around[legal], other[legal]
             difference = looks[here[:, 0], here[:, 1]] - looks[there[:, 0], there[:, 1]]
-            unlike = float(np.sqrt((difference**2).sum(axis=1).mean()))
+            unlike = _FRAME * float(np.sqrt((difference**2).sum(axis=1).mean()))
             own_contrast, own_spread = _texture(looks[moved[:, 0], moved[:, 1]])
             unlike += abs(own_contrast - contrast) + abs(own_spread - spread) / 2
             shifts.append((down, right))
