@@ -53,7 +53,7 @@ PARSERS = {
 }
 DENOISER_SCRIPTS = ("ddpo", "pair_dpo", "treat_lora")
 # What their readers have at hand, and the text around them speaks of.
-READERS_NAMES = {"photo", "mapping", "images"}
+READERS_NAMES = {"photo", "mapping", "mask", "images"}
 
 RUN = """
 import doctest, json, sys
