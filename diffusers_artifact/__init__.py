@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .autoencoder import AutoencoderPCA
     from .best_of_n import BestOfN, best_of_n
     from .detector_guidance import DetectorGuidance, GuidanceSettings
+    from .held_photo import HeldPhoto
     from .mapping import ARTIFACT_TYPES, ArtifactType, NotApplicable, PatchMapping
     from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
     from .pipeline_corruption import ArtifactCorruptionOutput, ArtifactCorruptionPipeline
@@ -41,6 +42,7 @@ _HOMES = {
     "BestOfN": ".best_of_n",
     "DetectorGuidance": ".detector_guidance",
     "GuidanceSettings": ".detector_guidance",
+    "HeldPhoto": ".held_photo",
     "ModelMixin": "diffusers",  # diffusers looks up a component's base class in the component's library
     "NotApplicable": ".mapping",
     "PatchMapping": ".mapping",
@@ -63,6 +65,7 @@ __all__ = [
     "BestOfN",
     "DetectorGuidance",
     "GuidanceSettings",
+    "HeldPhoto",
     "ModelMixin",
     "NotApplicable",
     "PatchMapping",
