@@ -58,10 +58,10 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
     """
     gr, image_annotator = import_gradio(), import_annotator()
     types, colors = queue.settings.types, type_colors(queue.settings.types)
-    page = gr.Textbox(visible=False)
+    page = gr.Textbox("", visible=False)
     state = gr.State(None)
     with gr.Row():
-        name = gr.Textbox(label="Your name", visible=not has_names, elem_id="annotate-name", min_width=160)
+        name = gr.Textbox("", label="Your name", visible=not has_names, elem_id="annotate-name", min_width=160)
         phase = gr.Radio(list(PHASE_NAMES), value="classify", label="Phase", elem_id="annotate-phase", min_width=300)
         start = gr.Button("Start", variant="primary", elem_id="annotate-start", min_width=90)
     with gr.Accordion("Guideline", open=True):
@@ -122,6 +122,7 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
             elem_id="annotate-table",
         )
         explanation = gr.Textbox(
+            "",
             label="What is wrong with the image as a whole, in one to three sentences",
             lines=2,
             elem_id="annotate-explanation",
@@ -140,8 +141,8 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
 
     views = [state, status, picture, verdicts, buttons["unsure"], marking, boxes, editor, table, explanation, back_row]
 
-    def who(typed: str, request: Any) -> str:
-        return (request.username if has_names else typed.strip()) or ""
+    def who(typed: str | None, request: Any) -> str:
+        return (request.username if has_names else (typed or "").strip()) or ""
 
     def check_admin(person: str) -> None:
         if has_names and queue.people().get(person) != ADMIN:
@@ -177,7 +178,7 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
             gr.update(visible=True),
         ]
 
-    def next_item(typed: str, phase: Phase, page: str, request: Any) -> list[Any]:
+    def next_item(typed: str | None, phase: Phase, page: str | None, request: Any) -> list[Any]:
         person = who(typed, request)
         if phase == "decide":
             check_admin(person)
@@ -199,10 +200,10 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
         return view(queue.claim(claim.annotator, claim.phase, claim.holder), message)
 
     def submit_marks(
-        claim: Claim | None, drawn: dict[str, Any] | None, painting: dict[str, Any] | None, rows: Any, text: str
+        claim: Claim | None, drawn: dict[str, Any] | None, painting: dict[str, Any] | None, rows: Any, text: str | None
     ) -> list[Any]:
         marks = read_marks(claim, drawn, painting, types, colors) if claim else ()
-        return answer(claim, Marking(_captioned(marks, rows), text.strip()))
+        return answer(claim, Marking(_captioned(marks, rows), (text or "").strip()))
 
     def list_marks(
         claim: Claim | None, drawn: dict[str, Any] | None, painting: dict[str, Any] | None, rows: Any
@@ -218,7 +219,7 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
         hidden[1] = "Given back. Press **Start** for another."
         return hidden
 
-    def export_all(format: str, typed: str, request: Any) -> str:
+    def export_all(format: str, typed: str | None, request: Any) -> str:
         check_admin(who(typed, request))
         out = queue.folder / "exports" / f"{format}-{datetime.now():%Y%m%d-%H%M%S-%f}"
         try:

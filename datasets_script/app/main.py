@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..annotation.queue import AnnotationQueue
 from ..utils.errors import ArgumentError, UserError
+from .detect_tab import add_detect_tab
 from .make_tab import add_make_tab
 from .package import import_gradio
 from .studio import Studio
@@ -31,13 +32,14 @@ button { min-height: 40px; }
 """
 
 
-# Answers of the tab Annotate by a key, unless somebody types.
+# Answers of the tabs Annotate and Compare by a key, unless somebody types.
 KEYS = """<script>
 document.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("input:not([type=radio]), textarea, [contenteditable]")) return;
-  const name = {y: "yes", n: "no", u: "unsure"}[event.key.toLowerCase()];
-  const button = name && document.getElementById("annotate-" + name);
+  const keys = {y: "annotate-yes", n: "annotate-no", u: "annotate-unsure",
+                a: "compare-left", s: "compare-equal", d: "compare-right"};
+  const button = document.getElementById(keys[event.key.toLowerCase()]);
   if (button && button.offsetParent && !button.disabled) { button.click(); event.preventDefault(); }
 });
 </script>"""
@@ -51,8 +53,13 @@ class AppSettings:
     Args:
         data (`Path`): Folder that kept pairs are written to.
         queue (`Path`, *optional*): Folder of an annotation queue; without one there is no tab Annotate.
+        compare (`tuple[Path, ...]`, *optional*): Folders of images that people vote between; see
+            [`~datasets_script.comparison.folders.match_folders`]. Without any there is no tab Compare.
+        votes (`Path`, *optional*): File of the votes.
         model (`str`, *optional*, defaults to `"embedded"`): Diffusion model of the tab Make; empty to leave the tab
             out, so that nothing is loaded.
+        detector (`str`, *optional*, defaults to `"embedded"`): Pixel detector of the tab Detect; empty to leave the
+            tab out.
         revision, device (`str`, *optional*): See [`~datasets_script.engine.diffusion_model.DiffusionModel`].
         host (`str`, *optional*, defaults to `"127.0.0.1"`): Address to listen at.
         port (`int`, *optional*): Port; by default the first free one from 7860.
@@ -64,7 +71,10 @@ class AppSettings:
 
     data: Path = Path("runs/app")
     queue: Path | None = None
+    compare: tuple[Path, ...] = ()
+    votes: Path = Path("runs/votes.jsonl")
     model: str = "embedded"
+    detector: str = "embedded"
     revision: str | None = None
     device: str | None = None
     host: str = LOCAL_HOST
@@ -72,8 +82,10 @@ class AppSettings:
     share: bool = False
 
     def __post_init__(self) -> None:
-        if not self.model and self.queue is None:
-            raise ArgumentError("`model` must be given without a `queue`, got none; there would be nothing to show")
+        if not (self.model or self.detector or self.queue or self.compare):
+            raise ArgumentError(
+                "`model`, `detector`, `queue` or `compare` must be given, got none; there would be nothing to show"
+            )
         if self.is_public and self.queue is None:
             raise ArgumentError(
                 f"`queue` must be given for others to reach the app, got none with `host` {self.host} and `share` "
@@ -138,7 +150,7 @@ def launch(settings: AppSettings, block: bool = True, open_browser: bool = False
         UserError: The port is taken.
     """
     gr = import_gradio()
-    studio = Studio(settings.model, settings.data, settings.revision, settings.device)
+    studio = Studio(settings.model, settings.data, settings.revision, settings.device, settings.detector)
     app = build(settings, studio)
     try:
         _, address, _ = app.queue(default_concurrency_limit=8, api_open=False).launch(
@@ -174,6 +186,16 @@ def _tabs(settings: AppSettings, studio: Studio, app: Any) -> list[tuple[str, Ca
     queue = settings.open_queue()
     if settings.model:
         tabs.append(("Make", partial(add_make_tab, studio)))
+    if settings.detector:
+        tabs.append(("Detect", partial(add_detect_tab, studio)))
+    if settings.compare:
+        # Not at the top of this file, like what follows: it loads numpy's random numbers and the images' names.
+        from ..comparison.folders import match_folders
+        from ..comparison.votes import Voting
+        from .compare_tab import add_compare_tab
+
+        voting = Voting(match_folders(settings.compare), settings.votes)
+        tabs.append(("Compare", partial(add_compare_tab, voting, protection(settings) is not None)))
     if queue is not None:
         # Not at the top of this file: its exports load pyarrow.
         from .annotate_tab import add_annotate_tab

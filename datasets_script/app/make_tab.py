@@ -75,6 +75,7 @@ def add_make_tab(studio: Studio) -> None:
             )
             with gr.Accordion("or type a box", open=False):
                 box = gr.Textbox(
+                    "",
                     label="x_min, y_min, x_max, y_max in pixels of the photo as the model sees it",
                     placeholder="96, 64, 144, 112",
                     elem_id="make-box",
@@ -132,7 +133,7 @@ def add_make_tab(studio: Studio) -> None:
     def make_one(
         photo: BenchPhoto | None,
         painting: dict[str, Any] | None,
-        typed: str,
+        typed: str | None,
         tool: str,
         kernel: str,
         reach: float,
@@ -145,7 +146,7 @@ def add_make_tab(studio: Studio) -> None:
             raise gr.Error("Choose a photo first.", print_exception=False)
         region, other = painted_masks(painting, photo.image.size, (FIRST, SECOND))
         try:
-            if typed.strip():
+            if typed and typed.strip():
                 region = box_mask(typed, photo.image.size)
             wish = Wish(tool, region, other, kernel, int(reach), entity, part, second, int(seed))
             made = studio.bench.make(photo, wish)

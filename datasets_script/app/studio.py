@@ -1,4 +1,4 @@
-"""The models of the tab Make, loaded in another thread while the page is open already."""
+"""The models of the app, loaded in another thread while the page is open already, or with the first image."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..utils.errors import UserError
 
 if TYPE_CHECKING:
     # Not imported at run time: they load torch, diffusers and datasets, which take longer than all else of the start.
+    from ..detection.pixel.detector import PixelDetector
     from .bench import Workbench
     from .keeping import KeptPairs
 
@@ -24,12 +25,13 @@ BACKEND = "hand"
 @dataclass(eq=False)
 class Studio:
     """
-    Workbench and folder of kept pairs.
+    Workbench, folder of kept pairs, and detector.
 
     Args:
         model (`str`): See [`~datasets_script.app.bench.Workbench`].
         data (`Path`): Folder that pairs are kept in.
         revision, device (`str`, *optional*): See [`~datasets_script.app.bench.Workbench`].
+        detector_model (`str`, *optional*, defaults to `"embedded"`): Pixel detector of the tab Detect.
 
     Raises:
         UserError: The folder holds a run that was not made in the app.
@@ -39,6 +41,8 @@ class Studio:
     data: Path
     revision: str | None = None
     device: str | None = None
+    detector_model: str = "embedded"
+    _detector: PixelDetector | None = field(default=None, init=False)
     _loading: Future[tuple[Workbench, KeptPairs]] | None = field(default=None, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
@@ -74,6 +78,21 @@ class Studio:
             UserError: The folder holds pairs of another model, or of other versions of packages.
         """
         return self.begin().result()[1]
+
+    @property
+    def detector(self) -> PixelDetector:
+        """
+        Return the detector, which the first call loads.
+
+        Raises:
+            UserError: It cannot be loaded.
+        """
+        from ..detection.pixel.detector import PixelDetector
+
+        with self._lock:
+            if self._detector is None:
+                self._detector = PixelDetector.from_pretrained(self.detector_model, device=self.device)
+            return self._detector
 
     def _load(self) -> tuple[Workbench, KeptPairs]:
         from .bench import Workbench

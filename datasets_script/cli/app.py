@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Open the app in the browser. In the tab Make you mark a region of a photo, choose a tool, and see the artifact in about
-a second with the embedded model on a CPU; pairs that you keep go to --data, a folder that is read like a run. With
---queue, several people annotate images in the tab Annotate, as ArtiBench was made. It works offline, listens on this
-machine only and reports to nobody."""
+a second with the embedded model on a CPU; pairs that you keep go to --data, a folder that is read like a run. In the
+tab Detect a pixel detector looks at your images, and you correct what it marks. With --queue, several people annotate
+images in the tab Annotate, as ArtiBench was made; with --compare, they vote blind between pictures of models. It works
+offline, listens on this machine only and reports to nobody."""
 
 EPILOG = """\
 It needs `pip install artiagent[app]`.
 
 --data is read by `artiagent show`, `report`, `prepare`, `export` and `push`; `artiagent merge` joins it with runs.
+
+--compare takes folders that `artiagent compare` takes: of `artiagent generate` with equal prompts and --seed, or with
+equal names. Each person gets all images in an order and on sides of their own; results come with intervals of prompts.
 
 --queue is a folder with a database, queue.sqlite, and a copy of the images; keep it on a local disk. --images makes or
 fills it: prompts come from metadata.jsonl beside the images, as `artiagent generate` writes it. First, people say of
@@ -38,6 +42,7 @@ examples:
   artiagent app --data runs/mine --port 7870             keep them elsewhere, at another port
   artiagent app --queue bench/ --images best/images      annotate images on this machine
   artiagent app --queue bench/ --images best/images --overlap 2 --annotators ann,ben --admins ada --host 0.0.0.0
+  artiagent app --compare base/ best/ --votes votes.jsonl
   artiagent app --queue bench/ --drafts predicted.json   begin with the boxes of a model, in COCO's format"""
 
 
@@ -57,6 +62,29 @@ def add_arguments(parser: Parser) -> None:
     )
     make.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
     make.add_argument("--device", help="device, such as cuda:1 (default: cuda if available, else cpu)")
+    detect = parser.add_argument_group("the tab Detect")
+    detect.add_argument(
+        "--detector",
+        default="embedded",
+        metavar="MODEL",
+        help="pixel detector: a folder, Hub id or 'embedded'; 'none' leaves the tab out (default: embedded)",
+    )
+    compare = parser.add_argument_group("the tab Compare")
+    compare.add_argument(
+        "--compare",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="two or more folders of images to vote between",
+    )
+    compare.add_argument(
+        "--votes",
+        type=Path,
+        default=Path("runs/votes.jsonl"),
+        metavar="FILE",
+        help="votes (default: runs/votes.jsonl)",
+    )
     annotate = parser.add_argument_group("the tab Annotate")
     annotate.add_argument("--queue", type=Path, metavar="FOLDER", help="folder of an annotation queue")
     annotate.add_argument("--images", type=Path, metavar="FOLDER", help="images to add to the queue")
@@ -93,7 +121,10 @@ def run(args: argparse.Namespace) -> int:
     settings = AppSettings(
         data=args.data,
         queue=args.queue,
+        compare=tuple(args.compare),
+        votes=args.votes,
         model="" if args.model == "none" else args.model,
+        detector="" if args.detector == "none" else args.detector,
         revision=args.revision,
         device=args.device,
         host=args.host,

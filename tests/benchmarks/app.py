@@ -15,7 +15,6 @@ import argparse
 import os
 import platform
 import random
-import signal
 import socket
 import statistics
 import subprocess
@@ -103,8 +102,8 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def end(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(60)
+        self.process.kill()
+        self.process.wait()
 
 
 def measure_make(folder: Path, clicks: int) -> dict[str, Any]:

@@ -43,7 +43,7 @@ from ..helpers.paths import ROOT  # noqa: E402
 SCREENSHOTS = ROOT / "runs" / "browser"
 SIZES = [(256, 256), (427, 640), (1024, 683)]
 DESKTOP, PHONE = (1280, 1400), (390, 844)
-PATIENCE = 120
+PATIENCE = 180
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,15 @@ def driver() -> Iterator[Any]:
     driver.set_window_size(*DESKTOP)
     yield driver
     driver.quit()
+
+
+@pytest.fixture(autouse=True)
+def last_view(driver: Any, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave a picture of what a failed test saw last."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        screenshot(driver, f"failed-{request.node.name}")
 
 
 @pytest.fixture(scope="module")

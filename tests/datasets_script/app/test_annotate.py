@@ -42,7 +42,7 @@ def queue(tmp_path: Path) -> AnnotationQueue:
 
 @pytest.fixture
 def client(queue: AnnotationQueue, tmp_path: Path) -> Iterator[Client]:
-    app, url = launch(AppSettings(tmp_path / "kept", model="", queue=queue.folder), block=False)
+    app, url = launch(AppSettings(tmp_path / "kept", model="", detector="", queue=queue.folder), block=False)
     yield Client(url, verbose=False)
     app.close()
 
@@ -99,7 +99,7 @@ def test_a_benchmark_is_annotated(client: Client, queue: AnnotationQueue, tmp_pa
 
 
 def test_a_page_goes_on_with_its_item_on_another_server(queue: AnnotationQueue, tmp_path: Path) -> None:
-    settings = AppSettings(tmp_path / "kept", model="", queue=queue.folder)
+    settings = AppSettings(tmp_path / "kept", model="", detector="", queue=queue.folder)
     app, url = launch(settings, block=False)
     assert start(Client(url, verbose=False), "classify")[0].startswith("**0000.png**")
     app.close()
@@ -134,9 +134,9 @@ def test_drafts_are_what_marking_begins_with(client: Client, queue: AnnotationQu
 def test_names_and_tokens_protect_the_app(queue: AnnotationQueue, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     with pytest.raises(UserError, match="must have annotators for others to reach the app"):
-        launch(AppSettings(kept, model="", queue=queue.folder, host="0.0.0.0"), block=False)
+        launch(AppSettings(kept, model="", detector="", queue=queue.folder, host="0.0.0.0"), block=False)
     token = queue.add_person("ann")
-    app, url = launch(AppSettings(kept, model="", queue=queue.folder), block=False)
+    app, url = launch(AppSettings(kept, model="", detector="", queue=queue.folder), block=False)
     try:
         with pytest.raises(Exception, match="[Uu]nauthorized|[Ll]ogin|auth|401|credentials"):
             Client(url, verbose=False, auth=("ann", "wrong"))

@@ -144,4 +144,4 @@ def test_folders_and_hosts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="`queue` must be given for others to reach the app"):
         AppSettings(host="0.0.0.0")
     with pytest.raises(ArgumentError, match="there would be nothing to show"):
-        AppSettings(model="")
+        AppSettings(model="", detector="")
