@@ -140,7 +140,9 @@ def _of_person(name: str, answers: list[Answer]) -> PersonProgress:
     }
     return PersonProgress(
         name,
-        *(len(of_phase) for of_phase in seconds.values()),
+        len(seconds["classify"]),
+        len(seconds["decide"]),
+        len(seconds["mark"]),
         median(seconds["classify"]) if seconds["classify"] else math.nan,
         median(seconds["mark"]) if seconds["mark"] else math.nan,
     )

@@ -91,7 +91,7 @@ class Made:
             "box": list(one.bbox),
             "visible_pixels": int(one.mask.sum()),
             "target_patches": len(one.mapping),
-            "scores": {name: round(float(value), 4) for name, value in one.scores.items()},
+            "scores": {name: round(value, 4) for name, value in one.scores.items() if isinstance(value, float)},
             "seed": self.seed,
             "seconds": round(self.seconds, 3),
             "token_evaluations": round(self.token_evaluations, 2),

@@ -36,7 +36,7 @@ def annotate(folder: Path, name: str) -> None:
     """Classify all that is left as `name`, even numbers as with artifacts, and mark those."""
     queue = AnnotationQueue(folder)
     for phase in ("classify", "mark"):
-        while claim := queue.claim(name, phase, f"page of {name}"):  # type: ignore[arg-type]
+        while claim := queue.claim(name, phase, f"page of {name}"):
             number = int(claim.item.id.partition(".")[0])
             queue.answer(claim, a_marking() if phase == "mark" else ("no" if number % 2 else "yes"))
 

@@ -44,7 +44,9 @@ def test_an_export_is_read_back(queue: AnnotationQueue, format: str, tmp_path: P
     drafts = read_drafts(tmp_path / "out")
     assert set(drafts) == {"0000.png", "0002.png"} and drafts["0002.png"] == a_marking()
     if format == "coco":
-        assert drafts["0000.png"] == MARKING and np.array_equal(drafts["0000.png"].marks[1].mask(SIZE), PAINTED)
+        assert drafts["0000.png"] == MARKING and np.array_equal(
+            np.asarray(drafts["0000.png"].marks[1].mask(SIZE)), PAINTED
+        )
     else:  # boxes only
         read = drafts["0000.png"]
         assert [(mark.type, mark.box, mark.caption) for mark in read.marks] == [

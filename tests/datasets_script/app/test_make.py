@@ -95,7 +95,8 @@ def test_an_artifact_is_made_kept_and_read_like_a_run(served: Served, tmp_path: 
     assert find_shards(served.data) and (served.data / "contact_sheet.png").exists()
     assert [pair.pair_id for pair in pairs] == ["cat.png:0", "cat.png:1"]
     first = pairs[0]
-    assert np.array_equal(first.flawed, picture(flawed)) and np.array_equal(first.clean, picture(clean))
+    assert np.array_equal(np.asarray(first.flawed), picture(flawed))
+    assert np.array_equal(np.asarray(first.clean), picture(clean))
     assert list(first.artifacts[0].bbox) == label["box"] and first.source.size == (SIDE, SIDE)
 
 
@@ -117,7 +118,7 @@ def test_a_photo_of_ones_own_is_cropped_and_a_broken_one_refused(served: Served,
 
 def test_wishes_that_cannot_be_met_are_told_in_one_line(served: Served) -> None:
     served.client.predict("coffee.png", api_name="/take_demo")
-    wrong = {
+    wrong: dict[str, dict[str, Any]] = {
         "the region must be painted first": {"painted": {"background": None, "layers": [], "composite": None}},
         "the box must be four numbers": {"typed": "1, 2"},
         r"the box must lie in the photo of 128 × 128 pixels": {"typed": "0, 0, 200, 20"},

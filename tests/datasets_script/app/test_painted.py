@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,8 @@ def test_what_is_less_than_half_covered_is_left_out() -> None:
 
 
 def test_an_empty_editor_holds_an_empty_mask() -> None:
-    for value in (None, {"layers": []}, {"layers": None}):
+    empty: tuple[dict[str, Any] | None, ...] = (None, {"layers": []}, {"layers": None})
+    for value in empty:
         (mask,) = painted_masks(value, (30, 20))
         assert mask.shape == (20, 30) and not mask.any()
 
