@@ -54,6 +54,7 @@ from training.pixel.sources.registry import read_source
 from training.pixel.sources.spec import SourceSpec
 from training.reward.base import RewardBase, load_reward_base
 from training.reward.data import PairCollator, PairUnits, check_pair_sources
+from training.reward.head_inputs import HeadCollator, HeadInputs
 from training.reward.report import held_out_pairs, reward_report
 from training.reward.report_table import REPORT_FILE, report_table
 from training.reward.trainer import RewardTrainer
@@ -172,14 +173,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # Training
     trainer = RewardTrainer(
-        model=base.network,
         l2=script_args.l2,
         trunk_learning_rate=script_args.trunk_learning_rate,
         args=training_args,
-        data_collator=PairCollator(record.preprocessing, script_args.cross_scene, training_args.seed),
-        eval_collator=PairCollator(record.preprocessing),
-        train_dataset=train,
-        eval_dataset=test,
+        **what_is_trained(base, record, script_args, training_args, train, test),
     )
     counts = parameter_counts(base.network)
     announce(trainer, mixture, counts, "pairs")
@@ -295,6 +292,37 @@ def held_out(mixture: Mixture, limit: int | None) -> PairUnits | None:
     """Return the pairs that are held out, or some of them; `None` without any."""
     units = mixture.test(limit)
     return None if units is None else PairUnits(units, mixture.parts("test"))
+
+
+def what_is_trained(
+    base: RewardBase,
+    record: RewardRecord,
+    script_args: RewardArguments,
+    training_args: TrainingArguments,
+    train: PairUnits,
+    test: PairUnits | None,
+) -> dict[str, Any]:
+    """Return model, data and collators for the trainer: of the head alone, if what it sees of an image is fixed."""
+    collator = PairCollator(record.preprocessing)
+    cross_scene = {"cross_scene": script_args.cross_scene, "seed": training_args.seed}
+    # A head that scores tokens sees megabytes of each image.
+    is_fixed = "trunk" in script_args.freeze and not script_args.augmented_share
+    if not is_fixed or base.network.head.settings.kind == "token":
+        return {
+            "model": base.network,
+            "data_collator": replace(collator, **cross_scene),
+            "eval_collator": collator,
+            "train_dataset": train,
+            "eval_dataset": test,
+        }
+    network, quiet = base.network.to(training_args.device), training_args.disable_tqdm
+    return {
+        "model": network.head,
+        "data_collator": HeadCollator(**cross_scene),
+        "eval_collator": HeadCollator(),
+        "train_dataset": HeadInputs(train, network, collator, quiet),
+        "eval_dataset": None if test is None else HeadInputs(test, network, collator, quiet),
+    }
 
 
 def save(base: RewardBase, record: RewardRecord, dtype: torch.dtype, folder: Path) -> RewardModel:

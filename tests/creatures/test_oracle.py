@@ -8,7 +8,7 @@ import pytest
 from tests.benchmarks.creatures.bodies import make_scene
 from tests.benchmarks.creatures.labels import fault_mask
 from tests.benchmarks.creatures.measures import compared, figures_of
-from tests.benchmarks.creatures.oracle import Verdict, judge
+from tests.benchmarks.creatures.oracle import Fault, Verdict, judge
 from tests.benchmarks.creatures.planting import IN_SCENES, plant
 from tests.benchmarks.creatures.renderer import render_many, render_scene
 from tests.benchmarks.creatures.shares import share
@@ -95,7 +95,16 @@ def test_intervals():
     # Wilson, 1927, as in Brown, Cai and DasGupta, 2001.
     assert share([True] * 5 + [False] * 5)["interval"] == pytest.approx([0.2366, 0.7634], abs=1e-3)
     assert share([False] * 20)["interval"][0] == 0.0
-    result = compared(np.array([1, 1, 1, 1, 0, 0]), np.array([1, 0, 0, 0, 0, 0]))
-    assert result["relative_reduction"] == 0.75
     with pytest.raises(ValueError, match="`hits` must have at least one entry"):
         share([])
+
+
+def test_pictures_are_compared_in_pairs():
+    asked, other = Words("owl", "green", "navy", 2), Words("owl", "green", "navy", 1)
+    clean, unmet = Verdict((), asked, asked), Verdict((), other, asked)
+    flawed = Verdict((Fault("omission", "nose", "there is none"),), asked, asked)
+    result = compared([flawed] * 4 + [clean] * 2, [flawed] + [clean] * 4 + [unmet])
+    assert result["relative_reduction"] == 0.75
+    assert result["conditions_met_change"] == pytest.approx(-1 / 6, abs=1e-4)
+    low, high = result["relative_reduction_interval"]
+    assert low < 0.75 < high <= 1

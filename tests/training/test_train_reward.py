@@ -228,3 +228,22 @@ def test_recipes_are_understood(recipe):
 def test_mistakes_are_told_in_a_line(options, message, bases, run, tmp_path):
     with pytest.raises(UserError, match=re.escape(message)):
         train(bases / "siglip_base", run, tmp_path / "out", *options)
+
+
+@pytest.mark.parametrize("head", ["pooled", "tiled"])
+def test_a_frozen_trunk_is_run_once(head, bases, run, tmp_path):
+    """The head learns the same from what was computed once as from images, and all of the network is saved."""
+    options = ["--head", head, "--self_similarity", "true", "--max_steps", "6", "--logging_steps", "1"]
+    options += ["--cross_scene", "4", "--learning_rate", "1e-2", "--test_share", "0.4", "--eval_strategy", "steps"]
+    options += ["--eval_steps", "3", "--save_steps", "3", "--load_best_model_at_end", "true"]
+    options += ["--per_device_train_batch_size", "2"]
+    once = train(bases / "mit_b0", run, tmp_path / "once", *options)
+    # A share of batches so small that none is augmented, and the trunk runs in each step.
+    always = train(bases / "mit_b0", run, tmp_path / "always", *options, "--augmented_share", "1e-9")
+    assert len(once["loss"]) == 6
+    assert [loss for _, loss in once["loss"]] == pytest.approx([loss for _, loss in always["loss"]], abs=1e-3)
+    assert once["method"] == always["method"] and once["data"]["pairs"] == always["data"]["pairs"]
+    models = [RewardModel.from_pretrained(tmp_path / name, device="cpu") for name in ("once", "always")]
+    first, second = (model.network.state_dict() for model in models)
+    assert first.keys() == second.keys()
+    assert all(torch.allclose(value, second[name], atol=2e-3) for name, value in first.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -87,10 +87,10 @@ class PairCollator:
             items (`Sequence[PairItem]`): Pairs.
 
         Returns:
-            `dict`: `labels` of shape `(pairs,)`, numbers of the photos; `pixel_values` and `inside`, lists with a
-                tensor for each size of image, see [`~datasets_script.detection.reward.network.RewardNetwork`];
-                `places` of shape `(2 · pairs,)`, where in the network's output the score of each clean image and then
-                of each artifact image is; `cross` of shape `(cross pairs, 2)`.
+            `dict`: `labels` of shape `(pairs,)`, numbers of the photos; `inputs`, the arguments of
+                [`~datasets_script.detection.reward.network.RewardNetwork`], lists with a tensor for each size of
+                image; `places` of shape `(2 · pairs,)`, where in the network's output the score of each clean image
+                and then of each artifact image is; `cross`, see [`cross_pairs`].
         """
         images = [item.clean for item in items] + [item.artifact for item in items]
         by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -104,18 +104,38 @@ class PairCollator:
         # First what tells the trainer the number of pairs.
         return {
             "labels": torch.tensor([item.scene for item in items]),
-            "pixel_values": [one.pixel_values for one in made],
-            "inside": [one.inside for one in made],
+            "inputs": {"pixel_values": [one.pixel_values for one in made], "inside": [one.inside for one in made]},
             "places": order.argsort(),
-            "cross": self._cross(items),
+            "cross": cross_pairs(items, self.cross_scene, self.seed),
         }
 
-    def _cross(self, items: Sequence[PairItem]) -> torch.Tensor:
-        scenes = np.array([item.scene for item in items])
-        possible = np.argwhere(scenes[:, None] != scenes[None])
-        generator = np.random.default_rng(derive_seed(self.seed, f"cross-scene:{items[0].place}"))
-        drawn = generator.permutation(len(possible))[: self.cross_scene]
-        return torch.from_numpy(possible[np.sort(drawn)])
+
+class HasScene(Protocol):
+    """What pairs across photos are drawn by: `place` and `scene` of [`PairItem`]."""
+
+    @property
+    def place(self) -> int: ...
+
+    @property
+    def scene(self) -> int: ...
+
+
+def cross_pairs(items: Sequence[HasScene], number: int, seed: int) -> torch.Tensor:
+    """
+    Draw pairs of a clean and an artifact image of different photos from a batch.
+
+    Args:
+        items (`Sequence[HasScene]`): The batch.
+        number (`int`): How many to draw, if there are as many.
+        seed (`int`): Seed of the draw.
+
+    Returns:
+        `torch.Tensor` of shape `(pairs, 2)`: Indices in the batch of the clean and of the artifact image.
+    """
+    scenes = np.array([item.scene for item in items])
+    possible = np.argwhere(scenes[:, None] != scenes[None])
+    generator = np.random.default_rng(derive_seed(seed, f"cross-scene:{items[0].place}"))
+    return torch.from_numpy(possible[np.sort(generator.permutation(len(possible))[:number])])
 
 
 def check_pair_sources(specs: Sequence[SourceSpec]) -> None:

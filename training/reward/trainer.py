@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import EvalPrediction
 
+from datasets_script.detection.reward.heads import RewardHead
 from datasets_script.detection.reward.network import RewardNetwork
 from evaluate_metrics.functional.intervals import Bootstrap
 from evaluate_metrics.functional.pair_ranking import pair_ranking
@@ -22,13 +23,13 @@ class RewardTrainer(TrunkTrainer):
     Trainer with the loss of [`~training.reward.loss.bradley_terry`].
 
     Args:
-        model (`RewardNetwork`): The network.
+        model (`RewardNetwork` or `RewardHead`): The network, or its head alone.
         l2 (`float`): Factor of the squared norm of the head that is added to the loss in training.
         kwargs: Further arguments of [`~training.trunk_trainer.TrunkTrainer`].
     """
 
-    def __init__(self, model: RewardNetwork, l2: float, **kwargs: Any) -> None:
-        self.l2, self.head = l2, model.head
+    def __init__(self, model: RewardNetwork | RewardHead, l2: float, **kwargs: Any) -> None:
+        self.l2, self.head = l2, model.head if isinstance(model, RewardNetwork) else model
         super().__init__(model=model, compute_metrics=pair_scores, **kwargs)
         # The loss is a mean over a batch, so that the trainer divides it by the number of accumulated batches.
         self.loss_is_scaled_for_ga = False
@@ -37,7 +38,7 @@ class RewardTrainer(TrunkTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the loss of a batch, and with it, if asked for, the scores of shape `(pairs, 2)`, clean first."""
-        scores = model(pixel_values=inputs["pixel_values"], inside=inputs["inside"])[inputs["places"]]
+        scores = model(**inputs["inputs"])[inputs["places"]].float()
         clean, artifact = scores.chunk(2)
         loss = bradley_terry(clean, artifact, inputs["cross"])
         if model.training:

@@ -100,25 +100,33 @@ class RewardHead(nn.Module):
         self.hidden = nn.Linear((channels.tokens if is_token else channels.pooled) + more, settings.hidden_size)
         self.score = nn.Linear(settings.hidden_size, 1)
 
-    def forward(self, features: TrunkFeatures, views: int) -> torch.Tensor:
+    def forward(self, vectors: torch.Tensor, counts: torch.Tensor, views: int) -> torch.Tensor:
         """
         Score images.
 
         Args:
-            features (`TrunkFeatures`): Features of the views of each image in turn.
+            vectors, counts (`torch.Tensor`): Result of [`inputs`].
             views (`int`): Number of views of an image.
 
         Returns:
             `torch.Tensor` of shape `(images,)`: Scores, higher for fewer artifacts.
         """
-        vectors, counts = self._vectors(features)
         scores = self.score(nn.functional.gelu(self.hidden(vectors)))[..., 0]
         return aggregate(
             scores.unflatten(0, (-1, views)).flatten(1), counts.unflatten(0, (-1, views)).flatten(1), self.settings
         )
 
-    def _vectors(self, features: TrunkFeatures) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the vectors to score, and which of them count."""
+    def inputs(self, features: TrunkFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Return what is scored of a trunk's features; no weight of the head has a part in it.
+
+        Args:
+            features (`TrunkFeatures`): Features of the views of each image in turn.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: Vectors of shape `(views, vectors, channels)`, and which of them
+            count, `bool` of shape `(views, vectors)`.
+        """
         alike = []
         if self.settings.self_similarity:
             alike = [self_similarity(one, features.inside) for one in features.maps]

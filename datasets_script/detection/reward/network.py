@@ -77,10 +77,19 @@ class RewardNetwork(nn.Module):
         """
         return torch.cat([self._scores(*pair) for pair in zip(pixel_values, inside, strict=True)])
 
-    def _scores(self, pixel_values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-        views = pixel_values.shape[1]
+    def head_inputs(self, pixel_values: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Compute what the head sees of images of one size, see
+        [`~datasets_script.detection.reward.heads.RewardHead.inputs`].
+
+        Args:
+            pixel_values, inside (`torch.Tensor`): One of those of [`forward`].
+        """
         flat = pixel_values.flatten(0, 1).to(self.dtype)
-        return self.head(trunk_features(self.backbone, flat, inside.flatten(0, 1)), views).float()
+        return self.head.inputs(trunk_features(self.backbone, flat, inside.flatten(0, 1)))
+
+    def _scores(self, pixel_values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        return self.head(*self.head_inputs(pixel_values, inside), pixel_values.shape[1]).float()
 
 
 def build_network(

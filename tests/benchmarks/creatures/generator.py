@@ -249,7 +249,7 @@ def load_generator(folder: Path) -> FluxPipeline:
 
 
 def draw(
-    pipe: FluxPipeline, prompts: Sequence[str], seeds: Sequence[int], steps: int = 28, batch: int = 32
+    pipe: FluxPipeline, prompts: Sequence[str], seeds: Sequence[int], steps: int = 28, batch: int = 32, **options: Any
 ) -> list[Image.Image]:
     """
     Draw a picture of each prompt with the stock pipeline, from noise of its own seed.
@@ -260,6 +260,7 @@ def draw(
         seeds (`Sequence[int]`): A seed for each.
         steps (`int`, *optional*, defaults to 28): Number of steps.
         batch (`int`, *optional*, defaults to 32): Pictures drawn at a time; the noise does not depend on it.
+        options: Further arguments of each call, such as `callback_on_step_end`.
     """
     drawn: list[Image.Image] = []
     for first in range(0, len(prompts), batch):
@@ -269,5 +270,6 @@ def draw(
             **CALL,
             num_inference_steps=steps,
             generator=generators,
+            **options,
         ).images
     return drawn

@@ -75,21 +75,31 @@ def sharpness(pictures: np.ndarray) -> float:
     return float((np.abs(np.diff(grey, axis=1)).mean() + np.abs(np.diff(grey, axis=2)).mean()) / 2)
 
 
-def compared(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+def compared(before: Sequence[Verdict], after: Sequence[Verdict]) -> dict[str, Any]:
     """
-    Compare artifacts of pictures that were drawn of the same prompts and seeds.
+    Compare pictures that were drawn of the same prompts and seeds.
 
     Args:
-        before, after (`np.ndarray` of shape `(pictures,)`, `bool`): Whether each picture has an artifact.
+        before, after (`Sequence[Verdict]`): The oracle's verdicts.
 
     Returns:
-        `dict[str, Any]`: `relative_reduction` of the artifact rate, with a paired 95 % bootstrap interval.
+        `dict[str, Any]`: `relative_reduction` of the artifact rate, and `conditions_met_change`, a difference of
+        shares, each with a paired 95 % bootstrap interval.
     """
-    before, after = np.asarray(before, float), np.asarray(after, float)
+    flawed, met = (
+        np.array([[getattr(verdict, name) for verdict in verdicts] for verdicts in (before, after)], float)
+        for name in ("has_artifact", "meets_words")
+    )
 
     def reduction(indices: np.ndarray) -> float:
-        base = before[indices].mean()
-        return float((base - after[indices].mean()) / base) if base else 0.0
+        base, left = flawed[:, indices].mean(1)
+        return float((base - left) / base) if base else 0.0
 
-    value, interval = with_interval([str(index) for index in range(len(before))], reduction)
-    return {"relative_reduction": round(value, 4), "relative_reduction_interval": [round(x, 4) for x in interval]}
+    def change(indices: np.ndarray) -> float:
+        return float(np.subtract(*met[::-1, indices].mean(1)))
+
+    found: dict[str, Any] = {}
+    for name, statistic in {"relative_reduction": reduction, "conditions_met_change": change}.items():
+        value, interval = with_interval([str(index) for index in range(len(before))], statistic)
+        found |= {name: round(value, 4), f"{name}_interval": [round(limit, 4) for limit in interval]}
+    return found

@@ -18,7 +18,7 @@ from tests.benchmarks.creatures.words import Words, all_words, is_held_out
 
 
 Draw = Callable[[FluxPipeline, Sequence[str], Sequence[int]], np.ndarray]
-"""Draws pictures, `uint8` of shape `(batch, 64, 64, 3)`, of prompts from seeds."""
+"""Draws pictures, `uint8` of shape `(batch, 64, 64, 3)` or `(batch, candidates, 64, 64, 3)`, of prompts from seeds."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class World:
             draw_some (`Draw`, *optional*): Draws some pictures. Defaults to the stock pipeline.
 
         Returns:
-            `np.ndarray` of shape `(number, 64, 64, 3)`, `uint8`.
+            `np.ndarray` of shape `(number, 64, 64, 3)`, or that of what `draw_some` draws, `uint8`.
         """
         return np.concatenate(
             [self._chunk(name, first, draw_some or self.draw) for first in range(0, self.number, self.chunk)]

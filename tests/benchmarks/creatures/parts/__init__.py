@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.benchmarks.creatures.parts import base, first_result
+from tests.benchmarks.creatures.parts import base, best_of_4_guided, best_of_32, first_result, guided
 from tests.benchmarks.creatures.world import World
 
 
 PARTS: dict[str, Callable[[World], dict[str, Any]]] = {
     "base": base.run,
     "first_result": first_result.run,
+    "best_of_32": best_of_32.run,
+    "guided": guided.run,
+    "best_of_4_guided": best_of_4_guided.run,
 }

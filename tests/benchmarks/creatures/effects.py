@@ -1,0 +1,61 @@
+"""What a method does to the pictures of `base`, by the oracle, and by detectors beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tests.benchmarks.creatures.detectors import scores_of, trained
+from tests.benchmarks.creatures.measures import compared, figures_of, judge_all
+from tests.benchmarks.creatures.sheets import write_sheet
+from tests.benchmarks.creatures.world import World
+
+
+# Pictures beside each other in a sheet.
+SHOWN = 8
+
+
+def effect(world: World, name: str, pictures: np.ndarray, judges: Sequence[str]) -> dict[str, Any]:
+    """
+    Compare pictures with those of `base` that were drawn of the same prompts and seeds, and write a sheet of both.
+
+    Args:
+        world (`World`): Settings of the run.
+        name (`str`): Name of the method, and of the sheet.
+        pictures (`np.ndarray` of shape `(number, 64, 64, 3)`, `uint8`): Its pictures.
+        judges (`Sequence[str]`): Names of detectors whose frequency of artifacts is recorded beside the oracle's.
+
+    Returns:
+        `dict[str, Any]`: The figures of [`measures.figures_of`] and [`measures.compared`], and `frequency`, by judge,
+        of `before` and `after`.
+    """
+    before = world.pictures("base")
+    verdicts, verdicts_after = (judge_all(those, world.words) for those in (before, pictures))
+    _write_both(world, name, before, pictures, [verdict.has_artifact for verdict in verdicts])
+    return {
+        **figures_of(pictures, world.words, np.stack([render.image for render in world.clean])),
+        **compared(verdicts, verdicts_after),
+        "frequency": {
+            judge: dict(zip(("before", "after"), _frequencies(world, judge, before, pictures), strict=True))
+            for judge in judges
+        },
+    }
+
+
+def _frequencies(world: World, judge: str, *sets: np.ndarray) -> list[float]:
+    detector = trained(world, judge)
+    return [round(float((scores_of(detector, pictures) > 0.5).mean()), 4) for pictures in sets]
+
+
+def _write_both(world: World, name: str, before: np.ndarray, after: np.ndarray, flawed: Sequence[bool]) -> None:
+    """Write the first pictures that had an artifact, and below what became of them."""
+    first = np.flatnonzero(flawed)[: 2 * SHOWN]
+    rows = [rows for start in range(0, len(first), SHOWN) for rows in _two_rows(first[start : start + SHOWN])]
+    pictures = np.stack([(before, after)[of_after][index] for of_after, index in rows]) if rows else before[:0]
+    write_sheet(pictures, [world.words[index] for _, index in rows], world.work / f"{name}.png", SHOWN)
+
+
+def _two_rows(indices: np.ndarray) -> list[tuple[bool, int]]:
+    return [(of_after, int(index)) for of_after in (False, True) for index in indices]

@@ -1,0 +1,54 @@
+"""
+Search and guidance together: of a few guided pictures, the one in which a detector sees the fewest artifacts.
+
+Guidance costs as much as several candidates. So the same number of unguided candidates stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from diffusers import FluxPipeline
+
+from tests.benchmarks.creatures.detectors import scores_of, trained
+from tests.benchmarks.creatures.effects import effect
+from tests.benchmarks.creatures.parts import guided
+from tests.benchmarks.creatures.parts.best_of_32 import JUDGES, SCORER, draw_each
+from tests.benchmarks.creatures.world import World
+
+
+BEST_OF = 4
+
+
+def run(world: World) -> dict[str, Any]:
+    """Draw guided and unguided candidates, and choose among each."""
+    strength = guided.best_strength(guided.tuning_curve(world, guided.GUIDE))
+    together = world.pictures("candidates_guided", partial(draw_all, world, strength))
+    alone = world.pictures("candidates")[:, : together.shape[1]]
+    return {
+        **effect(world, "best_of_4_guided", _best(world, together), JUDGES),
+        "scorer": SCORER,
+        "guide": guided.GUIDES[guided.GUIDE],
+        "strength": strength,
+        "candidates": together.shape[1],
+        "unguided": effect(world, "best_of_4", _best(world, alone), JUDGES),
+    }
+
+
+def draw_all(
+    world: World, strength: float, pipe: FluxPipeline, prompts: Sequence[str], seeds: Sequence[int]
+) -> np.ndarray:
+    """Draw guided candidates of some prompts, of shape `(prompts, candidates, 64, 64, 3)`, `uint8`."""
+    guidance = guided.guidance_of(world, guided.GUIDE, strength, pipe)
+    with guidance.attached(pipe):
+        return draw_each(world, 2 * BEST_OF - 1, pipe, prompts, seeds, callback_on_step_end=guidance)
+
+
+def _best(world: World, candidates: np.ndarray) -> np.ndarray:
+    """Return the candidate of each prompt that the scorer prefers."""
+    number, each = candidates.shape[:2]
+    scores = scores_of(trained(world, SCORER), candidates.reshape(number * each, *candidates.shape[2:]))
+    return candidates[np.arange(number), scores.reshape(number, each).argmin(1)]
