@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
 from evaluate_metrics.functional.instances import connected_components
 
@@ -68,7 +68,14 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
         gr.Markdown(queue.settings.guideline, elem_id="annotate-guideline")
     status = gr.Markdown("Type your name and press **Start**.", elem_id="annotate-status")
     picture = gr.Image(
-        label="Image", type="pil", format="png", interactive=False, height=480, visible=False, elem_id="annotate-image"
+        label="Image",
+        type="pil",
+        format="png",
+        interactive=False,
+        buttons=["fullscreen"],  # not the one that shares with others
+        height=480,
+        visible=False,
+        elem_id="annotate-image",
     )
     with gr.Row(visible=False) as verdicts:
         buttons = {
@@ -319,7 +326,7 @@ def _drawn(path: str, draft: Marking | None, types: Sequence[str], colors: Seque
             {
                 **dict(zip(("xmin", "ymin", "xmax", "ymax"), map(round, mark.box), strict=True)),
                 "label": mark.type,
-                "color": color_of.get(mark.type, colors[0]),
+                "color": ImageColor.getrgb(color_of.get(mark.type, colors[0])),
             }
             for mark in (draft.marks if draft else ())
             if not mark.counts

@@ -39,6 +39,7 @@ def add_compare_tab(voting: Voting, has_names: bool) -> None:
                 type="pil",
                 format="png",
                 interactive=False,
+                buttons=["fullscreen"],
                 height=420,
                 min_width=160,
                 elem_id=f"compare-{side}-image",

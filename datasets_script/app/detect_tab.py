@@ -22,8 +22,8 @@ from .studio import Studio
 
 BRUSH = as_hex(ORANGE)
 GUIDE = """\
-1. Upload an image. 2. Look at what was found. 3. Keep the mask, paint what is missing or erase what is wrong, and
-press **Decide**. An empty mask says that nothing is wrong."""
+Upload an image and look at what was found. Keep the mask, paint what is missing or erase what is wrong, and press
+**Decide**. An empty mask says that nothing is wrong."""
 
 
 def add_detect_tab(studio: Studio) -> None:

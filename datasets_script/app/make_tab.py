@@ -27,8 +27,8 @@ FIRST, SECOND = "#d55e00", "#56b4e9"
 _KEPT_FOR = 3600
 
 GUIDE = """\
-1. Choose a photo. 2. Paint what the artifact is to happen to, **orange**; for *fuse* also the second thing, **blue**,
-beside the first. 3. Choose a tool and press **Make**. **Shuffle** makes another with the next seed."""
+Choose a photo, and paint what the artifact is to happen to **orange**; for *fuse*, paint the second thing **blue**,
+beside the first. Choose a tool and press **Make**. **Shuffle** makes another with the next seed."""
 
 
 def add_make_tab(studio: Studio) -> None:

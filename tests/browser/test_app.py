@@ -224,15 +224,15 @@ def test_masks_make_the_round_trip_at_three_sizes_by_keyboard(
     assert hosts(driver) == {"127.0.0.1"}
 
 
-@pytest.mark.parametrize("tab", ["Make", "Annotate"])
-def test_pages_fit_a_phone(driver: Any, served: tuple[str, Path], tab: str) -> None:
+@pytest.mark.parametrize(("tab", "button"), [("Make", "go"), ("Detect", "decide"), ("Annotate", "start")])
+def test_pages_fit_a_phone(driver: Any, served: tuple[str, Path], tab: str, button: str) -> None:
     driver.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
-        {"width": PHONE[0], "height": PHONE[1], "deviceScaleFactor": 2, "mobile": True},
+        {"width": PHONE[0], "height": PHONE[1], "deviceScaleFactor": 1, "mobile": True},
     )
     try:
         open_tab(driver, served[0], tab)
-        element(driver, f"#{tab.lower()}-{'go' if tab == 'Make' else 'start'}")
+        element(driver, f"#{tab.lower()}-{button}")
         time.sleep(1)
         wide, width = driver.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
         screenshot(driver, f"{tab.lower()}-phone")
