@@ -94,7 +94,7 @@ def test_python_runs_as_it_stands(tmp_path):
     assert {guide: len(found) for guide, found in runnable.items()} == {
         "README.md": 3,
         "datasets_script/README.md": 2,
-        "diffusers_artifact/README.md": 1,
+        "diffusers_artifact/README.md": 2,
         "evaluate_metrics/README.md": 1,
     }
     (tmp_path / "blocks.json").write_text(json.dumps(runnable))
