@@ -180,6 +180,4 @@ def test_embedded_model_is_complete_and_small() -> None:
     folder = ROOT / "diffusers_artifact" / "embedded"
     assert (folder / "model_index.json").is_file()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    assert size <= # Programs that are no packages of a registry. A module that serves one says where it is to be had.
-ELSEWHERE = {"flow_factory"}
-MAX_EMBEDDED_BYTES, f"{size / 2**20:.1f} MB"
+    assert size <= MAX_EMBEDDED_BYTES, f"{size / 2**20:.1f} MB"
