@@ -147,9 +147,7 @@ class UNetFamily(ModelFamily):
             encoded, prompt_embeds=torch.zeros_like(encoded.prompt_embeds), pooled=torch.zeros_like(encoded.pooled)
         )
 
-    def output(
-        self, latents: torch.Tensor, timestep: int | torch.Tensor, conditioning: Conditioning
-    ) -> torch.Tensor:
+    def output(self, latents: torch.Tensor, timestep: int | torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         r"""
         Evaluate the U-Net.
 

@@ -81,23 +81,31 @@ class DenoiserArguments:
     )
     prompt_limit: int | None = field(default=None, metadata={"help": "Number of prompts to use. Default: all."})
 
-    def check(self) -> None:
+    def check(self, has_own_items: bool = False) -> None:
         """
         Check the values.
+
+        Args:
+            has_own_items (`bool`, *optional*, defaults to `False`): Whether the script itself knows what is drawn, so
+                that neither prompts nor start photos are taken.
 
         Raises:
             UserError: One is missing or out of range.
         """
         if not self.model_name_or_path:
             raise UserError("--model_name_or_path must be set, got none; give it in the recipe or on the command line")
+        if not has_own_items:
+            self._check_items()
+        check_at_least("prompt_limit", self.prompt_limit)
+        self.sampling(), self.lora()
+
+    def _check_items(self) -> None:
         if (self.start_photos is None) != (self.start_sigma is None):
             raise UserError("--start_photos and --start_sigma must be given together, got one of them")
         if self.prompts is None and self.start_photos is None:
             raise UserError("--prompts must be given, a file with a prompt on each line, got none")
         if self.prompts is not None and self.start_photos is not None:
             raise UserError("--prompts must be left out with --start_photos, which bring their own, got both")
-        check_at_least("prompt_limit", self.prompt_limit)
-        self.sampling(), self.lora()
 
     def sampling(self) -> SamplingSettings:
         """Return how images are drawn."""
@@ -192,9 +200,9 @@ class GuardArguments:
     def has_real_images(self) -> bool:
         return self.real_images != NONE
 
-    def bands(self) -> Mapping[str, Band]:
-        """Return the bands of the guards."""
-        return {**BANDS, **_parsed(self.guard_bands)}
+    def bands(self, usual: Mapping[str, Band] = BANDS) -> Mapping[str, Band]:
+        """Return the bands of the guards: those that are given in place of the `usual` ones."""
+        return {**usual, **_parsed(self.guard_bands)}
 
 
 def _parsed(texts: Sequence[str]) -> dict[str, Band]:

@@ -74,7 +74,11 @@ class Preparation:
 
 
 def prepare(
-    model_args: DenoiserArguments, guard_args: GuardArguments, loop_args: LoopArguments, scheduler: Any = None
+    model_args: DenoiserArguments,
+    guard_args: GuardArguments,
+    loop_args: LoopArguments,
+    scheduler: Any = None,
+    items: tuple[list[Item], list[Item]] | None = None,
 ) -> Preparation:
     """
     Load everything.
@@ -84,6 +88,8 @@ def prepare(
     Args:
         model_args, guard_args, loop_args: Checked arguments.
         scheduler (`Callable`, *optional*): From the pipeline's scheduler to one to use in its place.
+        items (`tuple[list[Item], list[Item]]`, *optional*): What to train on, and what to draw to judge the training;
+            by default the prompts or start photos of the arguments.
 
     Raises:
         UserError: Something does not exist, cannot be loaded, or does not go together.
@@ -91,7 +97,7 @@ def prepare(
     accelerator = Accelerator(cpu=loop_args.use_cpu)
     device, seed = accelerator.device, loop_args.seed
     # What is cheap to find wrong comes first.
-    train, held_out = _items(model_args, guard_args, seed)
+    train, held_out = items or _items(model_args, guard_args, seed)
     real, guarding = _real_items(guard_args, seed)
     pipeline, base = load_pipeline(model_args, device)
     denoiser = Denoiser(
