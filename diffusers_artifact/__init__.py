@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from .autoencoder import AutoencoderPCA
     from .best_of_n import BestOfN, best_of_n
     from .detector_guidance import DetectorGuidance, GuidanceSettings
+    from .held_photo import HeldPhoto
     from .mapping import ARTIFACT_TYPES, ArtifactType, NotApplicable, PatchMapping
     from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
     from .pipeline_corruption import ArtifactCorruptionOutput, ArtifactCorruptionPipeline
     from .renoise import ReNoise
+    from .repair import RegionRepairer, find_inpainter
+    from .repair_denoising import DenoisingInpainter
+    from .repair_inpainting import StockInpainter
     from .schedulers import SOLVERS
     from .tools.from_region import map_region
 
@@ -39,14 +43,19 @@ _HOMES = {
     "ArtifactType": ".mapping",
     "AutoencoderPCA": ".autoencoder",
     "BestOfN": ".best_of_n",
+    "DenoisingInpainter": ".repair_denoising",
     "DetectorGuidance": ".detector_guidance",
     "GuidanceSettings": ".detector_guidance",
+    "HeldPhoto": ".held_photo",
     "ModelMixin": "diffusers",  # diffusers looks up a component's base class in the component's library
     "NotApplicable": ".mapping",
     "PatchMapping": ".mapping",
     "ReNoise": ".renoise",
+    "RegionRepairer": ".repair",
     "SOLVERS": ".schedulers",
+    "StockInpainter": ".repair_inpainting",
     "best_of_n": ".best_of_n",
+    "find_inpainter": ".repair",
     "map_region": ".tools.from_region",
 }
 
@@ -61,13 +70,18 @@ __all__ = [
     "ArtifactType",
     "AutoencoderPCA",
     "BestOfN",
+    "DenoisingInpainter",
     "DetectorGuidance",
     "GuidanceSettings",
+    "HeldPhoto",
     "ModelMixin",
     "NotApplicable",
     "PatchMapping",
     "ReNoise",
+    "RegionRepairer",
+    "StockInpainter",
     "best_of_n",
+    "find_inpainter",
     "map_region",
 ]
 

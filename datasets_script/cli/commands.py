@@ -53,6 +53,7 @@ COMMANDS = (
     Command("corrupt", MAKE, "make a dataset of pairs by corrupting regions of photos"),
     Command("merge", MAKE, "put the pairs of several runs into one folder"),
     Command("export", MAKE, "convert pairs to COCO, YOLO, WebDataset or ShareGPT conversations"),
+    Command("app", INSPECT, "open the app in the browser: make artifacts by hand, annotate images"),
     Command("status", INSPECT, "show a run's progress, what it kept and the time left"),
     Command("show", INSPECT, "draw the pairs of a run, or preview perception on your photos"),
     Command("report", INSPECT, "write an HTML report on a run: balance, sizes, positions, possible shortcuts"),
@@ -63,6 +64,7 @@ COMMANDS = (
     Command("pseudo-label", TRAIN, "label images with a pixel detector, for the training of the next one"),
     Command("detect", TRAIN, "find artifacts in images: where they are and what is wrong"),
     Command("generate", FIX, "draw images from prompts, each the best of many by a reward model or a detector"),
+    Command("correct", FIX, "repair the artifacts of images: find, draw again, ask again, keep what is better"),
     Command("compare", FIX, "compare folders of images pair by pair, with intervals and side-by-side pictures"),
     Command("push", PUBLISH, "publish a model, a dataset, a metric or the pipeline on the Hub"),
 )
