@@ -50,8 +50,9 @@ class PreferenceSettings:
         noise (`str`, *optional*, defaults to `"own"`): `"own"`: each image with the noise that it inverts to (PNAPO,
             arXiv 2605.09433), which `artiagent synthesize --store-noise` stores. `"random"`: both with the same noise,
             drawn anew each time.
-        clean_weight (`float`, *optional*, defaults to 0): Factor of how far the error of the clean image exceeds the
-            reference's, which is added to the loss: a gap also grows where both errors rise. Not in ASAP.
+        clean_weight (`float`, *optional*, defaults to 1): Factor of how far the error of the clean image exceeds the
+            reference's, which is added to the loss: a gap also grows where both errors rise, and without this it does.
+            Not in ASAP; 0 leaves it out.
 
     Raises:
         ArgumentError: A name is unknown or a number out of range.
@@ -62,7 +63,7 @@ class PreferenceSettings:
     margin: float = 0.01
     beta: float = 5000.0
     noise: NoiseSource = "own"
-    clean_weight: float = 0.0
+    clean_weight: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("form", self.form, FORMS)

@@ -29,6 +29,7 @@ TRAINING: dict[str, str | int | float] = {
     "noise": "own",
     "mask_weight": 10,
     "margin": 0.05,
+    "clean_weight": 1.0,
     "batch_size": 8,
     "max_steps": 400,
     "learning_rate": 2e-4,
