@@ -15,7 +15,7 @@ TEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder
 PEOPLE_MODELS := mediapipe==0.10.21
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-latest quality style clean python
+.PHONY: help demo test test-browser test-faults test-latest quality style clean python
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ test: .venv/.installed  ## all tests, with the versions of constraints.txt
 
 test-faults: .venv/.installed  ## the faults a run must survive, in full: kills at 20 random moments
 	.venv/bin/python -m pytest tests/datasets_script/engine/test_faults.py tests/datasets_script/engine/test_run_vlm.py tests/datasets_script/vlm/test_endpoint.py --full-faults
+
+test-browser: .venv/.installed  ## the app in Chromium, which the system's packages bring; screenshots in runs/browser/
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	.venv/bin/python -m pytest tests/browser
 
 test-latest: python  ## all tests, with the newest versions setup.cfg allows (in .venv-latest)
 	$(PYTHON) -m venv --clear .venv-latest

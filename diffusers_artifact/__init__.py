@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .autoencoder import AutoencoderPCA
     from .best_of_n import BestOfN, best_of_n
     from .detector_guidance import DetectorGuidance, GuidanceSettings
+    from .held_photo import HeldPhoto
     from .mapping import ARTIFACT_TYPES, ArtifactType, NotApplicable, PatchMapping
     from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
     from .pipeline_corruption import ArtifactCorruptionOutput, ArtifactCorruptionPipeline
@@ -45,6 +46,7 @@ _HOMES = {
     "DenoisingInpainter": ".repair_denoising",
     "DetectorGuidance": ".detector_guidance",
     "GuidanceSettings": ".detector_guidance",
+    "HeldPhoto": ".held_photo",
     "ModelMixin": "diffusers",  # diffusers looks up a component's base class in the component's library
     "NotApplicable": ".mapping",
     "PatchMapping": ".mapping",
@@ -71,6 +73,7 @@ __all__ = [
     "DenoisingInpainter",
     "DetectorGuidance",
     "GuidanceSettings",
+    "HeldPhoto",
     "ModelMixin",
     "NotApplicable",
     "PatchMapping",

@@ -42,19 +42,38 @@ def decode_targets(
         `tuple[torch.Tensor, torch.Tensor]` of shape `(images, 3, height, width)`, about in [-1, 1]: Clean images, and
         variants.
     """
-    first, side, size = len(latents) - len(inside), family.token_side, family.patch_size
+    first = len(latents) - len(inside)
     cleans = family.decode_latents(latents[:first]).float()
-    images = cleans[list(image_indices)]
+    return cleans, decode_variants(family, latents[first:], cleans[list(image_indices)], inside)
+
+
+def decode_variants(
+    family: TransformerFamily, latents: torch.Tensor, cleans: torch.Tensor, inside: torch.Tensor
+) -> torch.Tensor:
+    r"""
+    Decode the neighbourhood of each variant's target into a decoded clean image; see [`decode_targets`].
+
+    Args:
+        family (`TransformerFamily`): Adapter with the autoencoder.
+        latents (`torch.Tensor` of shape `(variants, channels, height, width)`): Normalised latents of the variants.
+        cleans (`torch.Tensor` of shape `(variants, 3, height, width)`): The clean image of each variant, about in
+            [-1, 1]; the variants are written into it.
+        inside (`torch.Tensor` of shape `(variants, rows, columns)`): As in [`decode_targets`].
+
+    Returns:
+        `torch.Tensor` of the shape of `cleans`.
+    """
+    images, side, size = cleans, family.token_side, family.patch_size
     weights = _fade(inside, size)
     everything = tuple(slice(0, length) for length in inside.shape[1:])
     for variant in inside.flatten(1).any(1).nonzero()[:, 0].tolist():
         crop = everything if family.decoder_reach is None else _window(inside[variant], MARGIN)
         rows, columns = (slice(side * part.start, side * part.stop) for part in crop)
-        decoded = family.decode_latents(latents[first + variant, :, rows, columns][None]).float()[0]
+        decoded = family.decode_latents(latents[variant, :, rows, columns][None]).float()[0]
         rows, columns = (slice(size * part.start, size * part.stop) for part in crop)
         weight, clean = weights[variant, :, rows, columns], images[variant, :, rows, columns]
         images[variant, :, rows, columns] = torch.where(weight > 0, clean.lerp(decoded, weight), clean)
-    return cleans, images
+    return images
 
 
 def _window(inside: torch.Tensor, margin: int) -> tuple[slice, ...]:

@@ -147,13 +147,13 @@ class UNetFamily(ModelFamily):
             encoded, prompt_embeds=torch.zeros_like(encoded.prompt_embeds), pooled=torch.zeros_like(encoded.pooled)
         )
 
-    def output(self, latents: torch.Tensor, timestep: int, conditioning: Conditioning) -> torch.Tensor:
+    def output(self, latents: torch.Tensor, timestep: int | torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         r"""
         Evaluate the U-Net.
 
         Args:
             latents (`torch.Tensor` of shape `(rows, channels, height, width)`): Noisy latents.
-            timestep (`int`): Timestep, from 0.
+            timestep (`int` or `torch.Tensor` of shape `()` or `(rows,)`): Timestep, from 0.
             conditioning (`Conditioning`): Text conditioning of as many rows.
 
         Returns:

@@ -434,6 +434,68 @@ class ArtifactInjectionPipeline(FlowPipelineMixin, DiffusionPipeline):
             timings=timings,
         )
 
+    @torch.no_grad()
+    def invert(
+        self,
+        image: ImageInput,
+        prompt: str | list[str] = "",
+        num_inference_steps: int = NUM_INFERENCE_STEPS,
+        solver: str = "fireflow",
+        allow_distilled: bool = False,
+        max_sequence_length: int | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        pooled_prompt_embeds: torch.Tensor | None = None,
+        prompt_embeds_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        r"""
+        Invert images to noise as [`__call__`] inverts photos, with a guidance scale of 1, and do nothing more.
+
+        Args:
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or `list[PIL.Image.Image]`):
+                One image, or several of one size; see [`__call__`].
+            prompt (`str` or `list[str]`, *optional*, defaults to `""`): Caption of all images, or one for each.
+            num_inference_steps (`int`, *optional*, defaults to 8): Number of steps.
+            solver, allow_distilled, max_sequence_length, prompt_embeds, pooled_prompt_embeds, prompt_embeds_mask
+                (*optional*): See [`__call__`].
+
+        Returns:
+            `torch.Tensor` of shape `(images, channels, height / 8, width / 8)`, float32: Latents at the highest noise
+            level. Denoising them without injection gives the images again, within the solver's error.
+
+        Raises:
+            ValueError: An argument is not as described; the message names it.
+        """
+        family, device = self.family, self._execution_device
+        photos = preprocess_images(image, family.patch_size)
+        grid = (photos.shape[-2] // family.patch_size, photos.shape[-1] // family.patch_size)
+        prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt] * len(photos)
+        encoded = (
+            None if prompt_embeds is None else Conditioning(prompt_embeds, pooled_prompt_embeds, prompt_embeds_mask)
+        )
+        one_of("solver", solver, SOLVER_NAMES)
+        self.check_model(allow_distilled, encodes_prompts=encoded is None)
+        self._check_prompts(family, len(photos), prompts, "", encoded)
+        if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
+            raise ValueError(f"`num_inference_steps` must be an integer of at least 1, got {num_inference_steps}")
+        self._align_weights()
+        conditions = (
+            self._encode_prompts(prompts, max_sequence_length) if encoded is None else encoded.on(device).rows()
+        )
+        clean = family.pack(family.encode_images(photos.to(device), None)).float()
+        inversion, _ = self._make_solvers(solver, num_inference_steps, clean.shape[1])
+        self._num_timesteps = len(inversion.timesteps)
+        loop = DenoisingLoop(family, grid, interrupted=lambda: self.interrupt)
+        with self.progress_bar(total=self.num_timesteps) as progress:
+
+            def end_step(timestep: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+                progress.update()
+                return tokens
+
+            guidance = torch.ones(len(photos), device=device)
+            noise = loop.invert(inversion, clean, Conditioning.stack(conditions), guidance, end_step)
+        self.maybe_free_model_hooks()
+        return family.unpack(noise, grid)
+
     def check_inputs(
         self,
         num_images: int,

@@ -15,6 +15,7 @@ from datasets_script.detection.questions import question
 from datasets_script.schema.training_record import BaseModel, TrainingRecord
 from datasets_script.utils.markdown import markdown_table
 from datasets_script.vlm.conventions import find_convention
+from diffusers_artifact.presets import EMBEDDED
 from evaluate_metrics.functional.versions import versions
 from training.reward.report_table import report_table
 
@@ -34,9 +35,10 @@ MARK = "artiagent-card"
 _TASK = "image-text-to-text"
 _MAP_TASK = "image-segmentation"
 _SCORE_TASK = "image-classification"
+_DRAWING_TASK = "text-to-image"
 _LOSSES_SHOWN = 12
 # Facts about data that are lists of mappings.
-_LISTS = ("runs", "sources")
+_LISTS = ("runs", "sources", "guards", "frequencies")
 # Ids of metrics at https://hf.co/metrics that have other names here.
 _METRIC_IDS = {"rougeL": "rouge", "macro_f1": "f1", "positive_f1": "f1"}
 _SIZES = (
@@ -156,6 +158,36 @@ def reward_card(
         settings=markdown_table(["setting", "value"], _flat({**settings, "head": network["head"]})),
         **{**_training_facts(record, (), license), "scores": _reward_scores(report)},
         trunk_license=reward.license,
+    )
+
+
+def lora_card(repo_id: str, record: TrainingRecord, pictures: Sequence[str], license: str) -> str:
+    """
+    Render the card of a LoRA of a text-to-image model.
+
+    Args:
+        repo_id (`str`): Repository of the LoRA, `owner/name`.
+        record (`TrainingRecord`): Record of its training.
+        pictures (`Sequence[str]`): Paths of pictures in the repository, which the card shows.
+        license (`str`): Hub identifier of the licence.
+
+    Returns:
+        `str`: The card, with metadata.
+    """
+    name = repo_id.rpartition("/")[2]
+    data = _trained_data(name, record, (), license, _DRAWING_TASK, "diffusers", "adapter", ("lora", "diffusers"))
+    data.tags = [tag for tag in data.tags or [] if tag != "artifact-detection"]
+    return _render(
+        ModelCard,
+        "lora.md",
+        data,
+        name=name,
+        usage=_code("python", _lora_usage(repo_id, record)),
+        frequencies=_frequencies(record.data.get("frequencies", ())),
+        guards=_guards(record.data.get("guards", ())),
+        ending=_ending(record),
+        pictures="\n\n".join(f"![{Path(path).stem} training]({path})" for path in pictures),
+        **_training_facts(record, (), license),
     )
 
 
@@ -372,6 +404,72 @@ from datasets_script import RewardModel
 reward = RewardModel.from_pretrained("{repo_id}")
 print(reward(["first.png", "second.png"]))  # higher for fewer artifacts
 scores = reward.score(images)  # images: (batch, 3, height, width) in [0, 1]; has a gradient"""
+
+
+def _lora_usage(repo_id: str, record: TrainingRecord) -> str:
+    recipe = record.recipe
+    if record.base.id == EMBEDDED:
+        return (
+            "from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionPipeline\n\n"
+            "pipe = ArtifactInjectionPipeline.from_pretrained(EMBEDDED_MODEL)\n"
+            f'pipe.load_lora_weights("{repo_id}")'
+        )
+    base = record.base.id if record.base.is_on_hub else f"path/to/{record.base.id}"
+    width, height = str(recipe.get("size", "512x512")).split("x")
+    told = {
+        "num_inference_steps": recipe.get("num_inference_steps"),
+        "guidance_scale": recipe.get("guidance_scale"),
+        "width": width,
+        "height": height,
+    }
+    options = "".join(f", {name}={value}" for name, value in told.items() if value is not None)
+    return (
+        "import torch\n"
+        "from diffusers import DiffusionPipeline\n\n"
+        f'pipe = DiffusionPipeline.from_pretrained("{base}", torch_dtype=torch.bfloat16).to("cuda")\n'
+        f'pipe.load_lora_weights("{repo_id}")\n'
+        f'image = pipe("a portrait"{options}).images[0]'
+    )
+
+
+def _frequencies(found: Sequence[Mapping[str, Any]]) -> str:
+    if not found:
+        return "No frequencies are on record."
+    rows = [
+        (
+            one["detector"],
+            "trained against" if one["trained_against"] else "judge",
+            f"{one['frequency']['first']:.1%}",
+            f"{one['frequency']['second']:.1%}",
+            _interval(one["frequency"]["difference"], one["frequency"]["difference_interval"]),
+            f"{one['mean_map']['first']:.4f}",
+            f"{one['mean_map']['second']:.4f}",
+            one["frequency"]["n"],
+        )
+        for one in found
+    ]
+    head = ["detector", "role", "frequency before", "after", "difference", "mean map before", "after", "pictures"]
+    return markdown_table(head, rows)
+
+
+def _interval(value: float, ends: Sequence[float | None]) -> str:
+    low, high = ends
+    return f"{value:+.3f}" + ("" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})")
+
+
+def _guards(found: Sequence[Mapping[str, Any]]) -> str:
+    if not found:
+        return "No guards are on record."
+    rows = [(one["guard"], one["band"], f"{one['before']:.4g}", f"{one['after']:.4g}") for one in found]
+    return markdown_table(["guard", "allowed change", "before", "after"], rows)
+
+
+def _ending(record: TrainingRecord) -> str:
+    if "kept_step" not in record.data:
+        return ""
+    kept = f"The weights are those of step {record.data['kept_step']} of {record.steps}"
+    stopped = record.data.get("stopped")
+    return f"{kept}, where training was stopped: {stopped}." if stopped else f"{kept}; all guards held."
 
 
 def _reward_scores(report: Mapping[str, Any] | None) -> str:

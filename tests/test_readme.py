@@ -22,7 +22,16 @@ import pytest
 from PIL import Image
 
 from datasets_script.cli.main import build_parser
-from training import preview_vlm, reward_report, sft_vlm, train_pixel_detector, train_reward
+from training import (
+    ddpo,
+    pair_dpo,
+    preview_vlm,
+    reward_report,
+    sft_vlm,
+    train_pixel_detector,
+    train_reward,
+    treat_lora,
+)
 from training.recipe_index import find_recipe, read_recipe_info
 
 from .helpers.benchmark_sources import artibench_row, write_artibench
@@ -35,10 +44,14 @@ from .test_packaging import extras
 # Blocks that need a checkpoint of the Hub, or photos of the reader's: all others run.
 NEEDS_MORE = ("black-forest-labs/", '"my-tuned-model"', '"my-pixel-detector"', '"my-reward-model"', '"portraits"')
 PARSERS = {
+    "ddpo": ddpo.parse,
     "sft_vlm": sft_vlm.parse,
     "train_pixel_detector": train_pixel_detector.parse,
+    "pair_dpo": pair_dpo.parse,
     "train_reward": train_reward.parse,
+    "treat_lora": treat_lora.parse,
 }
+DENOISER_SCRIPTS = ("ddpo", "pair_dpo", "treat_lora")
 # What their readers have at hand, and the text around them speaks of.
 READERS_NAMES = {"photo", "mapping", "mask", "images"}
 
@@ -81,7 +94,7 @@ def test_python_runs_as_it_stands(tmp_path):
     assert {guide: len(found) for guide, found in runnable.items()} == {
         "README.md": 3,
         "datasets_script/README.md": 2,
-        "diffusers_artifact/README.md": 1,
+        "diffusers_artifact/README.md": 2,
         "evaluate_metrics/README.md": 1,
     }
     (tmp_path / "blocks.json").write_text(json.dumps(runnable))
@@ -160,7 +173,8 @@ def test_every_command_is_checked_by_a_test_of_this_file():
     modules = {words[2] for guide in GUIDES for words in commands(guide) if words[0] == "python"}
     assert modules == {
         *("training.preview_vlm", "training.sft_vlm", "training.train_pixel_detector"),
-        *("training.train_reward", "training.reward_report"),
+        *("training.train_reward", "training.reward_report", "training.treat_lora", "training.pair_dpo"),
+        "training.ddpo",
         *("training.vlm.small_model", "training.vlm.tower"),
     }
 
@@ -173,9 +187,10 @@ def test_commands_have_arguments_that_exist():
 
 
 def parse_training(words: list[str]) -> None:
-    recipe = find_recipe(words[words.index("--config") + 1])
-    # The parser asks for the GPU that the recipe needs.
-    PARSERS[read_recipe_info(recipe).script]([*words, "--use_cpu", "True", "--bf16", "False"])
+    script = read_recipe_info(find_recipe(words[words.index("--config") + 1])).script
+    # The parser of transformers asks for the GPU that the recipe needs.
+    narrow = [] if script in DENOISER_SCRIPTS else ["--bf16", "False"]
+    PARSERS[script]([*words, "--use_cpu", "True", *narrow])
 
 
 def test_training_commands_name_recipes_and_arguments_that_exist(monkeypatch):
@@ -191,9 +206,12 @@ def test_training_commands_name_recipes_and_arguments_that_exist(monkeypatch):
         *all_commands("python", "-m", "training.sft_vlm"),
         *all_commands("python", "-m", "training.train_pixel_detector"),
         *all_commands("python", "-m", "training.train_reward"),
+        *all_commands("python", "-m", "training.treat_lora"),
+        *all_commands("python", "-m", "training.pair_dpo"),
+        *all_commands("python", "-m", "training.ddpo"),
         *all_commands("trl", "sft"),
     ]
-    assert by_name and len(found) == 13
+    assert by_name and len(found) == 19
     assert sum("training.sft_vlm" in words or "sft" in words for words in commands("training/README.md")) == 6
     for words in found:
         parse_training(words)

@@ -53,6 +53,7 @@ COMMANDS = (
     Command("corrupt", MAKE, "make a dataset of pairs by corrupting regions of photos"),
     Command("merge", MAKE, "put the pairs of several runs into one folder"),
     Command("export", MAKE, "convert pairs to COCO, YOLO, WebDataset or ShareGPT conversations"),
+    Command("app", INSPECT, "open the app in the browser: make artifacts by hand, annotate images"),
     Command("status", INSPECT, "show a run's progress, what it kept and the time left"),
     Command("show", INSPECT, "draw the pairs of a run, or preview perception on your photos"),
     Command("report", INSPECT, "write an HTML report on a run: balance, sizes, positions, possible shortcuts"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..pairs.export.formats import FORMATS, TRAINERS
+from ..pairs.export.formats import FORMATS, PREFERENCE_COLUMNS, TRAINERS
 from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, BoxFormat, find_convention
 from .options import add_filter_options, pair_filter
 from .parser import Parser, positive_int
@@ -25,6 +25,13 @@ formats:
               <key>.json
   sharegpt    data.json, dataset_info.json and images/, with one conversation per image; load it in
               LLaMA-Factory with dataset_dir: DEST and dataset: artiagent
+  preference  data/train-*.parquet, with a row per pair: the clean image is preferred to the artifact image, and
+              mask says where they differ; for trainers of diffusion models other than training.pair_dpo
+
+columns of preference:
+  chosen      prompt, chosen, rejected, mask, and chosen_noise and rejected_noise of runs with --store-noise
+  pickapic    caption, jpg_0, jpg_1, label_0 (1 if jpg_0 is preferred, else 0), mask; what the scripts for
+              Diffusion-DPO of diffusers and Salesforce read
 
 box coordinates in the conversations of sharegpt:
 {_MEANINGS}
@@ -36,7 +43,8 @@ DEST also gets info.json with settings, versions and seeds. An interrupted expor
 
 examples:
   artiagent export out/ out-coco/ --format coco
-  artiagent export out/ out-chat/ --format sharegpt --coordinates qwen2.5 --max-pixels 1003520"""
+  artiagent export out/ out-chat/ --format sharegpt --coordinates qwen2.5 --max-pixels 1003520
+  artiagent export out/ out-dpo/ --format preference --preference-columns pickapic"""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -75,10 +83,23 @@ def add_arguments(parser: Parser) -> None:
         help=f"image_max_pixels of LLaMA-Factory, for sharegpt (default: {TRAINERS['llama-factory']}, its own)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="random seed for the wording of questions in sharegpt (default: 0)"
+        "--preference-columns",
+        default="chosen",
+        choices=PREFERENCE_COLUMNS,
+        help="columns of preference, described above (default: chosen)",
     )
     parser.add_argument(
-        "--shard-size", type=positive_int, default=1000, help="pairs per tar file of webdataset (default: 1000)"
+        "--seed",
+        type=int,
+        default=0,
+        help="random seed for the wording of questions in sharegpt, and for which image comes first in preference "
+        "(default: 0)",
+    )
+    parser.add_argument(
+        "--shard-size",
+        type=positive_int,
+        default=1000,
+        help="pairs per tar file of webdataset or Parquet file of preference (default: 1000)",
     )
 
     add_filter_options(parser)
@@ -89,7 +110,9 @@ def run(args: argparse.Namespace) -> int:
     from ..pairs.export.export_pairs import export_pairs
 
     box_format = BoxFormat(args.coordinates, args.min_pixels, args.max_pixels)
-    settings = ExportSettings(box_format, args.seed, args.shard_size, args.trainer, args.trainer_max_pixels)
+    settings = ExportSettings(
+        box_format, args.seed, args.shard_size, args.trainer, args.trainer_max_pixels, args.preference_columns
+    )
     count = export_pairs(
         args.out, args.dest, args.format, settings, show_progress=not args.quiet, only=pair_filter(args)
     )

@@ -118,6 +118,12 @@ def add_injection_options(parser: Parser) -> None:
         help="also give tokens outside the artifact the clean image's queries, so that less changes there (default: "
         "from the preset; yes for the embedded model, no for others)",
     )
+    group.add_argument(
+        "--store-noise",
+        action="store_true",
+        help="invert both images of each pair and store their noise with them, for preference training "
+        "(training.pair_dpo); 1 MiB a pair for FLUX.1 at 1024x1024",
+    )
 
 
 def add_arguments(parser: Parser) -> None:
@@ -151,5 +157,6 @@ def run_plan(args: argparse.Namespace) -> RunPlan:
             preset=args.preset,
             hold_background=args.hold_background,
         ),
+        store_noise=args.store_noise,
     )
     return make_plan(args, settings, perception_spec(args))

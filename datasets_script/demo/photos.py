@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ..utils.photos import open_source
 
 
@@ -31,7 +33,7 @@ def write_demo_photos(folder: Path) -> list[Path]:
         ImportError: A package that holds photos is not installed.
         ValueError: A package holds another image than the annotated one.
     """
-    document = json.loads(ANNOTATIONS.read_text(encoding="utf-8"))
+    document = _document()
     photos = {source["name"]: open_source(_locate(source)) for source in document["info"]["sources"]}
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -40,6 +42,35 @@ def write_demo_photos(folder: Path) -> list[Path]:
         photos[entry["source"]].crop(entry["crop"]).save(path)
         paths.append(path)
     return paths
+
+
+def demo_photo_names() -> list[str]:
+    """Return the names of the demo's photos, sorted; empty if a package that holds some of them is not installed."""
+    document = _document()
+    packages = {source["file"].partition("/")[0] for source in document["info"]["sources"]}
+    if any(find_spec(package) is None for package in packages):
+        return []
+    return sorted(entry["file_name"] for entry in document["images"])
+
+
+def open_demo_photo(name: str) -> Image.Image:
+    """
+    Open one of the demo's photos at its native resolution.
+
+    Args:
+        name (`str`): One of [`demo_photo_names`].
+
+    Raises:
+        ImportError, ValueError: See [`write_demo_photos`].
+    """
+    document = _document()
+    entry = next(entry for entry in document["images"] if entry["file_name"] == name)
+    source = next(source for source in document["info"]["sources"] if source["name"] == entry["source"])
+    return open_source(_locate(source)).crop(entry["crop"])
+
+
+def _document() -> dict[str, Any]:
+    return json.loads(ANNOTATIONS.read_text(encoding="utf-8"))
 
 
 def _locate(source: dict[str, Any]) -> Path:

@@ -27,6 +27,8 @@ MIN_PHOTOS, MIN_SECONDS = 2, 20.0
 
 # Bytes of a pair's three images for each of its pixels, as PNG; measured on the demo's photos.
 _BYTES_PER_PIXEL = 4.6
+# The same of the noise of two of them: 16 channels at an eighth of the side, as float16.
+_NOISE_BYTES_PER_PIXEL = 1.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _from_settings(plan: RunPlan, photos: int, device: str) -> Estimate:
         timed=0,
         device=device,
         evaluations=CHAINS[type(settings)].model.evaluations(settings) * photos,
-        disk_bytes=_BYTES_PER_PIXEL * pixels * photos,
+        disk_bytes=(_BYTES_PER_PIXEL + _NOISE_BYTES_PER_PIXEL * settings.stores_noise) * pixels * photos,
         vlm={"requests": _requests(plan) * photos} if plan.vlm else {},
     )
 

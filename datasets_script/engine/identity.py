@@ -39,7 +39,8 @@ def check_continues(out: Path, recorded: RunRecord, current: Mapping[str, Any]) 
 
 def differences(recorded: Mapping[str, Any], current: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """
-    Yield the dotted names of the entries of `current` whose values differ in `recorded`.
+    Yield the dotted names of the entries of `current` whose values differ in `recorded`. A switch that a record does
+    not know is newer than it, and was off.
 
     Args:
         recorded (`Mapping`): Identity of a recorded run.
@@ -47,7 +48,7 @@ def differences(recorded: Mapping[str, Any], current: Mapping[str, Any], prefix:
         prefix (`str`, *optional*, defaults to `""`): Beginning of the names, used in recursion.
     """
     for key, value in current.items():
-        other = recorded.get(key)
+        other = recorded.get(key, False if value is False else None)
         if isinstance(value, Mapping) and isinstance(other, Mapping):
             yield from differences(other, value, f"{prefix}{key}.")
         elif value != other:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from PIL import Image
 
 from diffusers_artifact import SOLVERS, ArtifactInjectionOutput, ArtifactInjectionPipeline, PatchMapping
@@ -16,8 +17,9 @@ from diffusers_artifact.presets import PRESETS, may_hold_background, preset_name
 
 from ..schema.pair import Artifact
 from ..utils.errors import ArgumentError
+from ..utils.memory import free_unused, is_out_of_memory
 from .card import Card
-from .diffusion_model import DiffusionModel, Injected, Job, text_arguments
+from .diffusion_model import DiffusionModel, Injected, Job, NonFiniteError, text_arguments
 from .loading import load_pipeline
 from .settings import InjectionSettings, LoadSettings, Offload, RunSettings
 
@@ -87,8 +89,10 @@ class Injector(DiffusionModel[InjectionJob]):
         preset = preset_of(settings.model, settings.injection.preset)
         solver = SOLVERS[settings.injection.solver]()
         solver.set_timesteps(settings.injection.num_inference_steps or preset.num_inference_steps)
-        # A row for the inversion, one for the clean image, and one for each pair.
-        return len(solver.timesteps) * (2 + settings.pairs_per_image)
+        # A row for the inversion, one for the clean image, and one for each pair. All images but the photo may be
+        # inverted after that.
+        stored = 1 + settings.pairs_per_image if settings.store_noise else 0
+        return len(solver.timesteps) * (2 + settings.pairs_per_image + stored)
 
     @property
     def num_inference_steps(self) -> int:
@@ -154,6 +158,51 @@ class Injector(DiffusionModel[InjectionJob]):
         for index, flawed in zip(output.image_indices, output.images, strict=True):
             results[index].flawed.append(flawed)
         return results
+
+    def invert(self, images: Sequence[Image.Image], encoded: Conditioning | None) -> np.ndarray:
+        """
+        Invert images of one photo to noise, with the solver and the steps of the injection.
+
+        Args:
+            images (`Sequence[PIL.Image.Image]`): Images of one size, RGB.
+            encoded (`Conditioning`, *optional*): Their caption as [`encode`] returns it.
+
+        Returns:
+            `np.ndarray` of shape `(images, channels, height, width)`, float16: Latents at the highest noise level.
+
+        Raises:
+            torch.OutOfMemoryError: A single image does not fit into the device's memory.
+            NonFiniteError: Numbers overflowed in the model.
+        """
+        self.card.enter("invert", "transformer")
+        try:
+            noise = self._invert(images, encoded)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(images) == 1:
+                raise
+            noise = None
+        if noise is None:
+            # Tried again out here, because the error holds on to what did not fit.
+            free_unused()
+            noise = np.concatenate([self._invert([image], encoded) for image in images])
+        if not np.isfinite(noise).all():
+            raise NonFiniteError(
+                f"numbers overflowed in the model: inverted noise is not finite, on {self.pipeline.device} in "
+                f"{self.pipeline.dtype}"
+            )
+        return noise
+
+    def _invert(self, images: Sequence[Image.Image], encoded: Conditioning | None) -> np.ndarray:
+        noise = self.pipeline.invert(
+            list(images),
+            num_inference_steps=self.num_inference_steps,
+            solver=self.settings.solver,
+            allow_distilled=self.settings.allow_distilled,
+            **text_arguments([encoded] * len(images)),
+        )
+        self.num_function_evaluations += self.pipeline.num_timesteps * len(images)
+        self.token_evaluations += self.pipeline.num_timesteps * len(images)
+        return noise.to(torch.float16).cpu().numpy()
 
     def run(
         self,

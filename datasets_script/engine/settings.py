@@ -254,6 +254,11 @@ class CommonSettings:
         """Return the gates that corrupted regions must pass, if any are made."""
         return None
 
+    @property
+    def stores_noise(self) -> bool:
+        """Return whether the images of each pair are inverted to noise, which is stored."""
+        return False
+
 
 @dataclass(frozen=True)
 class RunSettings(CommonSettings):
@@ -266,6 +271,7 @@ class RunSettings(CommonSettings):
             order and its variants take turns, so its artifacts depend only on the photo and the seed. `"shard"`: the
             types that are rare so far in the shard come first, so they depend on the shard too.
         injection (`InjectionSettings`): Settings of the injection.
+        store_noise (`bool`): Whether both images of each pair are inverted, and their noise is stored with them.
 
     Raises:
         ArgumentError: A tool or balance is unknown; or see [`CommonSettings`].
@@ -276,6 +282,7 @@ class RunSettings(CommonSettings):
     tools: tuple[str, ...] = tuple(ARTIFACT_TYPE_OF_TOOL)
     balance: Balance = "sample"
     injection: InjectionSettings = field(default_factory=InjectionSettings)
+    store_noise: bool = False
 
     def __post_init__(self) -> None:
         for tool in self.tools or ("",):
@@ -286,6 +293,10 @@ class RunSettings(CommonSettings):
     @property
     def depends_on_shard(self) -> bool:
         return self.balance == "shard"
+
+    @property
+    def stores_noise(self) -> bool:
+        return self.store_noise
 
 
 @dataclass(frozen=True)

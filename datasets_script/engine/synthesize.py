@@ -44,6 +44,7 @@ def synthesize(
     allow_distilled: bool = False,
     preset: str = "auto",
     hold_background: bool | None = None,
+    store_noise: bool = False,
     dtype: DType | None = None,
     quantization: Quantization = "none",
     attention_backend: str | None = None,
@@ -128,6 +129,9 @@ def synthesize(
         hold_background (`bool`, *optional*):
             Whether tokens outside the target also take the clean image's queries, so that less changes there; by
             default the preset's.
+        store_noise (`bool`, *optional*, defaults to `False`):
+            Whether to invert both images of each pair and store their noise in the columns `clean_noise` and
+            `flawed_noise`, for preference training: 1 MiB a pair for FLUX.1 at 1024×1024.
         dtype (`str`, *optional*):
             `"float32"`, `"bfloat16"` or `"float16"`; by default float32 for the embedded model and on a CPU, else
             bfloat16.
@@ -208,6 +212,7 @@ def synthesize(
                 preset=preset,
                 hold_background=hold_background,
             ),
+            store_noise=store_noise,
         ),
         perception=_perception_spec(perception, annotations),
         vlm=VLMSpec(vlm) if isinstance(vlm, str) else vlm,

@@ -18,8 +18,9 @@ from .banner import models_banner
 from .card import Card
 from .chains import CHAINS
 from .diffusion_model import DiffusionModel
+from .injector import Injector
 from .settings import CommonSettings
-from .stages import Encode, Explain, Inject, Locate, Name, Perceive, Plan, Read, Sample, Stage
+from .stages import Encode, Explain, Inject, Invert, Locate, Name, Perceive, Plan, Read, Sample, Stage
 
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class Synthesizer:
         look_ahead: bool = True,
     ) -> Synthesizer:
         """
-        Chain the stages that turn photos into pairs: read, perceive, plan, encode, inject, explain.
+        Chain the stages that turn photos into pairs: read, perceive, plan, encode, inject, explain; and, before the
+        last, invert, if noise is stored.
 
         Args:
             source_folder (`Path`): Folder that source ids are relative to.
@@ -110,6 +112,7 @@ class Synthesizer:
             Plan(planner, settings, model.sample_size),
             Encode(model, phase_size),
             Inject(model, curator, planner, settings.max_rerolls, batch_size),
+            *([Invert(model)] if settings.stores_noise and isinstance(model, Injector) else []),
             Explain(curator, model, settings.seed, perception_batch_size),
         ]
         identity = {

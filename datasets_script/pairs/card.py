@@ -31,6 +31,9 @@ COLUMNS = {
     "model_revision": "commit of the model, or a fingerprint of its files",
     "transform": "JSON: size of the photo, crop, output size, and the colour profile converted from, if any",
     "artifacts": "list of artifacts with the fields below",
+    "clean_noise": "noise that `clean` inverts to, the content of an NPY file: latents of the model as float16 of "
+    "shape `(channels, height, width)`; null unless the run was made with `--store-noise`",
+    "flawed_noise": "the same of `flawed`",
 }
 ARTIFACT_FIELDS = {
     "type": "`duplication`, `omission`, `distortion`, `fusion` or `corruption`",

@@ -13,6 +13,7 @@ from datasets import Features, List, Value
 
 from diffusers_artifact.mapping import PatchMapping
 
+from ..utils.stored_arrays import read_array, stored_array
 from ..utils.stored_images import stored_mask, stored_png
 from .pair import UNKNOWN_INSTANCE, Artifact, Pair
 from .pair_id import PairId
@@ -20,7 +21,9 @@ from .pair_id import PairId
 
 # `type` is a string, not a class label: rows of several datasets can be mixed, filters and SQL stay readable, and a
 # nested class label would show up as a bare number. `scores`, `parameters` and `transform` are JSON in strings: their
-# keys differ from row to row, and the `Json` feature (datasets 4.7) parses floats with changed last digits.
+# keys differ from row to row, and the `Json` feature (datasets 4.7) parses floats with changed last digits. Noise is
+# the content of an NPY file, which says its shape and precision: its shape depends on the model, and `Array3D` fixes
+# all sides but the first.
 PAIR_FEATURES = Features(
     {
         "pair_id": Value("string"),
@@ -60,12 +63,17 @@ PAIR_FEATURES = Features(
                 "parameters": Value("string"),
             }
         ),
+        "clean_noise": Value("binary"),
+        "flawed_noise": Value("binary"),
     }
 )
 
+NOISE_COLUMNS = ("clean_noise", "flawed_noise")
+"""Columns of inverted noise, null unless the run stores it."""
+
 # Columns that older files lack, as they lack `kernel`, `instance_id` and `part_mask` of `artifacts`. [`current_row`]
 # derives them.
-DERIVED_COLUMNS = ("variant",)
+DERIVED_COLUMNS = ("variant", *NOISE_COLUMNS)
 
 _PLAIN_COLUMNS = (
     "pair_id",
@@ -113,6 +121,7 @@ def pair_to_row(pair: Pair) -> dict[str, Any]:
         "grid": list(pair.grid),
         "transform": _to_json(pair.transform),
         "artifacts": [_artifact_to_row(artifact) for artifact in pair.artifacts],
+        **{name: stored_array(getattr(pair, name)) for name in NOISE_COLUMNS},
     }
 
 
@@ -134,6 +143,8 @@ def row_to_pair(row: dict[str, Any]) -> Pair:
         grid=grid,
         transform=json.loads(row["transform"]),
         artifacts=tuple(row_to_artifact(artifact, grid) for artifact in row["artifacts"]),
+        clean_noise=read_array(row["clean_noise"]),
+        flawed_noise=read_array(row["flawed_noise"]),
     )
 
 
@@ -177,7 +188,7 @@ def current_row(row: dict[str, Any]) -> dict[str, Any]:
     """
     Bring a row into the layout of `PAIR_FEATURES`. Files written before `variant`, `kernel` and `instance_id` were
     columns hold them in `pair_id` and in the artifacts' `parameters`. Those written before `part_mask` was one hold it
-    as `mask`.
+    as `mask`. Those written before noise could be stored hold none.
 
     Args:
         row (`dict`): A row of either layout, its images decoded or not.
@@ -187,9 +198,11 @@ def current_row(row: dict[str, Any]) -> dict[str, Any]:
     """
     # Absent in an older file, null if it was loaded together with newer ones.
     artifacts = [current_artifact(artifact) for artifact in row["artifacts"]]
-    if row.get("variant") is not None and all(map(operator.is_, artifacts, row["artifacts"])):
+    has_columns = row.get("variant") is not None and all(name in row for name in NOISE_COLUMNS)
+    if has_columns and all(map(operator.is_, artifacts, row["artifacts"])):
         return row
-    return {**row, "variant": PairId.parse(row["pair_id"]).variant, "artifacts": artifacts}
+    noise = {name: row.get(name) for name in NOISE_COLUMNS}
+    return {**row, "variant": PairId.parse(row["pair_id"]).variant, "artifacts": artifacts, **noise}
 
 
 def current_artifact(row: dict[str, Any]) -> dict[str, Any]:

@@ -133,6 +133,9 @@ class Pair:
         transform (`dict`): Crop and resize of the photo, see
             [`~datasets_script.utils.photos.SourceTransform.as_dict`].
         artifacts (`tuple[Artifact, ...]`): All artifacts of `flawed`.
+        clean_noise, flawed_noise (`np.ndarray` of shape `(channels, height, width)`, *optional*): Noise that `clean`
+            and `flawed` were inverted to by the model, solver and steps above, as float16 latents at the highest noise
+            level; `None` unless the run stores it.
     """
 
     pair_id: str
@@ -153,6 +156,8 @@ class Pair:
     model_revision: str
     transform: dict[str, Any]
     artifacts: tuple[Artifact, ...]
+    clean_noise: np.ndarray | None = None
+    flawed_noise: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -162,8 +167,8 @@ class Rejection:
 
     Attributes:
         source_id (`str`): Id of the source photo.
-        stage (`str`): Stage that rejected it: `"read"`, `"perceive"`, `"plan"`, `"inject"`, `"curation"` or
-            `"explain"`.
+        stage (`str`): Stage that rejected it: `"read"`, `"perceive"`, `"plan"`, `"inject"`, `"curation"`,
+            `"invert"` or `"explain"`.
         reason (`str`): In words, with the measured value and the threshold if there are any.
         pair_id (`str`): The pair, if a single artifact was rejected; else empty.
         type, tool, kernel, entity, part (`str`): Fields of the artifact; else empty.

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from ..payload import Kind
-from . import dataset, detector, metric, pipeline, reward, vlm
+from . import dataset, detector, lora, metric, pipeline, reward, vlm
 
 
-KINDS: tuple[Kind, ...] = (vlm.KIND, detector.KIND, reward.KIND, dataset.KIND, metric.KIND, pipeline.KIND)
+KINDS: tuple[Kind, ...] = (
+    vlm.KIND,
+    detector.KIND,
+    reward.KIND,
+    lora.KIND,
+    dataset.KIND,
+    metric.KIND,
+    pipeline.KIND,
+)
 """All kinds, in the order of `artiagent push --help`."""
 
 

@@ -17,6 +17,7 @@ from datasets_script.agents.curation import explanations
 from datasets_script.agents.planning import Scene, plan_artifacts
 from datasets_script.pairs.storage import PairWriter
 from datasets_script.schema.boxes import Box
+from datasets_script.schema.features import NOISE_COLUMNS
 from datasets_script.schema.pair import Artifact, Pair
 from datasets_script.schema.perception import Entity, Part, Perception
 
@@ -63,7 +64,7 @@ def make_artifacts(scene: Scene, seed: int, count: int = 3, tools: Sequence[str]
     )
 
 
-def make_pair(index: int, source_id: str | None = None) -> Pair:
+def make_pair(index: int, source_id: str | None = None, with_noise: bool = False) -> Pair:
     rng = np.random.default_rng(index)
     source, clean, flawed = (
         Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)) for _ in range(3)
@@ -89,7 +90,15 @@ def make_pair(index: int, source_id: str | None = None) -> Pair:
         model_revision="abc",
         transform={"crop": [0, 0, WIDTH, HEIGHT]},
         artifacts=artifacts,
+        **(make_noise(index) if with_noise else {}),
     )
+
+
+def make_noise(index: int) -> dict[str, np.ndarray]:
+    """Make noise of both images, of the shape of a model's latents with 16 channels."""
+    rng = np.random.default_rng((index, 1))
+    shape = (16, HEIGHT // 8, WIDTH // 8)
+    return {name: rng.standard_normal(shape).astype(np.float16) for name in NOISE_COLUMNS}
 
 
 def write_run(out: Path, pairs: Sequence[Pair], shards: int = 3, status: str = "complete", **run: Any) -> Path:

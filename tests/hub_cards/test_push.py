@@ -496,6 +496,7 @@ def test_the_pipeline_is_what_it_imports(tmp_path):
         *("best_of_n.py", "detector_guidance.py", "guidance_gradients.py", "guidance_observer.py"),
         # Repair, which takes the pipeline or a stock one.
         *("repair.py", "repair_denoising.py", "repair_inpainting.py", "repair_regions.py", "repair_sources.py"),
+        "held_photo.py",  # what the app holds ready
         *("artifact_types/", "embedded/", "notebooks/", "tools/"),
     }
     (tmp_path / "pipeline.py").write_text("from .denoising_loop import DenoisingLoop\n")

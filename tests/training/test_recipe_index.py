@@ -38,7 +38,9 @@ def test_a_recipe_is_found_by_name_or_path(tmp_path):
 
 @pytest.mark.parametrize("name", ["cpu_smal", "training/recipes/cpu_small.yaml"])
 def test_an_unknown_name_gets_the_nearest_and_the_list(name):
-    message = f"recipe must be a YAML file or one of cpu_small, .*, got '{re.escape(name)}'; did you mean 'cpu_small'"
+    message = (
+        f"recipe must be a YAML file or one of .*cpu_small, .*, got '{re.escape(name)}'; did you mean 'cpu_small'"
+    )
     with pytest.raises(UserError, match=message):
         find_recipe(name)
 

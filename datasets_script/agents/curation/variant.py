@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from PIL import Image
 
 from ...schema.pair import Artifact
@@ -24,6 +25,8 @@ class Variant:
         artifacts (`tuple[Artifact, ...]`): All artifacts of `flawed`.
         triplets (`tuple[Triplet | None, ...]`): For each artifact the images that a vision-language model judged it
             by, `None` if none was asked; empty before judging.
+        clean_noise, flawed_noise (`np.ndarray` of shape `(channels, height, width)`, *optional*): Noise that `clean`
+            and `flawed` were inverted to, float16; `None` unless the run stores it.
     """
 
     number: int
@@ -32,6 +35,8 @@ class Variant:
     flawed: Image.Image
     artifacts: tuple[Artifact, ...]
     triplets: tuple[Triplet | None, ...] = ()
+    clean_noise: np.ndarray | None = None
+    flawed_noise: np.ndarray | None = None
 
     def judged(self, verdicts: Sequence[Verdict]) -> Variant:
         """Return the variant with the scores and triplets of verdicts on its artifacts, given in their order."""

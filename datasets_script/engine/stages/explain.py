@@ -71,4 +71,6 @@ class Explain(Stage):
             model_revision=self.model.revision,
             transform=plan.transform.as_dict(),
             artifacts=texts.artifacts,
+            clean_noise=variant.clean_noise,
+            flawed_noise=variant.flawed_noise,
         )

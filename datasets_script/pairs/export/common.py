@@ -12,7 +12,7 @@ from pycocotools import mask as rle
 from ...utils.errors import ArgumentError, check_at_least, check_choice
 from ...vlm.conventions import BoxFormat
 from ..views.stored_rows import decode_mask
-from .formats import TRAINERS
+from .formats import PREFERENCE_COLUMNS, TRAINERS
 
 
 INFO_FILE = "info.json"
@@ -30,8 +30,12 @@ class ExportSettings:
             for the image that it makes.
         trainer_max_pixels (`int`, *optional*): The trainer's limit, `image_max_pixels` of LLaMA-Factory; by default
             its own.
-        seed (`int`, *optional*, defaults to 0): Chooses the questions of conversations (sharegpt).
-        shard_size (`int`, *optional*, defaults to 1000): Number of pairs per tar file (webdataset).
+        seed (`int`, *optional*, defaults to 0): Chooses the questions of conversations (sharegpt), and which image
+            comes first (preference).
+        shard_size (`int`, *optional*, defaults to 1000): Number of pairs per tar file (webdataset) or Parquet file
+            (preference).
+        preference_columns (`str`, *optional*, defaults to `"chosen"`): Columns of preferences, one of
+            `PREFERENCE_COLUMNS`.
     """
 
     box_format: BoxFormat = field(default_factory=BoxFormat)
@@ -39,9 +43,11 @@ class ExportSettings:
     shard_size: int = 1000
     trainer: str = "llama-factory"
     trainer_max_pixels: int | None = None
+    preference_columns: str = "chosen"
 
     def __post_init__(self) -> None:
         check_choice("trainer", self.trainer, tuple(TRAINERS))
+        check_choice("preference_columns", self.preference_columns, PREFERENCE_COLUMNS)
         check_at_least("trainer_max_pixels", self.trainer_max_pixels)
         if TRAINERS[self.trainer] is None and self.trainer_max_pixels:
             raise ArgumentError(

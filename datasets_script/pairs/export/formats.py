@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     Writer = Callable[[Path, Iterable[dict[str, Any]], dict[str, Any], ExportSettings], None]
 
 # A format is a module of that name and its function. Modules are imported on use, to keep the command line fast.
-FORMATS = {"coco": "write_coco", "yolo": "write_yolo", "webdataset": "write_webdataset", "sharegpt": "write_sharegpt"}
+FORMATS = {
+    "coco": "write_coco",
+    "yolo": "write_yolo",
+    "webdataset": "write_webdataset",
+    "sharegpt": "write_sharegpt",
+    "preference": "write_preference",
+}
+
+PREFERENCE_COLUMNS = ("chosen", "pickapic")
+"""Names by which trainers of preferences know the columns."""
 
 TRAINERS: dict[str, int | None] = {"llama-factory": 768 * 768, "other": None}
 """Trainers by name, with the pixels to which they shrink larger images by default; `None` if they do not."""

@@ -1,4 +1,7 @@
-"""Export to WebDataset: tar files of `<key>.clean.png`, `<key>.flawed.png`, `<key>.source.png` and `<key>.json`."""
+"""
+Export to WebDataset: tar files of `<key>.clean.png`, `<key>.flawed.png`, `<key>.source.png` and `<key>.json`, and
+`<key>.clean_noise.npy` and `<key>.flawed_noise.npy` of runs that store noise.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ...schema.features import NOISE_COLUMNS
 from .common import ExportSettings, encode_rle
 
 
@@ -20,7 +24,8 @@ def write_webdataset(
     folder: Path, rows: Iterable[dict[str, Any]], info: dict[str, Any], settings: ExportSettings
 ) -> None:
     """
-    Write each pair as a sample. Its JSON holds all columns except the images; masks are in COCO's run-length encoding.
+    Write each pair as a sample. Its JSON holds all columns except images and noise; masks are in COCO's run-length
+    encoding.
 
     Args:
         folder (`Path`): An empty folder.
@@ -49,7 +54,10 @@ def _add_sample(tar: tarfile.TarFile, index: int, row: dict[str, Any]) -> None:
 def _members(row: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     for name in _IMAGES:
         yield f"{name}.png", row[name]["bytes"]
-    record = {name: value for name, value in row.items() if name not in _IMAGES}
+    for name in NOISE_COLUMNS:
+        if row[name] is not None:
+            yield f"{name}.npy", row[name]
+    record = {name: value for name, value in row.items() if name not in (*_IMAGES, *NOISE_COLUMNS)}
     record["transform"] = json.loads(row["transform"])
     record["artifacts"] = [_artifact(artifact) for artifact in row["artifacts"]]
     yield "json", json.dumps(record, ensure_ascii=False).encode()

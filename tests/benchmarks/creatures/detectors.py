@@ -35,10 +35,7 @@ COMMANDS: dict[str, tuple[str | int, ...]] = {
     # Of the presets, the one with which most artifacts are visible in so small a model.
     "injected": ("synthesize", "--preset", "transfer_noise"),
     # In less noise, it draws every part again as it was.
-    "corrupted": (
-        *("corrupt", "--regions", "annotations", "--sigma", "0.9,0.97", "--num-inference-steps", 12),
-        *("--unchanged", "flag"),
-    ),
+    "corrupted": ("corrupt", "--regions", "annotations", "--sigma", "0.9,0.97", "--num-inference-steps", 12),
 }
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 import yaml
+from datasets import load_dataset
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
@@ -25,7 +26,9 @@ from datasets_script.pairs.export.formats import FORMATS
 from datasets_script.pairs.export.sharegpt import TrainerBoxFormat
 from datasets_script.pairs.storage import find_shards, read_rows
 from datasets_script.pairs.views.vqa import vqa_rows
+from datasets_script.schema.features import NOISE_COLUMNS
 from datasets_script.utils.errors import UserError
+from datasets_script.utils.stored_arrays import read_array
 from datasets_script.vlm.conventions import BoxFormat
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 from tests.helpers.made_pairs import HEIGHT, RUN, WIDTH, make_pair, write_run
@@ -33,7 +36,8 @@ from tests.helpers.made_pairs import HEIGHT, RUN, WIDTH, make_pair, write_run
 
 @pytest.fixture(scope="module")
 def pairs():
-    return [make_pair(index) for index in range(5)]
+    # As of two merged runs, one of which stores noise.
+    return [make_pair(index, with_noise=index < 3) for index in range(5)]
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +93,42 @@ def test_webdataset_reads_back(out, tmp_path, pairs, stored):
     for sample, pair, row in zip(samples, pairs, stored, strict=True):
         for name in ("source", "clean", "flawed"):
             assert sample[f"{name}.png"] == row[name]["bytes"]
+        for name in NOISE_COLUMNS:
+            assert sample.get(f"{name}.npy") == row[name]
+            np.testing.assert_array_equal(read_array(row[name]), getattr(pair, name))
         record = json.loads(sample["json"])
         assert (record["pair_id"], record["explanation"]) == (pair.pair_id, pair.explanation)
         for written, artifact in zip(record["artifacts"], pair.artifacts, strict=True):
             np.testing.assert_array_equal(rle.decode(written["segmentation"]).astype(bool), artifact.mask)
             assert tuple(written["bbox"]) == artifact.bbox
             assert written["scores"] == artifact.scores and written["parameters"] == artifact.parameters
+
+
+def test_preferences_read_back(out, tmp_path, pairs):
+    dest = export(out, tmp_path / "preferences", "--format", "preference", "--shard-size", "2")
+    rows = load_dataset(str(dest), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(list((dest / "data").iterdir())) == 3 and len(rows) == len(pairs)
+    for row, pair in zip(rows, pairs, strict=True):
+        assert (row["pair_id"], row["source_id"], row["prompt"]) == (pair.pair_id, pair.source_id, pair.caption)
+        np.testing.assert_array_equal(row["chosen"], pair.clean)
+        np.testing.assert_array_equal(row["rejected"], pair.flawed)
+        union = np.logical_or.reduce([artifact.mask for artifact in pair.artifacts])
+        np.testing.assert_array_equal(np.asarray(row["mask"]) == 255, union)
+        np.testing.assert_array_equal(read_array(row["chosen_noise"]), pair.clean_noise)
+        np.testing.assert_array_equal(read_array(row["rejected_noise"]), pair.flawed_noise)
+
+
+def test_preferences_in_the_columns_of_pickapic_say_which_image_comes_first(out, tmp_path, pairs):
+    dest = export(out, tmp_path / "dpo", "--format", "preference", "--preference-columns", "pickapic", "--seed", "1")
+    rows = load_dataset(str(dest), split="train", cache_dir=str(tmp_path / "cache"))
+    assert {row["label_0"] for row in rows} == {0.0, 1.0}
+    for row, pair in zip(rows, pairs, strict=True):
+        images = [Image.open(io.BytesIO(row[name])).convert("RGB") for name in ("jpg_0", "jpg_1")]
+        preferred = images[0] if row["label_0"] == 1 else images[1]
+        np.testing.assert_array_equal(preferred, pair.clean)
+        assert row["caption"] == pair.caption
+    info = json.loads((dest / INFO_FILE).read_text(encoding="utf-8"))
+    assert info["export"]["preference_columns"] == "pickapic"
 
 
 def test_equal_pairs_give_equal_tars(out, tmp_path):

@@ -16,7 +16,7 @@ from datasets_script.pairs.old_layout import upgrade_shards
 from datasets_script.pairs.report import write_pair_report
 from datasets_script.pairs.report.columns import read_facts
 from datasets_script.pairs.storage import check_shards, find_shards, read_pairs, read_rows
-from datasets_script.schema.features import PAIR_FEATURES, pair_to_row, row_to_pair
+from datasets_script.schema.features import NOISE_COLUMNS, PAIR_FEATURES, pair_to_row, row_to_pair
 from datasets_script.schema.pair import Pair
 from tests.helpers.made_pairs import HEIGHT, WIDTH, make_pair, write_run
 
@@ -118,6 +118,18 @@ def test_a_run_continued_since_gets_one_layout_and_keeps_its_images(out, pairs, 
     assert second.read_bytes() == before
     assert pq.read_schema(first).names == list(PAIR_FEATURES)
     assert [row["clean"]["bytes"] for row in read_rows([str(first)])] == images
+    loaded = load_dataset(str(out / "data"), split="train", streaming=True)
+    assert [fields_of(row_to_pair(row)) for row in loaded] == [fields_of(pair) for pair in pairs]
+
+
+def test_a_run_from_before_noise_could_be_stored_gets_its_columns(tmp_path, pairs):
+    out = write_run(tmp_path / "out", pairs, shards=2)
+    first, second = sorted((out / "data").glob("*.parquet"))
+    pq.write_table(pq.read_table(first).drop_columns([*NOISE_COLUMNS]), first)
+    check_shards(find_shards(out))
+    assert [pair.clean_noise for pair in read_pairs(out)] == [None] * len(pairs)
+    upgrade_shards(out)
+    assert pq.read_schema(first).equals(pq.read_schema(second))
     loaded = load_dataset(str(out / "data"), split="train", streaming=True)
     assert [fields_of(row_to_pair(row)) for row in loaded] == [fields_of(pair) for pair in pairs]
 

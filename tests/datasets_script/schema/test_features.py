@@ -88,6 +88,8 @@ def make_pair(index: int) -> Pair:
         model_revision="abc",
         transform={"crop": [0, 0, 96, 64], "scale": 0.1},
         artifacts=(fusion, omission)[: 1 + index % 2],
+        clean_noise=rng.standard_normal((16, 8, 12)).astype(np.float16) if index else None,
+        flawed_noise=rng.standard_normal((16, 8, 12)).astype(np.float16) if index else None,
     )
 
 

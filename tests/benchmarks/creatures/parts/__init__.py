@@ -3,7 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.benchmarks.creatures.parts import base, best_of_4_guided, best_of_32, first_result, guided
+from tests.benchmarks.creatures.parts import (
+    base,
+    best_of_4_guided,
+    best_of_32,
+    ddpo,
+    first_result,
+    guided,
+    pair_dpo,
+    treated,
+)
 from tests.benchmarks.creatures.world import World
 
 
@@ -13,4 +22,8 @@ PARTS: dict[str, Callable[[World], dict[str, Any]]] = {
     "best_of_32": best_of_32.run,
     "guided": guided.run,
     "best_of_4_guided": best_of_4_guided.run,
+    "ddpo": ddpo.run,
+    "treated": treated.run,
+    "treated_guided": treated.run_guided,
+    "pair_dpo": pair_dpo.run,
 }

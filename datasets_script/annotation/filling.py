@@ -1,0 +1,71 @@
+"""A queue from a folder of images, with their prompts and with regions to begin with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..utils.errors import ArgumentError, UserError
+from ..utils.photos import list_sources
+from .exports import read_drafts
+from .queue import QUEUE_FILE, AnnotationQueue, QueueSettings
+
+
+METADATA = "metadata.jsonl"
+"""File beside images with `file_name` and `prompt` in each line, as `artiagent generate` and `datasets` write it."""
+
+
+def open_queue(
+    folder: Path,
+    images: Path | None = None,
+    drafts: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[AnnotationQueue, int, dict[str, str]]:
+    """
+    Open a queue, or make one, and add images to it.
+
+    Args:
+        folder (`Path`): Folder of the queue.
+        images (`Path`, *optional*): Folder of images to add, with prompts in its `metadata.jsonl` if there is one.
+        drafts (`Path`, *optional*): Regions to begin with; see [`~datasets_script.annotation.exports.read_drafts`].
+        settings (`Mapping[str, Any]`, *optional*): Arguments of [`QueueSettings`] for a new queue; an old one must
+            have them already.
+
+    Returns:
+        `tuple[AnnotationQueue, int, dict[str, str]]`: The queue, the number of images added, and for each one left out
+        the reason.
+
+    Raises:
+        UserError: There is no queue and no folder of images, or settings are given for a queue that has its own.
+    """
+    if (folder / QUEUE_FILE).exists():
+        queue = AnnotationQueue(folder)
+        for name, value in (settings or {}).items():
+            if value != (made := getattr(queue.settings, name)):
+                raise ArgumentError(
+                    f"`{name}` must stay {made!r}, as the queue in '{folder}' was made, got {value!r}; leave it "
+                    "out, or begin another queue"
+                )
+    elif images is None:
+        raise UserError(
+            f"'{folder}' must hold an annotation queue, found none; give a folder of images to make one of"
+        )
+    else:
+        queue = AnnotationQueue.create(folder, QueueSettings(**settings or {}))
+    found = [] if images is None else [images / name for name in list_sources(images) if Path(name).name != METADATA]
+    marked = {} if drafts is None else read_drafts(drafts)
+    added, left_out = queue.add(found, {} if images is None else _prompts(images), marked)
+    return queue, added, left_out
+
+
+def _prompts(images: Path) -> dict[str, str]:
+    path = images / METADATA
+    if not path.is_file():
+        return {}
+    try:
+        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        return {line["file_name"]: line.get("prompt") or "" for line in lines}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"'{path}' must hold `file_name` and `prompt` in each line, but {error!r}") from error

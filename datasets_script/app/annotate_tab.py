@@ -1,0 +1,347 @@
+"""The tab Annotate: a queue that several people share, as ArtiBench was made: classify images, then mark artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageColor
+
+from evaluate_metrics.functional.instances import connected_components
+
+from ..annotation.exports import EXPORTS, export_queue
+from ..annotation.progress import progress
+from ..annotation.queue import ADMIN, AnnotationQueue, LostClaimError
+from ..annotation.records import VERDICTS, Claim, Mark, Marking, Phase
+from ..figures.style import BLUE, GREEN, GREY, OCHRE, ORANGE, PURPLE, TYPE_COLORS, Color, as_hex
+from ..utils.errors import UserError
+from ..utils.photos import open_source
+from .package import import_annotator, import_gradio
+from .painted import painted_masks, painting, shown_size
+
+
+PHASE_NAMES: tuple[tuple[str, Phase], ...] = (
+    ("1 Classify: has it artifacts?", "classify"),
+    ("2 Mark: where are they?", "mark"),
+    ("Admin: decide what is open", "decide"),
+)
+NOTHING_LEFT = "Nothing is left for you here. Try the other phase, or look again later."
+# Colours of types that this package has none for.
+_OTHER_COLORS: tuple[Color, ...] = (ORANGE, BLUE, GREEN, PURPLE, OCHRE, GREY)
+# Areas with fewer pixels are slips of the brush.
+_LEAST_AREA = 4
+_CAPTION = 2
+"""Column of the table that holds captions."""
+
+# An id for each page that outlives loading it again, and the name that was typed last.
+REMEMBER = """() => {
+  let page = sessionStorage.getItem("artiagent-page");
+  if (!page) {
+    page = Array.from(crypto.getRandomValues(new Uint32Array(4)), part => part.toString(16)).join("-");
+    sessionStorage.setItem("artiagent-page", page);
+  }
+  return [page, localStorage.getItem("artiagent-name") || ""];
+}"""
+NOTE_NAME = """(name) => { localStorage.setItem("artiagent-name", name); return name; }"""
+
+
+def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
+    """
+    Add the components and events of the tab to the current `gr.Tab`.
+
+    Args:
+        queue (`AnnotationQueue`): The queue.
+        app (`gradio.Blocks`): The app, whose loading tells the page's id.
+        has_names (`bool`): Whether people log in with names and tokens, so that they are not asked for their name.
+    """
+    gr, image_annotator = import_gradio(), import_annotator()
+    types, colors = queue.settings.types, type_colors(queue.settings.types)
+    page = gr.Textbox("", visible=False)
+    state = gr.State(None)
+    with gr.Row():
+        name = gr.Textbox("", label="Your name", visible=not has_names, elem_id="annotate-name", min_width=160)
+        phase = gr.Radio(list(PHASE_NAMES), value="classify", label="Phase", elem_id="annotate-phase", min_width=300)
+        start = gr.Button("Start", variant="primary", elem_id="annotate-start", min_width=90)
+    with gr.Accordion("Guideline", open=True):
+        gr.Markdown(queue.settings.guideline, elem_id="annotate-guideline")
+    status = gr.Markdown("Type your name and press **Start**.", elem_id="annotate-status")
+    picture = gr.Image(
+        label="Image",
+        type="pil",
+        format="png",
+        interactive=False,
+        buttons=["fullscreen"],  # not the one that shares with others
+        height=480,
+        visible=False,
+        elem_id="annotate-image",
+    )
+    with gr.Row(visible=False) as verdicts:
+        buttons = {
+            verdict: gr.Button(
+                {"yes": "Yes, artifacts (Y)", "no": "No (N)", "unsure": "Unsure (U)"}[verdict],
+                elem_id=f"annotate-{verdict}",
+                min_width=90,
+            )
+            for verdict in VERDICTS
+        }
+    with gr.Column(visible=False) as marking:
+        boxes = image_annotator(
+            label="Draw boxes (keys: C draw, E edit, Delete)",
+            label_list=list(types),
+            label_colors=list(colors),
+            image_type="filepath",
+            sources=[],
+            show_download_button=False,
+            show_share_button=False,
+            show_clear_button=False,
+            box_min_size=2,
+            elem_id="annotate-boxes",
+        )
+        with gr.Accordion("or paint regions, in the colour of their type", open=False):
+            gr.Markdown(
+                " · ".join(f"<span style='color:{c}'>■</span> {t}" for t, c in zip(types, colors, strict=True))
+            )
+            editor = gr.ImageEditor(
+                show_label=False,
+                type="numpy",
+                image_mode="RGBA",
+                format="png",
+                sources=(),
+                transforms=(),
+                layers=False,
+                brush=gr.Brush(default_size=24, colors=list(colors), default_color=colors[0], color_mode="fixed"),
+                eraser=gr.Eraser(default_size=24),
+                interactive=True,
+                elem_id="annotate-editor",
+            )
+        listed = gr.Button("List the regions, to caption them", elem_id="annotate-list", min_width=90)
+        table = gr.Dataframe(
+            headers=["region", "type", "caption"],
+            datatype=["str", "str", "str"],
+            type="array",
+            row_count=(0, "dynamic"),
+            column_count=(3, "fixed"),
+            interactive=True,
+            wrap=True,
+            show_label=False,
+            elem_id="annotate-table",
+        )
+        explanation = gr.Textbox(
+            "",
+            label="What is wrong with the image as a whole, in one to three sentences",
+            lines=2,
+            elem_id="annotate-explanation",
+        )
+        submit = gr.Button("Submit", variant="primary", elem_id="annotate-submit", min_width=90)
+    with gr.Row(visible=False) as back_row:
+        back = gr.Button("Give it back unanswered", elem_id="annotate-back", min_width=90)
+    with gr.Accordion("Progress and agreement", open=False):
+        text = gr.Markdown(progress(queue).as_text(), elem_id="annotate-progress")
+        refresh = gr.Button("Refresh", min_width=90)
+    with gr.Accordion("Export (admins)", open=False):
+        with gr.Row():
+            format = gr.Dropdown(list(EXPORTS), value="artibench", label="Format")
+            export = gr.Button("Export into the queue's folder", elem_id="annotate-export", min_width=90)
+        exported = gr.Markdown(elem_id="annotate-exported")
+
+    views = [state, status, picture, verdicts, buttons["unsure"], marking, boxes, editor, table, explanation, back_row]
+
+    def who(typed: str | None, request: Any) -> str:
+        return (request.username if has_names else (typed or "").strip()) or ""
+
+    def check_admin(person: str) -> None:
+        if has_names and queue.people().get(person) != ADMIN:
+            raise gr.Error("Only an admin may do this.", print_exception=False)
+
+    def view(claim: Claim | None, message: str = "") -> list[Any]:
+        if claim is None:
+            empty = [gr.update(visible=False)] * 2
+            return [
+                None,
+                f"{message} {NOTHING_LEFT}".strip(),
+                gr.update(value=None, visible=False),
+                *empty,
+                gr.update(visible=False),
+                None,
+                None,
+                [],
+                "",
+                gr.update(visible=False),
+            ]
+        image, marks = open_source(queue.folder / claim.item.file, min_side=1), claim.phase == "mark"
+        return [
+            claim,
+            f"{message} {_headline(claim)}".strip(),
+            gr.update(value=None if marks else image, visible=not marks),
+            gr.update(visible=not marks),
+            gr.update(visible=claim.phase == "classify"),
+            gr.update(visible=marks),
+            _drawn(str(queue.folder / claim.item.file), claim.item.draft, types, colors) if marks else None,
+            _painted(image, claim.item.draft, types, colors) if marks else None,
+            _rows(claim.item.draft.marks) if marks and claim.item.draft else [],
+            claim.item.draft.explanation if marks and claim.item.draft else "",
+            gr.update(visible=True),
+        ]
+
+    def next_item(typed: str | None, phase: Phase, page: str | None, request: Any) -> list[Any]:
+        person = who(typed, request)
+        if phase == "decide":
+            check_admin(person)
+        try:
+            return view(queue.claim(person, phase, page or request.session_hash))
+        except UserError as error:
+            raise gr.Error("Type your name first." if not person else str(error), print_exception=False) from error
+
+    def answer(claim: Claim | None, content: str | Marking) -> list[Any]:
+        if claim is None:
+            raise gr.Error("Press Start first.", print_exception=False)
+        message = ""
+        try:
+            queue.answer(claim, content)
+        except LostClaimError as error:
+            message = f"{error}."
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return view(queue.claim(claim.annotator, claim.phase, claim.holder), message)
+
+    def submit_marks(
+        claim: Claim | None, drawn: dict[str, Any] | None, painting: dict[str, Any] | None, rows: Any, text: str | None
+    ) -> list[Any]:
+        marks = read_marks(claim, drawn, painting, types, colors) if claim else ()
+        return answer(claim, Marking(_captioned(marks, rows), (text or "").strip()))
+
+    def list_marks(
+        claim: Claim | None, drawn: dict[str, Any] | None, painting: dict[str, Any] | None, rows: Any
+    ) -> list[list[str]]:
+        if claim is None:
+            return []
+        return _rows(_captioned(read_marks(claim, drawn, painting, types, colors), rows))
+
+    def give_back(claim: Claim | None) -> list[Any]:
+        if claim is not None:
+            queue.release(claim)
+        hidden = view(None)
+        hidden[1] = "Given back. Press **Start** for another."
+        return hidden
+
+    def export_all(format: str, typed: str | None, request: Any) -> str:
+        check_admin(who(typed, request))
+        out = queue.folder / "exports" / f"{format}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+        try:
+            count = export_queue(queue, out, format)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return f"{count} images are in `{out}`."
+
+    # gradio passes the request to what is annotated with its own class.
+    for function in (next_item, export_all):
+        function.__annotations__["request"] = gr.Request
+
+    app.load(None, None, [page, name], js=REMEMBER)
+    name.blur(None, name, name, js=NOTE_NAME)
+    start.click(next_item, [name, phase, page], views, api_name="start")
+    phase.input(next_item, [name, phase, page], views, api_visibility="private")
+    for verdict, button in buttons.items():
+        button.click(lambda claim, verdict=verdict: answer(claim, verdict), state, views, api_name=f"answer_{verdict}")
+    regions = [state, boxes, editor, table]
+    listed.click(list_marks, regions, table, api_name="list_regions")
+    submit.click(submit_marks, [*regions, explanation], views, api_name="submit")
+    back.click(give_back, state, views, api_name="give_back")
+    refresh.click(lambda: progress(queue).as_text(), None, text, api_name="progress")
+    export.click(export_all, [format, name], exported, api_name="export")
+
+
+def type_colors(types: Sequence[str]) -> tuple[str, ...]:
+    """Return a colour as `"#rrggbb"` for each type, all different: the package's own where it has one."""
+    known = {str(kind): color for kind, color in TYPE_COLORS.items()}
+    free = [color for color in _OTHER_COLORS if color not in {known.get(kind) for kind in types}]
+    colors: list[str] = []
+    for number, kind in enumerate(types):
+        spare = free.pop(0) if free and kind not in known else (37 * number % 256, 91 * number % 256, 200)
+        colors.append(as_hex(known.get(kind, spare)))
+    return tuple(colors)
+
+
+def read_marks(
+    claim: Claim,
+    drawn: dict[str, Any] | None,
+    painting: dict[str, Any] | None,
+    types: Sequence[str],
+    colors: Sequence[str],
+) -> tuple[Mark, ...]:
+    """
+    Read the regions that were drawn and painted. Each connected area of a colour is a region.
+
+    Args:
+        claim (`Claim`): The item.
+        drawn (`dict`, *optional*): Value of the annotator of boxes.
+        painting (`dict`, *optional*): Value of the image editor.
+        types, colors (`Sequence[str]`): Types, and the colour of each.
+
+    Returns:
+        `tuple[Mark, ...]`: Boxes in the order in which they were drawn, then painted regions by type, from the top.
+    """
+    (width, height), marks = claim.item.size, list[Mark]()
+    for box in (drawn or {}).get("boxes") or []:
+        x_min, x_max = sorted(min(max(float(box[side]), 0.0), float(width)) for side in ("xmin", "xmax"))
+        y_min, y_max = sorted(min(max(float(box[side]), 0.0), float(height)) for side in ("ymin", "ymax"))
+        marks.append(Mark(box.get("label") or types[0], (x_min, y_min, x_max, y_max)))
+    for kind, mask in zip(types, painted_masks(painting, claim.item.size, colors), strict=True):
+        areas = connected_components(mask)
+        for number in range(1, int(areas.max()) + 1):
+            area = areas == number
+            if area.sum() >= _LEAST_AREA:
+                marks.append(Mark.of_mask(kind, area))
+    return tuple(marks)
+
+
+def _captioned(marks: Sequence[Mark], rows: Any) -> tuple[Mark, ...]:
+    """Return the marks with the captions of the table, whose rows are those of the marks when it was listed."""
+    captions = {str(row[0]): str(row[_CAPTION] or "") for row in rows or [] if row and row[0]}
+    return tuple(Mark(mark.type, mark.box, captions.get(_named(mark), ""), mark.counts) for mark in marks)
+
+
+def _rows(marks: Sequence[Mark]) -> list[list[str]]:
+    return [[_named(mark), mark.type, mark.caption] for mark in marks]
+
+
+def _named(mark: Mark) -> str:
+    kind = "painted" if mark.counts else "box"
+    return f"{kind} {', '.join(f'{number:g}' for number in mark.box)}"
+
+
+def _headline(claim: Claim) -> str:
+    prompt = f" Prompt: *{claim.item.prompt}*" if claim.item.prompt else ""
+    given = ", ".join(f"{name}: {verdict}" for name, verdict in claim.others.items())
+    return f"**{claim.item.id}**.{prompt}{f' Answers so far: {given}.' if given else ''}"
+
+
+def _drawn(path: str, draft: Marking | None, types: Sequence[str], colors: Sequence[str]) -> dict[str, Any]:
+    color_of = dict(zip(types, colors, strict=True))
+    return {
+        "image": path,  # as it is: an array would be compressed with losses
+        "boxes": [
+            {
+                **dict(zip(("xmin", "ymin", "xmax", "ymax"), map(round, mark.box), strict=True)),
+                "label": mark.type,
+                "color": ImageColor.getrgb(color_of.get(mark.type, colors[0])),
+            }
+            for mark in (draft.marks if draft else ())
+            if not mark.counts
+        ],
+    }
+
+
+def _painted(image: Image.Image, draft: Marking | None, types: Sequence[str], colors: Sequence[str]) -> dict[str, Any]:
+    size = shown_size(image.size)
+    shown = np.asarray(image.convert("RGBA").resize(size, Image.Resampling.LANCZOS))
+    layer = np.zeros_like(shown)
+    for mark in draft.marks if draft else ():
+        mask = mark.mask(image.size)
+        if mask is not None and mark.type in types:
+            of_mark = painting(mask, size, colors[list(types).index(mark.type)])
+            layer[of_mark[..., 3] > 0] = of_mark[of_mark[..., 3] > 0]
+    layers = [layer] if layer.any() else []
+    return {"background": shown, "layers": layers, "composite": shown}

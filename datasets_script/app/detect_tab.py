@@ -1,0 +1,124 @@
+"""The tab Detect: find artifacts in an image, accept or edit their mask, and take the decision as JSON."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..figures.style import ORANGE, as_hex
+from ..utils.errors import UserError
+from ..utils.files import write_text
+from ..utils.photos import open_source
+from .decision import Decision, Examined
+from .package import import_gradio
+from .painted import painted_masks, painting, shown_size
+from .studio import Studio
+
+
+BRUSH = as_hex(ORANGE)
+GUIDE = """\
+Upload an image and look at what was found. Keep the mask, paint what is missing or erase what is wrong, and press
+**Decide**. An empty mask says that nothing is wrong."""
+
+
+def add_detect_tab(studio: Studio) -> None:
+    """
+    Add the components and events of the tab to the current `gr.Tab`.
+
+    Args:
+        studio (`Studio`): Loads the detector.
+    """
+    gr = import_gradio()
+    gr.Markdown(GUIDE)
+    examined_state, decision_state = gr.State(None), gr.State(None)
+    with gr.Row():
+        with gr.Column(min_width=300):
+            upload = gr.Image(
+                label="Image", type="filepath", sources=["upload", "clipboard"], height=200, elem_id="detect-image"
+            )
+            status = gr.Markdown("Upload an image.", elem_id="detect-status")
+            overlay = gr.AnnotatedImage(label="What was found", format="png", elem_id="detect-overlay")
+        with gr.Column(min_width=300):
+            editor = gr.ImageEditor(
+                label="Mask of what is wrong",
+                type="numpy",
+                image_mode="RGBA",
+                format="png",
+                sources=(),
+                transforms=(),
+                layers=False,
+                brush=gr.Brush(default_size=24, colors=[BRUSH], default_color=BRUSH, color_mode="fixed"),
+                eraser=gr.Eraser(default_size=24),
+                interactive=True,
+                elem_id="detect-editor",
+            )
+            decide = gr.Button("Decide", variant="primary", elem_id="detect-decide", min_width=90)
+            download = gr.DownloadButton("Download the decision", interactive=False, elem_id="detect-download")
+            details = gr.JSON(label="Decision", elem_id="detect-details")
+
+    def examine(path: str | None) -> tuple[Any, ...]:
+        if not path:
+            return None, None, "Upload an image.", None, None, None, gr.update(value=None, interactive=False)
+        try:
+            image, detector = open_source(path, min_side=16), studio.detector
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        examined = Examined(Path(path).name, image, detector(image), detector.name, detector.revision or "")
+        background = _background(examined)
+        return (
+            examined,
+            None,
+            _summary(examined),
+            _overlay(examined),
+            background,
+            None,
+            gr.update(value=None, interactive=False),
+        )
+
+    def decide_on(examined: Examined | None, painted: dict[str, Any] | None) -> tuple[Any, ...]:
+        if examined is None:
+            raise gr.Error("Upload an image first.", print_exception=False)
+        (mask,) = painted_masks(painted, examined.image.size, (BRUSH,))
+        decision = examined.decide(mask)
+        return decision, decision.as_dict(), gr.update(value=_file(decision), interactive=True)
+
+    shown = [examined_state, decision_state, status, overlay, editor, details, download]
+    upload.change(examine, upload, shown, api_name="detect", show_progress="minimal")
+    decide.click(decide_on, [examined_state, editor], [decision_state, details, download], api_name="decide")
+
+
+def _summary(examined: Examined) -> str:
+    found = examined.detection
+    score = "" if found.score is None else f" (score {found.score:.2f})"
+    regions = len(found.regions or ())
+    verdict = "found artifacts" if found.has_artifact else "found no artifact"
+    where = f" in {regions} region{'s' if regions != 1 else ''}" if regions else ""
+    explanation = f" {found.explanation}" if found.explanation else ""
+    return f"**{examined.name}**: the detector {verdict}{where}{score}.{explanation}"
+
+
+def _overlay(examined: Examined) -> tuple[Image.Image, list[tuple[Any, str]]]:
+    sections: list[tuple[Any, str]] = []
+    for number, region in enumerate(examined.detection.regions or (), start=1):
+        sure = "" if region.score is None else f" {region.score:.2f}"
+        where = tuple(map(round, region.box)) if region.mask is None else region.mask.astype(np.float32)
+        sections.append((where, f"{region.label or number}{sure}"))
+    return examined.image, sections
+
+
+def _background(examined: Examined) -> dict[str, Any]:
+    size, mask = shown_size(examined.image.size), examined.mask
+    shown = np.asarray(examined.image.convert("RGBA").resize(size, Image.Resampling.LANCZOS))
+    return {"background": shown, "layers": [painting(mask, size, BRUSH)] if mask.any() else [], "composite": shown}
+
+
+def _file(decision: Decision) -> str:
+    """Write a decision to a temporary file, which the app deletes after an hour with others that it serves."""
+    path = Path(tempfile.mkdtemp(prefix="artiagent-")) / f"{Path(decision.examined.name).stem}.json"
+    write_text(path, json.dumps(decision.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    return str(path)

@@ -1,0 +1,121 @@
+"""The models of the app, loaded in another thread while the page is open already, or with the first image."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from ..schema.run_record import RUN_FILE, RunRecord
+from ..utils.errors import UserError
+
+
+if TYPE_CHECKING:
+    # Not imported at run time: they load torch, diffusers and datasets, which take longer than all else of the start.
+    from ..detection.pixel.detector import PixelDetector
+    from .bench import Workbench
+    from .keeping import KeptPairs
+
+BACKEND = "hand"
+"""Name of the perception of runs that were made in the app: a person marks the regions."""
+
+
+@dataclass(eq=False)
+class Studio:
+    """
+    Workbench, folder of kept pairs, and detector.
+
+    Args:
+        model (`str`): See [`~datasets_script.app.bench.Workbench`].
+        data (`Path`): Folder that pairs are kept in.
+        revision, device (`str`, *optional*): See [`~datasets_script.app.bench.Workbench`].
+        detector_model (`str`, *optional*, defaults to `"embedded"`): Pixel detector of the tab Detect.
+
+    Raises:
+        UserError: The folder holds a run that was not made in the app.
+    """
+
+    model: str
+    data: Path
+    revision: str | None = None
+    device: str | None = None
+    detector_model: str = "embedded"
+    _detector: PixelDetector | None = field(default=None, init=False)
+    _loading: Future[tuple[Workbench, KeptPairs]] | None = field(default=None, init=False)
+    _lock: Lock = field(default_factory=Lock, init=False)
+
+    def __post_init__(self) -> None:
+        if (self.data / RUN_FILE).exists():
+            check_backend(self.data, RunRecord.read(self.data))
+
+    def begin(self) -> Future[tuple[Workbench, KeptPairs]]:
+        """Begin to load, unless that was done; return what will hold the result."""
+        with self._lock:
+            if self._loading is None:
+                executor = ThreadPoolExecutor(1, thread_name_prefix="load")
+                self._loading = executor.submit(self._load)
+                executor.shutdown(wait=False)
+            return self._loading
+
+    @property
+    def bench(self) -> Workbench:
+        """
+        Return the workbench, once it is loaded.
+
+        Raises:
+            UserError: The model cannot be loaded.
+        """
+        return self.begin().result()[0]
+
+    @property
+    def kept(self) -> KeptPairs:
+        """
+        Return the folder of kept pairs, once the workbench is loaded.
+
+        Raises:
+            UserError: The folder holds pairs of another model, or of other versions of packages.
+        """
+        return self.begin().result()[1]
+
+    @property
+    def detector(self) -> PixelDetector:
+        """
+        Return the detector, which the first call loads.
+
+        Raises:
+            UserError: It cannot be loaded.
+        """
+        from ..detection.pixel.detector import PixelDetector
+
+        with self._lock:
+            if self._detector is None:
+                self._detector = PixelDetector.from_pretrained(self.detector_model, device=self.device)
+            return self._detector
+
+    def _load(self) -> tuple[Workbench, KeptPairs]:
+        from .bench import Workbench
+        from .keeping import KeptPairs
+
+        bench = Workbench(self.model, self.revision, self.device)
+        return bench, KeptPairs(self.data, bench)
+
+
+def check_backend(folder: Path, recorded: RunRecord) -> None:
+    """
+    Refuse the folder of a run that was not made in the app.
+
+    Args:
+        folder (`Path`): The folder, for the message.
+        recorded (`RunRecord`): Its record.
+
+    Raises:
+        UserError: Its regions were not marked by a person.
+    """
+    backend = recorded.perception.get("backend")
+    if backend != BACKEND:
+        raise UserError(
+            f"'{folder}' must hold pairs that were kept in the app, got a run of '{backend}'; choose another folder, "
+            "and join both with `artiagent merge`"
+        )
