@@ -211,7 +211,7 @@ def test_training_commands_name_recipes_and_arguments_that_exist(monkeypatch):
         *all_commands("python", "-m", "training.ddpo"),
         *all_commands("trl", "sft"),
     ]
-    assert by_name and len(found) == 19
+    assert by_name and len(found) == 18
     assert sum("training.sft_vlm" in words or "sft" in words for words in commands("training/README.md")) == 6
     for words in found:
         parse_training(words)

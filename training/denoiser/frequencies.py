@@ -29,15 +29,15 @@ def frequencies(
     """
     found = []
     for label, detector in detectors.items():
-        maps = [detector.maps(pictures.as_pil()) for pictures in (before, after)]
-        over = [[float(one.max() > THRESHOLD) for one in some] for some in maps]
-        means = [[float(one.mean()) for one in some] for some in maps]
+        maps, maps_after = (detector.maps(pictures.as_pil()) for pictures in (before, after))
+        over, over_after = ([float(one.max() > THRESHOLD) for one in some] for some in (maps, maps_after))
+        means, means_after = ([float(one.mean()) for one in some] for some in (maps, maps_after))
         found.append(
             {
                 "detector": label,
                 "trained_against": trained_against,
-                "frequency": _rounded(paired_means(*over, groups=before.prompts, is_share=True)),
-                "mean_map": _rounded(paired_means(*means, groups=before.prompts)),
+                "frequency": _rounded(paired_means(over, over_after, groups=before.prompts, is_share=True)),
+                "mean_map": _rounded(paired_means(means, means_after, groups=before.prompts)),
             }
         )
     return found

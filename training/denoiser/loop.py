@@ -334,7 +334,7 @@ class DenoiserLoop:
     def _save(self, step: int) -> None:
         if not self.accelerator.is_main_process:
             return
-        tensors = {f"weight/{name}": weight for name, weight in self.parameters.items()}
+        tensors: dict[str, torch.Tensor] = {f"weight/{name}": weight for name, weight in self.parameters.items()}
         tensors |= {f"best/{name}": weight for name, weight in self._best_weights.items()}
         tensors |= {f"objective/{name}": value for name, value in self.objective.state().items()}
         for name, weight in self.parameters.items():

@@ -319,7 +319,7 @@ class Denoiser:
 
     def begin(self) -> None:
         """
-        Set the schedule on the model's device, as the stock pipeline does at the start of each call. [`rollout`] does
+        Set the schedule, as the stock pipeline does at the start of each call. [`rollout`] does
         it; who calls [`step`] does it before the first one.
         """
         settings = self.settings
@@ -334,7 +334,8 @@ class Denoiser:
             self.scheduler.set_timesteps(device=self.device, **options)
             self.sigmas: torch.Tensor = self.scheduler.sigmas
         else:
-            self.scheduler.set_timesteps(settings.num_inference_steps, device=self.device)
+            # On the CPU, where these schedulers look sigmas and alphas up; the U-Net moves a timestep by itself.
+            self.scheduler.set_timesteps(settings.num_inference_steps)
         if hasattr(self.scheduler, "set_begin_index"):  # spares a look at the device
             self.scheduler.set_begin_index(0)
         self.timesteps: torch.Tensor = self.scheduler.timesteps

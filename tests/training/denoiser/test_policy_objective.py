@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,6 +123,22 @@ def test_groups_may_share_their_noise_and_draw_it_in_some_steps(tmp_path):
     # Up to the noisy step, images of a group are one.
     assert torch.equal(taken.before[0], taken.before[1]) and not torch.equal(taken.after[0], taken.after[1])
     assert "first_ratio" in loop.run().log[0]
+
+
+def test_a_rollout_may_start_from_noised_images():
+    denoiser = Denoiser(tiny_flux(), SamplingSettings(3, 1.0, 32, 32, max_sequence_length=8, start_sigma=0.6))
+    clean = torch.randn(2, *denoiser.latent_shape)
+    train = Items((Item("a.png", ""), Item("b.png", "")), denoiser.encode_prompts(["", ""]), clean)
+    objective = PolicyObjective(denoiser, train, light(), PolicyArguments(1, 2, 2, same_noise=True))
+    assert objective.policy.sigmas[0] == pytest.approx(0.6) and objective.noisy_steps.steps == (0, 1)
+    (batch,) = objective._draw(SimpleNamespace(seed=lambda *_: 0, generator=lambda _, place: seeded(place)), [0, 1])
+    before = batch.trajectory.noisy[0].before
+    # The same noise, added to the one and the other image.
+    torch.testing.assert_close(before[0] - before[1], 0.4 * (clean[0] - clean[1]), atol=1e-5, rtol=1e-5)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def test_equal_rewards_teach_nothing(tmp_path):
