@@ -90,7 +90,7 @@ class DenoisingInpainter:
     ) -> list[Image.Image]:
         """Repair a region; see [`Inpainter`]."""
         side, (height, width) = self.cell, mask.shape
-        tokens = mask.reshape(height // side, side, width // side, side).any(axis=(1, 3))
+        tokens: np.ndarray = np.any(mask.reshape(height // side, side, width // side, side), axis=(1, 3))
         begun = self._beginnings(image, tokens, strength, seeds)
         return self._redrawn(begun, tokens, prompt, strength, seeds)
 

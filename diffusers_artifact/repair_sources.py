@@ -80,7 +80,7 @@ def _places(
             moved, other = cells + (down, right), around + (down, right)
             if region[moved[:, 0], moved[:, 1]].any():
                 continue
-            legal = (other >= 0).all(axis=1) & (other < (rows, columns)).all(axis=1)
+            legal: np.ndarray = np.all((other >= 0) & (other < (rows, columns)), axis=1)
             # What lies in the region itself cannot be compared.
             legal[legal] = ~region[other[legal, 0], other[legal, 1]]
             if legal.sum() < len(around) / 2:

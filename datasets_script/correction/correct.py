@@ -131,13 +131,13 @@ def correct(
         _load_segmenter(segmenter, device),
         settings,
     )
-    given = {"box": None if box is None else list(box), "mask": None, "prompt": prompt}
+    given: dict[str, Any] = {"box": None if box is None else list(box), "mask": None, "prompt": prompt}
     marked = None
     if mask is not None:
         marked = read_mask(Path(mask))
         given["mask"] = [Path(mask).name, int(marked.sum()), *marked.shape]
     models = {"detector": found.verifier().identity(), **agent.identity()}
-    current = {
+    current: dict[str, Any] = {
         "settings": asdict(settings),
         "models": models,
         "given": given,

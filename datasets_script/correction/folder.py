@@ -123,11 +123,11 @@ class FolderStore:
             found = make()
             for number, region in enumerate(found.regions, 1):
                 _write_mask(self.folder / f"region-{number}" / "mask.png", region.mask)
-            regions = [
+            described = [
                 {"box": list(one.box), "label": one.label, "score": one.score, "given": one.given}
                 for one in found.regions
             ]
-            write_json(path, {"regions": regions, "failures": list(found.failures)})
+            write_json(path, {"regions": described, "failures": list(found.failures)})
             return found
         content = json.loads(path.read_text(encoding="utf-8"))
         regions = [

@@ -20,7 +20,8 @@ the embedded model:
 - `loop`: the oracle says which part is wrong and verifies, as a perfect judge would. `fixed_share`: artifact images
   in which it sees nothing wrong afterwards; `worse_share`: with more faults than before; `clean_changed`: pictures
   without faults that were changed.
-- `single`: one repair of the same region, whatever it looks like: what the loop saves from. The same two shares.
+- `single`: one repair of the same region at the first round's strength, whatever it looks like: what the loop saves
+  from. The same two shares.
 
 Medians of rounds, and of CPU seconds an image, are of the loop.
 """
@@ -55,6 +56,7 @@ from datasets_script.pairs.storage import read_pairs
 from datasets_script.schema.correction import Verdict
 from datasets_script.schema.pair import Pair
 from datasets_script.utils.files import write_json
+from diffusers_artifact.repair_regions import FADE
 from evaluate_metrics.functional.versions import versions
 from tests.benchmarks.creatures.bodies import neutral_scene
 from tests.benchmarks.creatures.oracle import judge
@@ -235,7 +237,7 @@ def measure_creatures(world: World, settings: CorrectionSettings, sheet: Path | 
     repairer = load_repairer(
         str(world.generator), method="denoise", num_inference_steps=world.steps, crops=False, device="cpu"
     )
-    pictures = world.pictures("base")
+    pictures, strength = world.pictures("base"), settings.strength_of(1, repairer.strengths)
     rows, loop, single, clean_changed = [], [], [], 0
     for index, (pixels, words) in enumerate(zip(tqdm(pictures, desc="creatures"), world.words, strict=True)):
         oracle, image = OracleJudge(words), Image.fromarray(pixels)
@@ -247,7 +249,7 @@ def measure_creatures(world: World, settings: CorrectionSettings, sheet: Path | 
         begun = time.process_time()
         done = agent(image, [region], words.prompt, str(index))
         seconds = time.process_time() - begun
-        repaired = repairer(image, region.mask, words.prompt, 1.0, [index], 2).images[0]
+        repaired = repairer(image, region.mask, words.prompt, strength, [index], FADE).images[0]
         counts = [len(judge(np.asarray(one), words).faults) for one in (image, done.image, repaired)]
         rounds = sum(len(one.rounds) for one in done.regions)
         loop.append({"before": counts[0], "after": counts[1], "rounds": rounds, "seconds": seconds})
