@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from .benchmarks.loading import load_benchmark
     from .benchmarks.registry import register
     from .comparison.compare import compare
+    from .correction.agent import CorrectionAgent
+    from .correction.correct import correct
     from .detection.detector import ArtifactDetector
     from .detection.pixel.detector import PixelDetector
     from .detection.reward.model import RewardModel
@@ -20,9 +22,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ArtiAgentPairs",
     "ArtifactDetector",
+    "CorrectionAgent",
     "PixelDetector",
     "RewardModel",
     "compare",
+    "correct",
     "corrupt",
     "generate",
     "load_benchmark",
@@ -34,11 +38,13 @@ __all__ = [
 _HOMES = {
     "ArtiAgentPairs": ".pairs.builder",
     "ArtifactDetector": ".detection.detector",
+    "CorrectionAgent": ".correction.agent",
     "PixelDetector": ".detection.pixel.detector",
     "RewardModel": ".detection.reward.model",
     "load_benchmark": ".benchmarks.loading",
     "register": ".benchmarks.registry",
     "compare": ".comparison.compare",
+    "correct": ".correction.correct",
     "corrupt": ".engine.corrupt",
     "generate": ".generation.generate",
     "synthesize": ".engine.synthesize",

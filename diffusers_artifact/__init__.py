@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .pipeline import ArtifactInjectionOutput, ArtifactInjectionPipeline
     from .pipeline_corruption import ArtifactCorruptionOutput, ArtifactCorruptionPipeline
     from .renoise import ReNoise
+    from .repair import RegionRepairer, find_inpainter
+    from .repair_denoising import DenoisingInpainter
+    from .repair_inpainting import StockInpainter
     from .schedulers import SOLVERS
     from .tools.from_region import map_region
 
@@ -40,6 +43,7 @@ _HOMES = {
     "ArtifactType": ".mapping",
     "AutoencoderPCA": ".autoencoder",
     "BestOfN": ".best_of_n",
+    "DenoisingInpainter": ".repair_denoising",
     "DetectorGuidance": ".detector_guidance",
     "GuidanceSettings": ".detector_guidance",
     "HeldPhoto": ".held_photo",
@@ -47,8 +51,11 @@ _HOMES = {
     "NotApplicable": ".mapping",
     "PatchMapping": ".mapping",
     "ReNoise": ".renoise",
+    "RegionRepairer": ".repair",
     "SOLVERS": ".schedulers",
+    "StockInpainter": ".repair_inpainting",
     "best_of_n": ".best_of_n",
+    "find_inpainter": ".repair",
     "map_region": ".tools.from_region",
 }
 
@@ -63,6 +70,7 @@ __all__ = [
     "ArtifactType",
     "AutoencoderPCA",
     "BestOfN",
+    "DenoisingInpainter",
     "DetectorGuidance",
     "GuidanceSettings",
     "HeldPhoto",
@@ -70,7 +78,10 @@ __all__ = [
     "NotApplicable",
     "PatchMapping",
     "ReNoise",
+    "RegionRepairer",
+    "StockInpainter",
     "best_of_n",
+    "find_inpainter",
     "map_region",
 ]
 

@@ -27,4 +27,7 @@ CONFINEMENTS: tuple[Confinement, ...] = get_args(Confinement)
 ComputeMode = Literal["target", "full"]  # target_rows.py
 COMPUTE_MODES: tuple[ComputeMode, ...] = get_args(ComputeMode)
 
+RepairSource = Literal["region", "surroundings"]  # repair_denoising.py
+REPAIR_SOURCES: tuple[RepairSource, ...] = get_args(RepairSource)
+
 CORRUPTION_NAMES = ("proposed", "blur", "downscale", "rotate", "gaussian")  # corruptions.py

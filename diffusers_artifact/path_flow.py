@@ -9,16 +9,17 @@ import numpy as np
 import torch
 
 from .corruptions import NoiseLevel
-from .denoising_loop import DenoisingLoop, OnStepEnd
+from .denoising_loop import DenoisingLoop, LoopObserver, OnStepEnd
 from .schedulers import SOLVERS, FlowMatchSolverScheduler
 
 
 if TYPE_CHECKING:
     # Not `from .x import y`: of a repository on the Hub, diffusers fetches a file once for every such line that leads
     # to it, from each module that leads there.
-    from . import family
+    from . import family, target_rows
 
     Conditioning = family.Conditioning
+    TargetRows = target_rows.TargetRows
     TransformerFamily = family.TransformerFamily
 
 
@@ -48,6 +49,7 @@ class FlowPath:
         grid (`tuple[int, int]`): Rows and columns of tokens.
         negative (`Conditioning`, *optional*): One row, the negative prompt; needed for true guidance only.
         interrupted (`Callable`): Called before every evaluation; if it returns `True`, no further one is made.
+        observer (`LoopObserver`, *optional*): Notified before every evaluation.
     """
 
     def __init__(
@@ -59,9 +61,10 @@ class FlowPath:
         grid: tuple[int, int],
         negative: Conditioning | None,
         interrupted: Callable[[], bool],
+        observer: LoopObserver | None = None,
     ):
         self.family, self.scheduler, self.solver, self.grid = family, scheduler, solver, grid
-        self.loop = DenoisingLoop(family, grid, negative, interrupted=interrupted)
+        self.loop = DenoisingLoop(family, grid, negative, observer, interrupted)
         stock = SOLVERS[solver].from_config(scheduler.config)
         stock.set_timesteps(**family.timestep_arguments(num_inference_steps, grid[0] * grid[1], scheduler))
         self._sigmas = stock.sigma_grid
@@ -126,9 +129,10 @@ class FlowPath:
         latents: torch.Tensor,
         level: NoiseLevel,
         conditioning: Conditioning,
-        guidance_scale: float,
+        guidance_scale: float | torch.Tensor,
         photos: Sequence[int],
         on_step_end: OnStepEnd,
+        target_rows: TargetRows | None = None,
     ) -> torch.Tensor:
         """
         Sample clean latents from noisy ones.
@@ -137,20 +141,22 @@ class FlowPath:
             latents (`torch.Tensor` of shape `(rows, channels, height, width)`): Latents at `level`.
             level (`NoiseLevel`): One of the levels of the inversion.
             conditioning (`Conditioning`): Text conditioning of every row.
-            guidance_scale (`float`): Guidance scale.
+            guidance_scale (`float` or `torch.Tensor` of shape `(rows,)`): Guidance scale, or that of every row.
             photos (`Sequence[int]`): For each row, the index of its photo in the inversion.
             on_step_end (`Callable`): As in `invert`.
+            target_rows (`TargetRows`, *optional*): As in [`DenoisingLoop.denoise`].
 
         Returns:
             `torch.Tensor` of the shape of `latents`.
         """
-        guidance = torch.full((len(latents),), float(guidance_scale), device=latents.device)
+        guidance = torch.as_tensor(guidance_scale, dtype=torch.float32, device=latents.device).expand(len(latents))
         tokens = self.loop.denoise(
             self._solver(self._levels, level),
             self.family.pack(latents),
             conditioning,
             guidance,
             lambda timestep, point: self._edited(timestep, point, on_step_end),
+            target_rows,
         )
         return self.family.unpack(tokens, self.grid)
 

@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("figures",),
     ("pairs",),
     ("engine",),
-    ("benchmarks", "generation", "comparison"),
+    ("benchmarks", "generation", "comparison", "correction"),
     # `datasets_script/__init__.py`: short names from the rooms below.
     ("datasets_script",),
     ("evaluation", "training", "demo", "annotation"),

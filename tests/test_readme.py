@@ -22,7 +22,16 @@ import pytest
 from PIL import Image
 
 from datasets_script.cli.main import build_parser
-from training import pair_dpo, preview_vlm, reward_report, sft_vlm, train_pixel_detector, train_reward, treat_lora
+from training import (
+    ddpo,
+    pair_dpo,
+    preview_vlm,
+    reward_report,
+    sft_vlm,
+    train_pixel_detector,
+    train_reward,
+    treat_lora,
+)
 from training.recipe_index import find_recipe, read_recipe_info
 
 from .helpers.benchmark_sources import artibench_row, write_artibench
@@ -35,15 +44,16 @@ from .test_packaging import extras
 # Blocks that need a checkpoint of the Hub, or photos of the reader's: all others run.
 NEEDS_MORE = ("black-forest-labs/", '"my-tuned-model"', '"my-pixel-detector"', '"my-reward-model"', '"portraits"')
 PARSERS = {
+    "ddpo": ddpo.parse,
     "sft_vlm": sft_vlm.parse,
     "train_pixel_detector": train_pixel_detector.parse,
     "pair_dpo": pair_dpo.parse,
     "train_reward": train_reward.parse,
     "treat_lora": treat_lora.parse,
 }
-DENOISER_SCRIPTS = ("pair_dpo", "treat_lora")
+DENOISER_SCRIPTS = ("ddpo", "pair_dpo", "treat_lora")
 # What their readers have at hand, and the text around them speaks of.
-READERS_NAMES = {"photo", "mapping", "images"}
+READERS_NAMES = {"photo", "mapping", "mask", "images"}
 
 RUN = """
 import doctest, json, sys
@@ -164,6 +174,7 @@ def test_every_command_is_checked_by_a_test_of_this_file():
     assert modules == {
         *("training.preview_vlm", "training.sft_vlm", "training.train_pixel_detector"),
         *("training.train_reward", "training.reward_report", "training.treat_lora", "training.pair_dpo"),
+        "training.ddpo",
         *("training.vlm.small_model", "training.vlm.tower"),
     }
 
@@ -197,9 +208,10 @@ def test_training_commands_name_recipes_and_arguments_that_exist(monkeypatch):
         *all_commands("python", "-m", "training.train_reward"),
         *all_commands("python", "-m", "training.treat_lora"),
         *all_commands("python", "-m", "training.pair_dpo"),
+        *all_commands("python", "-m", "training.ddpo"),
         *all_commands("trl", "sft"),
     ]
-    assert by_name and len(found) == 16
+    assert by_name and len(found) == 19
     assert sum("training.sft_vlm" in words or "sft" in words for words in commands("training/README.md")) == 6
     for words in found:
         parse_training(words)

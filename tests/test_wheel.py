@@ -25,7 +25,7 @@ PACKAGES = ("diffusers_artifact", "datasets_script", "evaluate_metrics", "hub_ca
 # What is for readers of the repository alone: guides, notebooks, and the cards of what is published from it.
 NOT_SHIPPED = (
     *(f"{package}/README.md" for package in PACKAGES),
-    *("hub_cards/datasets/*.md", "hub_cards/embedded_flux.*", "hub_cards/demo.jpg"),
+    *("hub_cards/datasets/*.md", "hub_cards/embedded_flux.*", "hub_cards/demo.jpg", "hub_cards/fixed.jpg"),
     *("*/notebooks/*.ipynb", "datasets_script/machine_errors.md"),
 )
 

@@ -64,6 +64,7 @@ COMMANDS = (
     Command("pseudo-label", TRAIN, "label images with a pixel detector, for the training of the next one"),
     Command("detect", TRAIN, "find artifacts in images: where they are and what is wrong"),
     Command("generate", FIX, "draw images from prompts, each the best of many by a reward model or a detector"),
+    Command("correct", FIX, "repair the artifacts of images: find, draw again, ask again, keep what is better"),
     Command("compare", FIX, "compare folders of images pair by pair, with intervals and side-by-side pictures"),
     Command("push", PUBLISH, "publish a model, a dataset, a metric or the pipeline on the Hub"),
 )

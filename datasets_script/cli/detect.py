@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--model must name the model at --endpoint {args.vlm_endpoint}, got none")
     args.out = args.out or _beside(args.images[0])
     _check(args)
-    inputs = _find_inputs(args.images, args.out)
+    inputs = find_inputs(args.images, args.out)
     write_detections(_make_detector(args), inputs, args.out, args.maps)
     return 0
 
@@ -196,7 +196,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--out must be a folder that can be created, got '{args.out}': {error.strerror}") from error
 
 
-def _find_inputs(paths: Sequence[Path], out: Path) -> list[Input]:
+def find_inputs(paths: Sequence[Path], out: Path) -> list[Input]:
     """
     List all images, and check that each can be read before a model is loaded, which takes minutes. Files of a folder
     that cannot be are named and passed over; those that were asked for one by one are a mistake.

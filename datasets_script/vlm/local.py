@@ -139,13 +139,39 @@ class LocalVLM(GeneratingVLM):
         return replies
 
     @torch.inference_mode()
-    def _generate_batch(self, requests: Sequence[VLMRequest]) -> list[str]:
+    def first_logits(self, requests: Sequence[VLMRequest]) -> torch.Tensor:
+        """
+        Compute the logits of the first token of each answer, of batches of `batch_size` questions.
+
+        Args:
+            requests (`Sequence[VLMRequest]`): The questions.
+
+        Returns:
+            `torch.Tensor` of shape `(requests, vocabulary)`, `float32`, on the CPU.
+        """
+        self.usage.add(requests=len(requests))
+        found = []
+        for first in range(0, len(requests), self.batch_size):
+            inputs = self._inputs(requests[first : first + self.batch_size])
+            self.usage.add(prompt_tokens=int(inputs["attention_mask"].sum()))
+            output = self.network.generate(
+                **inputs, do_sample=False, max_new_tokens=1, output_logits=True, return_dict_in_generate=True
+            )
+            found.append(output.logits[0].float().cpu())
+        return torch.cat(found)
+
+    def _inputs(self, requests: Sequence[VLMRequest]) -> Any:
+        """Return what the network is given for a batch of questions, padded on the left."""
         texts = self.processor.apply_chat_template(
             [_conversation(request) for request in requests], add_generation_prompt=True, tokenize=False
         )
         images = [list(request.images) for request in requests]
         inputs = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
-        inputs = inputs.to(self.network.device, dtype=self.network.dtype)
+        return inputs.to(self.network.device, dtype=self.network.dtype)
+
+    @torch.inference_mode()
+    def _generate_batch(self, requests: Sequence[VLMRequest]) -> list[str]:
+        inputs = self._inputs(requests)
         length = inputs["input_ids"].shape[1]
         output = self.network.generate(
             **inputs, do_sample=False, max_new_tokens=max(request.max_new_tokens for request in requests)

@@ -494,6 +494,8 @@ def test_the_pipeline_is_what_it_imports(tmp_path):
         *("family_unet.py", "path_ddim.py", "path_flow.py", "renoise.py"),
         # Search and guidance, which serve stock pipelines.
         *("best_of_n.py", "detector_guidance.py", "guidance_gradients.py", "guidance_observer.py"),
+        # Repair, which takes the pipeline or a stock one.
+        *("repair.py", "repair_denoising.py", "repair_inpainting.py", "repair_regions.py", "repair_sources.py"),
         "held_photo.py",  # what the app holds ready
         *("artifact_types/", "embedded/", "notebooks/", "tools/"),
     }

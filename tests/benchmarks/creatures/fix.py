@@ -16,6 +16,7 @@ same seeds, so that they are compared in pairs.
   artifacts; `curve` is the artifact rate after each round.
 - `guided`: pictures that are guided by detectors while they are drawn.
 - `best_of_4_guided`: of 7 guided pictures the best.
+- `ddpo`: pictures of a LoRA that was trained with a detector's reward, and of one that was trained with the oracle's.
 - `treated`: pictures of a LoRA that `training/treat_lora.py` trained against the guides; `training` says how it ended.
 - `treated_guided`: the same, guided.
 - `pair_dpo`: pictures of the generator with a LoRA of `training.pair_dpo`, which prefers clean renders to renders that

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from datasets_script.agents.perception import PerceptionAgent
-from datasets_script.cli.detect import _find_inputs
+from datasets_script.cli.detect import find_inputs
 from datasets_script.cli.show import perceived
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.photos import list_sources
@@ -35,23 +35,23 @@ def test_show_names_a_broken_photo_and_passes_it_over(folder, capsys):
 
 
 def test_detect_names_a_broken_photo_of_a_folder_and_passes_it_over(folder, capsys):
-    inputs = _find_inputs([folder], folder / "out")
+    inputs = find_inputs([folder], folder / "out")
     assert [item.path.name for item in inputs] == ["good.png"]
     assert capsys.readouterr().err.startswith(f"passed over: {folder / 'bad.gif'}: broken or truncated image")
 
 
 def test_detect_refuses_a_broken_photo_that_was_asked_for_and_a_folder_of_nothing_else(folder):
     with pytest.raises(UserError, match="got 1 of 3 that cannot:\n.*bad.gif: broken"):
-        _find_inputs([folder / "bad.gif", folder], folder / "out")
+        find_inputs([folder / "bad.gif", folder], folder / "out")
     (folder / "good.png").unlink()
     with pytest.raises(UserError, match="got 1 of 1 that cannot:\n.*bad.gif: broken"):
-        _find_inputs([folder], folder / "out")
+        find_inputs([folder], folder / "out")
 
 
 def test_detect_names_heic_and_linked_folders_that_it_does_not_follow(folder, capsys):
     (folder / "phone.heic").write_bytes(bytes.fromhex("00000018") + b"ftypheic" + bytes(400))
     (folder / "loop").symlink_to(folder)
     (folder / "notes.txt").touch()
-    assert [item.path.name for item in _find_inputs([folder], folder / "out")] == ["good.png"]
+    assert [item.path.name for item in find_inputs([folder], folder / "out")] == ["good.png"]
     named = capsys.readouterr().err
     assert "phone.heic" in named and "loop: a link to a folder" in named and "notes.txt" not in named
