@@ -326,7 +326,8 @@ def _drawn(path: str, draft: Marking | None, types: Sequence[str], colors: Seque
             {
                 **dict(zip(("xmin", "ymin", "xmax", "ymax"), map(round, mark.box), strict=True)),
                 "label": mark.type,
-                "color": ImageColor.getrgb(color_of.get(mark.type, colors[0])),
+                # As the component writes colours itself; it cannot read back what it was given otherwise.
+                "color": "rgb({}, {}, {})".format(*ImageColor.getrgb(color_of.get(mark.type, colors[0]))),
             }
             for mark in (draft.marks if draft else ())
             if not mark.counts

@@ -111,7 +111,7 @@ def measure_make(folder: Path, clicks: int) -> dict[str, Any]:
 
     server = Server(folder / "kept")
     try:
-        client = Client(server.url, verbose=False)
+        client = Client(server.url, verbose=False, httpx_kwargs={"timeout": 300})
         client.predict("coffee.png", api_name="/take_demo")  # the model is loaded with the first photo
         start = time.perf_counter()
         client.predict("cat.png", api_name="/take_demo")
