@@ -1,5 +1,5 @@
 """
-Make a pipeline of a snapshot of `train.py`, in `bfloat16` and in diffusers' layout.
+Make a pipeline of a snapshot of `train.py`, in `bfloat16` and in diffusers' layout, with the record of its training.
 
     python tests/benchmarks/creatures/export.py --work runs/creatures --step 8000 --out runs/creatures/middle
 """
@@ -7,9 +7,11 @@ Make a pipeline of a snapshot of `train.py`, in `bfloat16` and in diffusers' lay
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import FluxPipeline
@@ -20,9 +22,10 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from datasets_script.utils.errors import UserError
+from datasets_script.utils.files import write_json
 from diffusers_artifact.autoencoder import AutoencoderPCA
 from tests.benchmarks.creatures.generator import TRAINED, new_generator, trained_parameters
-from tests.benchmarks.creatures.train import SNAPSHOTS
+from tests.benchmarks.creatures.train import RECORD, SNAPSHOTS
 from training.embedded.export import load_part
 from training.run_folder import new_model_folder
 from training.script import run_script
@@ -51,6 +54,12 @@ def pipeline_of(snapshot: Path, vae: AutoencoderPCA) -> FluxPipeline:
     return pipe
 
 
+def record_of(work: Path, step: int) -> dict[str, Any]:
+    """Return the record of the training up to a snapshot."""
+    record: dict[str, Any] = json.loads((work / RECORD).read_text(encoding="utf-8"))
+    return {**record, "step": step, "curve": [point for point in record["curve"] if point["step"] <= step]}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of the training")
@@ -59,11 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args(arguments)
     vae = load_part(AutoencoderPCA, args.vae or args.work / "vae_trained", "--vae")
+    # Not where it lies on this machine.
+    vae.register_to_config(_name_or_path="")
     pipe = pipeline_of(snapshot_path(args.work, args.step), vae)
     for name in (*TRAINED, "vae"):
         getattr(pipe, name).to(torch.bfloat16)
     with new_model_folder(args.out, "--out") as temporary:
         pipe.save_pretrained(temporary)
+        write_json(temporary / RECORD, record_of(args.work, args.step))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     import torch
     from diffusers import FluxPipeline
-    pipe = FluxPipeline.from_pretrained("runs/creatures/middle", torch_dtype=torch.float32)
+    pipe = FluxPipeline.from_pretrained("tests/benchmarks/creatures/middle", torch_dtype=torch.float32)
     pipe("a green owl with two horns on a navy background", height=64, width=64, max_sequence_length=12)
 
 Its texts have one token a word. `max_sequence_length` must be `MAX_TOKENS`, the length that it was trained with.
@@ -31,6 +31,8 @@ from tests.benchmarks.creatures.words import vocabulary
 
 TOKEN = 8  # px, two latent pixels
 GRID = SIDE // TOKEN
+MIDDLE = Path(__file__).with_name("middle")
+"""A generator with artifacts in about half of its pictures, trained by `train.py`."""
 MAX_TOKENS = 12  # ten words and the end, padded to whole fours
 TEXT_DIM = 64
 # What every call of the stock pipeline needs beside a prompt.
