@@ -98,14 +98,13 @@ def sdxl(make_unet: Callable[[], Any]) -> Callable[[], Any]:
 
 def kolors_unet() -> Any:
     """Make the U-Net of Kolors: that of SDXL, with a projection of ChatGLM's tokens."""
-    return UNet2DConditionModel.from_config(
-        {
-            **sdxl_unet().config,
-            "encoder_hid_dim": 4096,
-            "encoder_hid_dim_type": "text_proj",
-            "projection_class_embeddings_input_dim": 5632,
-        }
-    )
+    values = {name: value for name, value in sdxl_unet().config.items() if not name.startswith("_")}
+    of_kolors = {
+        "encoder_hid_dim": 4096,
+        "encoder_hid_dim_type": "text_proj",
+        "projection_class_embeddings_input_dim": 5632,
+    }
+    return UNet2DConditionModel(**{**values, **of_kolors})
 
 
 RECIPES = {
