@@ -63,11 +63,12 @@ def test_guidance_of_no_strength_draws_the_pictures_of_base(world):
 def test_guidance_changes_pictures_and_is_tuned_on_others(world, monkeypatch):
     monkeypatch.setattr(guided, "STRENGTHS", (0.0, 0.4))
     monkeypatch.setattr(guided, "TUNING", 2)
-    monkeypatch.setattr(guided, "OTHERS", ("hackable",))
     block = guided.run(world)
     assert list(block["artifact_rate_by_strength"]) == [0.0, 0.4]
     assert block["artifact_rate_by_strength"][0.4]["number"] == 2
     assert set(block["frequency"]) == set(LESSONS)
+    assert set(block["other_guides"]) == {"oracle", "hackable"}
+    assert block["other_guides"]["hackable"]["strength"] > 0
     other = replace(world, seed=1)
     assert not set(other.seeds) & set(world.seeds)
     drawn = guided.draw_guided(world, "ensemble", 0.4, world.pipe, [world.words[0].prompt], world.seeds[:1])
