@@ -76,9 +76,9 @@ def test_guidance_changes_pictures_and_is_tuned_on_others(world, monkeypatch):
 
 
 def test_a_lora_that_was_trained_with_rewards_is_measured(world, monkeypatch):
-    small = {"num_inference_steps": 2, "prompts_per_step": 1, "group_size": 2, "batch_size": 2, "noisy_steps": 0}
-    small |= {"noisy_count": 1, "max_steps": 1, "held_out": 2, "pictures_per_prompt": 1, "lora_rank": 2}
-    small |= {"guard_images": 8, "use_cpu": "true"}
+    small: dict[str, str | int] = {"num_inference_steps": 2, "prompts_per_step": 1, "group_size": 2, "batch_size": 2}
+    small |= {"noisy_steps": 0, "noisy_count": 1, "max_steps": 1, "held_out": 2, "pictures_per_prompt": 1}
+    small |= {"lora_rank": 2, "guard_images": 8, "use_cpu": "true"}
     monkeypatch.setattr(ddpo, "TRAINING", small)
     for part in ("ddpo", "treated"):
         monkeypatch.setattr(f"tests.benchmarks.creatures.parts.{part}.REAL_IMAGES", 9)

@@ -82,7 +82,8 @@ def lora_of(world: World, name: str, rewards: Sequence[str]) -> Path:
         run_python(
             *("-m", "training.ddpo", "--model_name_or_path", world.generator, "--prompts", prompts),
             *("--size", f"{SIDE}x{SIDE}", "--max_sequence_length", MAX_TOKENS),
-            *("--seed", world.seed, "--output_dir", work / name, "--rewards", *rewards),
+            *("--seed", world.seed, "--output_dir", work / name),
+            *("--rewards", *rewards),
             *("--guard_detector", world.work / "detectors" / GUARD),
             *("--real_images", photos, "--real_limit", REAL_IMAGES),
             *(word for option, value in TRAINING.items() for word in (f"--{option}", *str(value).split())),

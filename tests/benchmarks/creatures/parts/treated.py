@@ -90,7 +90,9 @@ def lora_of(world: World, **changes: str | int | float) -> Path:
             *("-m", "training.treat_lora", "--model_name_or_path", world.generator, "--prompts", prompts),
             *("--size", f"{SIDE}x{SIDE}", "--max_sequence_length", MAX_TOKENS),
             *("--num_inference_steps", world.steps, "--seed", world.seed, "--output_dir", work / "lora"),
-            *("--detector", *(detectors / name for name in GUIDES[GUIDE]), "--guard_detector", detectors / GUARD),
+            "--detector",
+            *(detectors / name for name in GUIDES[GUIDE]),
+            *("--guard_detector", detectors / GUARD),
             *("--real_images", photos, "--real_limit", REAL_IMAGES),
             *(word for name, value in values.items() for word in (f"--{name}", value)),
         )
