@@ -154,10 +154,7 @@ class Workbench:
                 num_inference_steps=injector.num_inference_steps,
                 solver=injector.solver,
                 allow_distilled=injector.settings.allow_distilled,
-                **{
-                    name: strength[name]
-                    for name in ("position_steps", "value_steps", "value_blocks", "transfer_noise")
-                },
+                **{name: strength[name] for name in _STRENGTH},
             )
         self._held.move_to_end(photo.key)
         return self._held[photo.key]

@@ -60,6 +60,7 @@ class AppSettings:
             out, so that nothing is loaded.
         detector (`str`, *optional*, defaults to `"embedded"`): Pixel detector of the tab Detect; empty to leave the
             tab out.
+        repairer (`str`, *optional*, defaults to `"embedded"`): Diffusion model of the button Correct there.
         revision, device (`str`, *optional*): See [`~datasets_script.engine.diffusion_model.DiffusionModel`].
         host (`str`, *optional*, defaults to `"127.0.0.1"`): Address to listen at.
         port (`int`, *optional*): Port; by default the first free one from 7860.
@@ -75,6 +76,7 @@ class AppSettings:
     votes: Path = Path("runs/votes.jsonl")
     model: str = "embedded"
     detector: str = "embedded"
+    repairer: str = "embedded"
     revision: str | None = None
     device: str | None = None
     host: str = LOCAL_HOST
@@ -115,7 +117,7 @@ def build(settings: AppSettings, studio: Studio) -> gr.Blocks:
 
     Args:
         settings (`AppSettings`): Its settings.
-        studio (`Studio`): Models of the tab Make.
+        studio (`Studio`): Models of the tabs Make and Detect.
 
     Returns:
         `gradio.Blocks`: The app.
@@ -150,7 +152,9 @@ def launch(settings: AppSettings, block: bool = True, open_browser: bool = False
         UserError: The port is taken.
     """
     gr = import_gradio()
-    studio = Studio(settings.model, settings.data, settings.revision, settings.device, settings.detector)
+    studio = Studio(
+        settings.model, settings.data, settings.revision, settings.device, settings.detector, settings.repairer
+    )
     app = build(settings, studio)
     try:
         _, address, _ = app.queue(default_concurrency_limit=8, api_open=False).launch(

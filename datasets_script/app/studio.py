@@ -14,6 +14,7 @@ from ..utils.errors import UserError
 
 if TYPE_CHECKING:
     # Not imported at run time: they load torch, diffusers and datasets, which take longer than all else of the start.
+    from ..correction.agent import CorrectionAgent
     from ..detection.pixel.detector import PixelDetector
     from .bench import Workbench
     from .keeping import KeptPairs
@@ -25,13 +26,15 @@ BACKEND = "hand"
 @dataclass(eq=False)
 class Studio:
     """
-    Workbench, folder of kept pairs, and detector.
+    Workbench, folder of kept pairs, detector, and what corrects images.
 
     Args:
         model (`str`): See [`~datasets_script.app.bench.Workbench`].
         data (`Path`): Folder that pairs are kept in.
         revision, device (`str`, *optional*): See [`~datasets_script.app.bench.Workbench`].
         detector_model (`str`, *optional*, defaults to `"embedded"`): Pixel detector of the tab Detect.
+        repairer_model (`str`, *optional*, defaults to `"embedded"`): Diffusion model that draws regions again; see
+            [`~datasets_script.correction.repairers.load_repairer`].
 
     Raises:
         UserError: The folder holds a run that was not made in the app.
@@ -42,9 +45,13 @@ class Studio:
     revision: str | None = None
     device: str | None = None
     detector_model: str = "embedded"
+    repairer_model: str = "embedded"
     _detector: PixelDetector | None = field(default=None, init=False)
+    _corrector: CorrectionAgent | None = field(default=None, init=False)
     _loading: Future[tuple[Workbench, KeptPairs]] | None = field(default=None, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
+    # Another one: a download of a repairer does not hold up the other tabs.
+    _corrector_lock: Lock = field(default_factory=Lock, init=False)
 
     def __post_init__(self) -> None:
         if (self.data / RUN_FILE).exists():
@@ -93,6 +100,26 @@ class Studio:
             if self._detector is None:
                 self._detector = PixelDetector.from_pretrained(self.detector_model, device=self.device)
             return self._detector
+
+    @property
+    def corrector(self) -> CorrectionAgent:
+        """
+        Return the agent that corrects given regions, which the first call loads; the detector verifies its repairs.
+
+        Raises:
+            UserError: Repairer or detector cannot be loaded.
+        """
+        from ..correction.agent import CorrectionAgent
+        from ..correction.repairers import load_repairer
+        from ..correction.verifiers import PixelVerifier
+        from ..engine.loading import usable_device
+
+        verifier = PixelVerifier(self.detector)
+        with self._corrector_lock:
+            if self._corrector is None:
+                repairer = load_repairer(self.repairer_model, device=usable_device(self.device))
+                self._corrector = CorrectionAgent(repairer, verifier)
+            return self._corrector
 
     def _load(self) -> tuple[Workbench, KeptPairs]:
         from .bench import Workbench

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Open the app in the browser. In the tab Make you mark a region of a photo, choose a tool, and see the artifact in about
 a second with the embedded model on a CPU; pairs that you keep go to --data, a folder that is read like a run. In the
-tab Detect a pixel detector looks at your images, and you correct what it marks. With --queue, several people annotate
-images in the tab Annotate, as ArtiBench was made; with --compare, they vote blind between pictures of models. It works
-offline, listens on this machine only and reports to nobody."""
+tab Detect a pixel detector looks at your images, you edit what it marks, and --repairer draws it again. With --queue,
+several people annotate images in the tab Annotate, as ArtiBench was made; with --compare, they vote blind between
+pictures of models. It works offline, listens on this machine only and reports to nobody."""
 
 EPILOG = """\
 It needs `pip install artiagent[app]`.
@@ -68,6 +68,12 @@ def add_arguments(parser: Parser) -> None:
         default="embedded",
         metavar="MODEL",
         help="pixel detector: a folder, Hub id or 'embedded'; 'none' leaves the tab out (default: embedded)",
+    )
+    detect.add_argument(
+        "--repairer",
+        default="embedded",
+        metavar="MODEL",
+        help="diffusion model that draws what is wrong again, as of 'artiagent correct' (default: embedded)",
     )
     compare = parser.add_argument_group("the tab Compare")
     compare.add_argument(
@@ -125,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
         votes=args.votes,
         model="" if args.model == "none" else args.model,
         detector="" if args.detector == "none" else args.detector,
+        repairer=args.repairer,
         revision=args.revision,
         device=args.device,
         host=args.host,

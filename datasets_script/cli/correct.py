@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .detect import find_inputs
-from .options import add_vlm_run_options
+from .options import add_vlm_run_options, vlm_spec_of
 from .parser import Parser, non_negative_int, positive_float, positive_int
 from .running import add_loading_options
 
 
 if TYPE_CHECKING:
     from ..schema.boxes import Box
-    from ..vlm.spec import VLMSpec
 
 
 # As in `detection.pixel.locating` and `diffusers_artifact.presets`: the detector and the model of this package.
@@ -170,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
         num_inference_steps=args.num_inference_steps,
         guidance=args.guidance,
         crops=not args.whole_image,
-        vlm=_vlm_spec(args),
+        vlm=vlm_spec_of(args, args.detector),
         loading=LoadSettings(args.dtype, args.quantization, args.attention_backend, args.compile, args.vae_tiling),
         offload=args.offload,
         device=args.device,
@@ -185,22 +184,6 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"corrected images in {args.out / 'images'}, before and after in {args.out / 'overlays'}")
     return 0
-
-
-def _vlm_spec(args: argparse.Namespace) -> VLMSpec:
-    from ..vlm.spec import VLMSpec
-
-    return VLMSpec(
-        model=args.detector,
-        endpoint=args.vlm_endpoint,
-        revision=args.vlm_revision,
-        device=args.vlm_device,
-        quantization=args.vlm_quantization,
-        batch_size=args.vlm_batch_size,
-        concurrency=args.vlm_concurrency,
-        timeout=args.vlm_timeout,
-        cache=args.vlm_cache,
-    )
 
 
 def _box(text: str) -> Box:

@@ -190,8 +190,13 @@ def vlm_spec(args: argparse.Namespace) -> VLMSpec | None:
         if args.vlm_endpoint:
             raise UserError(f"--vlm must name a model at --vlm-endpoint {args.vlm_endpoint}, got none")
         return None
+    return vlm_spec_of(args, args.vlm)
+
+
+def vlm_spec_of(args: argparse.Namespace, model: str) -> VLMSpec:
+    """Return how a vision-language model is run, by the options of [`add_vlm_run_options`] with `--vlm-`."""
     return VLMSpec(
-        model=args.vlm,
+        model=model,
         endpoint=args.vlm_endpoint,
         revision=args.vlm_revision,
         device=args.vlm_device,

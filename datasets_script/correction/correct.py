@@ -105,6 +105,7 @@ def correct(
         verifier = None
     out, settings, device = Path(out), settings or CorrectionSettings(), usable_device(device)
     sources = _by_id(images)
+    marked = None if mask is None else read_mask(Path(mask))  # before models are loaded, which takes minutes
     found = load_judge(detector, device, vlm)
     judge = found if verifier is None else load_judge(verifier, device, vlm, "verifier")
     repair = (
@@ -132,9 +133,7 @@ def correct(
         settings,
     )
     given: dict[str, Any] = {"box": None if box is None else list(box), "mask": None, "prompt": prompt}
-    marked = None
-    if mask is not None:
-        marked = read_mask(Path(mask))
+    if mask is not None and marked is not None:
         given["mask"] = [Path(mask).name, int(marked.sum()), *marked.shape]
     models = {"detector": found.verifier().identity(), **agent.identity()}
     current: dict[str, Any] = {

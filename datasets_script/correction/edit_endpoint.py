@@ -25,6 +25,8 @@ from ..vlm.endpoint import api_key, error_in, retry_after
 _SIDE, _MULTIPLE = 1024, 16
 _MAX_BYTES = 100_000_000
 _RETRIED = (408, 429)
+_REFUSED_KEY = (401, 403)
+_CHECK = "check the URL, the name of the model, and that it edits images with a mask"
 _MAX_PAUSE = 60.0
 _PROMPT = (
     "Redraw only the masked region, so that it is free of visual artifacts and fits everything around it. Keep all "
@@ -114,7 +116,10 @@ class EndpointInpainter:
                 words = content.decode(errors="replace") if told is None else told[1]
                 problem = f"HTTP {status}: {shorten(words.replace(key, '[key]') if key else words)}"
                 if status not in _RETRIED and status < 500:
-                    raise EditUnavailable(f"{self.base_url} refuses the request: {problem}. Finished rounds are kept")
+                    todo = "set ARTIAGENT_API_KEY to a key it accepts" if status in _REFUSED_KEY else _CHECK
+                    raise EditUnavailable(
+                        f"{self.base_url} refuses the request: {problem}; {todo}. Finished rounds are kept"
+                    )
                 pause = retry_after(response.headers.get("Retry-After", ""))
             if attempt < self.max_retries:
                 growing = min(_MAX_PAUSE, self.base_delay * 2**attempt) * self._jitter.uniform(0.5, 1.0)

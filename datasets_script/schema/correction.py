@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..utils.errors import UserError
 from ..utils.files import write_json
 from .boxes import Box
-from .run_record import RUN_FILE
+from .run_record import RUN_FILE, read_record_of
 
 
 CORRECTIONS_FILE = "corrections.jsonl"
@@ -187,19 +185,7 @@ class CorrectionRecord:
         Raises:
             UserError: There is none, or its content is not that of one.
         """
-        path = folder / RUN_FILE
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"'{folder}' must be a folder written by `artiagent correct`, but '{path}' cannot be read: {error}"
-            ) from error
-        if not isinstance(content, dict) or content.pop("command", None) != _COMMAND:
-            raise UserError(f"'{folder}' must be a folder written by `artiagent correct`, got one of another command")
-        try:
-            return cls(**content)
-        except TypeError as error:
-            raise UserError(f"'{path}' must be the record of a run, but {error}; restore a copy of it") from error
+        return read_record_of(folder, _COMMAND, cls)
 
     def write(self, folder: Path) -> None:
         """Write the record into a folder, atomically."""

@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..utils.errors import UserError
 from ..utils.files import write_json
 
+
+Record = TypeVar("Record")
 
 RUN_FILE = "run.json"
 
@@ -168,3 +170,30 @@ class RunRecord:
         Return what anything made from the pairs records of the run: its identity, and the fingerprint once known.
         """
         return self.identity | ({"fingerprint": self.fingerprint} if self.fingerprint else {})
+
+
+def read_record_of(folder: Path, command: str, record: type[Record]) -> Record:
+    """
+    Read the record in the folder of a command whose `run.json` names it and otherwise holds the record's fields.
+
+    Args:
+        folder (`Path`): The folder.
+        command (`str`): The command, such as `"generate"`.
+        record (`type`): Dataclass of the record.
+
+    Raises:
+        UserError: There is none, or its content is not that of one.
+    """
+    path = folder / RUN_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"'{folder}' must be a folder written by `artiagent {command}`, but '{path}' cannot be read: {error}"
+        ) from error
+    if not isinstance(content, dict) or content.pop("command", None) != command:
+        raise UserError(f"'{folder}' must be a folder written by `artiagent {command}`, got one of another command")
+    try:
+        return record(**content)
+    except TypeError as error:
+        raise UserError(f"'{path}' must be the record of a run, but {error}; restore a copy of it") from error
