@@ -170,7 +170,7 @@ def _background(examined: Examined) -> dict[str, Any]:
 
 
 def _file(decision: Decision) -> str:
-    """Write a decision to a temporary file, which the app deletes after an hour with others that it serves."""
+    """Write a decision to a temporary file, of which the app serves a copy."""
     path = Path(tempfile.mkdtemp(prefix="artiagent-")) / f"{Path(decision.examined.name).stem}.json"
     write_text(path, json.dumps(decision.as_dict(), indent=1, ensure_ascii=False) + "\n")
     return str(path)
