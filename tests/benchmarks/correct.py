@@ -170,7 +170,7 @@ def far_from(
 
 def marked(image: Image.Image, mask: np.ndarray) -> Image.Image:
     outline = mask & ~ndimage.binary_erosion(mask)
-    return Image.fromarray(np.where(outline[..., None], np.uint8([255, 30, 30]), np.asarray(image)))
+    return Image.fromarray(np.where(outline[..., None], np.array([255, 30, 30], dtype=np.uint8), np.asarray(image)))
 
 
 def draw(rows: Sequence[Sequence[Image.Image]], path: Path) -> None:

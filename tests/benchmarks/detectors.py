@@ -216,7 +216,7 @@ def sheet(detector: PixelDetector, images: Sequence[tuple[Image.Image, Image.Ima
     for image, beside, name in images:
         found = detector(image)
         assert found.artifact_map is not None
-        heat = Image.fromarray(np.uint8(found.artifact_map * 255)).convert("RGB")
+        heat = Image.fromarray((found.artifact_map * 255).astype(np.uint8)).convert("RGB")
         parts = (beside, image, heat, detection_picture(image, found, name))
         rows.append([part.resize((round(part.width * ROW / part.height), ROW)) for part in parts])
     canvas = Image.new("RGB", (max(sum(part.width for part in row) for row in rows), ROW * len(rows)), "white")

@@ -81,7 +81,7 @@ _HIDDEN: dict[str, tuple[Literal["masks", "targets"], int] | None] = {
 }
 
 
-def run(*command: str | Path | int) -> None:
+def run(*command: str | Path | int | float) -> None:
     """Run a Python command in this checkout, with its output shown."""
     print("$", *command, flush=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

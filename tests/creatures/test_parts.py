@@ -65,11 +65,12 @@ def test_guidance_of_no_strength_draws_the_pictures_of_base(world):
 def test_guidance_changes_pictures_and_is_tuned_on_others(world, monkeypatch):
     monkeypatch.setattr(guided, "STRENGTHS", (0.0, 0.4))
     monkeypatch.setattr(guided, "TUNING", 2)
-    monkeypatch.setattr(guided, "OTHERS", ("hackable",))
     block = guided.run(world)
     assert list(block["artifact_rate_by_strength"]) == [0.0, 0.4]
     assert block["artifact_rate_by_strength"][0.4]["number"] == 2
     assert set(block["frequency"]) == set(LESSONS)
+    assert set(block["other_guides"]) == {"oracle", "hackable"}
+    assert block["other_guides"]["hackable"]["strength"] > 0
     other = replace(world, seed=1)
     assert not set(other.seeds) & set(world.seeds)
     drawn = guided.draw_guided(world, "ensemble", 0.4, world.pipe, [world.words[0].prompt], world.seeds[:1])
@@ -77,9 +78,9 @@ def test_guidance_changes_pictures_and_is_tuned_on_others(world, monkeypatch):
 
 
 def test_a_lora_that_was_trained_with_rewards_is_measured(world, monkeypatch):
-    small = {"num_inference_steps": 2, "prompts_per_step": 1, "group_size": 2, "batch_size": 2, "noisy_steps": 0}
-    small |= {"noisy_count": 1, "max_steps": 1, "held_out": 2, "pictures_per_prompt": 1, "lora_rank": 2}
-    small["guard_images"] = 8
+    small: dict[str, str | int] = {"num_inference_steps": 2, "prompts_per_step": 1, "group_size": 2, "batch_size": 2}
+    small |= {"noisy_steps": 0, "noisy_count": 1, "max_steps": 1, "held_out": 2, "pictures_per_prompt": 1}
+    small |= {"lora_rank": 2, "guard_images": 8}
     monkeypatch.setattr(loras, "REAL_IMAGES", 9)
     monkeypatch.setattr(loras, "run_python", lambda *command: train_ddpo([str(word) for word in command[2:]]))
     data = loras.drawn_and_guarded(world)

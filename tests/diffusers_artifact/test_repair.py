@@ -102,6 +102,9 @@ def test_a_model_of_whole_scenes_sees_the_whole_image():
             seen.append((image.size, prompt))
             return [Image.new("RGB", image.size) for _ in seeds]
 
+        def identity(self):
+            return {}
+
     image = photo(128, 96)
     for crops in (False, True):
         done = RegionRepairer(Painter(), crops=crops)(image, marked(image, (8, 8, 16, 16)), "a fox")
@@ -246,7 +249,7 @@ def test_wrong_arguments_are_told(flux):
     with pytest.raises(ValueError, match="`pipeline` must be of a class that inpaints, .* got Flux2Pipeline"):
         StockInpainter(tiny_flux2())
     with pytest.raises(ValueError, match="`source` must be one of"):
-        DenoisingInpainter(flux, source="sky")
+        DenoisingInpainter(flux, source="sky")  # type: ignore[arg-type]
     repair = RegionRepairer(DenoisingInpainter(flux))
     image = photo()
     with pytest.raises(ValueError, match="`mask` must be a bool array of shape"):

@@ -17,6 +17,7 @@ from datasets_script.schema.training_record import TrainingRecord
 from datasets_script.utils.errors import UserError
 from diffusers_artifact import EMBEDDED_MODEL, ArtifactInjectionPipeline
 from training.denoiser.lora import LORA_FILE
+from training.denoiser.rollout import Denoiser, SamplingSettings
 from training.treat_lora import PIXELS, gradient_steps, main, parse, pixel_loss
 
 from ..helpers.paths import ROOT
@@ -178,22 +179,18 @@ def test_losses_of_a_map():
         assert torch.allclose(gradient.reshape(4, 2), torch.tensor(slopes))
 
 
-class Schedule:
-    num_evaluations = 10
-
-
 def test_gradient_steps():
     generator = torch.Generator().manual_seed(0)
-    schedule = Schedule()
+    denoiser = Denoiser(tiny_sdxl(), SamplingSettings(10, 3.0, 64, 64))
     for given, wanted in (("25%", 2), ("1%", 1), ("100%", 10), ("3", 3)):
-        assert gradient_steps(given, schedule, generator) == wanted
-    drawn = {gradient_steps("random", schedule, generator) for _ in range(100)}
+        assert gradient_steps(given, denoiser, generator) == wanted
+    drawn = {gradient_steps("random", denoiser, generator) for _ in range(100)}
     assert drawn == set(range(1, 11))
     for given in ("11", "0", "200%"):
         with pytest.raises(UserError, match="must lie between 1 and the 10 evaluations"):
-            gradient_steps(given, schedule, generator)
+            gradient_steps(given, denoiser, generator)
     with pytest.raises(UserError, match="must be a share such as 25%, a number or random, got 'last'"):
-        gradient_steps("last", schedule, generator)
+        gradient_steps("last", denoiser, generator)
 
 
 @pytest.mark.parametrize(

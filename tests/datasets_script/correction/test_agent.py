@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from datasets_script.correction.regions import Region, given_region, regions_of
 from datasets_script.correction.repairers import ModelRepairer
 from datasets_script.correction.settings import CorrectionSettings
 from datasets_script.correction.verifiers import PixelVerifier
+from datasets_script.detection.images import ImageInput
 from datasets_script.schema.correction import Verdict
 from datasets_script.schema.detection import DetectedRegion, Detection
 from datasets_script.utils.errors import ArgumentError
@@ -73,8 +74,11 @@ class Finder:
     def __init__(self, *regions: DetectedRegion) -> None:
         self.regions = regions
 
-    def __call__(self, image: Image.Image) -> Detection:  # type: ignore[override]
-        return Detection(image.size, bool(self.regions), self.regions, None, {})
+    def __call__(self, images: Any) -> Any:
+        return Detection(images.size, bool(self.regions), self.regions, None, {})
+
+    def stream(self, images: Iterable[ImageInput]) -> Iterator[Detection]:
+        return map(self, images)
 
 
 BRIGHT = Image.new("RGB", (64, 64), (240, 240, 240))

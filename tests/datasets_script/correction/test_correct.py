@@ -189,10 +189,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _edited(self, body: bytes) -> str:
         header = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
-        parts = {
-            part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
-            for part in BytesParser().parsebytes(header + body).get_payload()
-        }
+        parts: dict[str, bytes] = {}
+        for part in BytesParser().parsebytes(header + body).walk():
+            content = part.get_payload(decode=True)
+            if isinstance(content, bytes):  # not the whole of the parts
+                parts[str(part.get_param("name", header="content-disposition"))] = content
         self.requests.append(("edit", parts["prompt"].decode()))
         image, mask = (Image.open(io.BytesIO(parts[name])) for name in ("image", "mask"))
         opaque = np.asarray(mask.getchannel("A")) > 0

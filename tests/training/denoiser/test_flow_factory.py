@@ -37,7 +37,7 @@ def brightness(images, prompts):
 @pytest.fixture
 def adapter(monkeypatch):
     rewards = ModuleType("flow_factory.rewards")
-    rewards.PointwiseRewardModel, rewards.RewardModelOutput = PointwiseRewardModel, RewardModelOutput
+    vars(rewards).update(PointwiseRewardModel=PointwiseRewardModel, RewardModelOutput=RewardModelOutput)
     monkeypatch.setitem(sys.modules, "flow_factory", ModuleType("flow_factory"))
     monkeypatch.setitem(sys.modules, "flow_factory.rewards", rewards)
     monkeypatch.delitem(sys.modules, NAME, raising=False)

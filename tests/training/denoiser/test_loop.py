@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -96,7 +98,8 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path):
     assert result.steps == 8 and result.stopped is None and result.best.step == 8
     assert result.best.score > result.before.score
     assert [reading.step for reading in result.readings] == [0, 4, 8]
-    assert find_checkpoint(tmp_path / "whole").name == "checkpoint-8"
+    last = find_checkpoint(tmp_path / "whole")
+    assert last is not None and last.name == "checkpoint-8"
     assert sorted(path.name for path in (tmp_path / "whole").glob("checkpoint-*")) == ["checkpoint-6", "checkpoint-8"]
 
     # Once before and once after a step that no checkpoint holds; the second checkpoint lies after a reading.
@@ -107,7 +110,7 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path):
         with (folder / "log.jsonl").open("a") as file:
             file.write('{"step": 9, "lo')  # a kill while writing
         checkpoint = find_checkpoint(folder)
-        assert checkpoint.name == f"checkpoint-{kept}"
+        assert checkpoint is not None and checkpoint.name == f"checkpoint-{kept}"
         loop = make_loop(folder)
         again = loop.run(checkpoint)
         assert all(torch.equal(weight, weights_of(whole)[name]) for name, weight in weights_of(loop).items())
@@ -130,7 +133,8 @@ def test_a_guard_stops_a_run_and_the_best_weights_come_back(tmp_path):
     loop.guards = Guards(loop.guards.measures, {"sharpness": Band(-limit, limit)})
     result = loop.run()
     broken = min(step for step, change in moved.items() if abs(change) > limit)
-    assert result.steps == broken and f"sharpness moved by {moved[broken]:+.1%}" in result.stopped
+    assert result.steps == broken
+    assert result.stopped is not None and f"sharpness moved by {moved[broken]:+.1%}" in result.stopped
     held = [step for step in readings if step < broken]
     assert result.best.step == max(held, key=lambda step: readings[step].score)
     # What is kept draws the pictures of the best step, not of the last.
@@ -159,12 +163,13 @@ def test_rows_are_each_seen_once_before_any_comes_again(tmp_path):
 
 
 def test_arguments_are_checked(tmp_path):
-    for changes, message in (
+    mistakes: tuple[tuple[dict[str, Any], str], ...] = (
         ({"output_dir": ""}, "--output_dir must be given"),
         ({"max_steps": 0}, "`max_steps` must be at least 1"),
         ({"learning_rate": 0.0}, "--learning_rate must be above 0"),
         ({"ema_decay": 1.0}, r"--ema_decay must lie in \[0, 1\)"),
-    ):
+    )
+    for changes, message in mistakes:
         with pytest.raises(UserError, match=message):
             LoopArguments(**{"output_dir": str(tmp_path), **changes}).check()
 

@@ -111,6 +111,7 @@ def test_the_ratio_is_exactly_1_before_the_weights_change(policy):
         again = policy.transition(predict(taken.before, taken.step), taken.before, taken.step, noisy=True)
         log_prob = again.log_prob(taken.after)
         assert log_prob.requires_grad and torch.equal(torch.exp(log_prob - taken.log_prob), torch.ones(3))
+    assert network.bias is not None
     with torch.no_grad():
         network.bias += 0.1
     again = policy.transition(predict(taken.before, taken.step), taken.before, taken.step, noisy=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from types import SimpleNamespace
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from training.denoiser.guards import Guards
 from training.denoiser.loop import DenoiserLoop, LoopArguments, LoopResult, Update
 from training.denoiser.lora import ATTENTION, LoraSettings, add_lora
 from training.denoiser.pictures import PictureSet
-from training.denoiser.policy import scheduler_of_policy
+from training.denoiser.policy import FlowPolicy, scheduler_of_policy
 from training.denoiser.policy_objective import PolicyArguments, PolicyObjective
 from training.denoiser.rewards.function import FunctionReward
 from training.denoiser.rewards.registry import WeightedSum
@@ -25,7 +26,7 @@ from training.denoiser.rollout import Denoiser, SamplingSettings
 from ...helpers.tiny_pipelines import tiny_flux, tiny_sd, tiny_sd3, tiny_sdxl
 
 
-PIPELINES = {"flux": tiny_flux, "sd3": tiny_sd3, "sd": tiny_sd, "sdxl": tiny_sdxl}
+PIPELINES: dict[str, Callable[[], Any]] = {"flux": tiny_flux, "sd3": tiny_sd3, "sd": tiny_sd, "sdxl": tiny_sdxl}
 # Layers next to the output: by their attention, random networks of this size hardly change an image.
 LAST_LAYER = {"flux": ("proj_out",), "sd": ("conv_out",)}
 PROMPTS = ("a cat", "a dog")
@@ -130,15 +131,25 @@ def test_a_rollout_may_start_from_noised_images():
     clean = torch.randn(2, *denoiser.latent_shape)
     train = Items((Item("a.png", ""), Item("b.png", "")), denoiser.encode_prompts(["", ""]), clean)
     objective = PolicyObjective(denoiser, train, light(), PolicyArguments(1, 2, 2, same_noise=True))
+    assert isinstance(objective.policy, FlowPolicy)
     assert objective.policy.sigmas[0] == pytest.approx(0.6) and objective.noisy_steps.steps == (0, 1)
-    (batch,) = objective._draw(SimpleNamespace(seed=lambda *_: 0, generator=lambda _, place: seeded(place)), [0, 1])
+    (batch,) = objective._draw(OneNoise(), [0, 1])
     before = batch.trajectory.noisy[0].before
     # The same noise, added to the one and the other image.
     torch.testing.assert_close(before[0] - before[1], 0.4 * (clean[0] - clean[1]), atol=1e-5, rtol=1e-5)
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+class OneNoise(Update):
+    """An update without a loop, which gives all images of all prompts the same noise to begin with."""
+
+    def __init__(self) -> None:
+        self.step, self.rank, self.world_size = 1, 0, 1
+
+    def seed(self, name: str, index: int = 0) -> int:
+        return 0
+
+    def generator(self, name: str, index: int = 0) -> torch.Generator:
+        return torch.Generator().manual_seed(index)
 
 
 def test_equal_rewards_teach_nothing(tmp_path):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, FluxPipeline
 from diffusers.utils import is_sentencepiece_available
 
 from datasets_script.utils.errors import ArgumentError
-from diffusers_artifact.family import Conditioning
+from diffusers_artifact.family import Conditioning, TransformerFamily
 from training.denoiser.lora import (
     LoraSettings,
     add_lora,
@@ -31,7 +33,7 @@ from ...helpers.tiny_pipelines import (
 
 
 # Prompts are encoded one by one here, and in a batch by the pipelines.
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 SIZE = {"height": 48, "width": 64}
 PROMPTS, SEEDS = ["a cat", "two dogs"], [3, 4]
 STEPS = 4
@@ -270,7 +272,7 @@ def test_the_loss_is_zero_for_a_perfect_prediction(name):
     # Each image has its own time.
     for row in range(2):
         alone = denoiser.denoising_loss(
-            *(x[row : row + 1] for x in (clean,)), conditions.select([row]), noise[row : row + 1], times[row : row + 1]
+            clean[row : row + 1], conditions.select([row]), noise[row : row + 1], times[row : row + 1]
         )
         torch.testing.assert_close(alone, losses[row : row + 1])
 
@@ -284,6 +286,7 @@ def test_flow_times_are_shifted_as_the_schedule():
 
 
 def mu_of(denoiser: Denoiser) -> float:
+    assert isinstance(denoiser.family, TransformerFamily)
     tokens = denoiser.latent_shape[1] * denoiser.latent_shape[2] // 4
     return denoiser.family.timestep_arguments(1, tokens, denoiser.pipeline.scheduler)["mu"]
 

@@ -15,7 +15,7 @@ from torch import nn
 from datasets_script.detection.pixel.preprocessing import Preprocessing
 from datasets_script.detection.reward.preprocessing import RewardPreprocessing
 from tests.helpers.tiny_rewards import tiny_reward
-from training.reward.data import PairCollator, PairItem
+from training.reward.data import PairCollator, PairItem, cross_pairs
 from training.reward.loss import bradley_terry, squared_norm
 
 
@@ -52,7 +52,7 @@ def test_squared_norm_is_of_all_parameters():
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.integers(0, 20), st.integers(0, 1000))
 def test_no_scene_is_paired_with_itself(scenes, wanted, place):
-    cross = PairCollator(PREPROCESSING, wanted, seed=1)._cross(items(scenes, place))
+    cross = cross_pairs(items(scenes, place), wanted, seed=1)
     possible = sum(first != second for first in scenes for second in scenes)
     assert cross.shape == (min(wanted, possible), 2)
     assert all(scenes[clean] != scenes[artifact] for clean, artifact in cross.tolist())
@@ -61,7 +61,7 @@ def test_no_scene_is_paired_with_itself(scenes, wanted, place):
 
 def test_draws_depend_on_seed_and_place_alone():
     def drawn(seed: int, place: int) -> list[list[int]]:
-        return PairCollator(PREPROCESSING, 2, seed)._cross(items(list(range(8)), place)).tolist()
+        return cross_pairs(items(list(range(8)), place), 2, seed).tolist()
 
     assert drawn(0, 0) == drawn(0, 0)
     assert len({str(drawn(seed, place)) for seed in (0, 1) for place in (0, 8)}) == 4
@@ -72,9 +72,9 @@ def test_a_batch_of_sizes_scores_each_image_as_alone():
     model = tiny_reward("siglip2_base", length=32, kind="token")
     pairs = items([1, 2, 3, 4], sizes=[(8, 12), (16, 8), (8, 12), (9, 9)])
     batch: dict[str, Any] = PairCollator(model.record.preprocessing)(pairs)
-    assert len(batch["pixel_values"]) == 3 and batch["labels"].tolist() == [1, 2, 3, 4]
+    assert len(batch["inputs"]["pixel_values"]) == 3 and batch["labels"].tolist() == [1, 2, 3, 4]
     with torch.no_grad():
-        scores = model.network(batch["pixel_values"], batch["inside"])[batch["places"]]
+        scores = model.network(**batch["inputs"])[batch["places"]]
         images = [pair.clean for pair in pairs] + [pair.artifact for pair in pairs]
         alone = torch.cat([model.score(image[None].float() / 255) for image in images])
     torch.testing.assert_close(scores, alone, rtol=1e-4, atol=1e-5)

@@ -1,8 +1,9 @@
 """
 Guidance by a detector while a picture is drawn (`diffusers_artifact/detector_guidance.py`).
 
-The strength is chosen by the oracle on pictures of other prompts and seeds. A guide that is known to be hackable draws
-the same pictures with the same strength; what it says of them afterwards stands beside what the oracle says.
+The strength is chosen by the oracle on pictures of other prompts and seeds. Beside detectors that learned from
+synthetic artifacts guide the ceiling, which learned from the oracle's labels, and one that is known to be hackable.
+What each detector says of the pictures stands beside what the oracle says.
 """
 
 from __future__ import annotations
@@ -27,22 +28,25 @@ from tests.benchmarks.creatures.world import World
 # Published is 0.05, the second one.
 STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.4)
 TUNING = 100  # pictures of each strength
-GUIDES = {"mixture": ("mixture",), "ensemble": ("injected", "corrupted"), "hackable": ("hackable",)}
-GUIDE, OTHERS = "ensemble", ("mixture", "hackable")
+GUIDES = {"ensemble": ("injected", "corrupted"), "oracle": ("oracle",), "hackable": ("hackable",)}
+GUIDE, CEILING, HACKABLE = "ensemble", "oracle", "hackable"
 
 
 def run(world: World) -> dict[str, Any]:
-    """Choose the strength, and draw the pictures with each guide."""
-    curve = tuning_curve(world, GUIDE)
-    strength = best_strength(curve)
-    blocks = {name: _guided(world, name, strength) for name in (GUIDE, *OTHERS)}
-    return {
-        **blocks[GUIDE],
-        "guide": GUIDES[GUIDE],
-        "strength": strength,
-        "artifact_rate_by_strength": curve,
-        "other_guides": {name: blocks[name] for name in OTHERS},
+    """Choose the strength of each guide, and draw the pictures with it."""
+    curves = {name: tuning_curve(world, name) for name in (GUIDE, CEILING)}
+    strengths = {name: best_strength(curve) for name, curve in curves.items()}
+    strengths[HACKABLE] = strengths[GUIDE] or STRENGTHS[1]
+    blocks = {
+        name: {
+            **_guided(world, name, strength),
+            "guide": GUIDES[name],
+            "strength": strength,
+            "artifact_rate_by_strength": curves.get(name),
+        }
+        for name, strength in strengths.items()
     }
+    return {**blocks[GUIDE], "other_guides": {name: blocks[name] for name in (CEILING, HACKABLE)}}
 
 
 def tuning_curve(world: World, guide: str) -> dict[float, Any]:

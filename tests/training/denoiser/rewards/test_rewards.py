@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from tests.helpers.tiny_detectors import red_detector
 from tests.helpers.tiny_rewards import tiny_reward
 from tests.helpers.tiny_vlms import talking_vlm, tiny_qwen2_5_vl
 from training.denoiser.rewards.answers import requests_about
-from training.denoiser.rewards.bertscore import BertScore, answers_reward, synartifact_reward
+from training.denoiser.rewards.bertscore import BertScore, BertScoreReward, answers_reward, synartifact_reward
 from training.denoiser.rewards.classes import classes_reward
 from training.denoiser.rewards.no import NoReward
 from training.denoiser.rewards.registry import load_rewards, parse_rewards
@@ -83,7 +84,7 @@ def encoder(tmp_path_factory):
 
 def test_an_entry_of_a_recipe_is_that_of_the_command_line():
     texts = ["classes=runs/vlm,per_class=0.1,weight=2", "detector=embedded"]
-    recipe = [
+    recipe: list[dict[str, Any]] = [
         {"kind": "classes", "model": "runs/vlm", "per_class": 0.1, "weight": 2},
         {"kind": "detector", "model": "embedded"},
     ]
@@ -233,9 +234,9 @@ def by_hand(bertscore: BertScore, candidate: str, reference: str) -> float:
         hidden = bertscore.network(**inputs, output_hidden_states=True).hidden_states[bertscore.layer][0]
         states.append([vector / vector.norm() for vector in hidden])
     first, second = states
-    precision = [max(float(one @ other) for other in second) for one in first[1:-1]]
-    recall = [max(float(one @ other) for other in first) for one in second[1:-1]]
-    precision, recall = sum(precision) / len(precision), sum(recall) / len(recall)
+    precisions = [max(float(one @ other) for other in second) for one in first[1:-1]]
+    recalls = [max(float(one @ other) for other in first) for one in second[1:-1]]
+    precision, recall = sum(precisions) / len(precisions), sum(recalls) / len(recalls)
     return 2 * precision * recall / (precision + recall)
 
 
@@ -254,6 +255,7 @@ def test_the_reward_is_equation_4(encoder, vlm):
     torch.testing.assert_close(found, torch.tensor([0.9 - 0.26 + 0.5, 0.3 - 0.32 + 0.5]))
     rewards = load_rewards(parse_rewards([f"bertscore={vlm},encoder={encoder},layer=2,beta=0"]), "cpu")
     (_, reward), *_ = rewards.rewards.values()
+    assert isinstance(reward, BertScoreReward)
     assert reward(IMAGES, PROMPTS) == pytest.approx(answers_reward(reward.bertscore, [ANSWERS[2]] * 3, 1 / 13, 0.0))
     assert reward.identity()["alpha"] == pytest.approx(1 / 13) and reward.identity()["bertscore"]["layer"] == 2
 
