@@ -37,6 +37,8 @@ _MAP_TASK = "image-segmentation"
 _SCORE_TASK = "image-classification"
 _DRAWING_TASK = "text-to-image"
 _LOSSES_SHOWN = 12
+# How a denoiser draws in training where its recipe does not say; defaults of `DenoiserArguments`, which loads torch.
+_DRAWN = {"num_inference_steps": 20, "guidance_scale": 1.0, "size": "512x512"}
 # Facts about data that are lists of mappings.
 _LISTS = ("runs", "sources", "guards", "frequencies")
 # Ids of metrics at https://hf.co/metrics that have other names here.
@@ -415,14 +417,11 @@ def _lora_usage(repo_id: str, record: TrainingRecord) -> str:
             f'pipe.load_lora_weights("{repo_id}")'
         )
     base = record.base.id if record.base.is_on_hub else f"path/to/{record.base.id}"
-    width, height = str(recipe.get("size", "512x512")).split("x")
-    told = {
-        "num_inference_steps": recipe.get("num_inference_steps"),
-        "guidance_scale": recipe.get("guidance_scale"),
-        "width": width,
-        "height": height,
-    }
-    options = "".join(f", {name}={value}" for name, value in told.items() if value is not None)
+    drawn = {**_DRAWN, **{name: value for name, value in recipe.items() if value is not None}}
+    width, height = str(drawn["size"]).split("x")
+    names = ("num_inference_steps", "guidance_scale", "max_sequence_length")
+    told = {name: drawn[name] for name in names if name in drawn} | {"width": width, "height": height}
+    options = "".join(f", {name}={value}" for name, value in told.items())
     return (
         "import torch\n"
         "from diffusers import DiffusionPipeline\n\n"

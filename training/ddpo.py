@@ -11,8 +11,8 @@ that loads into the stock pipeline.
 
 # Stable Diffusion 1.5 as in SynArtifact, on one GPU
 ```bash
-python -m training.ddpo --config synartifact_sd15 --prompts animals.txt --rewards bertscore=runs/synartifact_qwen3 \
-    --guard_detector me/pixel-detector --real_images photos/
+python -m training.ddpo --config synartifact_sd15 --prompts animals.txt --guard_detector me/pixel-detector \
+    --real_images photos/ --rewards bertscore=runs/synartifact_qwen3_vl_8b_projector
 ```
 
 # The model of this package on a CPU, from noised photos
@@ -42,7 +42,6 @@ guards, artifact frequencies before and after, and why the run ended.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -54,13 +53,12 @@ from trl import TrlParser
 
 from datasets_script.detection.pixel.detector import PixelDetector
 from datasets_script.detection.scoring import DetectorScorer
-from datasets_script.utils.errors import UserError
 from training.arguments import given_arguments, parse_arguments, recipe_record, with_recipe_paths
 from training.denoiser.arguments import DenoiserArguments, GuardArguments
-from training.denoiser.loop import DenoiserLoop, LoopArguments
+from training.denoiser.loop import LoopArguments
 from training.denoiser.policy import scheduler_of_policy
 from training.denoiser.policy_objective import PolicyArguments, PolicyObjective
-from training.denoiser.preparation import Preparation, finish, outcome, prepare
+from training.denoiser.preparation import check_judges, finish, outcome, prepare
 from training.denoiser.rewards.base import OfImages, RewardSpec
 from training.denoiser.rewards.registry import REWARDS, WeightedSum, load_rewards, parse_rewards
 from training.run_folder import begin_run
@@ -90,20 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rewards = load_rewards(specs, str(prepared.accelerator.device))
     opponents = detectors_of(rewards, prepared.judges)
     objective = PolicyObjective(prepared.denoiser, prepared.train, rewards, policy_args)
-    data = {**prepared.facts, "rewards": rewards.identity(), "noisy_steps": list(objective.noisy_steps.steps)}
-    # Of other data, a checkpoint would continue with another order.
+    data = {"rewards": rewards.identity(), "noisy_steps": list(objective.noisy_steps.steps)}
     is_main = prepared.accelerator.is_main_process
-    checkpoint = begin_run(folder, {**recipe, "data": _seen(data)}, is_main)
-    loop = DenoiserLoop(
-        prepared.denoiser,
-        prepared.parameters,
-        objective,
-        prepared.guards,
-        prepared.pictures,
-        loop_args,
-        prepared.accelerator,
-    )
-    announce(prepared, rewards, policy_args, loop_args)
+    checkpoint = begin_run(folder, {**recipe, "data": prepared.identity(data)}, is_main)
+    loop = prepared.loop(objective, loop_args)
+    made_of = f"{policy_args.prompts_per_step} prompts x {policy_args.group_size}"
+    prepared.announce(loop_args, policy_args.images, made_of, f"rewards: {', '.join(rewards.rewards)}; ")
     begun = time.monotonic()
     result = loop.run(checkpoint)
     if is_main:
@@ -122,21 +112,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(outcome(record, folder))
 
 
-def announce(
-    prepared: Preparation, rewards: WeightedSum, policy_args: PolicyArguments, loop_args: LoopArguments
-) -> None:
-    """Print what will be trained, on what, and what guards it."""
-    count = sum(parameter.numel() for parameter in prepared.parameters.values())
-    devices = prepared.accelerator.num_processes
-    prepared.accelerator.print(
-        f"{len(prepared.train):,} to draw, {len(prepared.pictures.prompts):,} pictures of others to judge by\n"
-        f"{count:,} parameters are trained; rewards: {', '.join(rewards.rewards)}; guards: "
-        f"{', '.join(prepared.guards.measures)}\n"
-        f"{loop_args.max_steps:,} steps of {policy_args.images * devices} images = {policy_args.prompts_per_step} "
-        f"prompts x {policy_args.group_size} x {devices} devices"
-    )
-
-
 def detectors_of(rewards: WeightedSum, judges: Mapping[str, PixelDetector]) -> dict[str, PixelDetector]:
     """
     Return the pixel detectors among rewards, by their names.
@@ -153,14 +128,7 @@ def detectors_of(rewards: WeightedSum, judges: Mapping[str, PixelDetector]) -> d
         for name, (_, reward) in rewards.rewards.items()
         if isinstance(reward, OfImages) and isinstance(reward.scorer, DetectorScorer)
     }
-    known = {label: judge.identity() for label, judge in judges.items()}
-    for detector in found.values():
-        for label, judge in known.items():
-            if detector.identity() == judge:
-                raise UserError(
-                    f"--guard_detector must be another than the rewards, got '{label}' for both; a detector that is "
-                    "trained on is pleased first and can judge nothing"
-                )
+    check_judges(judges, found, "--rewards")
     return found
 
 
@@ -197,12 +165,6 @@ def parse(
     specs = parse_rewards(reward_args.rewards)
     recipe = recipe_record({**given, "rewards": [spec.to_dict() for spec in specs]})
     return model_args, specs, policy_args, guard_args, loop_args, recipe
-
-
-def _seen(data: Mapping[str, Any]) -> str:
-    """Return a text that changes with what is trained on."""
-    names = ("prompts", "held_out", "real_images", "guard_images", "rewards", "guard_detectors")
-    return json.dumps({name: data[name] for name in names}, sort_keys=True)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from training.arguments import given_arguments, parse_arguments, recipe_record, 
 from training.denoiser.arguments import NONE, DenoiserArguments, GuardArguments
 from training.denoiser.data import Item
 from training.denoiser.guards import BANDS, Band, Guards
-from training.denoiser.loop import DenoiserLoop, LoopArguments
+from training.denoiser.loop import LoopArguments
 from training.denoiser.preference import FORMS, NOISE_SOURCES, PreferenceSettings
 from training.denoiser.preference_data import LatentPairs, PairSet, fingerprint, load_pairs
 from training.denoiser.preference_objective import HeldOut, PairPreference
@@ -171,9 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # Training
     objective = PairPreference(prepared.denoiser, pairs, held_out, settings, args.pairs.batch_size)
-    loop = DenoiserLoop(
-        prepared.denoiser, prepared.parameters, objective, guards, prepared.pictures, args.loop, accelerator
-    )
+    loop = prepared.loop(objective, args.loop)
     begun = time.monotonic()
     result = loop.run(checkpoint)
 
@@ -271,7 +269,12 @@ def parse(arguments: Sequence[str] | None = None) -> Arguments:
     pair_args, model_args, guard_args, loop_args = parse_arguments(make_parser(), arguments)
     pair_args.check()
     model_args.check(has_own_items=True)
-    for name, use in (("prompts", "captions"), ("start_photos", "clean images, with --start_sigma")):
+    own = {
+        "prompts": "captions",
+        "prompt_limit": "captions",
+        "start_photos": "clean images, with --start_sigma",
+    }
+    for name, use in own.items():
         if getattr(model_args, name) is not None:
             raise UserError(f"--{name} must be left out, because pictures begin with the {use} of held-out pairs")
     if guard_args.real_images not in ("", NONE):

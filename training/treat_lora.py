@@ -32,7 +32,6 @@ guards, artifact frequencies before and after, and why the run ended.
 """
 
 import argparse
-import json
 import re
 import sys
 import time
@@ -49,9 +48,9 @@ from datasets_script.utils.errors import UserError, check_at_least
 from training.arguments import given_arguments, parse_arguments, recipe_record, with_recipe_paths
 from training.denoiser.arguments import DenoiserArguments, GuardArguments
 from training.denoiser.data import Items
-from training.denoiser.loop import DenoiserLoop, LoopArguments, Objective, Update
+from training.denoiser.loop import LoopArguments, Objective, Update
 from training.denoiser.pictures import Pictures
-from training.denoiser.preparation import Preparation, finish, load_opponents, outcome, prepare
+from training.denoiser.preparation import finish, load_opponents, outcome, prepare
 from training.denoiser.rollout import Denoiser
 from training.run_folder import begin_run
 from training.script import run_script
@@ -229,21 +228,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepared = prepare(model_args, guard_args, loop_args)
     gradient_steps(script_args.gradient_steps, prepared.denoiser, torch.Generator())
     opponents = load_opponents(script_args.detector, prepared.judges, str(prepared.accelerator.device))
-    data = {**prepared.facts, "detectors": {label: one.identity() for label, one in opponents.items()}}
-    # Of other data, a checkpoint would continue with another order.
+    data = {"detectors": {label: one.identity() for label, one in opponents.items()}}
     is_main = prepared.accelerator.is_main_process
-    checkpoint = begin_run(folder, {**recipe, "data": _seen(data)}, is_main)
+    checkpoint = begin_run(folder, {**recipe, "data": prepared.identity(data)}, is_main)
     objective = Treating(prepared.denoiser, prepared.train, prepared.real, list(opponents.values()), script_args)
-    loop = DenoiserLoop(
-        prepared.denoiser,
-        prepared.parameters,
-        objective,
-        prepared.guards,
-        prepared.pictures,
-        loop_args,
-        prepared.accelerator,
-    )
-    announce(prepared, script_args, loop_args)
+    loop = prepared.loop(objective, loop_args)
+    made_of = f"{script_args.batch_size} per device x {script_args.accumulation} accumulated"
+    prepared.announce(loop_args, script_args.batch_size * script_args.accumulation, made_of)
     begun = time.monotonic()
     result = loop.run(checkpoint)
     if is_main:
@@ -259,19 +250,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             opponents=opponents,
         )
         print(outcome(record, folder))
-
-
-def announce(prepared: Preparation, script_args: TreatingArguments, loop_args: LoopArguments) -> None:
-    """Print what will be trained, on what, and what guards it."""
-    count = sum(parameter.numel() for parameter in prepared.parameters.values())
-    images = script_args.batch_size * script_args.accumulation
-    devices = prepared.accelerator.num_processes
-    prepared.accelerator.print(
-        f"{len(prepared.train):,} to draw, {len(prepared.pictures.prompts):,} pictures of others to judge by\n"
-        f"{count:,} parameters are trained; guards: {', '.join(prepared.guards.measures)}\n"
-        f"{loop_args.max_steps:,} steps of {images * devices} images = {script_args.batch_size} per device x "
-        f"{script_args.accumulation} accumulated x {devices} devices"
-    )
 
 
 def make_parser() -> TrlParser:
@@ -319,12 +297,6 @@ def check(script_args: TreatingArguments, guard_args: GuardArguments) -> None:
         raise UserError("--real_images must name a folder for --gamma above 0, got none; or set --gamma to 0")
     for name in ("batch_size", "accumulation", "real_batch_size"):
         check_at_least(name, getattr(script_args, name))
-
-
-def _seen(data: Mapping[str, Any]) -> str:
-    """Return a text that changes with what is trained on."""
-    names = ("prompts", "held_out", "real_images", "guard_images", "detectors", "guard_detectors")
-    return json.dumps({name: data[name] for name in names}, sort_keys=True)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 
 import datasets_script.detection.pixel as pixel
+from tests.benchmarks.creatures import loras
 from tests.benchmarks.creatures.autoencoder import fit_encoder
 from tests.benchmarks.creatures.detectors import LESSONS, scores_of, trained
 from tests.benchmarks.creatures.generator import TRAINED, new_generator
 from tests.benchmarks.creatures.oracle_reward import fewer_faults
 from tests.benchmarks.creatures.parts import best_of_32, ddpo, guided
 from tests.benchmarks.creatures.renderer import render_many
+from tests.benchmarks.creatures.words import known_words
 from tests.benchmarks.creatures.world import World
 from training.ddpo import main as train_ddpo
 
@@ -78,15 +80,15 @@ def test_guidance_changes_pictures_and_is_tuned_on_others(world, monkeypatch):
 def test_a_lora_that_was_trained_with_rewards_is_measured(world, monkeypatch):
     small: dict[str, str | int] = {"num_inference_steps": 2, "prompts_per_step": 1, "group_size": 2, "batch_size": 2}
     small |= {"noisy_steps": 0, "noisy_count": 1, "max_steps": 1, "held_out": 2, "pictures_per_prompt": 1}
-    small |= {"lora_rank": 2, "guard_images": 8, "use_cpu": "true"}
-    monkeypatch.setattr(ddpo, "TRAINING", small)
-    for part in ("ddpo", "treated"):
-        monkeypatch.setattr(f"tests.benchmarks.creatures.parts.{part}.REAL_IMAGES", 9)
-    monkeypatch.setattr(ddpo, "run_python", lambda *command: train_ddpo([str(word) for word in command[2:]]))
-    lora = ddpo.lora_of(world, "ddpo_oracle", [ddpo.ORACLE])
+    small |= {"lora_rank": 2, "guard_images": 8}
+    monkeypatch.setattr(loras, "REAL_IMAGES", 9)
+    monkeypatch.setattr(loras, "run_python", lambda *command: train_ddpo([str(word) for word in command[2:]]))
+    data = loras.drawn_and_guarded(world)
+    lora = loras.train_lora(world, "ddpo_oracle", "ddpo", small, *data, "--rewards", ddpo.ORACLE)
     record = json.loads((lora / "training.json").read_text())
-    assert record["steps"] == 1 and record["data"]["prompts"]["count"] + 2 == len(ddpo._known_prompts().splitlines())
-    assert ddpo.lora_of(world, "ddpo_oracle", ["not read again"]) == lora
+    assert record["steps"] == 1 and record["data"]["prompts"]["count"] + 2 == len(known_words())
+    assert loras.ending(lora).keys() == {"steps", "kept_step", "stopped", "guards"}
+    assert loras.train_lora(world, "ddpo_oracle", "ddpo", {}, "not read again") == lora
 
 
 def test_the_oracle_rewards_pictures_without_artifacts():

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import datasets_script.detection.pixel as pixel
+from tests.benchmarks.creatures import loras
 from tests.benchmarks.creatures.autoencoder import fit_encoder
 from tests.benchmarks.creatures.detectors import LESSONS
 from tests.benchmarks.creatures.generator import TRAINED, new_generator
@@ -31,12 +32,12 @@ def world(tmp_path: Path) -> World:
     for name in LESSONS:
         shutil.copytree(Path(pixel.__file__).parent / "embedded", world.work / "detectors" / name)
     # The guard must be another than those that are trained against.
-    red_detector().save_pretrained(world.work / "detectors" / treated.GUARD)
+    red_detector().save_pretrained(world.work / "detectors" / loras.GUARD)
     return world
 
 
 def test_the_generator_is_treated_and_guided(world, monkeypatch):
-    monkeypatch.setattr(treated, "REAL_IMAGES", 6)
+    monkeypatch.setattr(loras, "REAL_IMAGES", 6)
     monkeypatch.setattr(guided, "STRENGTHS", (0.0,))
     monkeypatch.setattr(guided, "TUNING", 1)
     changes = {"max_steps": 1, "batch_size": 2, "real_batch_size": 2, "guard_images": 2, "held_out": 1}
@@ -45,11 +46,11 @@ def test_the_generator_is_treated_and_guided(world, monkeypatch):
     monkeypatch.setattr(treated, "TRAINING", {**treated.TRAINING, **changes, **free})
     folder = treated.lora_of(world)
     record = json.loads((folder / "training.json").read_text())
-    rows = (world.work / "treated_lora" / "photos" / "metadata.jsonl").read_text().splitlines()
+    rows = (world.work / "data" / "real_images" / "metadata.jsonl").read_text().splitlines()
     assert len(rows) == 6 and json.loads(rows[0])["text"].startswith("a")
     assert record["data"]["real_images"]["count"] == 4 and record["data"]["guard_images"]["count"] == 2
     assert {one["detector"] for one in record["data"]["frequencies"]} == {"injected", "corrupted", "mixture"}
-    known = (world.work / "treated_lora" / "prompts.txt").read_text().splitlines()
+    known = (world.work / "data" / "known_prompts.txt").read_text().splitlines()
     assert not {words.prompt for words in world.words} & set(known) and len(known) > 300
 
     block = treated.run(world)

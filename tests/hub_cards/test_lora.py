@@ -13,7 +13,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from datasets_script.utils.errors import UserError
+from hub_cards.cards import _DRAWN
 from hub_cards.kinds.lora import _STEM, lora_payload
+from training.denoiser.arguments import DenoiserArguments
 
 from .test_push import training_record
 
@@ -90,6 +92,11 @@ def test_its_card_says_what_is_on_record(folder):
     ):
         assert text in card.text, text
     compile(card.text.split("```python\n")[1].split("```")[0], "card", "exec")
+
+
+def test_a_card_tells_the_defaults_that_a_recipe_leaves_out():
+    given = DenoiserArguments()
+    assert _DRAWN == {name: getattr(given, name) for name in _DRAWN}
 
 
 def test_cards_of_other_loras(folder):

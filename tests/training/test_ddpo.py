@@ -116,7 +116,7 @@ def test_a_run_that_is_resumed_is_one_that_was_not(world, tmp_path, capsys):
 
 def test_a_detector_among_the_rewards_is_no_guard(world, tmp_path):
     rewards = ["--rewards", LIGHT, f"detector={world / 'red'},weight=0.1"]
-    with pytest.raises(UserError, match="--guard_detector must be another than the rewards, got 'red' for both"):
+    with pytest.raises(UserError, match="--guard_detector must be another than those of --rewards, got 'red'"):
         train(world, tmp_path / "out", *rewards)
     record = train(world, tmp_path / "out", *rewards, "--guard_detector", "none", "--max_steps", "1")
     (frequency,) = record["data"]["frequencies"]

@@ -154,6 +154,7 @@ def test_a_model_that_predicts_noise_learns_with_random_noise(models, run, tmp_p
     [
         (("--test_share", "1"), "--test_share must lie between 0 and 1"),
         (("--prompts", "some.txt"), "--prompts must be left out, because pictures begin with the captions of"),
+        (("--prompt_limit", "3"), "--prompt_limit must be left out, because pictures begin with the captions of"),
         (("--real_images", "photos"), "--real_images must be left out, because the clean images of held-out pairs"),
         (("--margin", "0"), "`margin` must be above 0, got 0"),
     ],

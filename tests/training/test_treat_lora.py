@@ -196,7 +196,7 @@ def test_gradient_steps():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--guard_detector", "RED"], "--guard_detector must be another than --detector, got 'red'"),
+        (["--guard_detector", "RED"], "--guard_detector must be another than those of --detector, got 'red'"),
         (["--held_out", "5"], "--held_out must be smaller than the 5 there are"),
         (["--guard_images", "6"], "--guard_images must be smaller than the 6 there are"),
         (["--real_images", "none"], "--real_images must name a folder for --gamma above 0"),

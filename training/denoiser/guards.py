@@ -58,7 +58,7 @@ class Band:
         )
 
     def __str__(self) -> str:
-        ends = ("no limit" if end is None else f"{end:+.0%}" for end in (self.low, self.high))
+        ends = ("no limit" if end is None else f"{100 * end:+g}%" for end in (self.low, self.high))
         return " to ".join(ends)
 
 

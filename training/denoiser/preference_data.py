@@ -12,7 +12,6 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from PIL import Image
 
 from datasets_script.pairs.builder import ArtiAgentPairs
 from datasets_script.pairs.storage import split_of
@@ -20,6 +19,7 @@ from datasets_script.schema.features import row_to_pair
 from datasets_script.schema.pair import Pair
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.seeds import derive_seed
+from training.denoiser.data import as_tensor
 from training.denoiser.preference import LatentPair, latent_mask
 from training.denoiser.rollout import Conditions, Denoiser
 from training.source_files import SourceFiles, find_pair_files, hash_files, without_paths
@@ -158,7 +158,7 @@ class LatentPairs:
                 f"--pairs must have sides that are multiples of {side} px for this model, got '{pair.pair_id}' of "
                 f"{pair.clean.width}x{pair.clean.height} px"
             )
-        latents = self.denoiser.encode_images(torch.stack([_pixels(pair.clean), _pixels(pair.flawed)])).cpu()
+        latents = self.denoiser.encode_images(torch.cat([as_tensor(pair.clean), as_tensor(pair.flawed)])).cpu()
         masks = [artifact.mask for artifact in pair.artifacts if not artifact.scores.get("unchanged")]
         mask = torch.from_numpy(np.logical_or.reduce(masks))
         noise = self._noise(pair, latents.shape) if self.with_noise else None
@@ -188,8 +188,3 @@ def _changed(rows: Any) -> list[bool]:
     for row, text in zip(pc.list_parent_indices(artifacts).to_pylist(), scores, strict=True):
         changed[row] = changed[row] or not json.loads(text).get("unchanged")
     return changed
-
-
-def _pixels(image: Image.Image) -> torch.Tensor:
-    """Return an image as a tensor of shape `(3, height, width)` in [0, 1]."""
-    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)

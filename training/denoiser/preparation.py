@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from training.denoiser.guards import (
     picture_measures,
     text_measure,
 )
-from training.denoiser.loop import LoopArguments, LoopResult
+from training.denoiser.loop import DenoiserLoop, LoopArguments, LoopResult, Objective
 from training.denoiser.lora import LORA_FILE, add_lora, load_base_lora, save_lora, without_lora
 from training.denoiser.pictures import PictureSet
 from training.denoiser.rollout import Denoiser
@@ -71,6 +72,38 @@ class Preparation:
     guards: Guards
     judges: Mapping[str, PixelDetector]
     facts: Mapping[str, Any]
+
+    def identity(self, more: Mapping[str, Any]) -> str:
+        """
+        Return a text that changes with what is trained on and what guards. Of other data, a checkpoint would continue
+        with another order.
+
+        Args:
+            more (`Mapping[str, Any]`): What the script adds to `facts`.
+        """
+        return json.dumps({**self.facts, **more}, sort_keys=True)
+
+    def loop(self, objective: Objective, loop_args: LoopArguments) -> DenoiserLoop:
+        """Return the loop that trains on an objective."""
+        parts = self.guards, self.pictures, loop_args, self.accelerator
+        return DenoiserLoop(self.denoiser, self.parameters, objective, *parts)
+
+    def announce(self, loop_args: LoopArguments, images: int, made_of: str, more: str = "") -> None:
+        """
+        Print what will be trained, on what, and what guards it.
+
+        Args:
+            loop_args (`LoopArguments`): Arguments of the loop.
+            images (`int`): Images that a device draws in a step.
+            made_of (`str`): What they are the product of.
+            more (`str`, *optional*): What else it is trained by, with a semicolon and a space.
+        """
+        count, devices = sum(one.numel() for one in self.parameters.values()), self.accelerator.num_processes
+        self.accelerator.print(
+            f"{len(self.train):,} to draw, {len(self.pictures.prompts):,} pictures of others to judge by\n"
+            f"{count:,} parameters are trained; {more}guards: {', '.join(self.guards.measures)}\n"
+            f"{loop_args.max_steps:,} steps of {images * devices} images = {made_of} x {devices} devices"
+        )
 
 
 def prepare(
@@ -184,11 +217,14 @@ def finish(
         result (`LoopResult`): Outcome of the loop.
         script (`str`): Script, e.g. `"training/treat_lora.py"`.
         recipe (`Mapping[str, Any]`): Its arguments, as `training.json` records them.
-        data (`Mapping[str, Any]`): What else the record says.
+        data (`Mapping[str, Any]`): What the record says besides the facts of `prepared`.
         loop_args (`LoopArguments`): Arguments of the loop.
         begun (`float`): Time at which training began, of `time.monotonic`.
         checkpoint (`Path`, *optional*): Checkpoint that it continued from.
         opponents (`Mapping[str, PixelDetector]`): Detectors that were trained against, by label.
+
+    Returns:
+        `TrainingRecord`: The record that was written.
     """
     denoiser, folder = prepared.denoiser, Path(loop_args.output_dir)
     after = prepared.pictures.draw(denoiser)
@@ -272,15 +308,29 @@ def load_opponents(names: Sequence[str], judges: Mapping[str, PixelDetector], de
         UserError: One cannot be loaded, or is a judge too.
     """
     found = {label: load_detector(name, device) for label, name in zip(labels_of(names), names, strict=True)}
-    # The same weights under another name are the same detector.
-    known = [judge.revision for judge in judges.values() if judge.revision is not None]
-    for label, detector in found.items():
-        if detector.revision in known:
-            raise UserError(
-                f"--guard_detector must be another than --detector, got '{label}' for both; a detector that is "
-                "trained against is silenced and can judge nothing"
-            )
+    check_judges(judges, found, "--detector")
     return found
+
+
+def check_judges(judges: Mapping[str, PixelDetector], opponents: Mapping[str, PixelDetector], argument: str) -> None:
+    """
+    Check that no detector that is trained against is a judge too.
+
+    Args:
+        judges, opponents (`Mapping[str, PixelDetector]`): Judges, and detectors that are trained against, by label.
+        argument (`str`): Argument that names the latter.
+
+    Raises:
+        UserError: One is both.
+    """
+    # The same weights under another name are the same detector.
+    known = [detector.revision for detector in opponents.values() if detector.revision is not None]
+    for label, judge in judges.items():
+        if judge.revision in known:
+            raise UserError(
+                f"--guard_detector must be another than those of {argument}, got '{label}' for both; a detector that "
+                "is trained against is silenced and can judge nothing. Give another, or 'none'"
+            )
 
 
 def _items(model_args: DenoiserArguments, guard_args: GuardArguments, seed: int) -> tuple[list[Item], list[Item]]:

@@ -319,8 +319,8 @@ class Denoiser:
 
     def begin(self) -> None:
         """
-        Set the schedule, as the stock pipeline does at the start of each call. [`rollout`] does
-        it; who calls [`step`] does it before the first one.
+        Set the schedule, as the stock pipeline does at the start of each call. [`rollout`] does it; who calls
+        [`step`] does it before the first one.
         """
         settings = self.settings
         if isinstance(self.family, TransformerFamily):
@@ -408,7 +408,8 @@ class Denoiser:
         Encode images to latents, the mode of their posterior.
 
         Args:
-            images (`torch.Tensor` of shape `(batch, 3, height, width)`): In [0, 1], of the settings' size.
+            images (`torch.Tensor` of shape `(batch, 3, height, width)`): In [0, 1], with sides that are
+                multiples of `token_pixels`.
 
         Returns:
             `torch.Tensor` of shape `(batch, channels, height, width)`, float32, on the model's device.

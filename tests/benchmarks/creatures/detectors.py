@@ -18,7 +18,7 @@ from datasets_script.utils.seeds import derive_seed
 from tests.benchmarks.creatures.annotations import ANNOTATIONS, write_photos
 from tests.benchmarks.creatures.labels import write_labelled
 from tests.benchmarks.creatures.renderer import Render, render_many
-from tests.benchmarks.creatures.words import all_words, is_held_out
+from tests.benchmarks.creatures.words import known_words
 from tests.benchmarks.creatures.world import World
 from tests.benchmarks.learning import artiagent, once
 from tests.benchmarks.learning import run as run_python
@@ -32,8 +32,8 @@ LENGTH, STEPS = 128, 1500
 # Pixels of an eye are more than those of one patch, those of two are not.
 _MANY = ("--pairs-per-image", PAIRS_EACH, "--min-part-patches", 1, "--max-artifacts", 1)
 COMMANDS: dict[str, tuple[str | int, ...]] = {
-    # Of the presets, the one with which most artifacts are visible in so small a model.
-    "injected": ("synthesize", "--preset", "transfer_noise"),
+    # Of the presets, the one with which most artifacts are visible in so small a model. The noise is for `pair_dpo`.
+    "injected": ("synthesize", "--preset", "transfer_noise", "--store-noise"),
     # In less noise, it draws every part again as it was.
     "corrupted": ("corrupt", "--regions", "annotations", "--sigma", "0.9,0.97", "--num-inference-steps", 12),
 }
@@ -90,19 +90,17 @@ def _train(world: World, lesson: Lesson, out: Path) -> None:
         *("-m", "training.train_pixel_detector", "--config", "pixel_cpu_small"),
         *("--seed", world.seed, "--length", LENGTH, "--max_steps", STEPS, "--eval_steps", 250, "--save_steps", 250),
         *("--clean_images", str(lesson.clean_images).lower()),
-        *("--sources", *(_source(world, name) for name in lesson.data)),
+        *("--sources", *(source_of(world, name) for name in lesson.data)),
         *("--output_dir", out),
     )
 
 
-def _source(world: World, name: str) -> str:
-    """Make data that is missing, and return it as a source of the training script."""
+def source_of(world: World, name: str) -> str:
+    """Make data that is missing, and return it as a source of `training.train_pixel_detector`."""
     data = world.work / "data"
     if name == "labelled":
         return f"benchmark={once(data / name, lambda: _draw_labelled(world, data / name))}"
-    photos = once(
-        data / "photos", lambda: write_photos(render_many(_photos(world), world.seed, "photos"), data / "photos")
-    )
+    photos = once(data / "photos", lambda: write_photos(_renders(world), data / "photos"))
     command, *options = COMMANDS[name]
     made = ("--annotations", photos / ANNOTATIONS, "--model", world.generator, "--seed", world.seed)
     # A run is complete once it has its card.
@@ -120,7 +118,7 @@ def _photos(world: World) -> int:
 
 def _draw_labelled(world: World, out: Path) -> None:
     """Draw pictures of conditions that the generator knows, and write them with the oracle's verdicts."""
-    known = [words for words in all_words() if not is_held_out(words)]
+    known = known_words()
     order = np.random.default_rng(derive_seed(world.seed, "creatures:labelled")).permutation(len(known))
     words = [known[order[index % len(order)]] for index in range(_photos(world) * PAIRS_EACH)]
     seeds = [derive_seed(world.seed, f"creatures:labelled:{index}") for index in range(len(words))]

@@ -15,9 +15,11 @@ from tests.benchmarks.creatures.world import World
 
 # Pictures beside each other in a sheet.
 SHOWN = 8
+# Detectors whose frequency of artifacts stands beside the oracle's.
+JUDGES = ("mixture", "injected", "corrupted", "oracle", "hackable")
 
 
-def effect(world: World, name: str, pictures: np.ndarray, judges: Sequence[str]) -> dict[str, Any]:
+def effect(world: World, name: str, pictures: np.ndarray) -> dict[str, Any]:
     """
     Compare pictures with those of `base` that were drawn of the same prompts and seeds, and write a sheet of both.
 
@@ -25,11 +27,10 @@ def effect(world: World, name: str, pictures: np.ndarray, judges: Sequence[str])
         world (`World`): Settings of the run.
         name (`str`): Name of the method, and of the sheet.
         pictures (`np.ndarray` of shape `(number, 64, 64, 3)`, `uint8`): Its pictures.
-        judges (`Sequence[str]`): Names of detectors whose frequency of artifacts is recorded beside the oracle's.
 
     Returns:
-        `dict[str, Any]`: The figures of [`measures.figures_of`] and [`measures.compared`], and `frequency`, by judge,
-        of `before` and `after`.
+        `dict[str, Any]`: The figures of [`measures.figures_of`] and [`measures.compared`], and `frequency` of
+        `before` and `after`, by each of `JUDGES`.
     """
     before = world.pictures("base")
     verdicts, verdicts_after = (judge_all(those, world.words) for those in (before, pictures))
@@ -39,7 +40,7 @@ def effect(world: World, name: str, pictures: np.ndarray, judges: Sequence[str])
         **compared(verdicts, verdicts_after),
         "frequency": {
             judge: dict(zip(("before", "after"), _frequencies(world, judge, before, pictures), strict=True))
-            for judge in judges
+            for judge in JUDGES
         },
     }
 

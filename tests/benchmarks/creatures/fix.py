@@ -17,10 +17,12 @@ same seeds, so that they are compared in pairs.
 - `guided`: pictures that are guided by detectors while they are drawn.
 - `best_of_4_guided`: of 7 guided pictures the best.
 - `ddpo`: pictures of a LoRA that was trained with a detector's reward, and of one that was trained with the oracle's.
-- `treated`: pictures of a LoRA that `training/treat_lora.py` trained against the guides; `training` says how it ended.
+- `treated`: pictures of a LoRA that `training/treat_lora.py` trained against the guides.
 - `treated_guided`: the same, guided.
-- `pair_dpo`: pictures of the generator with a LoRA of `training.pair_dpo`, which prefers clean renders to renders that
-  artifacts were injected into; `preference` is of pairs that were held out.
+- `pair_dpo`: pictures of the generator with a LoRA of `training/pair_dpo.py`, which prefers clean renders to renders
+  that artifacts were injected into; `preference` is of pairs that were held out.
+
+Of these trainings, `settings` are arguments and `training` says how they ended.
 
 What changes pictures is compared with `base` in pairs: `relative_reduction` of the artifact rate and
 `conditions_met_change`. `frequency` is the share of pictures that each detector flags, before and after: a detector

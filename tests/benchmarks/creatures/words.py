@@ -85,6 +85,11 @@ def is_held_out(words: Words) -> bool:
     return derive_seed(0, f"creatures:held out:{words.prompt}") < 2**63 // 7
 
 
+def known_words() -> list[Words]:
+    """Return the conditions that are trained on, in a fixed order."""
+    return [words for words in all_words() if not is_held_out(words)]
+
+
 def draw_words(generator: np.random.Generator) -> Words:
     """Draw a condition, each with the same probability."""
     words = all_words()

@@ -179,7 +179,7 @@ def test_a_band_is_relative_and_nan_never_holds():
     assert band.holds(10, 11) and band.holds(10, 9) and not band.holds(10, 11.1) and not band.holds(10, float("nan"))
     assert band.holds(-10, -9) and not band.holds(-10, -8)
     assert Band(high=0.1, floor=0.01).holds(0.0, 0.001) and not Band(high=0.1, floor=0.01).holds(0.0, 0.002)
-    assert str(Band(high=0.02)) == "no limit to +2%"
+    assert str(Band(high=0.02)) == "no limit to +2%" and str(Band(-0.15, 0.005)) == "-15% to +0.5%"
     before = Reading(0, 0.0, {"sharpness": 10.0})
     guards = Guards({"sharpness": lambda pictures: 20.0}, {"sharpness": band})
     assert "sharpness moved by +100.0%, from 10 to 20, where -10% to +10% is allowed" == (

@@ -26,7 +26,6 @@ from tests.benchmarks.creatures.world import World
 
 BEST_OF = 32
 SCORER, OTHERS = "mixture", ("oracle", "hackable")
-JUDGES = ("mixture", "injected", "corrupted", "oracle", "hackable")
 
 
 def run(world: World) -> dict[str, Any]:
@@ -89,6 +88,6 @@ def _search(world: World, name: str, candidates: np.ndarray, clean: np.ndarray) 
     chosen = {2**rounds - 1: scores[:, : 2**rounds - 1].argmin(1) for rounds in range(1, BEST_OF.bit_length() + 1)}
     best = candidates[np.arange(number), chosen[each]]
     return {
-        **effect(world, f"best_of_32_{name}", best, JUDGES),
+        **effect(world, f"best_of_32_{name}", best),
         "curve": {count: share((~clean[np.arange(number), which]).tolist()) for count, which in chosen.items()},
     }

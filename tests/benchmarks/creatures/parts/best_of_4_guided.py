@@ -16,7 +16,7 @@ from diffusers import FluxPipeline
 from tests.benchmarks.creatures.detectors import scores_of, trained
 from tests.benchmarks.creatures.effects import effect
 from tests.benchmarks.creatures.parts import guided
-from tests.benchmarks.creatures.parts.best_of_32 import JUDGES, SCORER, draw_each
+from tests.benchmarks.creatures.parts.best_of_32 import SCORER, draw_each
 from tests.benchmarks.creatures.world import World
 
 
@@ -29,12 +29,12 @@ def run(world: World) -> dict[str, Any]:
     together = world.pictures("candidates_guided", partial(draw_all, world, strength))
     alone = world.pictures("candidates")[:, : together.shape[1]]
     return {
-        **effect(world, "best_of_4_guided", _best(world, together), JUDGES),
+        **effect(world, "best_of_4_guided", _best(world, together)),
         "scorer": SCORER,
         "guide": guided.GUIDES[guided.GUIDE],
         "strength": strength,
         "candidates": together.shape[1],
-        "unguided": effect(world, "best_of_4", _best(world, alone), JUDGES),
+        "unguided": effect(world, "best_of_4", _best(world, alone)),
     }
 
 

@@ -30,7 +30,6 @@ STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.4)
 TUNING = 100  # pictures of each strength
 GUIDES = {"ensemble": ("injected", "corrupted"), "oracle": ("oracle",), "hackable": ("hackable",)}
 GUIDE, CEILING, HACKABLE = "ensemble", "oracle", "hackable"
-JUDGES = ("mixture", "injected", "corrupted", "oracle", "hackable")
 
 
 def run(world: World) -> dict[str, Any]:
@@ -68,7 +67,7 @@ def best_strength(curve: dict[float, Any]) -> float:
 
 def _guided(world: World, guide: str, strength: float) -> dict[str, Any]:
     pictures = world.pictures(f"guided_{guide}", partial(draw_guided, world, guide, strength))
-    return effect(world, f"guided_{guide}", pictures, JUDGES)
+    return effect(world, f"guided_{guide}", pictures)
 
 
 def draw_guided(
