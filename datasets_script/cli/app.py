@@ -100,15 +100,17 @@ def add_arguments(parser: Parser) -> None:
     annotate.add_argument("--annotators", metavar="NAMES", help="comma-separated list of people to let in")
     annotate.add_argument("--admins", metavar="NAMES", help="people to let in who also decide and export")
     annotate.add_argument(
-        "--overlap", type=positive_int, help="of a new queue: people who classify an image (default: 1)"
+        "--overlap", type=positive_int, help="people who classify an image, for a new queue (default: 1)"
     )
-    annotate.add_argument("--mark-overlap", type=positive_int, help="of a new queue: people who mark one (default: 1)")
-    annotate.add_argument("--types", metavar="NAMES", help="of a new queue: types of artifacts (default: all five)")
+    annotate.add_argument(
+        "--mark-overlap", type=positive_int, help="people who mark an image, for a new queue (default: 1)"
+    )
+    annotate.add_argument("--types", metavar="NAMES", help="types of artifacts, for a new queue (default: all five)")
     annotate.add_argument(
         "--guideline",
         type=Path,
         metavar="FILE",
-        help="of a new queue: guideline in Markdown (default: one in general)",
+        help="guideline in Markdown, for a new queue (default: a general one)",
     )
     parser.set_defaults(interrupted="pairs that were kept and answers that were given stay.")
 
