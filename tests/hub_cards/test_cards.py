@@ -74,7 +74,7 @@ def test_pairs_are_built_and_exported_as_their_card_says(tmp_path, monkeypatch):
     for block in blocks("artiagent", "python"):
         exec(block, found)
     assert found["conversations"].num_rows == 6
-    assert run_commands("artiagent") == 4
+    assert run_commands("artiagent") == 5
     for config, number in {"pairs": 3, "images": 6, "vqa": 6, "masks": 6}.items():
         assert load_dataset("./artiagent", config, split="train").num_rows == number
-    assert {path.name for path in tmp_path.glob("out-*")} == {"out-coco", "out-tars", "out-chat"}
+    assert {path.name for path in tmp_path.glob("out-*")} == {"out-coco", "out-tars", "out-chat", "out-dpo"}

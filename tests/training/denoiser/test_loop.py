@@ -142,7 +142,7 @@ def test_a_guard_stops_a_run_and_the_best_weights_come_back(tmp_path):
     assert loop.objective.score(pictures) == result.best.score
     stated = loop.guards.to_dict(result.before, result.best)
     assert {one["guard"] for one in stated} == {"sharpness", "blockiness", "diversity"}
-    assert stated[0]["band"] == f"{-limit:+.0%} to {limit:+.0%}" and stated[1]["band"] == "not limited"
+    assert stated[0]["band"] == str(Band(-limit, limit)) and stated[1]["band"] == "not limited"
 
 
 def test_a_first_reading_outside_all_bands_keeps_the_model_before_training(tmp_path):

@@ -28,7 +28,7 @@ from training.denoiser.rewards.no import NoReward
 from training.denoiser.rewards.registry import load_rewards, parse_rewards
 
 
-IMAGES = [Image.new("RGB", (64, 64), color) for color in ("white", "red", "gray")]
+IMAGES = [Image.new("RGB", (64, 64), color) for color in ("navy", "red", "gray")]
 PROMPTS = ["a", "b", "c"]
 ANSWERS = (
     "1. No artifacts.",
