@@ -57,5 +57,5 @@ def lora_of(world: World) -> Path:
     for name in GUIDES[GUIDE]:
         trained(world, name)
     detectors = [world.work / "detectors" / name for name in GUIDES[GUIDE]]
-    more = ("--num_inference_steps", world.steps, "--detector", *detectors)
+    more: list[str | Path | int] = ["--num_inference_steps", world.steps, "--detector", *detectors]
     return train_lora(world, "treated", "treat_lora", TRAINING, *drawn_and_guarded(world), *more)
