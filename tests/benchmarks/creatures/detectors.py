@@ -81,7 +81,8 @@ def trained(world: World, name: str) -> PixelDetector:
 
 def scores_of(detector: PixelDetector, pictures: np.ndarray) -> np.ndarray:
     """Return a detector's scores, in [0, 1], of pictures of shape `(batch, 64, 64, 3)`, `uint8`."""
-    found = detector([Image.fromarray(picture) for picture in pictures])
+    # One after the other: the maps of thousands of pictures would fill the memory.
+    found = detector.stream(Image.fromarray(picture) for picture in pictures)
     return np.array([float(one.score or 0.0) for one in found])
 
 
