@@ -18,6 +18,7 @@ from ..annotation.records import VERDICTS, Claim, Mark, Marking, Phase
 from ..figures.style import BLUE, GREEN, GREY, OCHRE, ORANGE, PURPLE, TYPE_COLORS, Color, as_hex
 from ..utils.errors import UserError
 from ..utils.photos import open_source
+from .mask_editor import mask_editor
 from .package import import_annotator, import_gradio
 from .painted import painted_masks, painting, shown_size
 
@@ -103,19 +104,7 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
             gr.Markdown(
                 " · ".join(f"<span style='color:{c}'>■</span> {t}" for t, c in zip(types, colors, strict=True))
             )
-            editor = gr.ImageEditor(
-                show_label=False,
-                type="numpy",
-                image_mode="RGBA",
-                format="png",
-                sources=(),
-                transforms=(),
-                layers=False,
-                brush=gr.Brush(default_size=24, colors=list(colors), default_color=colors[0], color_mode="fixed"),
-                eraser=gr.Eraser(default_size=24),
-                interactive=True,
-                elem_id="annotate-editor",
-            )
+            editor = mask_editor(colors, show_label=False, elem_id="annotate-editor")
         listed = gr.Button("List the regions, to caption them", elem_id="annotate-list", min_width=90)
         table = gr.Dataframe(
             headers=["region", "type", "caption"],

@@ -15,6 +15,7 @@ from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.photos import open_source
 from .decision import Decision, Examined
+from .mask_editor import mask_editor
 from .package import import_gradio
 from .painted import painted_masks, painting, shown_size
 from .studio import Studio
@@ -58,19 +59,7 @@ def add_detect_tab(studio: Studio) -> None:
             status = gr.Markdown("Upload an image.", elem_id="detect-status")
             overlay = gr.AnnotatedImage(label="What was found", format="png", elem_id="detect-overlay")
         with gr.Column(min_width=300):
-            editor = gr.ImageEditor(
-                label="Mask of what is wrong",
-                type="numpy",
-                image_mode="RGBA",
-                format="png",
-                sources=(),
-                transforms=(),
-                layers=False,
-                brush=gr.Brush(default_size=24, colors=[BRUSH], default_color=BRUSH, color_mode="fixed"),
-                eraser=gr.Eraser(default_size=24),
-                interactive=True,
-                elem_id="detect-editor",
-            )
+            editor = mask_editor([BRUSH], label="Mask of what is wrong", elem_id="detect-editor")
             with gr.Row():
                 decide = gr.Button("Decide", variant="primary", elem_id="detect-decide", min_width=90)
                 correct = gr.Button("Correct", elem_id="detect-correct", min_width=90)

@@ -15,6 +15,7 @@ from ..figures.style import TYPE_COLORS, as_hex
 from ..schema.boxes import Box
 from ..utils.errors import UserError
 from ..utils.photos import open_source
+from .mask_editor import mask_editor
 from .package import import_gradio
 from .painted import painted_masks, shown_size
 from .studio import Studio
@@ -59,19 +60,8 @@ def add_make_tab(studio: Studio) -> None:
                 visible=bool(demo),
                 elem_id="make-demo",
             )
-            editor = gr.ImageEditor(
-                label="Region",
-                type="numpy",
-                image_mode="RGBA",
-                format="png",
-                sources=(),
-                transforms=(),
-                layers=False,
-                brush=gr.Brush(default_size=36, colors=[FIRST, SECOND], default_color=FIRST, color_mode="fixed"),
-                eraser=gr.Eraser(default_size=36),
-                interactive=True,
-                canvas_size=(640, 640),
-                elem_id="make-editor",
+            editor = mask_editor(
+                [FIRST, SECOND], brush_size=36, label="Region", canvas_size=(640, 640), elem_id="make-editor"
             )
             with gr.Accordion("or type a box", open=False):
                 box = gr.Textbox(

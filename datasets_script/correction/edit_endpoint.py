@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
@@ -19,7 +18,7 @@ from PIL import Image
 
 from ..utils.errors import StoppedError
 from ..vlm.answers import shorten
-from ..vlm.endpoint import api_key, error_in, retry_after
+from ..vlm.endpoint import api_key, endpoint_url, error_in, retry_after
 
 
 _SIDE, _MULTIPLE = 1024, 16
@@ -103,7 +102,7 @@ class EndpointInpainter:
             pause = 0.0
             try:
                 with httpx2.Client(headers=headers, timeout=self.timeout, follow_redirects=True) as client:
-                    response = client.post(edits_url(self.base_url), data=fields, files=files)
+                    response = client.post(endpoint_url(self.base_url, "/images/edits"), data=fields, files=files)
             except httpx2.HTTPError as error:
                 problem = f"{type(error).__name__}: {error}"
             else:
@@ -140,24 +139,6 @@ class EndpointInpainter:
                 "rounds are kept"
             ) from error
         return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
-
-
-def edits_url(base_url: str) -> str:
-    """
-    Return the URL of a server's image edits.
-
-    ```python
-    >>> edits_url("http://localhost:8000/v1"), edits_url("https://host")
-    ('http://localhost:8000/v1/images/edits', 'https://host/v1/images/edits')
-
-    ```
-
-    """
-    url = urlsplit(base_url)
-    path = url.path.rstrip("/")
-    if not path.endswith("/images/edits"):
-        path += "/images/edits" if path.endswith("/v1") else "/v1/images/edits"
-    return url._replace(path=path).geturl()
 
 
 def _png(image: Image.Image) -> bytes:

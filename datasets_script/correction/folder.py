@@ -23,8 +23,7 @@ from ..engine.shards import RunMismatchError
 from ..figures.corrections import correction_picture
 from ..schema.correction import CORRECTIONS_FILE, CorrectedImage, CorrectionRecord, Round, totals_of
 from ..schema.generation import read_lines, write_lines
-from ..schema.run_record import RUN_FILE
-from ..utils.errors import UserError
+from ..schema.run_record import holds_run
 from ..utils.files import replacing, write_json
 from ..utils.stored_images import stored_mask, stored_png
 from .agent import Correction, Found, Repaired
@@ -49,9 +48,7 @@ def check_continues(out: Path, current: dict[str, Any]) -> CorrectionRecord | No
         RunMismatchError: The run depends on something else.
         UserError: There is something else than a run in the folder.
     """
-    if not (out / RUN_FILE).is_file():
-        if out.exists() and (not out.is_dir() or any(path.name != ".locks" for path in out.iterdir())):
-            raise UserError(f"OUT must be a new or empty folder, or one of the same command, got '{out}'")
+    if not holds_run(out):
         return None
     recorded = CorrectionRecord.read(out)
     # As they will be read again.

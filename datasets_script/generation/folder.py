@@ -32,8 +32,7 @@ from ..schema.generation import (
     write_lines,
     write_prompts,
 )
-from ..schema.run_record import RUN_FILE
-from ..utils.errors import UserError
+from ..schema.run_record import holds_run
 from ..utils.files import replacing
 from ..utils.stored_images import stored_png
 from .settings import GenerationSettings
@@ -62,9 +61,7 @@ def check_continues(out: Path, prompts: Sequence[Prompt], current: dict[str, Any
         RunMismatchError: The run depends on something else.
         UserError: There is something else than a run in the folder.
     """
-    if not (out / RUN_FILE).is_file():
-        if out.exists() and (not out.is_dir() or any(path.name != ".locks" for path in out.iterdir())):
-            raise UserError(f"OUT must be a new or empty folder, or one of the same command, got '{out}'")
+    if not holds_run(out):
         return None
     recorded = GenerationRecord.read(out)
     journal = out / CANDIDATES_FILE

@@ -172,6 +172,23 @@ class RunRecord:
         return self.identity | ({"fingerprint": self.fingerprint} if self.fingerprint else {})
 
 
+def holds_run(out: Path) -> bool:
+    """
+    Return whether there is a run in a folder, or nothing yet.
+
+    Args:
+        out (`Path`): The folder.
+
+    Raises:
+        UserError: There is something else in it, or it is a file.
+    """
+    if (out / RUN_FILE).is_file():
+        return True
+    if out.exists() and (not out.is_dir() or any(path.name != ".locks" for path in out.iterdir())):
+        raise UserError(f"OUT must be a new or empty folder, or one of the same command, got '{out}'")
+    return False
+
+
 def read_record_of(folder: Path, command: str, record: type[Record]) -> Record:
     """
     Read the record in the folder of a command whose `run.json` names it and otherwise holds the record's fields.

@@ -281,10 +281,24 @@ def completions_url(base_url: str) -> str:
     ```
 
     """
+    return endpoint_url(base_url, "/chat/completions")
+
+
+def endpoint_url(base_url: str, route: str) -> str:
+    """
+    Return the URL of one of a server's routes: `/v1` and the route, below the path it already has.
+
+    ```python
+    >>> endpoint_url("http://localhost:8000/v1", "/images/edits"), endpoint_url("https://host", "/images/edits")
+    ('http://localhost:8000/v1/images/edits', 'https://host/v1/images/edits')
+
+    ```
+
+    """
     url = urlsplit(base_url)
     path = url.path.rstrip("/")
-    if not path.endswith("/chat/completions"):
-        path += "/chat/completions" if path.endswith("/v1") else "/v1/chat/completions"
+    if not path.endswith(route):
+        path += route if path.endswith("/v1") else f"/v1{route}"
     return url._replace(path=path).geturl()
 
 
