@@ -19,6 +19,10 @@ Guide = Callable[[torch.Tensor], torch.Tensor]
 _ROUNDING = 1e-3
 
 
+class GuideError(ValueError):
+    """Error for a guide that gives something else than it must. The message names it `detectors` or `rewards`."""
+
+
 def artifact_losses(detectors: Sequence[Guide], exponent: float) -> list[Guide]:
     """
     Return a loss for each detector: the mean over an image of its values to the power `exponent`.
@@ -29,7 +33,7 @@ def artifact_losses(detectors: Sequence[Guide], exponent: float) -> list[Guide]:
         exponent (`float`): At least 1.
 
     Returns:
-        `list[Callable]`: From images to losses of shape `(batch,)`. They raise a `ValueError` if a detector gives
+        `list[Callable]`: From images to losses of shape `(batch,)`. They raise a `GuideError` if a detector gives
         something else, or lets no gradient pass.
     """
     return [functools.partial(_artifact_loss, detector, exponent) for detector in detectors]
@@ -108,12 +112,12 @@ def _artifact_loss(detector: Guide, exponent: float, images: torch.Tensor) -> to
     values = _checked(detector, images, "detectors")
     shape = tuple(values.shape)
     if values.ndim not in (1, 3) and not (values.ndim == 4 and shape[1] == 1):
-        raise ValueError(
+        raise GuideError(
             f"`detectors` must give maps of shape (batch, height, width) or scores of shape (batch,), got {shape}"
         )
     low, high = float(values.detach().min()), float(values.detach().max())
     if low < -_ROUNDING or high > 1 + _ROUNDING:
-        raise ValueError(
+        raise GuideError(
             f"`detectors` must give values in [0, 1], got {low:.3g} to {high:.3g}; apply a sigmoid to logits"
         )
     return values.clamp(min=0).pow(exponent).reshape(len(images), -1).mean(1)
@@ -122,7 +126,7 @@ def _artifact_loss(detector: Guide, exponent: float, images: torch.Tensor) -> to
 def _reward_loss(reward: Guide, images: torch.Tensor) -> torch.Tensor:
     values = _checked(reward, images, "rewards")
     if values.ndim != 1:
-        raise ValueError(f"`rewards` must give numbers of shape (batch,), got {tuple(values.shape)}")
+        raise GuideError(f"`rewards` must give numbers of shape (batch,), got {tuple(values.shape)}")
     return -values
 
 
@@ -130,11 +134,11 @@ def _checked(guide: Guide, images: torch.Tensor, name: str) -> torch.Tensor:
     values = guide(images)
     if not isinstance(values, torch.Tensor) or values.ndim == 0 or len(values) != len(images):
         got = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
-        raise ValueError(f"`{name}` must give a tensor with a row for each of {len(images)} images, got {got}")
+        raise GuideError(f"`{name}` must give a tensor with a row for each of {len(images)} images, got {got}")
     if not values.requires_grad:
-        raise ValueError(f"`{name}` must let gradients pass; leave out `torch.no_grad`, `detach` and thresholds")
+        raise GuideError(f"`{name}` must let gradients pass; leave out `torch.no_grad`, `detach` and thresholds")
     if not bool(values.isfinite().all()):
-        raise ValueError(f"`{name}` must give finite numbers, got NaN or infinity")
+        raise GuideError(f"`{name}` must give finite numbers, got NaN or infinity")
     return values.float()
 
 

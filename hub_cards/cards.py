@@ -186,6 +186,7 @@ def lora_card(repo_id: str, record: TrainingRecord, pictures: Sequence[str], lic
         name=name,
         usage=_code("python", _lora_usage(repo_id, record)),
         frequencies=_frequencies(record.data.get("frequencies", ())),
+        drawn_with=_drawn_with(record.data),
         guards=_guards(record.data.get("guards", ())),
         ending=_ending(record),
         pictures="\n\n".join(f"![{Path(path).stem} training]({path})" for path in pictures),
@@ -264,6 +265,51 @@ def space_card(repo_id: str, text: str, metadata: Mapping[str, Any]) -> str:
     """
     data = SpaceCardData(**{"license": "apache-2.0", **metadata})
     return _render(SpaceCard, "space.md", data, text=text.strip(), repo_id=repo_id, version=_own_version())
+
+
+def app_card(
+    data: str | None, queue: str | None, models: Mapping[str, str], sdk_version: str, python_version: str
+) -> str:
+    """
+    Render the card of a Space that serves the app.
+
+    Args:
+        data, queue (`str`, *optional*): Folders in the Space for kept pairs, and of the annotation queue.
+        models (`Mapping[str, str]`): The app's `model`, `detector` and `repairer`.
+        sdk_version, python_version (`str`): Versions of gradio and Python.
+
+    Returns:
+        `str`: The card, with metadata.
+    """
+    ids = sorted({name for name in models.values() if name not in ("", EMBEDDED)})
+    data_of_card = SpaceCardData(
+        title="ArtiAgent",
+        emoji="🎨",
+        colorFrom="yellow",
+        colorTo="red",
+        sdk="gradio",
+        sdk_version=sdk_version,
+        python_version=python_version,
+        app_file="app.py",
+        license="apache-2.0",
+        short_description="Make, find and correct artifacts in images",
+        models=ids or None,
+        tags=["artifact-detection", "artifact-injection", "artiagent"],
+        pinned=False,
+    )
+    used = [f"{name} is `{model}`" for name, model in models.items() if model]
+    return _render(
+        SpaceCard,
+        "app.md",
+        data_of_card,
+        version=_own_version(),
+        makes=bool(models["model"]),
+        detects=bool(models["detector"]),
+        kept=data,
+        queue=queue,
+        models=f"Models: {', '.join(used)}." if used else "",
+        licences=f"Those of {', '.join(ids)} apply to what they make." if ids else "",
+    )
 
 
 def _render(card_class: Any, template: str, data: Any, **facts: Any) -> str:
@@ -428,6 +474,17 @@ def _lora_usage(repo_id: str, record: TrainingRecord) -> str:
         f'pipe = DiffusionPipeline.from_pretrained("{base}", torch_dtype=torch.bfloat16).to("cuda")\n'
         f'pipe.load_lora_weights("{repo_id}")\n'
         f'image = pipe("a portrait"{options}).images[0]'
+    )
+
+
+def _drawn_with(data: Mapping[str, Any]) -> str:
+    """Say with which scheduler pictures were drawn, if it is not the pipeline's, whose images are others."""
+    drawn, own = data.get("scheduler"), data.get("pipeline_scheduler")
+    if drawn == own:
+        return ""
+    return (
+        f"\nPictures, those of the guards too, were drawn with `{drawn}`, as in training, and not with the pipeline's "
+        f"`{own}`, which draws other images.\n"
     )
 
 

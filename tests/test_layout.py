@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("vlm",),
     ("detection",),
     ("agents",),
-    ("figures",),
+    ("figures", "edits"),
     ("pairs",),
     ("engine",),
     ("benchmarks", "generation", "comparison", "correction"),

@@ -43,7 +43,6 @@ guards, artifact frequencies before and after, and why the run ended.
 
 import argparse
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,10 +57,10 @@ from training.denoiser.arguments import DenoiserArguments, GuardArguments
 from training.denoiser.loop import LoopArguments
 from training.denoiser.policy import scheduler_of_policy
 from training.denoiser.policy_objective import PolicyArguments, PolicyObjective
-from training.denoiser.preparation import check_judges, finish, outcome, prepare
+from training.denoiser.preparation import check_judges, prepare
 from training.denoiser.rewards.base import OfImages, RewardSpec
 from training.denoiser.rewards.registry import REWARDS, WeightedSum, load_rewards, parse_rewards
-from training.run_folder import begin_run
+from training.denoiser.run import outcome, train
 from training.script import run_script
 
 
@@ -83,33 +82,25 @@ class RewardArguments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     model_args, specs, policy_args, guard_args, loop_args, recipe = parse(arguments)
-    folder = Path(loop_args.output_dir)
     prepared = prepare(model_args, guard_args, loop_args, scheduler_of_policy)
     rewards = load_rewards(specs, str(prepared.accelerator.device))
-    opponents = detectors_of(rewards, prepared.judges)
     objective = PolicyObjective(prepared.denoiser, prepared.train, rewards, policy_args)
-    data = {"rewards": rewards.identity(), "noisy_steps": list(objective.noisy_steps.steps)}
-    is_main = prepared.accelerator.is_main_process
-    checkpoint = begin_run(folder, {**recipe, "data": prepared.identity(data)}, is_main)
-    loop = prepared.loop(objective, loop_args)
-    made_of = f"{policy_args.prompts_per_step} prompts x {policy_args.group_size}"
-    prepared.announce(loop_args, policy_args.images, made_of, f"rewards: {', '.join(rewards.rewards)}; ")
-    begun = time.monotonic()
-    result = loop.run(checkpoint)
-    if is_main:
-        record = finish(
-            prepared,
-            result,
-            script="training/ddpo.py",
-            recipe=recipe,
-            data=data,
-            loop_args=loop_args,
-            begun=begun,
-            checkpoint=checkpoint,
-            opponents=opponents,
-        )
-        print(f"reward of held-out prompts: {result.before.score:.4f} -> {result.best.score:.4f}")
-        print(outcome(record, folder))
+    trained = train(
+        prepared,
+        objective,
+        loop_args,
+        script="training/ddpo.py",
+        recipe=recipe,
+        data={"rewards": rewards.identity(), "noisy_steps": list(objective.noisy_steps.steps)},
+        opponents=detectors_of(rewards, prepared.judges),
+        images=policy_args.images,
+        made_of=f"{policy_args.prompts_per_step} prompts x {policy_args.group_size}",
+        trained_by=f"rewards: {', '.join(rewards.rewards)}; ",
+    )
+    if trained is not None:
+        before, kept = trained.result.before.score, trained.result.kept.score
+        print(f"reward of held-out prompts: {before:.4f} -> {kept:.4f}")
+        print(outcome(trained.record, Path(loop_args.output_dir)))
 
 
 def detectors_of(rewards: WeightedSum, judges: Mapping[str, PixelDetector]) -> dict[str, PixelDetector]:

@@ -50,7 +50,8 @@ from training.denoiser.loop import LoopArguments
 from training.denoiser.preference import FORMS, NOISE_SOURCES, PreferenceSettings
 from training.denoiser.preference_data import LatentPairs, PairSet, fingerprint, load_pairs
 from training.denoiser.preference_objective import HeldOut, PairPreference
-from training.denoiser.preparation import finish, outcome, prepare
+from training.denoiser.preparation import prepare
+from training.denoiser.run import finish, outcome
 from training.run_folder import begin_run
 from training.script import run_script
 
@@ -282,6 +283,12 @@ def parse(arguments: Sequence[str] | None = None) -> Arguments:
             f"--real_images must be left out, because the clean images of held-out pairs take their place, got "
             f"'{guard_args.real_images}'"
         )
+    for name in ("real_limit", "guard_images"):
+        if name in given:
+            raise UserError(
+                f"--{name} must be left out, because held-out pairs take the place of real images, got "
+                f"{given[name]}; --test_limit sets their number"
+            )
     guard_args.real_images = NONE
     guard_args.guard_detector = guard_args.guard_detector or [NONE]
     guard_args.check()

@@ -34,7 +34,6 @@ guards, artifact frequencies before and after, and why the run ended.
 import argparse
 import re
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,9 +49,9 @@ from training.denoiser.arguments import DenoiserArguments, GuardArguments
 from training.denoiser.data import Items
 from training.denoiser.loop import LoopArguments, Objective, Update
 from training.denoiser.pictures import Pictures
-from training.denoiser.preparation import finish, load_opponents, outcome, prepare
+from training.denoiser.preparation import load_opponents, prepare
 from training.denoiser.rollout import Denoiser
-from training.run_folder import begin_run
+from training.denoiser.run import outcome, train
 from training.script import run_script
 
 
@@ -102,7 +101,7 @@ class Treating(Objective):
     Args:
         denoiser (`Denoiser`): The model, with its LoRA.
         train (`Items`): What to draw.
-        real (`Items`, *optional*): Real images, for `gamma`.
+        real (`Items`, *optional*): Real images, for `gamma` above 0.
         detectors (`Sequence[PixelDetector]`): Detectors, frozen and in evaluation mode, as they are loaded.
         settings (`TreatingArguments`): Settings.
     """
@@ -224,32 +223,22 @@ def gradient_steps(given: str, denoiser: Denoiser, generator: torch.Generator) -
 
 def main(arguments: Sequence[str] | None = None) -> None:
     model_args, script_args, guard_args, loop_args, recipe = parse(arguments)
-    folder = Path(loop_args.output_dir)
-    prepared = prepare(model_args, guard_args, loop_args)
+    prepared = prepare(model_args, guard_args, loop_args, trains_on_real=script_args.gamma > 0)
     gradient_steps(script_args.gradient_steps, prepared.denoiser, torch.Generator())
     opponents = load_opponents(script_args.detector, prepared.judges, str(prepared.accelerator.device))
-    data = {"detectors": {label: one.identity() for label, one in opponents.items()}}
-    is_main = prepared.accelerator.is_main_process
-    checkpoint = begin_run(folder, {**recipe, "data": prepared.identity(data)}, is_main)
-    objective = Treating(prepared.denoiser, prepared.train, prepared.real, list(opponents.values()), script_args)
-    loop = prepared.loop(objective, loop_args)
-    made_of = f"{script_args.batch_size} per device x {script_args.accumulation} accumulated"
-    prepared.announce(loop_args, script_args.batch_size * script_args.accumulation, made_of)
-    begun = time.monotonic()
-    result = loop.run(checkpoint)
-    if is_main:
-        record = finish(
-            prepared,
-            result,
-            script="training/treat_lora.py",
-            recipe=recipe,
-            data=data,
-            loop_args=loop_args,
-            begun=begun,
-            checkpoint=checkpoint,
-            opponents=opponents,
-        )
-        print(outcome(record, folder))
+    trained = train(
+        prepared,
+        Treating(prepared.denoiser, prepared.train, prepared.real, list(opponents.values()), script_args),
+        loop_args,
+        script="training/treat_lora.py",
+        recipe=recipe,
+        data={"detectors": {label: one.identity() for label, one in opponents.items()}},
+        opponents=opponents,
+        images=script_args.batch_size * script_args.accumulation,
+        made_of=f"{script_args.batch_size} per device x {script_args.accumulation} accumulated",
+    )
+    if trained is not None:
+        print(outcome(trained.record, Path(loop_args.output_dir)))
 
 
 def make_parser() -> TrlParser:

@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..utils.errors import UserError, check_choice
 from ..utils.files import replacing_folder
+from .brush import decode_brush, encode_brush
 from .queue import AnnotationQueue
 from .records import Item, Mark, Marking
 
@@ -45,8 +46,8 @@ def export_queue(queue: AnnotationQueue, out: Path, format: str) -> int:
         out (`Path`): Folder to write; must be missing or empty.
         format (`str`): One of `EXPORTS`. `"artibench"`: Parquet in ArtiBench's layout, which `artiagent prepare
             artibench --source` reads; boxes only. `"coco"`: `annotations.json` and `images/`, with masks.
-            `"label_studio"`: `tasks.json`, `label_config.xml` and `images/`; boxes only, since its masks have a
-            format of their own.
+            `"label_studio"`: `tasks.json`, `label_config.xml` and `images/`, with masks as brushes whose parents are
+            their boxes.
 
     Returns:
         `int`: Number of images.
@@ -260,6 +261,7 @@ def _write_label_studio(queue: AnnotationQueue, finished: list[_Annotated], fold
         '<View><Image name="image" value="$image"/><Text name="prompt" value="$prompt"/>'
         '<Choices name="has_artifacts" toName="image"><Choice value="yes"/><Choice value="no"/></Choices>'
         f'<RectangleLabels name="label" toName="image">{labels}</RectangleLabels>'
+        f'<BrushLabels name="mask" toName="image">{labels}</BrushLabels>'
         '<TextArea name="caption" toName="image" perRegion="true"/>'
         '<TextArea name="explanation" toName="image"/></View>\n',
         encoding="utf-8",
@@ -287,6 +289,10 @@ def _label_studio_results(region: str, mark: Mark, size: tuple[int, int]) -> lis
     if mark.caption:
         value = {**place, "text": [mark.caption]}
         results.append({**common, "from_name": "caption", "type": "textarea", "value": value})
+    if (mask := mark.mask(size)) is not None:
+        brush = {"format": "rle", "rle": encode_brush(mask), "brushlabels": [mark.type]}
+        own = {"id": f"{region}-mask", "parentID": region, "from_name": "mask", "type": "brushlabels"}
+        results.append({**common, **own, "value": brush})
     return results
 
 
@@ -296,16 +302,26 @@ def _drafts_of_label_studio(tasks: list[dict[str, Any]]) -> dict[str, Marking]:
         results = (task["annotations"] or [{"result": []}])[0]["result"]
         captions = {one["id"]: one["value"]["text"][0] for one in results if one["from_name"] == "caption"}
         explanation = next((one["value"]["text"][0] for one in results if one["from_name"] == "explanation"), "")
-        marks = []
+        marks: dict[str, Mark] = {}
         for one in results:
             if one["type"] == "rectanglelabels":
                 place = one["value"]
                 left, top = place["x"] / 100, place["y"] / 100
                 box = [left, top, left + place["width"] / 100, top + place["height"] / 100]
                 scaled = _scaled(box, one["original_width"], one["original_height"])
-                marks.append(Mark(place["rectanglelabels"][0], scaled, captions.get(one["id"], "")))
+                marks[one["id"]] = Mark(place["rectanglelabels"][0], scaled, captions.get(one["id"], ""))
+        for one in results:
+            if one["type"] == "brushlabels":
+                mask = decode_brush(one["value"]["rle"], (one["original_width"], one["original_height"]))
+                if not mask.any():  # all of it was erased
+                    continue
+                brush = Mark.of_mask(one["value"]["brushlabels"][0], mask, captions.get(one["id"], ""))
+                if one.get("parentID") in marks:
+                    marks[one["parentID"]] = replace(marks[one["parentID"]], counts=brush.counts)
+                else:
+                    marks[one["id"]] = brush
         if marks:
-            drafts[task["data"]["image"].rpartition("/")[2]] = Marking(tuple(marks), explanation)
+            drafts[task["data"]["image"].rpartition("/")[2]] = Marking(tuple(marks.values()), explanation)
     return drafts
 
 

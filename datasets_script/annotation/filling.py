@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..utils.errors import ArgumentError, UserError
+from ..utils.image_texts import METADATA, image_texts
 from ..utils.photos import list_sources
 from .exports import read_drafts
 from .queue import QUEUE_FILE, AnnotationQueue, QueueSettings
-
-
-METADATA = "metadata.jsonl"
-"""File beside images with `file_name` and `prompt` in each line, as `artiagent generate` and `datasets` write it."""
 
 
 def open_queue(
@@ -56,16 +52,5 @@ def open_queue(
         queue = AnnotationQueue.create(folder, QueueSettings(**settings or {}))
     found = [] if images is None else [images / name for name in list_sources(images) if Path(name).name != METADATA]
     marked = {} if drafts is None else read_drafts(drafts)
-    added, left_out = queue.add(found, {} if images is None else _prompts(images), marked)
+    added, left_out = queue.add(found, {} if images is None else image_texts(images), marked)
     return queue, added, left_out
-
-
-def _prompts(images: Path) -> dict[str, str]:
-    path = images / METADATA
-    if not path.is_file():
-        return {}
-    try:
-        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-        return {line["file_name"]: line.get("prompt") or "" for line in lines}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"'{path}' must hold `file_name` and `prompt` in each line, but {error!r}") from error

@@ -25,7 +25,7 @@ from PIL import Image
 
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 
-from ..utils.errors import ArgumentError, UserError, check_at_least
+from ..utils.errors import ArgumentError, UserError, check_at_least, check_choice
 from ..utils.files import replacing
 from ..utils.photos import SourceError, open_source
 from .records import PHASES, VERDICTS, Answer, Claim, Item, Marking, Phase
@@ -236,8 +236,12 @@ class AnnotationQueue:
 
         Returns:
             `Claim`, *optional*: `None` if nothing is left for this annotator now.
+
+        Raises:
+            ArgumentError: There is no such phase, or the name is none.
         """
         _check_name(annotator)
+        check_choice("phase", phase, PHASES)
         now = self._clock()
         with self._transaction() as connection:
             held = connection.execute(
@@ -428,8 +432,7 @@ class AnnotationQueue:
 
     def _checked(self, phase: Phase, item: Item, content: str | Marking) -> str:
         """Return the stored form of an answer."""
-        if phase not in PHASES:
-            raise ArgumentError(f"`phase` must be among {', '.join(PHASES)}, got '{phase}'")
+        check_choice("phase", phase, PHASES)
         if phase == "mark":
             if not isinstance(content, Marking):
                 raise ArgumentError(f"`content` must be regions in the phase mark, got {content!r}")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
-from pycocotools import mask as rle
 
 from ..schema.boxes import Box
 from ..utils.errors import UserError
+from ..utils.run_lengths import decode_mask, encode_mask
 
 
 Verdict = Literal["yes", "no", "unsure"]
@@ -51,13 +51,13 @@ class Mark:
         """
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
-        return cls(type, box, caption, rle.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"].decode())
+        return cls(type, box, caption, encode_mask(mask)["counts"])
 
     def mask(self, size: tuple[int, int]) -> np.ndarray | None:
         """Return the mask of shape `(height, width)`, `bool`, in an image of `(width, height)`, if there is one."""
         if not self.counts:
             return None
-        return rle.decode({"size": list(size[::-1]), "counts": self.counts.encode()}).astype(bool)
+        return decode_mask({"size": size[::-1], "counts": self.counts})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the mark as the queue stores it, JSON-serialisable."""

@@ -13,11 +13,12 @@ from evaluate_metrics.functional.instances import connected_components
 
 from ..annotation.exports import EXPORTS, export_queue
 from ..annotation.progress import progress
-from ..annotation.queue import ADMIN, AnnotationQueue, LostClaimError
+from ..annotation.queue import ADMIN, GUIDELINE, AnnotationQueue, LostClaimError
 from ..annotation.records import VERDICTS, Claim, Mark, Marking, Phase
-from ..figures.style import BLUE, GREEN, GREY, OCHRE, ORANGE, PURPLE, TYPE_COLORS, Color, as_hex
 from ..utils.errors import UserError
 from ..utils.photos import open_source
+from .colors import type_colors
+from .examples import examples_html
 from .mask_editor import mask_editor
 from .package import import_annotator, import_gradio
 from .painted import painted_masks, painting, shown_size
@@ -29,21 +30,19 @@ PHASE_NAMES: tuple[tuple[str, Phase], ...] = (
     ("Admin: decide what is open", "decide"),
 )
 NOTHING_LEFT = "Nothing is left for you here. Try the other phase, or look again later."
-# Colours of types that this package has none for.
-_OTHER_COLORS: tuple[Color, ...] = (ORANGE, BLUE, GREEN, PURPLE, OCHRE, GREY)
 # Areas with fewer pixels are slips of the brush.
 _LEAST_AREA = 4
 _CAPTION = 2
 """Column of the table that holds captions."""
 
-# An id for each page that outlives loading it again, and the name that was typed last.
-REMEMBER = """() => {
+# An id for each page that outlives loading it again, and the name that was typed last, unless one is being typed.
+REMEMBER = """(typed) => {
   let page = sessionStorage.getItem("artiagent-page");
   if (!page) {
     page = Array.from(crypto.getRandomValues(new Uint32Array(4)), part => part.toString(16)).join("-");
     sessionStorage.setItem("artiagent-page", page);
   }
-  return [page, localStorage.getItem("artiagent-name") || ""];
+  return [page, typed || localStorage.getItem("artiagent-name") || ""];
 }"""
 NOTE_NAME = """(name) => { localStorage.setItem("artiagent-name", name); return name; }"""
 
@@ -67,6 +66,8 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
         start = gr.Button("Start", variant="primary", elem_id="annotate-start", min_width=90)
     with gr.Accordion("Guideline", open=True):
         gr.Markdown(queue.settings.guideline, elem_id="annotate-guideline")
+        if queue.settings.guideline == GUIDELINE:  # another one may draw the line elsewhere
+            gr.HTML(examples_html(types), elem_id="annotate-examples")
     status = gr.Markdown("Type your name and press **Start**.", elem_id="annotate-status")
     picture = gr.Image(
         label="Image",
@@ -228,7 +229,7 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
     for function in (next_item, export_all):
         function.__annotations__["request"] = gr.Request
 
-    app.load(None, None, [page, name], js=REMEMBER)
+    app.load(None, name, [page, name], js=REMEMBER)
     name.blur(None, name, name, js=NOTE_NAME)
     start.click(next_item, [name, phase, page], views, api_name="start")
     phase.input(next_item, [name, phase, page], views, api_visibility="private")
@@ -240,17 +241,6 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
     back.click(give_back, state, views, api_name="give_back")
     refresh.click(lambda: progress(queue).as_text(), None, text, api_name="progress")
     export.click(export_all, [format, name], exported, api_name="export")
-
-
-def type_colors(types: Sequence[str]) -> tuple[str, ...]:
-    """Return a colour as `"#rrggbb"` for each type, all different: the package's own where it has one."""
-    known = {str(kind): color for kind, color in TYPE_COLORS.items()}
-    free = [color for color in _OTHER_COLORS if color not in {known.get(kind) for kind in types}]
-    colors: list[str] = []
-    for number, kind in enumerate(types):
-        spare = free.pop(0) if free and kind not in known else (37 * number % 256, 91 * number % 256, 200)
-        colors.append(as_hex(known.get(kind, spare)))
-    return tuple(colors)
 
 
 def read_marks(

@@ -51,7 +51,9 @@ def add_compare_tab(voting: Voting, has_names: bool) -> None:
             choice: gr.Button(NAMES[choice], elem_id=f"compare-{choice}", min_width=90)
             for choice in ("left", "equal", "right")
         }
-    with gr.Accordion("Results (they tell what is what: look when you are done)", open=False):
+    with gr.Accordion(
+        "Results (they tell what is what: look when you are done)", open=False, elem_id="compare-results-box"
+    ):
         text = gr.Markdown(elem_id="compare-results")
         show = gr.Button("Show the results so far", min_width=90, elem_id="compare-show")
 

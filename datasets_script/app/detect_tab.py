@@ -59,7 +59,7 @@ def add_detect_tab(studio: Studio) -> None:
             status = gr.Markdown("Upload an image.", elem_id="detect-status")
             overlay = gr.AnnotatedImage(label="What was found", format="png", elem_id="detect-overlay")
         with gr.Column(min_width=300):
-            editor = mask_editor([BRUSH], label="Mask of what is wrong", elem_id="detect-editor")
+            editor = mask_editor([BRUSH], label="Mask of what is wrong", height=480, elem_id="detect-editor")
             with gr.Row():
                 decide = gr.Button("Decide", variant="primary", elem_id="detect-decide", min_width=90)
                 correct = gr.Button("Correct", elem_id="detect-correct", min_width=90)
@@ -146,9 +146,9 @@ def _outcome(region: CorrectedRegion) -> str:
 def _overlay(examined: Examined) -> tuple[Image.Image, list[tuple[Any, str]]]:
     sections: list[tuple[Any, str]] = []
     for number, region in enumerate(examined.detection.regions or (), start=1):
-        sure = "" if region.score is None else f" {region.score:.2f}"
+        sure = "" if region.score is None else f" ({region.score:.2f})"
         where = tuple(map(round, region.box)) if region.mask is None else region.mask.astype(np.float32)
-        sections.append((where, f"{region.label or number}{sure}"))
+        sections.append((where, f"{region.label or f'region {number}'}{sure}"))
     return examined.image, sections
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..annotation.queue import AnnotationQueue
 from ..utils.errors import ArgumentError, UserError
+from .browse_tab import add_browse_tab
 from .detect_tab import add_detect_tab
 from .make_tab import add_make_tab
 from .package import import_gradio
-from .studio import Studio
+from .studio import Studio, keeps_pairs
 
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 TITLE = "ArtiAgent"
 LOCAL_HOST = "127.0.0.1"
+KEPT = Path("runs/app")
+"""Folder of kept pairs, if no other is named."""
+
 _LOCAL = (LOCAL_HOST, "localhost", "::1")
+# Of images from other machines; gradio's notation.
+_LARGEST_UPLOAD = "32mb"
 
 # Large enough to hit with a thumb, and pixels of masks as they are.
 STYLE = """
@@ -51,7 +57,8 @@ class AppSettings:
     Settings of the app.
 
     Args:
-        data (`Path`): Folder that kept pairs are written to.
+        data (`Path`, *optional*, defaults to `runs/app`): Folder of a run or a prepared benchmark, which the tab
+            Browse shows. Pairs are kept there too, unless it holds other data; see [`kept`]. `None` to keep none.
         queue (`Path`, *optional*): Folder of an annotation queue; without one there is no tab Annotate.
         compare (`tuple[Path, ...]`, *optional*): Folders of images that people vote between; see
             [`~datasets_script.comparison.folders.match_folders`]. Without any there is no tab Compare.
@@ -67,10 +74,10 @@ class AppSettings:
         share (`bool`, *optional*, defaults to `False`): Ask gradio.app for a public link, for 72 hours.
 
     Raises:
-        ArgumentError: There would be no tab, or others could reach the app although nothing protects it.
+        ArgumentError: There would be no tab, or others could write although nothing protects the app.
     """
 
-    data: Path = Path("runs/app")
+    data: Path | None = KEPT
     queue: Path | None = None
     compare: tuple[Path, ...] = ()
     votes: Path = Path("runs/votes.jsonl")
@@ -84,15 +91,30 @@ class AppSettings:
     share: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.model or self.detector or self.queue or self.compare):
+        if not (self.model or self.detector or self.queue or self.compare or self.has_data):
             raise ArgumentError(
-                "`model`, `detector`, `queue` or `compare` must be given, got none; there would be nothing to show"
+                "`model`, `detector`, `queue`, `compare` or a folder with `data` must be given, got none; there would "
+                "be nothing to show"
             )
-        if self.is_public and self.queue is None:
+        if self.is_public and self.queue is None and (self.data is not None or self.compare):
             raise ArgumentError(
                 f"`queue` must be given for others to reach the app, got none with `host` {self.host} and `share` "
-                f"{self.share}: names and tokens, which protect the app, are those of its annotators"
+                f"{self.share}: names and tokens, which protect the app, are those of its annotators. Or let anybody "
+                "make and detect, and keep nothing: with `data` none, and without `compare`"
             )
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is data to go through."""
+        return self.data is not None and self.data.is_dir()
+
+    @property
+    def kept(self) -> Path | None:
+        """
+        Return the folder that pairs are kept in: `data`, or `runs/app` if that holds what was not kept in the app;
+        `None` to keep none.
+        """
+        return self.data if self.data is None or keeps_pairs(self.data) else KEPT
 
     def open_queue(self) -> AnnotationQueue | None:
         """
@@ -153,7 +175,7 @@ def launch(settings: AppSettings, block: bool = True, open_browser: bool = False
     """
     gr = import_gradio()
     studio = Studio(
-        settings.model, settings.data, settings.revision, settings.device, settings.detector, settings.repairer
+        settings.model, settings.kept, settings.revision, settings.device, settings.detector, settings.repairer
     )
     app = build(settings, studio)
     try:
@@ -172,6 +194,7 @@ def launch(settings: AppSettings, block: bool = True, open_browser: bool = False
             allowed_paths=[] if settings.queue is None else [str((settings.queue / "images").absolute())],
             ssr_mode=False,
             show_error=True,
+            max_file_size=_LARGEST_UPLOAD if settings.is_public else None,
         )
     except OSError as error:
         raise UserError(f"`port` must be free, got {settings.port}: {error}; choose another") from error
@@ -192,6 +215,8 @@ def _tabs(settings: AppSettings, studio: Studio, app: Any) -> list[tuple[str, Ca
         tabs.append(("Make", partial(add_make_tab, studio)))
     if settings.detector:
         tabs.append(("Detect", partial(add_detect_tab, studio)))
+    if settings.data is not None:
+        tabs.append(("Browse", partial(add_browse_tab, settings.data, protection(settings) is not None)))
     if settings.compare:
         # Not at the top of this file, like what follows: it loads numpy's random numbers and the images' names.
         from ..comparison.folders import match_folders
@@ -210,15 +235,16 @@ def _tabs(settings: AppSettings, studio: Studio, app: Any) -> list[tuple[str, Ca
 
 def protection(settings: AppSettings) -> Callable[[str, str], bool] | None:
     """
-    Return what checks names and tokens: those of the queue, once it has any.
+    Return what checks names and tokens: those of the queue, once it has any. Without a queue there is nothing to
+    protect.
 
     Raises:
-        UserError: Others can reach the app, and nobody was let in.
+        UserError: Others can reach the queue, and nobody was let in.
     """
     queue = settings.open_queue()
     if queue is not None and queue.people():
         return queue.admits
-    if settings.is_public:
+    if queue is not None and settings.is_public:
         raise UserError(
             f"the queue in '{settings.queue}' must have annotators for others to reach the app, got none; name some"
         )

@@ -91,7 +91,7 @@ def add_make_tab(studio: Studio) -> None:
             with gr.Row():
                 make = gr.Button("Make", variant="primary", elem_id="make-go", min_width=90)
                 shuffle = gr.Button("Shuffle", elem_id="make-shuffle", min_width=90)
-                keep = gr.Button("Keep", elem_id="make-keep", min_width=90)
+                keep = gr.Button("Keep", elem_id="make-keep", min_width=90, visible=studio.data is not None)
             status = gr.Markdown("Choose a photo.", elem_id="make-status")
             label = gr.AnnotatedImage(
                 label="Artifact image with its label", color_map=_colors(), format="png", elem_id="make-label"

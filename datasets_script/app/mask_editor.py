@@ -8,6 +8,11 @@ from typing import Any
 from .package import import_gradio
 
 
+# An editor puts a layer that is smaller than its canvas into the middle of it, and its canvas never gets smaller than
+# it began: as large as an image, but larger than a smaller one, whose layer it would show, and give back, displaced.
+_FIRST_CANVAS = (16, 16)
+
+
 def mask_editor(colors: Sequence[str], brush_size: int = 24, **options: Any) -> Any:
     """
     Make an editor over an image that nothing but a brush and an eraser changes.
@@ -28,5 +33,5 @@ def mask_editor(colors: Sequence[str], brush_size: int = 24, **options: Any) -> 
         brush=gr.Brush(default_size=brush_size, colors=list(colors), default_color=colors[0], color_mode="fixed"),
         eraser=gr.Eraser(default_size=brush_size),
         interactive=True,
-        **options,
+        **{"canvas_size": _FIRST_CANVAS, **options},
     )

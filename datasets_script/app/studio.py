@@ -30,7 +30,7 @@ class Studio:
 
     Args:
         model (`str`): See [`~datasets_script.app.bench.Workbench`].
-        data (`Path`): Folder that pairs are kept in.
+        data (`Path`, *optional*): Folder that pairs are kept in; `None` to keep none.
         revision, device (`str`, *optional*): See [`~datasets_script.app.bench.Workbench`].
         detector_model (`str`, *optional*, defaults to `"embedded"`): Pixel detector of the tab Detect.
         repairer_model (`str`, *optional*, defaults to `"embedded"`): Diffusion model that draws regions again; see
@@ -41,23 +41,23 @@ class Studio:
     """
 
     model: str
-    data: Path
+    data: Path | None
     revision: str | None = None
     device: str | None = None
     detector_model: str = "embedded"
     repairer_model: str = "embedded"
     _detector: PixelDetector | None = field(default=None, init=False)
     _corrector: CorrectionAgent | None = field(default=None, init=False)
-    _loading: Future[tuple[Workbench, KeptPairs]] | None = field(default=None, init=False)
+    _loading: Future[tuple[Workbench, KeptPairs | None]] | None = field(default=None, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
     # Another one: a download of a repairer does not hold up the other tabs.
     _corrector_lock: Lock = field(default_factory=Lock, init=False)
 
     def __post_init__(self) -> None:
-        if (self.data / RUN_FILE).exists():
+        if self.data is not None and (self.data / RUN_FILE).exists():
             check_backend(self.data, RunRecord.read(self.data))
 
-    def begin(self) -> Future[tuple[Workbench, KeptPairs]]:
+    def begin(self) -> Future[tuple[Workbench, KeptPairs | None]]:
         """Begin to load, unless that was done; return what will hold the result."""
         with self._lock:
             if self._loading is None:
@@ -82,9 +82,12 @@ class Studio:
         Return the folder of kept pairs, once the workbench is loaded.
 
         Raises:
-            UserError: The folder holds pairs of another model, or of other versions of packages.
+            UserError: No pairs are kept, or the folder holds pairs of another model, or of other versions of packages.
         """
-        return self.begin().result()[1]
+        kept = self.begin().result()[1]
+        if kept is None:
+            raise UserError("this app keeps no pairs; run `artiagent app` on a computer of yours to keep some")
+        return kept
 
     @property
     def detector(self) -> PixelDetector:
@@ -121,12 +124,19 @@ class Studio:
                 self._corrector = CorrectionAgent(repairer, verifier)
             return self._corrector
 
-    def _load(self) -> tuple[Workbench, KeptPairs]:
+    def _load(self) -> tuple[Workbench, KeptPairs | None]:
         from .bench import Workbench
         from .keeping import KeptPairs
 
         bench = Workbench(self.model, self.revision, self.device)
-        return bench, KeptPairs(self.data, bench)
+        return bench, None if self.data is None else KeptPairs(self.data, bench)
+
+
+def keeps_pairs(folder: Path) -> bool:
+    """Return whether pairs can be kept in a folder: it holds kept pairs, or no data yet."""
+    if (folder / RUN_FILE).exists():
+        return RunRecord.read(folder).perception.get("backend") == BACKEND
+    return not any(folder.glob("data/*")) and not any(folder.glob("*.parquet"))
 
 
 def check_backend(folder: Path, recorded: RunRecord) -> None:

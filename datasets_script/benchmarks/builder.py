@@ -12,8 +12,12 @@ from typing import Any, ClassVar
 import datasets
 from datasets import Features
 
+from ..edits.image_rows import edited_image
+from ..edits.layer import EDITS_FILE, EditLayer
+from ..edits.planned import EditReport, EditSurvey, PlannedEdits
+from ..edits.records import SampleEdits
 from ..schema.image import BENCHMARK_FEATURES, BenchmarkImage, image_to_row
-from .base import Benchmark
+from .base import Benchmark, BenchmarkError
 from .source import choose_splits, find_source
 from .survey import Survey, report_surveys, survey_split, write_skipped
 
@@ -35,17 +39,22 @@ class BenchmarkConfig(datasets.BuilderConfig):
         splits (`str`, *optional*): Comma-separated names of the splits to read; all by default.
         allow_partial (`bool`, *optional*, defaults to `False`): Whether to continue if the files contradict the
             published counts.
+        edits (`str`, *optional*): Folder of a prepared copy of the benchmark, whose edits are applied.
     """
 
     source: str | None = None
     splits: str | None = None
     allow_partial: bool = False
+    edits: str | None = None
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Features | None = None) -> str:
         """Name the cache folder after the options; a relative source is made absolute to be unambiguous."""
         given = {name: value for name, value in config_kwargs.items() if value not in (None, {}, False)}
         if "source" in given and Path(given["source"]).is_dir():
             given["source"] = os.path.abspath(given["source"])
+        if "edits" in given:
+            layer = Path(given["edits"], EDITS_FILE).absolute()
+            given["edits"] = f"{layer} {layer.stat().st_size} {layer.stat().st_mtime_ns}" if layer.exists() else ""
         return super().create_config_id(given, custom_features)
 
 
@@ -57,6 +66,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
     Attributes:
         benchmark (`Benchmark`): The benchmark to read.
         surveys (`list[Survey]`): Surveys of the splits; empty until the source has been read.
+        edits (`EditReport`): What became of people's edits, once the source has been read.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -68,6 +78,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.surveys: list[Survey] = []
+        self.edits = EditReport()
         super().__init__(*args, **kwargs)
 
     def _info(self) -> datasets.DatasetInfo:
@@ -88,7 +99,10 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         source = find_source(self.benchmark, self.config.source)
         splits = choose_splits(self.benchmark, self.config.splits)
-        self.surveys = [survey_split(self.benchmark, source, split) for split in splits]
+        edits = EditSurvey(self._layers(), splits)
+        self.surveys = [survey_split(self.benchmark, source, split, edits) for split in splits]
+        planned = edits.planned()
+        self.edits = planned.report
         report_surveys(self.benchmark, self.surveys, self.config.allow_partial)
         # A stream opens its shards one after the other, and would read the records before each of them again.
         shards = 1 if dl_manager.is_streaming else _SHARDS
@@ -99,18 +113,37 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
                     "source": str(source),
                     "split": survey.split,
                     "ranges": record_ranges(survey.places, shards),
+                    "edits": _of_split(planned, survey.split),
                 },
             )
             for survey in self.surveys
         ]
 
+    def _layers(self) -> list[EditLayer]:
+        folder = self.config.edits
+        if folder is None:
+            return []
+        if not Path(folder, EDITS_FILE).is_file():
+            raise BenchmarkError(
+                f"`edits` must be a folder with {EDITS_FILE}, got '{folder}'; edit it in `artiagent app --data`"
+            )
+        return [EditLayer(Path(folder))]
+
     def _generate_examples(
-        self, source: str, split: str, ranges: list[tuple[int, int]]
+        self, source: str, split: str, ranges: list[tuple[int, int]], edits: dict[str, SampleEdits]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the rows from the first to the last of `ranges`, which are consecutive."""
+        """Yield the rows from the first to the last of `ranges`, which are consecutive, with edits applied."""
         for item in self.benchmark.read(Path(source), split, ranges[0][0], ranges[-1][1]):
             if isinstance(item, BenchmarkImage):
-                yield item.id, image_to_row(item)
+                row: dict[str, Any] | None = image_to_row(item)
+                if item.id in edits:
+                    row = edited_image(image_to_row(item), edits[item.id])
+                if row is not None:
+                    yield item.id, row
+
+
+def _of_split(planned: PlannedEdits, split: str) -> dict[str, SampleEdits]:
+    return {sample: edits for (of, sample), edits in planned.samples.items() if of == split}
 
 
 def record_ranges(places: Sequence[int], most: int) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCardData
 
-from ..utils.files import write_text
+from ..utils.data_cards import write_data_card
 from ..utils.markdown import markdown_table
 from .base import Benchmark
 from .survey import Survey
@@ -128,7 +128,7 @@ def render_card(benchmark: Benchmark, surveys: Sequence[Survey] = ()) -> str:
     return f"---\n{_front_matter(benchmark, splits)}\n---\n\n{body}"
 
 
-def write_benchmark_card(folder: Path, benchmark: Benchmark, surveys: Sequence[Survey]) -> None:
+def write_benchmark_card(folder: Path, benchmark: Benchmark, surveys: Sequence[Survey], more: str = "") -> None:
     """
     Write the card of a prepared benchmark atomically.
 
@@ -136,8 +136,9 @@ def write_benchmark_card(folder: Path, benchmark: Benchmark, surveys: Sequence[S
         folder (`Path`): Folder with `data/<name>-<split>*.parquet`.
         benchmark (`Benchmark`): The benchmark.
         surveys (`Sequence[Survey]`): Surveys of its splits.
+        more (`str`, *optional*): Section to end with.
     """
-    write_text(folder / "README.md", render_card(benchmark, surveys))
+    write_data_card(folder, render_card(benchmark, surveys) + more)
 
 
 def _front_matter(benchmark: Benchmark, splits: Sequence[str]) -> str:

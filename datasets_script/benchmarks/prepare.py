@@ -73,9 +73,11 @@ def prepare_folder(
         BenchmarkError: `source` is missing or differs from the publication.
         FileExistsError: `out` exists.
     """
-    with whole_folder(out, options) as folder:
+    edits: dict[str, Any] = {}
+    with whole_folder(out, options, edits) as folder:
         builder = get_builder(name)(cache_dir=str(folder / "cache"), dataset_name=name, source=source, **options)
         builder.download_and_prepare(str(folder / "data"), file_format="parquet", num_proc=num_proc)
         (folder / "data" / SKIPPED_FILE).replace(folder / SKIPPED_FILE)
-        write_benchmark_card(folder, get_benchmark(name), builder.surveys)
+        write_benchmark_card(folder, get_benchmark(name), builder.surveys, builder.edits.as_section())
+        edits.update(builder.edits.as_dict())
     return builder

@@ -6,13 +6,17 @@ import json
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import datasets
 
-from ..schema.image import BenchmarkImage
+from ..edits.digests import image_digest
+from ..edits.planned import EditSurvey
+from ..schema.image import BenchmarkImage, image_to_row
 from ..utils.files import write_text
 from .base import Benchmark, BenchmarkError, Skipped
+from .upright import upright
 
 
 logger = datasets.utils.logging.get_logger(__name__)
@@ -46,7 +50,7 @@ class Survey:
     problems: tuple[str, ...] = ()
 
 
-def survey_split(benchmark: Benchmark, source: Path, split: str) -> Survey:
+def survey_split(benchmark: Benchmark, source: Path, split: str, edits: EditSurvey | None = None) -> Survey:
     """
     Read a split to count and check it.
 
@@ -54,6 +58,7 @@ def survey_split(benchmark: Benchmark, source: Path, split: str) -> Survey:
         benchmark (`Benchmark`): The benchmark.
         source (`Path`): Folder with the published files.
         split (`str`): Name of the split.
+        edits (`EditSurvey`, *optional*): Survey of edits, which sees the images.
 
     Returns:
         `Survey`: Counts and contradictions to the publication.
@@ -69,6 +74,8 @@ def survey_split(benchmark: Benchmark, source: Path, split: str) -> Survey:
             if isinstance(item, Skipped):
                 skipped.append(item)
             else:
+                if edits is not None:
+                    edits.see((split, item.id), partial(_digest, item))
                 images.append(_without_pixels(item))
                 places.append(place)
     problems = list(benchmark.check(images, split))
@@ -82,6 +89,10 @@ def survey_split(benchmark: Benchmark, source: Path, split: str) -> Survey:
         problems.append(f"ids must be unique, {len(twice)} are not, such as '{twice[0]}'")
     with_artifact = Counter(image.has_artifact for image in images)
     return Survey(split, len(images), tuple(places), dict(with_artifact), tuple(skipped), tuple(problems))
+
+
+def _digest(image: BenchmarkImage) -> str:
+    return image_digest(image_to_row(upright(image)))
 
 
 def _without_pixels(image: BenchmarkImage) -> BenchmarkImage:

@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Open the app in the browser. In the tab Make you mark a region of a photo, choose a tool, and see the artifact in about
 a second with the embedded model on a CPU; pairs that you keep go to --data, a folder that is read like a run. In the
-tab Detect a pixel detector looks at your images, you edit what it marks, and --repairer draws it again. With --queue,
+tab Detect a pixel detector looks at your images, you edit what it marks, and --repairer draws it again. In the tab
+Browse you go through --data, a run or a prepared benchmark, and accept, reject and correct its samples. With --queue,
 several people annotate images in the tab Annotate, as ArtiBench was made; with --compare, they vote blind between
 pictures of models. It works offline, listens on this machine only and reports to nobody."""
 
 EPILOG = """\
 It needs `pip install artiagent[app]`.
 
---data is read by `artiagent show`, `report`, `prepare`, `export` and `push`; `artiagent merge` joins it with runs.
+--data is a run, prepared pairs, or a benchmark that `artiagent prepare --out` has written. Edits of the tab Browse
+lie in edits.jsonl beside the data, which stays as it is; `artiagent prepare` and `artiagent merge` apply them. Pairs
+of the tab Make are kept there too, unless it holds other data: then they go to runs/app. `artiagent show`, `report`,
+`prepare`, `export` and `push` read kept pairs; `artiagent merge` joins them with runs.
 
 --compare takes folders that `artiagent compare` takes: of `artiagent generate` with equal prompts and --seed, or with
 equal names. Each person gets all images in an order and on sides of their own; results come with intervals of prompts.
@@ -35,20 +39,27 @@ each image whether it has artifacts, then they mark those of images that do. The
 exports ArtiBench's layout, COCO and Label Studio, which --drafts takes too.
 
 Others reach the app only with --host, and then with the name and token of a person that --annotators or --admins let
-in; tokens are shown once.
+in; tokens are shown once. With --data none and without a queue, anybody gets in, and nothing is kept; `artiagent push
+app` makes a Space of that.
 
 examples:
   artiagent app                                          make artifacts, keep them in runs/app
   artiagent app --data runs/mine --port 7870             keep them elsewhere, at another port
+  artiagent app --data artibench-parquet                 go through a benchmark and correct it
   artiagent app --queue bench/ --images best/images      annotate images on this machine
   artiagent app --queue bench/ --images best/images --overlap 2 --annotators ann,ben --admins ada --host 0.0.0.0
+  artiagent app --data none --host 0.0.0.0               make and detect, for everybody who reaches this machine
   artiagent app --compare base/ best/ --votes votes.jsonl
   artiagent app --queue bench/ --drafts predicted.json   begin with the boxes of a model, in COCO's format"""
 
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument(
-        "--data", type=Path, default=Path("runs/app"), metavar="RUN", help="folder of kept pairs (default: runs/app)"
+        "--data",
+        type=Path,
+        default=Path("runs/app"),
+        metavar="FOLDER",
+        help="data to go through, and folder of kept pairs; 'none' keeps none (default: runs/app)",
     )
     parser.add_argument("--port", type=positive_int, help="port (default: the first free one from 7860)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
@@ -127,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         prepare_queue(args)
     settings = AppSettings(
-        data=args.data,
+        data=None if args.data == Path("none") else args.data,
         queue=args.queue,
         compare=tuple(args.compare),
         votes=args.votes,

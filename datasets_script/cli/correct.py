@@ -33,6 +33,8 @@ OUT holds
   rounds/NAME/          found.json, and for each region its mask, the verdict before, the caption, and each round:
                         mask, pictures, strength, seeds, verdicts
   corrections.jsonl     a line for each image: regions, outcomes, rounds, costs
+  pairs.parquet         with --pairs: images whose regions all came out clean, and the images before. From them a
+                        generator learns what not to draw: training.pair_dpo --pairs OUT/pairs.parquet --noise random
   run.json              settings, models, versions, and totals
 
 How a region ends:
@@ -44,7 +46,7 @@ How a region ends:
 --detector and --verifier are pixel detectors or vision-language models: a folder, a Hub id, a model's name at
 --vlm-endpoint, or 'embedded'. A detector that verifies its own repairs is satisfied before people are, so name another
 verifier where you have one. A vision-language model also describes the scene as it should be, which repairers with
-text encoders draw by; --prompt says it instead.
+text encoders draw by; --prompt says it instead, and --own-prompts takes what each image was drawn from.
 
 --repairer is any of
   embedded              the small model of this package, for 256x256 px: it covers a region with what surrounds it, and
@@ -64,6 +66,7 @@ examples:
       --detector my-pixel-detector --verifier my-tuned-vlm --reward my-reward-model
   artiagent correct generated/*.png fixed/ --repairer gpt-image-1 --repairer-endpoint https://api.openai.com/v1 \\
       --detector my-tuned-vlm --vlm-endpoint http://localhost:8000/v1
+  artiagent correct drawn/images fixed/ --repairer my-model --repair-method denoise --own-prompts --pairs
   artiagent compare generated/ fixed/images --detector another-detector     # judge by one that did not verify"""
 
 
@@ -84,6 +87,9 @@ def add_arguments(parser: Parser) -> None:
         type=float,
         metavar="X",
         help="score of the verifier up to which a region is clean, 0 to 1 (default: as it decides)",
+    )
+    parser.add_argument(
+        "--pairs", action="store_true", help="also write the images before and after as pairs to train on"
     )
     region = parser.add_argument_group("what to repair (in place of what the detector finds)")
     region.add_argument(
@@ -109,7 +115,13 @@ def add_arguments(parser: Parser) -> None:
         help="inpaint: with diffusers' inpainting class; denoise: from fresh noise, everything around held; auto: "
         "inpaint where there is such a class (default: auto)",
     )
-    drawn.add_argument("--prompt", metavar="TEXT", help="the scene as it should be (default: described by a VLM)")
+    scene = drawn.add_mutually_exclusive_group()
+    scene.add_argument("--prompt", metavar="TEXT", help="the scene as it should be (default: described by a VLM)")
+    scene.add_argument(
+        "--own-prompts",
+        action="store_true",
+        help="the prompt of each image in the metadata.jsonl beside it, as `artiagent generate` writes it",
+    )
     drawn.add_argument(
         "--max-rounds", type=non_negative_int, default=4, help="rounds of a region; 0 only looks (default: 4)"
     )
@@ -139,12 +151,14 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..correction.correct import correct
+    from ..correction.correct import correct, prompts_beside
+    from ..correction.pairs import PAIRS_FILE
     from ..correction.settings import CorrectionSettings
     from ..engine.settings import LoadSettings
 
+    images = {item.overlay.with_suffix("").as_posix(): item.path for item in find_inputs(args.images, args.out)}
     record = correct(
-        {item.overlay.with_suffix("").as_posix(): item.path for item in find_inputs(args.images, args.out)},
+        images,
         args.out,
         detector=args.detector,
         repairer=args.repairer,
@@ -153,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
         segmenter=args.segmenter,
         box=args.box,
         mask=args.mask,
-        prompt=args.prompt,
+        prompt=prompts_beside(images) if args.own_prompts else args.prompt,
         settings=CorrectionSettings(
             max_rounds=args.max_rounds,
             candidates=args.candidates,
@@ -173,6 +187,7 @@ def run(args: argparse.Namespace) -> int:
         loading=LoadSettings(args.dtype, args.quantization, args.attention_backend, args.compile, args.vae_tiling),
         offload=args.offload,
         device=args.device,
+        pairs=args.pairs,
         show_progress=not args.quiet,
     )
     totals = record.totals
@@ -182,6 +197,8 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{totals['regions']} regions{': ' + ends if ends else ''}; {totals['rounds']} rounds, {totals['seconds']} s"
     )
+    if args.pairs:
+        print(f"{totals['pairs']} pairs in {args.out / PAIRS_FILE}")
     print(f"corrected images in {args.out / 'images'}, before and after in {args.out / 'overlays'}")
     return 0
 

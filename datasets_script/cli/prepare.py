@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..benchmarks.registry import BENCHMARKS, MODULES, PAIRS
+from ..edits.layer import EDITS_FILE
 from ..pairs.configurations import NAMES
 from ..utils.errors import UserError
 from ..vlm.conventions import CONVENTIONS, QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS
@@ -16,12 +17,16 @@ from .parser import Parser, did_you_mean, positive_int, share
 
 if TYPE_CHECKING:
     from ..benchmarks.survey import Survey
+    from ..edits.planned import EditReport
 
 
 DESCRIPTION = """\
 Convert the published files of a benchmark to the columns that all benchmarks share, and check their counts. Unreadable
 records are listed with the reason in skipped.jsonl. With the name artiagent, prepare pairs of `artiagent synthesize`
-for training. Without a name, list the benchmarks and their licences."""
+for training. Without a name, list the benchmarks and their licences.
+
+Edits that people make in the tab Browse of `artiagent app` lie in edits.jsonl beside the data. Those beside --source
+of pairs are applied; for a benchmark, --edits names the prepared folder in which they were made."""
 
 EPILOG = """\
 examples:
@@ -31,7 +36,8 @@ examples:
   artiagent prepare richhf --source richhf-source --split test --num-proc 4
   artiagent prepare artibench --source KRAFTON/ArtiBench --out artibench-parquet
   artiagent prepare artiagent --source out --config vqa             then: load_dataset("artiagent", "vqa")
-  artiagent prepare artiagent --source out --out pairs-parquet --coordinates qwen2.5 --test-share 0.1"""
+  artiagent prepare artiagent --source out --out pairs-parquet --coordinates qwen2.5 --test-share 0.1
+  artiagent prepare artibench --source artibench-source --edits artibench-parquet --out artibench-corrected"""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -54,6 +60,12 @@ def add_arguments(parser: Parser) -> None:
         action="store_true",
         help="continue if the files do not match the published counts (default: stop with an error)",
     )
+    parser.add_argument(
+        "--edits",
+        metavar="FOLDER",
+        help=f"folder whose edits.jsonl is applied (default: for {PAIRS}, that of --source)",
+    )
+    parser.add_argument("--no-edits", action="store_true", help="leave the data as it is, whatever people edited")
     group = parser.add_argument_group(f"options for {PAIRS}, pairs in a form for training")
     group.add_argument(
         "--config",
@@ -95,6 +107,12 @@ def run(args: argparse.Namespace) -> int:
     if args.name is None:
         print("\n".join(listing()))
         return 0
+    if args.edits is not None and args.no_edits:
+        raise UserError("--edits and --no-edits must not be given together; leave one out")
+    if args.edits is not None and not Path(args.edits, EDITS_FILE).is_file():
+        raise UserError(
+            f"--edits must be a folder with {EDITS_FILE}, got '{args.edits}'; edit it in `artiagent app --data`"
+        )
     if args.out is not None and args.out.exists():
         raise UserError(f"--out must be a folder that does not exist yet, got '{args.out}'")
     return prepare_pairs(args) if args.name == PAIRS else prepare_benchmark(args)
@@ -130,6 +148,8 @@ def prepare_benchmark(args: argparse.Namespace) -> int:
         )
         return 2
     options = {"splits": args.split, "allow_partial": args.allow_partial, "num_proc": args.num_proc}
+    if args.edits is not None:
+        options["edits"] = args.edits
     try:
         if args.out is None:
             builder = prepare(args.name, args.source, **options)
@@ -138,6 +158,7 @@ def prepare_benchmark(args: argparse.Namespace) -> int:
     except BenchmarkError as error:
         raise UserError(str(error)) from error
     print(surveys_text(builder.surveys))
+    tell_edits(builder.edits)
     skipped = (args.out or cache_folder(args.name)) / SKIPPED_FILE
     print(f"skipped records, with reasons: {skipped}")
     print(f'load_dataset("{args.out or args.name}")')
@@ -147,6 +168,7 @@ def prepare_benchmark(args: argparse.Namespace) -> int:
 def prepare_pairs(args: argparse.Namespace) -> int:
     """Prepare pairs for training; return the exit status."""
     from ..benchmarks.prepare import prepare
+    from ..pairs.folders import prepared_edits
     from ..pairs.prepare import prepare_pairs_folder
 
     for option, value in (("--split", args.split), ("--allow-partial", args.allow_partial)):
@@ -165,16 +187,26 @@ def prepare_pairs(args: argparse.Namespace) -> int:
         "seed": args.seed,
         "only": pair_filter(args),
     }
+    if args.edits is not None or args.no_edits:
+        options["edits"] = args.edits or False
     if args.out is None:
         builder = prepare(PAIRS, args.source, args.config, args.num_proc, **options)
         prepared = {builder.config.name: {split: info.num_examples for split, info in builder.info.splits.items()}}
+        tell_edits(builder.edits)
     else:
         chosen = [args.config] if args.config else NAMES
         prepared = prepare_pairs_folder(Path(args.source), args.out, chosen, args.num_proc, **options)
+        tell_edits(prepared_edits(args.out))
     for config, splits in prepared.items():
         counts = ", ".join(f"{split} {rows} rows" for split, rows in splits.items())
         print(f'load_dataset("{args.out or PAIRS}", "{config}"): {counts}')
     return 0
+
+
+def tell_edits(report: EditReport) -> None:
+    """Print what became of people's edits, if there are any."""
+    if text := report.as_text():
+        print(text)
 
 
 def surveys_text(surveys: list[Survey]) -> str:

@@ -10,7 +10,8 @@ from .parser import Parser
 
 DESCRIPTION = """\
 Show whether a run is working, complete or stopped and why, how many artifacts were accepted by type, tool and kernel,
-and the time left. It only reads the run's folder, so it never disturbs the run."""
+and the time left. Of `artiagent generate` it shows how many candidates are drawn, of `artiagent correct` how many
+images are done and how their regions ended. It only reads the run's folder, so it never disturbs the run."""
 
 EPILOG = """\
 examples:
@@ -19,7 +20,7 @@ examples:
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder that `artiagent synthesize` writes to")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder that a run writes to")
 
 
 def run(args: argparse.Namespace) -> int:

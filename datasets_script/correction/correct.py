@@ -21,15 +21,17 @@ from ..engine.locks import holding_rank
 from ..engine.settings import LoadSettings, Offload
 from ..schema.boxes import Box
 from ..schema.correction import CorrectedImage, CorrectionRecord
-from ..utils.errors import ArgumentError
+from ..utils.errors import ArgumentError, UserError
+from ..utils.image_texts import METADATA, image_texts
 from ..vlm.base import VLM
 from ..vlm.spec import VLMSpec
 from .agent import Correction, CorrectionAgent
 from .edit_endpoint import EndpointInpainter
 from .folder import CorrectionFolder, check_continues
 from .judges import Judge, load_judge
+from .pairs import check_sides, write_correction_pairs
 from .regions import Region, given_region, read_mask
-from .repairers import ModelRepairer, RepairMethod, load_repairer
+from .repairers import ModelRepairer, RepairMethod, check_method, load_repairer
 from .settings import CorrectionSettings
 
 
@@ -47,7 +49,7 @@ def correct(
     segmenter: str | None = None,
     box: Box | None = None,
     mask: str | os.PathLike[str] | None = None,
-    prompt: str | None = None,
+    prompt: str | Mapping[str, str] | None = None,
     settings: CorrectionSettings | None = None,
     revision: str | None = None,
     repair_method: RepairMethod = "auto",
@@ -59,6 +61,7 @@ def correct(
     loading: LoadSettings | None = None,
     offload: Offload = "none",
     device: str | None = None,
+    pairs: bool = False,
     show_progress: bool = True,
 ) -> CorrectionRecord:
     """
@@ -81,14 +84,17 @@ def correct(
         box (`tuple[float, float, float, float]`, *optional*): Region to correct in every image, in place of a
             detector's: `(x_min, y_min, x_max, y_max)`, exclusive maxima, pixels of the upright image.
         mask (`str` or `os.PathLike`, *optional*): The same as an image file, bright where to correct.
-        prompt (`str`, *optional*): The scene as it should be; by default a vision-language model's caption, if the
-            detector or the verifier is one.
+        prompt (`str` or `Mapping[str, str]`, *optional*): The scene as it should be, of all images or of each by its
+            id; see [`prompts_beside`]. By default a vision-language model's caption, if the detector or the verifier
+            is one.
         settings (`CorrectionSettings`, *optional*): Rounds, candidates, strengths and thresholds.
         revision, repair_method, num_inference_steps, guidance, crops, loading, offload (*optional*): Of the repairer;
             see [`~datasets_script.correction.repairers.load_repairer`].
         repairer_endpoint (`str`, *optional*): OpenAI-compatible server with `/images/edits`.
         vlm (`VLMSpec`, *optional*): How vision-language models are run; its `model` does not count.
         device (`str`, *optional*): By default CUDA if available, else the CPU.
+        pairs (`bool`, *optional*, defaults to `False`): Also write the images that came out clean, with the images
+            before, as pairs to train on, see [`~datasets_script.correction.pairs.write_correction_pairs`].
         show_progress (`bool`, *optional*, defaults to `True`): Show a progress bar.
 
     Returns:
@@ -105,7 +111,22 @@ def correct(
         verifier = None
     out, settings, device = Path(out), settings or CorrectionSettings(), usable_device(device)
     sources = _by_id(images)
-    marked = None if mask is None else read_mask(Path(mask))  # before models are loaded, which takes minutes
+    # All that needs no model comes first, because loading takes minutes.
+    if not repairer_endpoint:
+        check_method(repairer, repair_method)
+    marked = None if mask is None else read_mask(Path(mask))
+    for path in sources.values():
+        _given(path, box, marked)
+    if pairs:
+        check_sides(sources.values())
+    prompts = _prompts(prompt, sources)
+    # What each image was told stands with its regions.
+    told = prompt if prompt is None or isinstance(prompt, str) else "of each image"
+    given: dict[str, Any] = {"box": None if box is None else list(box), "mask": None, "prompt": told}
+    if mask is not None and marked is not None:
+        given["mask"] = [Path(mask).name, int(marked.sum()), *marked.shape]
+    known: dict[str, Any] = {"settings": asdict(settings), "given": given, "versions": recorded_versions(_PACKAGES)}
+    check_continues(out, known)
     found = load_judge(detector, device, vlm)
     judge = found if verifier is None else load_judge(verifier, device, vlm, "verifier")
     repair = (
@@ -132,16 +153,7 @@ def correct(
         _load_segmenter(segmenter, device),
         settings,
     )
-    given: dict[str, Any] = {"box": None if box is None else list(box), "mask": None, "prompt": prompt}
-    if mask is not None and marked is not None:
-        given["mask"] = [Path(mask).name, int(marked.sum()), *marked.shape]
-    models = {"detector": found.verifier().identity(), **agent.identity()}
-    current: dict[str, Any] = {
-        "settings": asdict(settings),
-        "models": models,
-        "given": given,
-        "versions": recorded_versions(_PACKAGES),
-    }
+    current = {**known, "models": {"detector": found.verifier().identity(), **agent.identity()}}
     check_continues(out, current)
     with holding_rank(out, 0, 1):
         folder = CorrectionFolder(out)
@@ -158,12 +170,49 @@ def correct(
         with bar:
             for name, path in left.items():
                 region = _given(path, box, marked)
-                _correct_one(agent, folder, name, path, region, prompt)
+                _correct_one(agent, folder, name, path, region, prompts.get(name))
                 bar.set_postfix(changed=sum(image.changed for image in folder.done.values()))
                 bar.update()
-        done = replace(record, status="complete", totals=folder.totals() | _tokens(found, judge))
+        totals = folder.totals() | _tokens(found, judge)
+        if pairs:
+            totals["pairs"] = write_correction_pairs(folder, record, num_inference_steps or 0)
+        done = replace(record, status="complete", totals=totals)
         done.write(out)
         return done
+
+
+def prompts_beside(images: Mapping[str, str | os.PathLike[str]]) -> dict[str, str]:
+    """
+    Read what images were drawn from, in the `metadata.jsonl` beside each.
+
+    Args:
+        images (`Mapping` of paths by id): Image files.
+
+    Returns:
+        `dict[str, str]`: The prompt of each image by its id, for [`correct`].
+
+    Raises:
+        UserError: An image has none.
+    """
+    paths = {name: Path(path) for name, path in images.items()}
+    texts = {folder: image_texts(folder) for folder in {path.parent for path in paths.values()}}
+    if lacking := [path for path in paths.values() if path.name not in texts[path.parent]]:
+        raise UserError(
+            f"each image must have its prompt in the {METADATA} beside it, as `artiagent generate` writes it, got "
+            f"{len(lacking)} of {len(paths)} without, first '{lacking[0]}'; give one prompt for all images instead, "
+            "or none"
+        )
+    return {name: texts[path.parent][path.name] for name, path in paths.items()}
+
+
+def _prompts(prompt: str | Mapping[str, str] | None, sources: Mapping[str, Path]) -> dict[str, str]:
+    if prompt is None:
+        return {}
+    if isinstance(prompt, str):
+        return dict.fromkeys(sources, prompt)
+    if lacking := [name for name in sources if name not in prompt]:
+        raise ArgumentError(f"`prompt` must hold the prompt of each image by its id, got none for {lacking[0]!r}")
+    return dict(prompt)
 
 
 def _correct_one(

@@ -79,7 +79,9 @@ class EndpointInpainter:
             EditUnavailable: The server refuses the request, or gives no picture in all attempts.
         """
         if constants.is_offline_mode():
-            raise EditUnavailable(f"{self.base_url} must not be called while HF_HUB_OFFLINE is set; unset it")
+            raise EditUnavailable(
+                f"{self.base_url} must not be called while HF_HUB_OFFLINE is set; unset it. Finished rounds are kept"
+            )
         opaque = Image.fromarray(np.where(mask, 0, 255).astype(np.uint8))
         masked = image.convert("RGBA")
         masked.putalpha(opaque)
@@ -125,7 +127,7 @@ class EndpointInpainter:
                 time.sleep(max(pause, growing))
         raise EditUnavailable(
             f"{self.base_url} gave no picture in {self.max_retries + 1} attempts, the last time: {problem}. Once it "
-            "is available again, the same command continues"
+            "is available again, the same command continues. Finished rounds are kept"
         )
 
     def _read(self, content: bytes, size: tuple[int, int]) -> Image.Image:
@@ -135,8 +137,8 @@ class EndpointInpainter:
         except (ValueError, TypeError, KeyError, IndexError, binascii.Error, OSError) as error:
             told = shorten(content.decode(errors="replace"))
             raise EditUnavailable(
-                f"{self.base_url} must answer with a picture in `data[0].b64_json`, got {told} ({error!r}). Finished "
-                "rounds are kept"
+                f"{self.base_url} must answer with a picture in `data[0].b64_json`, got {told} ({error!r}); "
+                f"{_CHECK}. Finished rounds are kept"
             ) from error
         return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
 

@@ -39,7 +39,8 @@ def check_continues(out: Path, current: dict[str, Any]) -> CorrectionRecord | No
 
     Args:
         out (`Path`): The folder.
-        current (`dict`): What corrections would now depend on; see `CorrectionRecord.identity`.
+        current (`dict`): What corrections would now depend on, or the part of it that is known; see
+            `CorrectionRecord.identity`.
 
     Returns:
         `CorrectionRecord`: Record of the run that is there; `None` if there is none.
@@ -52,7 +53,8 @@ def check_continues(out: Path, current: dict[str, Any]) -> CorrectionRecord | No
         return None
     recorded = CorrectionRecord.read(out)
     # As they will be read again.
-    if different := sorted(differences(recorded.identity, json.loads(json.dumps(current)))):
+    then = {name: recorded.identity[name] for name in current}
+    if different := sorted(differences(then, json.loads(json.dumps(current)))):
         raise RunMismatchError(
             f"'{out}' holds a run with another {', '.join(different)}; give the same to continue that run, or "
             "choose another output folder. The run is as it was"

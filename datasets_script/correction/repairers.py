@@ -99,6 +99,24 @@ class ModelRepairer:
         return {**named, **self.inpainter.identity()}
 
 
+def check_method(model: str, method: str) -> None:
+    """
+    Refuse a method that is unknown or that the embedded model does not have.
+
+    Args:
+        model, method (`str`): See [`load_repairer`].
+
+    Raises:
+        ArgumentError: As above.
+    """
+    if method not in REPAIR_METHODS:
+        raise ArgumentError(f"`repair_method` must be among {', '.join(REPAIR_METHODS)}, got '{method}'")
+    if model == EMBEDDED and method == "inpaint":
+        raise ArgumentError(
+            "`repair_method` must be denoise for the embedded model, which has no prompts, got inpaint"
+        )
+
+
 def load_repairer(
     model: str = EMBEDDED,
     *,
@@ -132,12 +150,7 @@ def load_repairer(
         ModelLoadError: The model does not exist, cannot be downloaded, or can do neither.
         ArgumentError: Settings do not go together.
     """
-    if method not in REPAIR_METHODS:
-        raise ArgumentError(f"`repair_method` must be among {', '.join(REPAIR_METHODS)}, got '{method}'")
-    if model == EMBEDDED and method == "inpaint":
-        raise ArgumentError(
-            "`repair_method` must be denoise for the embedded model, which has no prompts, got inpaint"
-        )
+    check_method(model, method)
     loading = resolved(loading or LoadSettings(), model, device)
     check_loading(loading, offload, device)
     own = model == EMBEDDED or method == "denoise"

@@ -13,6 +13,8 @@ from diffusers import DiffusionPipeline, PipelineQuantizationConfig
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 
+# diffusers makes parts only of modules that are imported already, and this is a part of the small models.
+import diffusers_artifact.autoencoder  # noqa: F401
 from diffusers_artifact import EMBEDDED_MODEL
 from diffusers_artifact.presets import EMBEDDED
 
@@ -140,7 +142,8 @@ def load_checkpoint(
         `tuple[DiffusionPipeline, str]`: The pipeline, and the commit or the folder's fingerprint.
 
     Raises:
-        ModelLoadError: The checkpoint does not exist, cannot be downloaded, or is damaged.
+        ModelLoadError: The checkpoint does not exist, cannot be downloaded, is damaged, or has parts that diffusers
+            does not know.
         ImportError: The extra `quantization` is missing.
     """
     embedded = model == EMBEDDED
@@ -162,7 +165,9 @@ def load_checkpoint(
             )
         # bitsandbytes quantizes on the current accelerator.
         with _without_progress_bar(), torch.cuda.device(device if device.startswith("cuda") else -1):
-            pipeline = pipeline_class.from_pretrained(folder, **options)
+            pipeline = _from_pretrained(pipeline_class, folder, model, options)
+    except ModelLoadError:
+        raise
     except (OSError, SafetensorError) as error:
         raise ModelLoadError(
             f"`model` must be 'embedded', a folder with a checkpoint, or a Hub id, got {model!r}: "
@@ -171,6 +176,15 @@ def load_checkpoint(
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline, recorded
+
+
+def _from_pretrained(
+    pipeline_class: type[PipelineType], folder: Path, model: str, options: dict[str, Any]
+) -> PipelineType:
+    try:
+        return pipeline_class.from_pretrained(folder, **options)
+    except ValueError as error:
+        raise ModelLoadError(f"`model` must be one that diffusers can load, got {model!r}: {error}") from error
 
 
 def offload_weights(pipeline: DiffusionPipeline, offload: Offload, device: str) -> None:

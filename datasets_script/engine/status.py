@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
+import json
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
-from ..schema.run_record import RunRecord
+from ..schema.correction import CORRECTIONS_FILE, CorrectedImage, CorrectionRecord, totals_of
+from ..schema.generation import CANDIDATES_FILE, GenerationRecord, read_prompts
+from ..schema.run_record import RunRecord, command_of
 from .ledger import read_journaled, read_totals
 from .locks import working_ranks
 from .log import log_path, parse_events
@@ -20,7 +23,7 @@ _LATEST = 200
 
 def status_text(out: Path) -> str:
     """
-    Return the state of a run as text.
+    Return the state of a run as text: of one that makes pairs, of `artiagent generate`, or of `artiagent correct`.
 
     Args:
         out (`Path`): Folder of the run.
@@ -28,6 +31,11 @@ def status_text(out: Path) -> str:
     Raises:
         UserError: See [`RunRecord.read`].
     """
+    command = command_of(out)
+    if command == "generate":
+        return _generation_text(out)
+    if command == "correct":
+        return _correction_text(out)
     run = RunRecord.read(out)
     totals, division = read_totals(out), Shards.read(out, run.settings)
     count, finished = division.num_tasks, sum(1 for _ in (out / "shards").glob("*.json"))
@@ -51,6 +59,44 @@ def status_text(out: Path) -> str:
     if totals.counters:
         lines += ["", "spent: " + ", ".join(f"{name} {number:,}" for name, number in sorted(totals.counters.items()))]
     return "\n".join(lines)
+
+
+def _generation_text(out: Path) -> str:
+    record, prompts = GenerationRecord.read(out), read_prompts(out)
+    images = len(prompts) * record.settings["images_per_prompt"]
+    total = images * (2 * record.settings["best_of"] - 1)
+    lines = _state_lines(out, record.status)
+    drawn = len(_whole_lines(out / CANDIDATES_FILE))
+    lines.append(f"prompts {len(prompts)}, images {images}, candidates drawn {drawn}/{total}")
+    if record.curve:
+        lines.append("mean best score after each round: " + ", ".join(f"{score:.4f}" for score in record.curve))
+    return "\n".join(lines)
+
+
+def _correction_text(out: Path) -> str:
+    record = CorrectionRecord.read(out)
+    done = [CorrectedImage.from_dict(json.loads(line)) for line in _whole_lines(out / CORRECTIONS_FILE)]
+    totals = totals_of(done)
+    lines = _state_lines(out, record.status)
+    lines.append(
+        f"images done {totals['images']}, with regions {totals['with_artifacts']}, changed {totals['changed']}"
+    )
+    outcomes = Counter(region.outcome for image in done for region in image.regions)
+    told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.most_common())
+    lines.append(f"regions {totals['regions']}{f': {told}' if told else ''}; {totals['rounds']} rounds")
+    return "\n".join(lines)
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file that another process may be writing."""
+    content = path.read_bytes() if path.is_file() else b""
+    return content[: content.rfind(b"\n") + 1].splitlines()
+
+
+def _state_lines(out: Path, status: str) -> list[str]:
+    running = status != "complete" and working_ranks(out)
+    state = "running" if running else "complete" if status == "complete" else "stopped"
+    return [f"{out}: {state}", *(["rerun the command that started the run to continue it"] * (state == "stopped"))]
 
 
 def _events(out: Path, rank: int) -> list[dict[str, Any]]:

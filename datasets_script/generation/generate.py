@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from diffusers_artifact.best_of_n import Draw, NonFiniteImageError, draw_candidates
+from diffusers_artifact.guidance_gradients import GuideError
 from evaluate_metrics.functional.versions import recorded_versions
 
 from ..engine.loading import resolved, usable_device
@@ -152,6 +153,9 @@ def _run(
                 bar.update(len(batch))
     except NonFiniteImageError as error:
         raise ArgumentError(f"`dtype` {settings.loading.dtype} is too narrow: {error}") from error
+    except GuideError as error:
+        told = str(error).replace("`detectors`", "`guide`").replace("`rewards`", "`guide_reward`")
+        raise ArgumentError(f"{told}; guide by another model. Images that were finished before are kept") from error
     steps = tuple(guidance.to_dict()["steps"]) if guidance else ()
     return folder.finish(replace(record, seconds=round(time.monotonic() - begun, 1), guided_steps=steps))
 

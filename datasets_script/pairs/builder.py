@@ -25,10 +25,13 @@ from typing import Any
 import datasets
 from datasets import Features
 
+from ..edits.pair_rows import PairEdits
+from ..edits.planned import NO_EDITS, EditReport, PlannedEdits
 from ..schema.features import PAIR_FEATURES
 from ..utils.errors import UserError
 from ..vlm.conventions import QWEN2_5_MAX_PIXELS, QWEN2_5_MIN_PIXELS, BoxFormat
 from .configurations import CONFIGURATIONS
+from .edited import layer_stamps, plan_edits
 from .filters import EVERY_PAIR, PairFilter
 from .image_files import ImageFiles
 from .storage import check_shards, find_shards, read_rows, split_of
@@ -62,6 +65,8 @@ class PairsConfig(datasets.BuilderConfig):
         test_share (`float`, *optional*, defaults to 0): Approximate share of the photos that go to the split `test`
             with all their pairs, in [0, 1). No photo is in both splits. With 0 there is only a train split.
         only (`PairFilter`, *optional*): Choice of the pairs; by default all.
+        edits (`str` or `bool`, *optional*, defaults to `True`): Whether to apply the edits of the layer beside the
+            data, or the folder of another layer.
     """
 
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = ()
@@ -71,12 +76,26 @@ class PairsConfig(datasets.BuilderConfig):
     seed: int = 0
     test_share: float = 0.0
     only: PairFilter = EVERY_PAIR
+    edits: str | bool = True
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Features | None = None) -> str:
         """Name the cache folder after the options and the source files' state: a changed source gets a new one."""
         files = find_shards(self.source)
         stamps = [f"{path} {os.stat(path).st_size} {os.stat(path).st_mtime_ns}" for path in files]
-        return super().create_config_id({**config_kwargs, "source": stamps}, custom_features)
+        edits = layer_stamps(files, self.edits)
+        given = config_kwargs | {"source": stamps} | ({"edits": edits} if edits else {})
+        return super().create_config_id(given, custom_features)
+
+    def planned_edits(self, files: Sequence[str]) -> PlannedEdits:
+        """
+        Return the edits that hold for the files of the source.
+
+        Raises:
+            UserError: A line of a layer is no edit.
+        """
+        if self.edits is False:
+            return NO_EDITS
+        return plan_edits(files, None if self.edits is True else Path(self.edits))
 
     @property
     def features(self) -> Features:
@@ -119,6 +138,8 @@ class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
     DEFAULT_WRITER_BATCH_SIZE = 100
 
     config: PairsConfig
+    edits: EditReport = EditReport()
+    """What became of the edits, once the source has been read."""
 
     def _info(self) -> datasets.DatasetInfo:
         check_config(self.config)
@@ -127,19 +148,24 @@ class ArtiAgentPairs(datasets.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         files = find_shards(self.config.source)
         check_shards(files)
+        planned = self.config.planned_edits(files)
+        self.edits = planned.report
+        edits = {pair_id: one for (_, pair_id), one in planned.samples.items()}
         splits = ["train", "test"] if self.config.test_share else ["train"]
         # A stream has no cache, so its rows hold the image bytes.
         folder = None if dl_manager.is_streaming else image_cache(self._cache_dir_root)
         return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"files": files, "split": split, "folder": folder})
+            datasets.SplitGenerator(
+                name=split, gen_kwargs={"files": files, "edits": edits, "split": split, "folder": folder}
+            )
             for split in splits
         ]
 
     def _generate_examples(
-        self, files: list[str], split: str, folder: Path | None
+        self, files: list[str], edits: PairEdits, split: str, folder: Path | None
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         stored = ImageFiles(folder) if folder else None
-        for pair in read_rows(files, self.config.only):
+        for pair in read_rows(files, self.config.only, edits):
             if split_of(pair["source_id"], self.config.test_share, self.config.seed) == split:
                 for row in self.config.rows(_with_files(pair, stored) if stored else pair):
                     yield row.get("id") or row["pair_id"], row

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import DatasetCardData
 
 from ..schema.run_record import RunRecord
-from ..utils.files import write_text
+from ..utils.data_cards import write_data_card
 from ..utils.markdown import markdown_table
 
 
@@ -37,7 +37,7 @@ COLUMNS = {
 }
 ARTIFACT_FIELDS = {
     "type": "`duplication`, `omission`, `distortion`, `fusion` or `corruption`",
-    "tool": "tool that made it: `add`, `remove`, `distort`, `fuse` or `corruption`",
+    "tool": "tool that made it: `add`, `remove`, `distort`, `fuse` or `corruption`; `none` if a generator drew it so",
     "kernel": "how a distortion permutes its patches, or the method of a corruption; empty for other tools",
     "entity": "the person, animal or thing that has the artifact; `region` for a region that is none",
     "part": "the part of the entity; empty where the whole entity is concerned, as by a fusion",
@@ -122,7 +122,7 @@ def write_pair_card(folder: Path, run: RunRecord) -> None:
         folder (`Path`): Folder of the dataset, with its shards in `data/*.parquet`.
         run (`RunRecord`): Record of the completed run.
     """
-    write_text(folder / "README.md", f"---\n{_front_matter(run)}\n---\n\n{_body(run)}")
+    write_data_card(folder, f"---\n{_front_matter(run)}\n---\n\n{_body(run)}")
 
 
 def _front_matter(run: RunRecord) -> str:

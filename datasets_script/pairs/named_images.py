@@ -114,15 +114,30 @@ def read_named_rows(path: str, features: Features) -> Iterator[dict[str, Any]]:
     Returns:
         `Iterator[dict]`: Rows with images as `{"bytes", "path"}`.
     """
-    folder = Path(path).parent
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            for row in batch.to_pylist():
+                yield restored_row(row, features, Path(path).parent)
+
+
+def restored_row(row: dict[str, Any], features: Features, folder: Path) -> dict[str, Any]:
+    """
+    Load the bytes of the images that a row refers to; the inverse of [`name_images`].
+
+    Args:
+        row (`dict`): A row with the columns [`stored_columns`]`(features)`.
+        features (`Features`): Columns of the row to return.
+        folder (`Path`): Folder that file names are relative to.
+
+    Returns:
+        `dict`: The row with images as `{"bytes", "path"}`.
+    """
 
     def read(name: str) -> dict[str, Any]:
         return {"bytes": (folder / name).read_bytes(), "path": None}
 
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches():
-            for row in batch.to_pylist():
-                yield _restored(row, features, read)
+    restored: dict[str, Any] = _restored(row, features, read)
+    return restored
 
 
 def named_files(path: Path) -> set[str]:

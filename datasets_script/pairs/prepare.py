@@ -15,11 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard
 
+from ..edits.pair_rows import PairEdits
 from ..schema.run_record import RUN_FILE
+from ..utils.data_cards import write_data_card
 from ..utils.errors import UserError
 from ..vlm.conventions import find_convention
 from .builder import PairsConfig, check_config
 from .configurations import CONFIGURATIONS, HALVES, MASKS, SOURCES, configurations_table
+from .edited import edits_in
 from .folders import whole_folder
 from .named_images import card_config, image_name, name_images, stored_columns
 from .storage import check_shards, find_shards, read_rows, split_of
@@ -33,7 +36,8 @@ def prepare_pairs_folder(
 ) -> dict[str, dict[str, int]]:
     """
     Write configurations of a dataset of pairs to a folder, atomically. The folder holds each image once, as a file, a
-    Parquet file of rows that refer to the images for each configuration and split, and the card of the dataset.
+    Parquet file of rows that refer to the images for each configuration and split, and the card of the dataset. Edits
+    of the layer beside the data are applied, and listed in `prepared.json`.
 
     Args:
         source (`Path`): A folder written by `artiagent synthesize`.
@@ -46,7 +50,8 @@ def prepare_pairs_folder(
         `dict[str, dict[str, int]]`: Number of rows by configuration and split.
 
     Raises:
-        UserError: `source` does not hold a completed run, holds no pair, or has no card.
+        UserError: `source` does not hold a completed run, holds no pair, has no card, or a line of its layer of edits
+            is none.
         FileExistsError: `out` exists.
     """
     if not source.is_dir():
@@ -61,9 +66,11 @@ def prepare_pairs_folder(
         check_config(config)
     files = find_shards(source)
     check_shards(files)
+    planned = chosen[0].planned_edits(files)
     recorded = options | ({"only": asdict(options["only"])} if "only" in options else {})
-    with whole_folder(out, recorded) as folder:
-        rows = _write_rows(files, folder, chosen, num_proc)
+    with whole_folder(out, recorded, planned.report.as_dict()) as folder:
+        edits = [edits_in(file, planned) for file in files]
+        rows = _write_rows(files, edits, folder, chosen, num_proc)
         if not rows:
             raise UserError(f"`source` must hold at least one pair, got none in '{source}'")
         card = DatasetCard.load(source / "README.md")
@@ -72,8 +79,8 @@ def prepare_pairs_folder(
             card_config(name, config.features, rows[name], shown[name], is_default=config is chosen[0])
             for name, config in zip(configs, chosen, strict=True)
         ]
-        card.text += _configs_text(configs, chosen[0])
-        card.save(folder / "README.md")
+        card.text += _configs_text(configs, chosen[0]) + planned.report.as_section()
+        write_data_card(folder, str(card))
         for name in _RUN_FILES:
             if (source / name).exists():
                 shutil.copyfile(source / name, folder / name)
@@ -89,14 +96,18 @@ class _Part:
 
 
 def _write_rows(
-    files: Sequence[str], folder: Path, configs: Sequence[PairsConfig], num_proc: int | None
+    files: Sequence[str],
+    edits: Sequence[PairEdits],
+    folder: Path,
+    configs: Sequence[PairsConfig],
+    num_proc: int | None,
 ) -> dict[str, dict[str, int]]:
     """Write images, and rows in the order of the files; return the number of rows by configuration and split."""
     schemas = {config.name: _schema(config) for config in configs}
     writers: dict[tuple[str, str], pq.ParquetWriter] = {}
     counts: Counter[tuple[str, str]] = Counter()
     with ExitStack() as stack:
-        for part in _write_parts(files, folder, configs, num_proc):
+        for part in _write_parts(files, edits, folder, configs, num_proc):
             for name, table in part.tables.items():
                 key = (name, part.split)
                 if key not in writers:
@@ -110,9 +121,13 @@ def _write_rows(
 
 
 def _write_parts(
-    files: Sequence[str], folder: Path, configs: Sequence[PairsConfig], num_proc: int | None
+    files: Sequence[str],
+    edits: Sequence[PairEdits],
+    folder: Path,
+    configs: Sequence[PairsConfig],
+    num_proc: int | None,
 ) -> Iterator[_Part]:
-    tasks = [(file, index, folder, configs) for index, file in enumerate(files)]
+    tasks = [(file, edits[index], index, folder, configs) for index, file in enumerate(files)]
     if num_proc is None or num_proc == 1:
         for task in tasks:
             yield from _write_part(*task)
@@ -122,9 +137,9 @@ def _write_parts(
                 yield from parts
 
 
-def _write_part(file: str, index: int, folder: Path, configs: Sequence[PairsConfig]) -> list[_Part]:
+def _write_part(file: str, edits: PairEdits, index: int, folder: Path, configs: Sequence[PairsConfig]) -> list[_Part]:
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for pair in read_rows([file], configs[0].only):
+    for pair in read_rows([file], configs[0].only, edits):
         split = split_of(pair["source_id"], configs[0].test_share, configs[0].seed)
         images = _PairImages(folder, f"{split}/{index:05d}", pair)
         own = rows.setdefault(split, {config.name: [] for config in configs})

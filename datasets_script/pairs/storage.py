@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.arrow_writer import ParquetWriter
 
+from ..edits.pair_rows import PairEdits, with_edits
 from ..schema.features import DERIVED_COLUMNS, PAIR_FEATURES, current_row, pair_to_row, row_to_pair
 from ..schema.pair import Pair
 from ..schema.run_record import RUN_FILE, RunRecord
@@ -110,21 +111,28 @@ def _read_names(path: str) -> list[str]:
         ) from error
 
 
-def read_rows(files: Sequence[str], only: PairFilter = EVERY_PAIR) -> Iterator[dict[str, Any]]:
+def read_rows(
+    files: Sequence[str], only: PairFilter = EVERY_PAIR, edits: PairEdits | None = None
+) -> Iterator[dict[str, Any]]:
     """
     Read rows of `PAIR_FEATURES` as stored, with images as `{"bytes", "path"}`.
 
     Args:
         files (`Sequence[str]`): Paths of Parquet files; rows of older versions are completed by [`current_row`].
-        only (`PairFilter`, *optional*): Choice of the rows; by default all.
+        only (`PairFilter`, *optional*): Choice of the rows, as they are after the edits; by default all.
+        edits (`Mapping[str, SampleEdits]`, *optional*): Edits by pair, see [`~datasets_script.pairs.edited`].
     """
     for path in files:
-        with pq.ParquetFile(path) as file:
-            if names_images(file.schema_arrow):
-                yield from filter(only, map(current_row, read_named_rows(path, PAIR_FEATURES)))
-                continue
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(PAIR_FEATURES)):
-                yield from filter(only, map(current_row, batch.to_pylist()))
+        yield from filter(only, with_edits(_stored_rows(path), edits or {}))
+
+
+def _stored_rows(path: str) -> Iterator[dict[str, Any]]:
+    with pq.ParquetFile(path) as file:
+        if names_images(file.schema_arrow):
+            yield from map(current_row, read_named_rows(path, PAIR_FEATURES))
+            return
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(PAIR_FEATURES)):
+            yield from map(current_row, batch.to_pylist())
 
 
 def split_of(source_id: str, test_share: float, seed: int = 0) -> str:
@@ -208,5 +216,10 @@ def read_source_ids(out: Path) -> set[str]:
 
 def read_pairs(out: Path, only: PairFilter = EVERY_PAIR) -> Iterator[Pair]:
     """Read the pairs that a run has written to the folder `out`, or some of them."""
-    for row in read_rows([str(path) for path in sorted((out / "data").glob("*.parquet"))], only):
+    yield from read_pair_files([str(path) for path in sorted((out / "data").glob("*.parquet"))], only)
+
+
+def read_pair_files(files: Sequence[str], only: PairFilter = EVERY_PAIR) -> Iterator[Pair]:
+    """Read the pairs of Parquet files, or some of them; see [`read_rows`]."""
+    for row in read_rows(files, only):
         yield row_to_pair(PAIR_FEATURES.decode_example(row))

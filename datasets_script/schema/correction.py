@@ -162,7 +162,8 @@ class CorrectionRecord:
         versions (`Mapping[str, str]`): Versions of packages.
         status (`str`): `"running"` or `"complete"`.
         totals (`Mapping`): Of a complete run: `images`, `with_artifacts`, `changed`, `regions`, their outcomes,
-            `rounds`, `evaluations`, `questions`, `seconds`, and the tokens of language models.
+            `rounds`, `evaluations`, `questions`, `seconds`, the tokens of language models, and `pairs` if they were
+            asked for.
     """
 
     settings: Mapping[str, Any]

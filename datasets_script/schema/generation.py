@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ..utils.errors import UserError
 from ..utils.files import write_json, write_text
+from ..utils.image_texts import METADATA
 from .run_record import RUN_FILE, read_record_of
 
 
@@ -21,8 +22,6 @@ PROMPTS_FILE = "prompts.jsonl"
 
 IMAGES_FOLDER = "images"
 """Folder of the best image of each search, which `load_dataset` reads by its `metadata.jsonl`."""
-
-METADATA_FILE = "metadata.jsonl"
 
 _COMMAND = "generate"
 
@@ -139,13 +138,13 @@ def write_prompts(folder: Path, prompts: Sequence[Prompt]) -> None:
 
 def read_images(folder: Path) -> list[GeneratedImage]:
     """Read what a complete run says of its images."""
-    lines = read_lines(folder / IMAGES_FOLDER / METADATA_FILE)
+    lines = read_lines(folder / IMAGES_FOLDER / METADATA)
     return [GeneratedImage(**{**line, "curve": tuple(line["curve"])}) for line in lines]
 
 
 def write_images(folder: Path, images: Sequence[GeneratedImage]) -> None:
     """Write what a run says of its images, atomically."""
-    write_lines(folder / IMAGES_FOLDER / METADATA_FILE, [asdict(image) for image in images])
+    write_lines(folder / IMAGES_FOLDER / METADATA, [asdict(image) for image in images])
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

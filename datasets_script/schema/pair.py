@@ -70,7 +70,8 @@ class Artifact:
 
     Attributes:
         type (`str`): `"duplication"`, `"omission"`, `"distortion"`, `"fusion"` or `"corruption"`.
-        tool (`str`): `"add"`, `"remove"`, `"distort"`, `"fuse"` or `"corruption"`.
+        tool (`str`): `"add"`, `"remove"`, `"distort"`, `"fuse"`, `"corruption"`; `"none"` if a generator drew it by
+            itself.
         kernel (`str`): How a distortion permutes its patches, or the method of a corruption; empty for other tools.
         entity (`str`): Name of the entity that has the artifact; `UNNAMED` for a region that is none.
         part (`str`): Name of the part; empty where a whole entity is concerned, as by a fusion.
@@ -168,7 +169,7 @@ class Rejection:
     Attributes:
         source_id (`str`): Id of the source photo.
         stage (`str`): Stage that rejected it: `"read"`, `"perceive"`, `"plan"`, `"inject"`, `"curation"`,
-            `"invert"` or `"explain"`.
+            `"invert"`, `"explain"`, or `"edits"` if a person did.
         reason (`str`): In words, with the measured value and the threshold if there are any.
         pair_id (`str`): The pair, if a single artifact was rejected; else empty.
         type, tool, kernel, entity, part (`str`): Fields of the artifact; else empty.

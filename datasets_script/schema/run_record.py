@@ -62,6 +62,8 @@ class RunRecord:
             is an entry of its own in the file.
         seconds (`float`): Time spent.
         license (`str`): Hub identifier of the pairs' licence; empty if none was set.
+        edits (`Mapping`): What became of people's edits, see [`~datasets_script.edits.planned.EditReport`]; empty if
+            there were none.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class RunRecord:
     counters: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     license: str = ""
+    edits: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
@@ -138,6 +141,7 @@ class RunRecord:
             },
             seconds=content.get("seconds", 0.0),
             license=content.get("license", ""),
+            edits=content.get("edits", {}),
         )
 
     def write(self, folder: Path) -> None:
@@ -152,7 +156,8 @@ class RunRecord:
         if self.is_complete:
             results = {name: getattr(self, name) for name in _RESULTS}
             content |= {**results, **self.counters, "seconds": self.seconds}
-        return content | ({"license": self.license} if self.license else {})
+        extra = {"license": self.license, "edits": self.edits}
+        return content | {name: value for name, value in extra.items() if value}
 
     @property
     def is_complete(self) -> bool:
@@ -187,6 +192,15 @@ def holds_run(out: Path) -> bool:
     if out.exists() and (not out.is_dir() or any(path.name != ".locks" for path in out.iterdir())):
         raise UserError(f"OUT must be a new or empty folder, or one of the same command, got '{out}'")
     return False
+
+
+def command_of(folder: Path) -> str:
+    """Return the command that `run.json` in a folder names: empty for runs that make pairs, and if there is none."""
+    try:
+        content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # reading the record tells
+        return ""
+    return str(content.get("command", "")) if isinstance(content, dict) else ""
 
 
 def read_record_of(folder: Path, command: str, record: type[Record]) -> Record:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,15 @@ def fingerprint(folder: Path) -> str:
             _update_with_sample(digest, path)
         else:
             digest.update(path.read_bytes())
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def data_fingerprint(files: Iterable[Path]) -> str:
+    """Compute a hash of data files: of their names, sizes and sampled bytes."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        _update_with_sample(digest, path)
     return f"sha256:{digest.hexdigest()[:16]}"
 
 

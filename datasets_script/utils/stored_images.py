@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,3 +38,15 @@ def stored_map(values: np.ndarray) -> dict[str, Any]:
     [`stored_png`].
     """
     return stored_png(np.round(values.astype(np.float64) * 65535).astype(np.uint16))
+
+
+def stored_pixels(stored: Mapping[str, Any]) -> np.ndarray:
+    """Decode a stored image to its pixels, as they are: those of a mask are 0 and 255."""
+    with Image.open(io.BytesIO(stored["bytes"])) as image:
+        return np.asarray(image)
+
+
+def stored_size(stored: Mapping[str, Any]) -> tuple[int, int]:
+    """Read the width and height of a stored image, px, from its header."""
+    with Image.open(io.BytesIO(stored["bytes"])) as image:
+        return image.size

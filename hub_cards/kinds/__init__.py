@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..payload import Kind
-from . import dataset, detector, lora, metric, pipeline, reward, vlm
+from . import app, dataset, detector, lora, metric, pipeline, reward, vlm
 
 
 KINDS: tuple[Kind, ...] = (
@@ -14,6 +14,7 @@ KINDS: tuple[Kind, ...] = (
     dataset.KIND,
     metric.KIND,
     pipeline.KIND,
+    app.KIND,
 )
 """All kinds, in the order of `artiagent push --help`."""
 

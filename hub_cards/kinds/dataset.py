@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets_script.pairs.configurations import IMAGE_FOLDERS
 from datasets_script.schema.run_record import RUN_FILE, RunRecord
+from datasets_script.utils.data_cards import patterns_of
 from datasets_script.utils.errors import UserError
 
 from ..checks import check_license, parse_card, read_json
@@ -100,8 +101,7 @@ def _configs(card: RepoCard, names: Mapping[str, int]) -> dict[str, list[str]]:
     """Find the files of each configuration, the default one first."""
     configs: dict[str, list[str]] = {}
     for config in sorted(card.data.to_dict()["configs"], key=lambda config: not config.get("default")):
-        paths = [entry["path"] for entry in config["data_files"]]
-        patterns = [pattern for path in paths for pattern in ([path] if isinstance(path, str) else path)]
+        patterns = patterns_of(config)
         configs[config["config_name"]] = [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
     return configs
 

@@ -14,6 +14,8 @@ the embedded model:
   that were changed; `nearer_share` and `worse_share` of all of them: nearer to the clean image over the whole picture,
   or farther from it.
 - `clean_changed_share`: share of clean images that were changed, by mistake.
+- `independent` with `--independent DETECTOR`, one that took no part: share of the images that it calls clean, of the
+  artifact images, of what became of them in each loop, and of the clean images.
 
 `creatures`, pictures with artifacts that a generator draws by itself, judged by the oracle (`--generator FOLDER`):
 
@@ -32,6 +34,7 @@ import argparse
 import json
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -52,6 +55,7 @@ from datasets_script.correction.agent import CorrectionAgent
 from datasets_script.correction.regions import Region, given_region
 from datasets_script.correction.repairers import load_repairer
 from datasets_script.correction.settings import CorrectionSettings
+from datasets_script.detection.pixel.detector import PixelDetector
 from datasets_script.pairs.storage import read_pairs
 from datasets_script.schema.correction import Verdict
 from datasets_script.schema.pair import Pair
@@ -88,10 +92,15 @@ def share(values: Sequence[bool]) -> dict[str, Any]:
 
 
 def measure_pairs(
-    pairs: Sequence[Pair], settings: CorrectionSettings, sheet: Path | None, loops: Sequence[str]
+    pairs: Sequence[Pair],
+    settings: CorrectionSettings,
+    sheet: Path | None,
+    loops: Sequence[str],
+    independent: PixelDetector | None = None,
 ) -> dict[str, Any]:
     """Correct artifact images and clean images of pairs with the embedded models, as far as `loops` says."""
     agent = CorrectionAgent.from_names(device="cpu", settings=settings)
+    judged: dict[str, list[Image.Image]] = defaultdict(list)
     rows: list[list[Image.Image]] = []
     given: list[dict[str, Any]] = []
     gains: list[float] = []
@@ -99,14 +108,18 @@ def measure_pairs(
     for pair in tqdm(pairs, desc="pairs"):
         mask = np.any([artifact.mask for artifact in pair.artifacts], axis=0)
         rows.append([pair.clean, marked(pair.flawed, mask)])
+        judged["clean"].append(pair.clean)
+        judged["artifact"].append(pair.flawed)
         if "given" in loops:
             measured, image = measure_given(agent, pair, mask, settings)
             given.append(measured)
             rows[-1].append(image)
+            judged["given"].append(image)
         if "detected" in loops:
             found, everywhere = agent(pair.flawed, name=pair.pair_id), np.ones_like(mask)
             gains.append(psnr(found.image, pair.clean, everywhere) - psnr(pair.flawed, pair.clean, everywhere))
             rows[-1].append(found.image)
+            judged["detected"].append(found.image)
         if "clean" in loops:
             clean.append(agent(pair.clean, name=pair.pair_id).changed)
         if sheet:
@@ -117,6 +130,11 @@ def measure_pairs(
             "changed_share": share([gain != 0 for gain in gains]),
             "nearer_share": share([gain > 0 for gain in gains]),
             "worse_share": share([gain < 0 for gain in gains]),
+        }
+    if independent is not None:
+        figures["independent"] = {
+            name: share([not found.has_artifact for found in independent.stream(images)])
+            for name, images in judged.items()
         }
     return figures | ({"clean_changed_share": share(clean)} if clean else {})
 
@@ -279,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, help="parts (default: those whose folder is given)")
     parser.add_argument("--pairs", type=Path, help="run of photos that the embedded detector was not trained on")
     parser.add_argument("--loops", nargs="+", choices=LOOPS, default=LOOPS, help="what of the pairs (default: all)")
+    parser.add_argument("--independent", help="pixel detector that judges the pairs and takes no part")
     parser.add_argument("--generator", type=Path, help="folder of a generator of creatures")
     parser.add_argument("--work", type=Path, default=Path("runs/correct"), help="folder of the creatures drawn")
     parser.add_argument("--number", type=int, default=60, help="pairs, and creatures (default: %(default)s)")
@@ -298,7 +317,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args.sheets.mkdir(parents=True, exist_ok=True)
     if "pairs" in parts:
         pairs = list(islice(read_pairs(args.pairs), args.number))
-        figures["pairs"] = measure_pairs(pairs, settings, args.sheets and args.sheets / "pairs.png", args.loops)
+        independent = PixelDetector.from_pretrained(args.independent) if args.independent else None
+        sheet = args.sheets and args.sheets / "pairs.png"
+        figures["pairs"] = measure_pairs(pairs, settings, sheet, args.loops, independent)
     if "creatures" in parts:
         world = World(args.generator, args.work, args.number, args.steps, 0)
         figures["creatures"] = measure_creatures(world, settings, args.sheets and args.sheets / "creatures.png")

@@ -30,9 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from datasets_script.agents.curation.measures import MAX_PSNR, target_pixels
 from datasets_script.pairs.storage import find_shards, read_rows
-from datasets_script.pairs.views.stored_rows import decode_mask, read_artifacts
+from datasets_script.pairs.views.stored_rows import read_artifacts
 from datasets_script.schema.pair import Artifact
 from datasets_script.utils.files import write_json
+from datasets_script.utils.stored_images import stored_pixels
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 from evaluate_metrics.functional.versions import versions
 
@@ -77,7 +78,7 @@ def read(runs: list[Path]) -> Iterator[tuple[np.ndarray, np.ndarray, list[Artifa
     """Yield the clean image, the artifact image and the artifacts of each pair."""
     for out in runs:
         for row in read_rows(find_shards(out)):
-            yield decode_mask(row["clean"]), decode_mask(row["flawed"]), read_artifacts(row)
+            yield stored_pixels(row["clean"]), stored_pixels(row["flawed"]), read_artifacts(row)
 
 
 def measure(runs: list[Path]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ Count the memory that treating published models needs on a card, without downloa
 
 As in `memory.py`, models are on torch's `meta` device, and `activations` are the most bytes that are alive at once
 while the code of `training/denoiser/` draws an image, decodes it, lets a SegFormer-b5 map it at 512 px in float32, and
-takes the gradient for the LoRA, with the steps of the recipe. `peak` adds the weights: the model in bfloat16, the
+takes the gradient for the LoRA. It draws in the steps of the recipe that gradients go through and one before them,
+since the others keep nothing and need what that one needs. `peak` adds the weights: the model in bfloat16, the
 autoencoder in float32, the detector and a second one, and of the LoRA its weights, the optimizer's state, the average
 and the best weights. `card` is the smallest of 24, 48 and 80 GiB that has 2 GiB more than the peak, for what is not
 counted. **These are counts, not measurements.**
@@ -55,7 +56,7 @@ class Treated:
 
     Args:
         pipeline (`Callable`): Makes the pipeline, without text encoders.
-        steps, guidance_scale: Of a rollout.
+        steps, guidance_scale: Of the recipe's rollout.
         gradient_steps (`int`): A quarter of the steps.
         text (`tuple[int, int]`): Tokens and channels of a prompt.
         pooled (`int`): Channels of the pooled prompt.
@@ -127,7 +128,8 @@ def conditions_of(treated: Treated) -> Conditions:
 def plan_of(name: str, side: int, checkpoint: bool) -> dict[str, Any]:
     """Count one plan; figures in GiB."""
     treated, detector = RECIPES[name], segformer_b5()
-    settings = SamplingSettings(treated.steps, treated.guidance_scale, side, side)
+    steps = min(treated.steps, treated.gradient_steps + 1)
+    settings = SamplingSettings(steps, treated.guidance_scale, side, side)
     denoiser = Denoiser(treated.pipeline(), settings)
     with torch.device("meta"):
         parameters = add_lora(denoiser, LoraSettings(RANK), seed=0)

@@ -122,6 +122,20 @@ def element(driver: Any, selector: str) -> Any:
     return wait_for(lambda: driver.find_element(By.CSS_SELECTOR, selector), selector)
 
 
+def fill(driver: Any, selector: str, text: str) -> None:
+    """Type into a field until it holds: a page that is still loading sets its fields once more."""
+
+    def filled() -> bool:
+        field = driver.find_element(By.CSS_SELECTOR, selector)
+        if field.get_attribute("value") != text:
+            field.clear()
+            field.send_keys(text, Keys.TAB)
+        time.sleep(1)
+        return bool(driver.find_element(By.CSS_SELECTOR, selector).get_attribute("value") == text)
+
+    wait_for(filled, f"{text!r} in {selector}")
+
+
 def click(driver: Any, selector: str) -> None:
     def clicked() -> bool:
         one = driver.find_element(By.CSS_SELECTOR, selector)
@@ -149,9 +163,10 @@ def open_tab(driver: Any, url: str, name: str) -> None:
     )
 
 
-def screenshot(driver: Any, name: str) -> None:
+def screenshot(driver: Any, name: str, top: bool = True) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    driver.execute_script("window.scrollTo(0, 0)")
+    if top:
+        driver.execute_script("window.scrollTo(0, 0)")
     time.sleep(0.5)  # transitions
     assert driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
 

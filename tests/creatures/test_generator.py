@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
+from safetensors.torch import load_file, save_file
 
+from datasets_script.utils.errors import UserError
+from datasets_script.utils.files import fingerprint
+from tests.benchmarks.creatures import export, snapshot_rates, train
 from tests.benchmarks.creatures.autoencoder import fit_encoder, quality, train_decoder
 from tests.benchmarks.creatures.generator import (
     CALL,
@@ -21,6 +26,7 @@ from tests.benchmarks.creatures.generator import (
     load_generator,
     new_generator,
     token_ids,
+    trained_parameters,
     velocity,
 )
 from tests.benchmarks.creatures.measures import judge_all
@@ -149,6 +155,27 @@ def test_an_interrupted_training_ends_with_the_same_weights(images, tmp_path):
     assert all(torch.equal(value, second.average[name]) for name, value in whole.average.items())
 
 
+def test_a_generator_is_trained_on_from_another(folder, pipe, tmp_path):
+    work = tmp_path / "work"
+    command = ["--images", "12", "--batch-size", "2", "--steps", "1", "--learning-rate", "0", "--work"]
+    train.main([*command, str(work), "--start-from", str(folder)])
+    weights = load_file(work / "snapshots" / "000001.safetensors")
+    assert all(torch.equal(weights[name], one) for name, one in trained_parameters(pipe).items())
+    # Its record says of which weights, and its pictures come from the autoencoder of the other.
+    record = json.loads((work / "training.json").read_text())
+    assert record["settings"]["start_from"] == fingerprint(folder)
+    export.main(["--work", str(work), "--step", "1", "--out", str(tmp_path / "generator")])
+    on = load_generator(tmp_path / "generator")
+    assert all(torch.equal(one, on.vae.state_dict()[name]) for name, one in pipe.vae.state_dict().items())
+    with pytest.raises(UserError, match="--work must be"):
+        train.main([*command, str(work)])
+
+
+def test_a_generator_to_train_on_from_must_be_one(tmp_path):
+    with pytest.raises(UserError, match="--start-from must be a folder"):
+        train.main(["--images", "4", "--work", str(tmp_path / "work"), "--start-from", str(tmp_path)])
+
+
 def test_the_base_part_continues_and_measures(folder, tmp_path, capsys):
     world = World(folder, tmp_path / "work", number=4, steps=2, seed=0, chunk=2)
     assert all(map(is_held_out, world.words))
@@ -162,9 +189,37 @@ def test_the_base_part_continues_and_measures(folder, tmp_path, capsys):
 
 
 def test_a_folder_of_results_belongs_to_its_settings(folder, tmp_path):
-    from datasets_script.utils.errors import UserError
     from tests.benchmarks.creatures.fix import begin
 
     begin(World(folder, tmp_path, 4, 2, 0))
     with pytest.raises(UserError, match="--work must be a folder of results with pictures = 5"):
         begin(World(folder, tmp_path, 5, 2, 0))
+
+
+def test_artifact_rates_of_snapshots(images, tmp_path, capsys):
+    vae = fit_encoder(images)
+    vae.save_pretrained(tmp_path / "vae_trained")
+    (tmp_path / "snapshots").mkdir()
+    for step in (1, 2):
+        weights = {name: one.detach().clone() for name, one in trained_parameters(new_generator(vae, step)).items()}
+        save_file(weights, tmp_path / "snapshots" / f"{step:06d}.safetensors")
+    command = [
+        "--work",
+        str(tmp_path),
+        "--number",
+        "2",
+        "--picture-steps",
+        "1",
+        "--json",
+        str(tmp_path / "rates.json"),
+    ]
+    snapshot_rates.main([*command, "--steps", "1"])
+    first = capsys.readouterr().out
+    assert "step 1: artifact rate 1.000 (0.342 to 1.000), words met in " in first and "of 2 pictures" in first
+    (tmp_path / "snapshots" / "000001.safetensors").write_bytes(b"is not read again")
+    snapshot_rates.main([*command, "--steps", "1", "2"])
+    assert capsys.readouterr().out.startswith(first)
+    with pytest.raises(UserError, match="--json must be a new file or one of pictures with .*'seed': 1"):
+        snapshot_rates.main([*command, "--steps", "1", "--seed", "1"])
+    with pytest.raises(UserError, match="--step must be that of a snapshot .*, got 3; there are 1, 2"):
+        snapshot_rates.main([*command, "--steps", "3"])

@@ -7,12 +7,12 @@ import pytest
 
 from tests.benchmarks.creatures.bodies import make_scene
 from tests.benchmarks.creatures.labels import fault_mask
-from tests.benchmarks.creatures.measures import compared, figures_of
+from tests.benchmarks.creatures.measures import changes, compared, differences_of, diversity, figures_of
 from tests.benchmarks.creatures.oracle import Fault, Verdict, judge
 from tests.benchmarks.creatures.planting import IN_SCENES, plant
 from tests.benchmarks.creatures.renderer import render_many, render_scene
 from tests.benchmarks.creatures.shares import share
-from tests.benchmarks.creatures.words import Words
+from tests.benchmarks.creatures.words import Words, all_words
 
 
 OWL = Words("owl", "green", "navy", 2)
@@ -88,7 +88,27 @@ def test_figures_of_clean_renders():
     figures = figures_of(images, [words[0]] * 6 + words[6:], images)
     assert figures["artifact_rate"] <= 0.5
     assert figures["diversity"] == figures["sharpness"] == 1.0
+    # Of the same pictures, there is nothing that resampling could change.
+    assert figures["diversity_interval"] == figures["sharpness_interval"] == [1.0, 1.0]
     assert figures["conditions_met"]["all"]["share"] == pytest.approx(7 / 12, abs=1e-3)
+
+
+def test_diversity_and_sharpness_change_in_pairs():
+    generator, words = np.random.default_rng(0), all_words()[:4] * 3
+    before = generator.integers(96, 160, (12, 64, 64, 3)).astype(np.uint8)
+    # Half the contrast halves both; pictures whose contrast falls to between .4 and .6 do so on average.
+    after = np.stack(
+        [128 + (one - 128.0) * share for one, share in zip(before, np.linspace(0.4, 0.6, 12), strict=True)]
+    )
+    found = changes(before, after.round().astype(np.uint8), words)
+    for name in ("diversity_change", "sharpness_change"):
+        low, high = found[f"{name}_interval"]
+        assert found[name] == pytest.approx(-0.5, abs=0.02) and low < found[name] < high
+        assert -0.6 < low and high < -0.4
+    nothing = changes(before[:3], before[3:6], words[:3])
+    assert nothing["diversity_change"] is None and nothing["diversity_change_interval"] is None
+    assert differences_of(before, words).keys() == set(words)
+    assert diversity(before[:3], words[:3]) is None
 
 
 def test_intervals():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +15,23 @@ import torch
 from PIL import Image
 
 import datasets_script.detection.pixel as pixel
+from datasets_script.correction.regions import Region
+from datasets_script.pairs.storage import read_pairs
+from datasets_script.schema.correction import Verdict
 from tests.benchmarks.creatures import loras
 from tests.benchmarks.creatures.autoencoder import fit_encoder
-from tests.benchmarks.creatures.detectors import LESSONS, scores_of, trained
+from tests.benchmarks.creatures.corrected import write_corrected
+from tests.benchmarks.creatures.detectors import LESSONS, drawn_words, scores_of, trained
+from tests.benchmarks.creatures.effects import JUDGES, WITNESSES
 from tests.benchmarks.creatures.generator import TRAINED, new_generator
+from tests.benchmarks.creatures.labels import write_labelled
 from tests.benchmarks.creatures.oracle_reward import fewer_faults
-from tests.benchmarks.creatures.parts import best_of_32, ddpo, guided
+from tests.benchmarks.creatures.parts import best_of_4_guided, best_of_32, ddpo, guided
+from tests.benchmarks.creatures.planting import plant
 from tests.benchmarks.creatures.renderer import render_many
 from tests.benchmarks.creatures.words import known_words
 from tests.benchmarks.creatures.world import World
+from tests.helpers.near_images import nearly_equal
 from training.ddpo import main as train_ddpo
 
 
@@ -38,22 +48,32 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return world
 
 
+class Satisfied:
+    """A verifier that sees nothing wrong."""
+
+    def __call__(self, images: Sequence[Image.Image], region: Region) -> list[Verdict]:
+        return [Verdict(False, 0.0)] * len(images)
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "satisfied"}
+
+
 def test_the_search_keeps_what_the_scorer_prefers(world, monkeypatch):
     monkeypatch.setattr(best_of_32, "BEST_OF", 2)
     block = best_of_32.run(world)
     candidates = world.pictures("candidates")
     assert candidates.shape == (3, 3, 64, 64, 3)
     # The first candidate is the picture of `base`.
-    assert np.array_equal(candidates[:, 0], world.pictures("base"))
-    detector = trained(world, "mixture")
+    assert nearly_equal(candidates[:, 0], world.pictures("base"))
+    detector = trained(world, "oracle")
     scores = np.stack([scores_of(detector, those) for those in candidates])
     assert (scores_of(detector, candidates[range(3), scores.argmin(1)]) <= scores[:, 0]).all()
     assert list(block["curve"]) == [1, 3]
     assert block["candidates"] == 3
-    assert set(block["other_scorers"]) == {"oracle", "hackable"}
+    assert set(block["other_scorers"]) == {"mixture", "hackable"}
     # Random weights draw nothing clean, whoever chooses.
     assert block["artifact_rate"] == 1 and block["relative_reduction"] == 0
-    assert (world.work / "best_of_32_mixture.png").exists()
+    assert (world.work / "best_of_32_oracle.png").exists()
 
 
 def test_guidance_of_no_strength_draws_the_pictures_of_base(world):
@@ -68,13 +88,46 @@ def test_guidance_changes_pictures_and_is_tuned_on_others(world, monkeypatch):
     block = guided.run(world)
     assert list(block["artifact_rate_by_strength"]) == [0.0, 0.4]
     assert block["artifact_rate_by_strength"][0.4]["number"] == 2
-    assert set(block["frequency"]) == set(LESSONS)
-    assert set(block["other_guides"]) == {"oracle", "hackable"}
+    assert set(block["frequency"]) == set(JUDGES)
+    assert set(block["other_guides"]) == {"many_frozen", "ensemble", "hackable"}
     assert block["other_guides"]["hackable"]["strength"] > 0
     other = replace(world, seed=1)
     assert not set(other.seeds) & set(world.seeds)
     drawn = guided.draw_guided(world, "ensemble", 0.4, world.pipe, [world.words[0].prompt], world.seeds[:1])
     assert not np.array_equal(drawn[0], world.pictures("base")[0])
+
+
+def test_search_and_guidance_together_choose_among_guided_pictures(world, monkeypatch):
+    monkeypatch.setattr(guided, "STRENGTHS", (0.0, 0.4))
+    monkeypatch.setattr(guided, "TUNING", 1)
+    monkeypatch.setattr(best_of_4_guided, "CANDIDATES", 3)
+    block = best_of_4_guided.run(world)
+    assert world.pictures("candidates_guided").shape == world.pictures("candidates_alone").shape == (3, 3, 64, 64, 3)
+    assert nearly_equal(world.pictures("candidates_alone")[:, 0], world.pictures("base"))
+    # Random weights draw nothing clean, so that the first strength is as good as the others.
+    assert block["strength"] == 0.0 and np.array_equal(*map(world.pictures, ("candidates_guided", "candidates_alone")))
+    assert block["artifact_rate"] == block["unguided"]["artifact_rate"] == 1
+    assert set(block["frequency"]) == set(WITNESSES)
+
+
+def test_labelled_pictures_are_other_ones(world):
+    (few, first), (many, others) = (drawn_words(world, name) for name in ("labelled", "many_labelled"))
+    assert (len(few), len(many)) == (4, 19) and (len(first), len(others)) == (4, 19)
+    assert not set(first) & set(others) and not {*first, *others} & set(world.seeds)
+    assert {*few, *many} <= set(known_words())
+
+
+def test_pictures_of_the_generator_and_their_corrections_are_pairs(world, tmp_path):
+    flawed = [plant(index, 0, "omission") for index in range(3)]
+    pictures, words = np.stack([one.image for one in flawed]), [one.words for one in flawed]
+    write_labelled(pictures, words, tmp_path / "labelled")
+    write_corrected(world, str(tmp_path / "labelled"), Satisfied(), tmp_path / "data" / "pairs.parquet")
+    pairs = list(read_pairs(tmp_path))
+    assert [pair.caption for pair in pairs] == [one.prompt for one in words]
+    for pair, picture in zip(pairs, pictures, strict=True):
+        assert np.array_equal(np.asarray(pair.flawed), picture)
+        assert pair.artifacts[0].tool == "none" and 0 < pair.artifacts[0].mask.mean() < 0.9
+        assert not np.array_equal(np.asarray(pair.clean), picture)
 
 
 def test_a_lora_that_was_trained_with_rewards_is_measured(world, monkeypatch):

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-import datasets_script.detection.pixel as pixel
 from tests.benchmarks.creatures import loras
-from tests.benchmarks.creatures.autoencoder import fit_encoder
-from tests.benchmarks.creatures.detectors import LESSONS
-from tests.benchmarks.creatures.generator import TRAINED, new_generator
 from tests.benchmarks.creatures.parts import guided, treated
-from tests.benchmarks.creatures.renderer import render_many
 from tests.benchmarks.creatures.world import World
-from tests.helpers.tiny_detectors import red_detector
+from tests.creatures.tiny_world import tiny_world
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    images = np.stack([one.image for one in render_many(40, 0, "test treated")])
-    pipe = new_generator(fit_encoder(images))
-    for name in (*TRAINED, "vae"):
-        getattr(pipe, name).to(torch.bfloat16)
-    pipe.save_pretrained(tmp_path / "generator")
-    world = World(tmp_path / "generator", tmp_path / "work", number=2, steps=4, seed=0)
-    for name in LESSONS:
-        shutil.copytree(Path(pixel.__file__).parent / "embedded", world.work / "detectors" / name)
-    # The guard must be another than those that are trained against.
-    red_detector().save_pretrained(world.work / "detectors" / loras.GUARD)
-    return world
+    return tiny_world(tmp_path, number=2, steps=4)
 
 
 def test_the_generator_is_treated_and_guided(world, monkeypatch):
@@ -49,7 +32,7 @@ def test_the_generator_is_treated_and_guided(world, monkeypatch):
     rows = (world.work / "data" / "real_images" / "metadata.jsonl").read_text().splitlines()
     assert len(rows) == 6 and json.loads(rows[0])["text"].startswith("a")
     assert record["data"]["real_images"]["count"] == 4 and record["data"]["guard_images"]["count"] == 2
-    assert {one["detector"] for one in record["data"]["frequencies"]} == {"injected", "corrupted", "mixture"}
+    assert {one["detector"] for one in record["data"]["frequencies"]} == {*treated.OPPONENTS, loras.GUARD}
     known = (world.work / "data" / "known_prompts.txt").read_text().splitlines()
     assert not {words.prompt for words in world.words} & set(known) and len(known) > 300
 
@@ -62,3 +45,4 @@ def test_the_generator_is_treated_and_guided(world, monkeypatch):
     both = treated.run_guided(world)
     assert both["strength"] == 0.0
     assert np.array_equal(world.pictures("treated_guided"), world.pictures("treated"))
+    assert treated.GUIDE not in treated.OPPONENTS

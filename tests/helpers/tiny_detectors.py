@@ -23,6 +23,7 @@ from datasets_script.schema.detection import DetectedRegion, Detection
 _STAGES = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
 TINY_TRUNKS: dict[str, dict[str, Any]] = {
     "efficientnet_lite0": {"backbone": "test_efficientnet"},
+    "efficientnet_lite1": {"backbone": "test_efficientnet"},
     "convnext_tiny": _STAGES,
     "dinov3_convnext_tiny": _STAGES,
     "swin_tiny": {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4},

@@ -21,9 +21,9 @@ def test_every_file_of_the_folder_is_a_kind():
         assert all(line.startswith(f"{kind.name} ") for line in kind.examples)
         assert find_kind(kind.name) is kind
     with pytest.raises(
-        ValueError, match="must be one of model, detector, reward, lora, dataset, metric, pipeline, got 'app'"
+        ValueError, match="must be one of model, detector, reward, lora, dataset, metric, pipeline, app, got 'space'"
     ):
-        find_kind("app")
+        find_kind("space")
 
 
 def test_a_pattern_stays_in_its_folder():

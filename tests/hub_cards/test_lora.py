@@ -94,6 +94,17 @@ def test_its_card_says_what_is_on_record(folder):
     compile(card.text.split("```python\n")[1].split("```")[0], "card", "exec")
 
 
+def test_its_card_says_if_pictures_were_not_drawn_with_the_scheduler_of_the_pipeline(folder):
+    own = {"scheduler": "PNDMScheduler", "pipeline_scheduler": "PNDMScheduler"}
+    (folder / "training.json").write_text(record(data={**DATA, **own}))
+    same = lora_payload(folder, "tester/lora", "mit").card
+    (folder / "training.json").write_text(record(data={**DATA, **own, "scheduler": "DDIMScheduler"}))
+    other = lora_payload(folder, "tester/lora", "mit").card
+    sentence = "were drawn with `DDIMScheduler`, as in training, and not with the pipeline's `PNDMScheduler`"
+    assert "were drawn with" not in same and sentence in other
+    assert "\n\n\n" not in same and "\n\n\n" not in other
+
+
 def test_a_card_tells_the_defaults_that_a_recipe_leaves_out():
     given = DenoiserArguments()
     assert _DRAWN == {name: getattr(given, name) for name in _DRAWN}

@@ -92,6 +92,9 @@ def test_a_run_that_is_resumed_is_one_that_was_not(world, tmp_path, capsys):
     assert record.script == "training/ddpo.py" and record.method.peft
     rewards = record.data["rewards"]
     assert rewards == {"function": {"weight": 1.0, "score": "function", "function": LIGHT.partition("=")[2]}}
+    # Only those that guard are encoded.
+    assert record.data["real_images"] is None and record.data["guard_images"]["count"] == 1
+    assert record.data["scheduler"] == record.data["pipeline_scheduler"] == "FlowMatchEulerDiscreteScheduler"
     assert record.data["noisy_steps"] == [0, 1] and record.data["prompts"]["count"] == 2
     assert {guard["guard"].partition(":")[0] for guard in record.data["guards"]} == {
         *("sharpness", "blockiness", "diversity", "second_detector", "denoising_loss"),

@@ -156,6 +156,8 @@ def test_a_model_that_predicts_noise_learns_with_random_noise(models, run, tmp_p
         (("--prompts", "some.txt"), "--prompts must be left out, because pictures begin with the captions of"),
         (("--prompt_limit", "3"), "--prompt_limit must be left out, because pictures begin with the captions of"),
         (("--real_images", "photos"), "--real_images must be left out, because the clean images of held-out pairs"),
+        (("--real_limit", "9"), "--real_limit must be left out, because held-out pairs take the place .*, got 9"),
+        (("--guard_images", "9"), "--guard_images must be left out, because held-out pairs take the place"),
         (("--margin", "0"), "`margin` must be above 0, got 0"),
     ],
 )

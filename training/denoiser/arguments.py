@@ -140,7 +140,8 @@ class GuardArguments:
         guard_detector (`list[str]`): Pixel detectors that are never trained against, of another trunk and other data;
             folders, ids on the Hub, or `embedded`; or `none`.
         real_images (`str`): Folder of real images like those that the model was trained on, for its own loss on them,
-            with their texts in `metadata.jsonl` (columns `file_name` and `text`) if there are any; or `none`.
+            with their texts in `metadata.jsonl` (columns `file_name`, and `prompt` or `text`) if there are any; or
+            `none`.
         real_limit (`int`, *optional*, defaults to 256): Number of real images to use.
         guard_images (`int`, *optional*, defaults to 16): Number of them that only guard, and are not trained on.
         pickscore (`str`, *optional*): Folder, or id on the Hub, of PickScore.

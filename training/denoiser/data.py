@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,10 @@ from PIL import Image
 
 from datasets_script.generation.prompts import find_prompts
 from datasets_script.utils.errors import UserError
+from datasets_script.utils.image_texts import METADATA, image_texts
 from datasets_script.utils.photos import SourceError, fit, list_sources, open_source
 from datasets_script.utils.seeds import derive_seed
 from training.denoiser.rollout import Conditions, Denoiser
-
-
-METADATA = "metadata.jsonl"
-"""File of a folder of images with the text of each, as the loader `imagefolder` of datasets reads it."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +92,16 @@ def image_items(folder: str, argument: str, limit: int | None, seed: int) -> lis
         seed (`int`): Seed of the choice.
 
     Raises:
-        UserError: It is no folder, or holds no images; or its metadata cannot be read.
+        UserError: It is no folder, or holds no images; or its metadata cannot be read, or has no texts.
     """
     root = Path(folder)
     if not root.is_dir() or not (names := [name for name in list_sources(root) if name != METADATA]):
         raise UserError(f"--{argument} must be a folder with images, got '{folder}'")
-    texts = _texts(root / METADATA, argument)
+    texts = image_texts(root)
+    if not texts and (root / METADATA).is_file():
+        raise UserError(
+            f"--{argument} must have `prompt` or `text` in its {METADATA}, or no such file, got neither in '{folder}'"
+        )
     order = np.random.default_rng(derive_seed(seed, argument)).permutation(len(names))
     return [Item(names[index], texts.get(names[index], ""), root / names[index]) for index in order[:limit]]
 
@@ -190,16 +191,3 @@ def read_image(path: Path, size: tuple[int, int]) -> torch.Tensor:
 def as_tensor(image: Image.Image) -> torch.Tensor:
     """Return an RGB image as a float32 tensor of shape `(1, 3, height, width)` in [0, 1]."""
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
-
-
-def _texts(path: Path, argument: str) -> Mapping[str, str]:
-    if not path.is_file():
-        return {}
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return {str(row["file_name"]): str(row["text"]) for row in rows}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"--{argument} must have a {METADATA} with `file_name` and `text` in each line, or none, got '{path}': "
-            f"{error!r}"
-        ) from error

@@ -30,6 +30,7 @@ from training.denoiser.rollout import Denoiser
 from training.run_folder import step_of
 
 
+KEPT = ("best", "last")
 LOG_FILE, STATE_FILE, WEIGHTS_FILE = "log.jsonl", "trainer_state.json", "state.safetensors"
 
 
@@ -48,6 +49,8 @@ class LoopArguments:
         max_grad_norm (`float`, *optional*, defaults to 1): Norm that gradients are clipped to.
         ema_decay (`float`, *optional*, defaults to 0.9): Decay of the moving average of the weights, which pictures
             are drawn with and which is saved; 0 for the weights themselves.
+        keep (`str`, *optional*, defaults to `"best"`): Which weights are saved: those of the best reading within all
+            bands, or those of the `"last"` reading, whatever the guards say of it.
         guard_steps (`int`, *optional*, defaults to 20): Steps between two readings of the guards.
         save_steps (`int`, *optional*, defaults to 20): Steps between two checkpoints.
         save_total_limit (`int`, *optional*, defaults to 2): Checkpoints to keep.
@@ -66,6 +69,13 @@ class LoopArguments:
     max_grad_norm: float = field(default=1.0, metadata={"help": "Norm that gradients are clipped to."})
     ema_decay: float = field(
         default=0.9, metadata={"help": "Decay of the moving average of the weights, which is saved; 0: none."}
+    )
+    keep: str = field(
+        default="best",
+        metadata={
+            "help": "Which weights to save: of the best reading within all bands, or the last.",
+            "choices": [*KEPT],
+        },
     )
     guard_steps: int = field(default=20, metadata={"help": "Steps between two readings of the guards."})
     save_steps: int = field(default=20, metadata={"help": "Steps between two checkpoints."})
@@ -90,6 +100,8 @@ class LoopArguments:
                 raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if self.keep not in KEPT:
+            raise UserError(f"--keep must be one of {', '.join(KEPT)}, got '{self.keep}'")
 
 
 class Update:
@@ -176,20 +188,20 @@ class Objective(ABC):
 @dataclass(frozen=True)
 class LoopResult:
     """
-    Outcome of a run, whose weights are now those of `best`.
+    Outcome of a run, whose weights are now those of `kept`.
 
     Attributes:
         steps (`int`): Steps that were taken.
         stopped (`str`, *optional*): Why it ended early: which guard left its band.
         readings (`tuple[Reading, ...]`): All readings, the first of before training.
-        best (`Reading`): The reading of the weights that are kept.
+        kept (`Reading`): The reading of the weights that are kept.
         log (`tuple[Mapping[str, float], ...]`): What was logged of each step.
     """
 
     steps: int
     stopped: str | None
     readings: tuple[Reading, ...]
-    best: Reading
+    kept: Reading
     log: tuple[Mapping[str, float], ...]
 
     @property
@@ -243,7 +255,7 @@ class DenoiserLoop:
 
     def run(self, checkpoint: Path | None = None) -> LoopResult:
         """
-        Train until the last step, or until a guard leaves its band, and restore the best weights.
+        Train until the last step, or until a guard leaves its band, and leave the weights that are to be kept.
 
         Args:
             checkpoint (`Path`, *optional*): Checkpoint to continue from; see
@@ -270,8 +282,14 @@ class DenoiserLoop:
                 if stopped is None and step % self.settings.save_steps == 0:
                     self._save(step)
         assert self._best is not None, "the reading before training is the first best one"
-        self._restore(self._best_weights)
-        return LoopResult(step, stopped, tuple(self._readings), self._best, tuple(self._log))
+        if self.settings.keep == "best":
+            kept = self._best
+            self._restore(self._best_weights)
+        else:
+            # The last step has a reading, however the run ended.
+            kept = self._readings[-1]
+            self._average(step)
+        return LoopResult(step, stopped, tuple(self._readings), kept, tuple(self._log))
 
     # Updates
 
@@ -296,8 +314,7 @@ class DenoiserLoop:
     def _read(self, step: int) -> Reading:
         """Draw pictures with the averaged weights, read the guards, and keep the weights if they are the best."""
         trained = self._copied()
-        if self._ema is not None and step:
-            self._ema.copy_to(self.parameters.values())
+        self._average(step)
         reading = self._shared(self._read_alone(step) if self.accelerator.is_main_process else None)
         if not self._readings and any(value != value for value in (reading.score, *reading.values.values())):
             raise UserError(f"guards must be numbers before training, got {reading.values}, score {reading.score}")
@@ -320,6 +337,11 @@ class DenoiserLoop:
             broadcast_object_list(readings)
         shared: Reading = readings[0]
         return shared
+
+    def _average(self, step: int) -> None:
+        """Set the weights that pictures are drawn with and that are saved."""
+        if self._ema is not None and step:
+            self._ema.copy_to(self.parameters.values())
 
     def _copied(self) -> dict[str, torch.Tensor]:
         return {name: weight.detach().clone() for name, weight in self.parameters.items()}

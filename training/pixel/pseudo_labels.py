@@ -23,6 +23,7 @@ from PIL import Image
 
 from datasets_script.detection.pixel.detector import PixelDetector
 from datasets_script.schema.image import BENCHMARK_FEATURES, BenchmarkImage, Region, image_to_row
+from datasets_script.utils.data_cards import write_data_card
 from datasets_script.utils.errors import UserError, check_at_least
 from datasets_script.utils.files import replacing, write_json, write_text
 from datasets_script.utils.photos import SourceError, list_sources, open_source
@@ -200,7 +201,7 @@ class PseudoLabels:
         lines = [line for number in range(len(self.shards)) for line in _read_lines(self._list_path(number))]
         kept = [line for line in lines if line["verdict"] != "unreadable"]
         write_text(self.out / CONFIDENCES, "".join(json.dumps(line) + "\n" for line in kept))
-        write_text(self.out / "README.md", _CARD)
+        write_data_card(self.out, _CARD)
         counts = Counter(line["verdict"] for line in lines)
         write_json(self.out / PSEUDO_FILE, {**self.identity, "status": "complete", "counts": dict(counts)})
 

@@ -27,9 +27,10 @@ from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor, FastVlmForConditionalGeneration
 
 from datasets_script.pairs.storage import find_shards, read_rows
-from datasets_script.pairs.views.stored_rows import decode_mask, read_artifacts
+from datasets_script.pairs.views.stored_rows import read_artifacts
 from datasets_script.utils.errors import UserError
 from datasets_script.utils.files import write_json
+from datasets_script.utils.stored_images import stored_pixels
 from diffusers_artifact.visible_change import target_mask
 from evaluate_metrics.functional.versions import versions
 from training.run_folder import check_new_folder, new_model_folder
@@ -82,7 +83,7 @@ def load_pairs(source: str | Path | Sequence[str], num_pairs: int | None = None)
     for row in read_rows(find_shards(source)):
         if num_pairs is not None and len(images) == num_pairs:
             break
-        images.append([decode_mask(row["clean"]), decode_mask(row["flawed"])])
+        images.append([stored_pixels(row["clean"]), stored_pixels(row["flawed"])])
         artifacts = read_artifacts(row)
         masks.append(np.any([artifact.mask for artifact in artifacts], axis=0))
         height = masks[-1].shape[0]

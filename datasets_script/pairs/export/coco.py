@@ -11,7 +11,8 @@ from pycocotools import mask as rle
 
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 
-from ..views.stored_rows import SIDES, image_size
+from ...utils.stored_images import stored_size
+from ..views.stored_rows import SIDES
 from .common import ExportSettings, encode_rle, write_image
 
 
@@ -34,7 +35,7 @@ def write_coco(folder: Path, rows: Iterable[dict[str, Any]], info: dict[str, Any
     annotations: list[dict[str, Any]] = []
     for index, row in enumerate(rows):
         for side in SIDES:
-            width, height = image_size(row[side])
+            width, height = stored_size(row[side])
             images.append(
                 {
                     "id": len(images) + 1,

@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pycocotools import mask as rle
-
 from ...utils.errors import ArgumentError, check_at_least, check_choice
+from ...utils.run_lengths import encode_mask
+from ...utils.stored_images import stored_pixels
 from ...vlm.conventions import BoxFormat
-from ..views.stored_rows import decode_mask
 from .formats import PREFERENCE_COLUMNS, TRAINERS
 
 
@@ -77,5 +75,4 @@ def write_image(folder: Path, index: int, row: dict[str, Any], side: str) -> str
 
 def encode_rle(mask: dict[str, Any]) -> dict[str, Any]:
     """Encode a stored mask as COCO's compressed run-length encoding, JSON-serialisable."""
-    encoded = rle.encode(np.asfortranarray(decode_mask(mask) > 127, dtype=np.uint8))
-    return {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")}
+    return encode_mask(stored_pixels(mask) > 127)

@@ -13,9 +13,8 @@ from datasets import Features, Value
 from datasets.arrow_writer import ParquetWriter
 
 from ...utils.seeds import derive_seed
-from ...utils.stored_images import stored_mask
+from ...utils.stored_images import stored_mask, stored_pixels
 from ..storage import ROWS_AT_ONCE
-from ..views.stored_rows import decode_mask
 from .common import ExportSettings
 
 
@@ -108,4 +107,4 @@ def _origin(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mask(row: dict[str, Any]) -> dict[str, Any]:
-    return stored_mask(np.logical_or.reduce([decode_mask(artifact["mask"]) > 127 for artifact in row["artifacts"]]))
+    return stored_mask(np.logical_or.reduce([stored_pixels(artifact["mask"]) > 127 for artifact in row["artifacts"]]))

@@ -9,7 +9,8 @@ from typing import Any
 
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 
-from ..views.stored_rows import SIDES, image_size
+from ...utils.stored_images import stored_size
+from ..views.stored_rows import SIDES
 from .common import ExportSettings, write_image
 
 
@@ -32,7 +33,7 @@ def write_yolo(folder: Path, rows: Iterable[dict[str, Any]], info: dict[str, Any
         (folder / name).mkdir()
     for index, row in enumerate(rows):
         for side in SIDES:
-            size = image_size(row[side])
+            size = stored_size(row[side])
             artifacts = row["artifacts"] if side == "flawed" else ()
             image = Path(write_image(folder, index, row, side))
             (folder / "labels" / f"{image.stem}.txt").write_text("".join(_line(item, size) for item in artifacts))

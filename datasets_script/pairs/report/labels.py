@@ -16,7 +16,8 @@ from diffusers_artifact.tools import bbox_of_mask
 from diffusers_artifact.visible_change import label_masks
 
 from ...schema.boxes import Box
-from ..views.stored_rows import decode_mask, read_artifacts
+from ...utils.stored_images import stored_pixels
+from ..views.stored_rows import read_artifacts
 from .statistics import SEED, Agreement, Statistics
 
 
@@ -39,7 +40,7 @@ def label_agreement(out: Path, statistics: Statistics) -> dict[str, list[Agreeme
     for row in _rows(out, statistics):
         artifacts = read_artifacts(row)
         mappings = [artifact.mapping for artifact in artifacts]
-        changes = label_masks(decode_mask(row["clean"]), decode_mask(row["flawed"]), mappings)
+        changes = label_masks(stored_pixels(row["clean"]), stored_pixels(row["flawed"]), mappings)
         for artifact, change in zip(artifacts, changes, strict=True):
             union = (artifact.mask | change).sum()
             found[artifact.type].append(

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...schema.image import BENCHMARK_FEATURES
-from .stored_rows import SIDES, image_id, image_size
+from ...utils.stored_images import stored_size
+from .stored_rows import SIDES, image_id
 
 
 FEATURES = BENCHMARK_FEATURES
@@ -27,7 +28,7 @@ def image_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     metadata = {name: row[name] for name in ("pair_id", "source_id", "model", "model_revision")}
     for side in SIDES:
         flawed = side == "flawed"
-        width, height = image_size(row[side])
+        width, height = stored_size(row[side])
         yield {
             "id": image_id(row, side),
             "image": row[side],

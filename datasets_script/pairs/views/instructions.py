@@ -10,8 +10,9 @@ from PIL import Image
 
 from ...detection.questions import Task, request
 from ...schema.boxes import Box
+from ...utils.stored_images import stored_size
 from ...vlm.conventions import BoxFormat
-from .stored_rows import SIDES, image_id, image_size
+from .stored_rows import SIDES, image_id
 from .vqa import Turn, to_messages
 
 
@@ -51,7 +52,7 @@ def _flawed_answers(row: dict[str, Any], box_format: BoxFormat) -> dict[Task, st
     is_labelled = all(label for _, label in regions)
     return {
         "detection": "Yes",
-        "localization": regions_answer(regions, image_size(row["flawed"]), box_format) if is_labelled else "",
+        "localization": regions_answer(regions, stored_size(row["flawed"]), box_format) if is_labelled else "",
         "explanation": row["explanation"],
     }
 

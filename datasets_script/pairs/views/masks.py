@@ -11,8 +11,8 @@ from datasets import Features, Value
 
 from diffusers_artifact.mapping import ARTIFACT_TYPES
 
-from ...utils.stored_images import stored_mask
-from .stored_rows import SIDES, decode_mask, image_id, image_size
+from ...utils.stored_images import stored_mask, stored_pixels, stored_size
+from .stored_rows import SIDES, image_id
 
 
 FEATURES = Features(
@@ -36,7 +36,7 @@ def mask_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     Returns:
         `Iterator[dict]`: Two rows of `FEATURES`, the clean image first.
     """
-    width, height = image_size(row["clean"])
+    width, height = stored_size(row["clean"])
     empty = stored_mask(np.zeros((height, width), dtype=bool))
     for side in SIDES:
         artifacts = row["artifacts"] if side == "flawed" else []
@@ -52,4 +52,4 @@ def mask_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _union(masks: Sequence[dict[str, Any]], empty: dict[str, Any]) -> dict[str, Any]:
     if len(masks) < 2:
         return masks[0] if masks else empty
-    return stored_mask(np.any([decode_mask(mask) > 127 for mask in masks], axis=0))
+    return stored_mask(np.any([stored_pixels(mask) > 127 for mask in masks], axis=0))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from ...schema.features import current_artifact, row_to_artifact
 from ...schema.pair import Artifact
 from ...schema.pair_id import image_id as compose_image_id
+from ...utils.stored_images import stored_pixels
 
 
 SIDES = ("clean", "flawed")
@@ -21,12 +18,6 @@ def image_id(row: dict[str, Any], side: str) -> str:
     return compose_image_id(row["pair_id"], side)
 
 
-def image_size(stored: dict[str, Any]) -> tuple[int, int]:
-    """Read the width and height of a stored image, px, from its header."""
-    with Image.open(io.BytesIO(stored["bytes"])) as image:
-        return image.size
-
-
 def read_artifacts(row: dict[str, Any]) -> list[Artifact]:
     """Read the artifacts of a row of `PAIR_FEATURES` as stored."""
     grid = (row["grid"][0], row["grid"][1])
@@ -34,10 +25,4 @@ def read_artifacts(row: dict[str, Any]) -> list[Artifact]:
 
 
 def _with_masks(item: dict[str, Any]) -> dict[str, Any]:
-    return {**item, **{name: decode_mask(item[name]) for name in ("mask", "part_mask")}}
-
-
-def decode_mask(stored: dict[str, Any]) -> np.ndarray:
-    """Decode a stored mask to grey levels, `uint8` of shape `(height, width)`."""
-    with Image.open(io.BytesIO(stored["bytes"])) as image:
-        return np.asarray(image)
+    return {**item, **{name: stored_pixels(item[name]) for name in ("mask", "part_mask")}}

@@ -14,9 +14,10 @@ from ...schema.boxes import Box
 from ...schema.pair import Artifact
 from ...utils.english import is_plural
 from ...utils.seeds import derive_seed
+from ...utils.stored_images import stored_size
 from ...vlm.conventions import BoxFormat
 from .part_boxes import other_box, part_box
-from .stored_rows import SIDES, image_id, image_size, read_artifacts
+from .stored_rows import SIDES, image_id, read_artifacts
 
 
 # The format of TRL's trainers. `text` is null for parts of a message that are images.
@@ -91,7 +92,7 @@ def vqa_rows(row: dict[str, Any], box_format: BoxFormat, seed: int = 0) -> Itera
     Returns:
         `Iterator[dict]`: Two rows of `FEATURES`, the clean image first.
     """
-    artifacts, size = read_artifacts(row), image_size(row["clean"])
+    artifacts, size = read_artifacts(row), stored_size(row["clean"])
     for side in SIDES:
         name = image_id(row, side)
         conversation = _Conversation(box_format, size, random.Random(derive_seed(seed, name)))

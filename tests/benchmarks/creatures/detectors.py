@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from datasets_script.correction.verifiers import PixelVerifier
 from datasets_script.detection.pixel.detector import PixelDetector
 from datasets_script.utils.seeds import derive_seed
 from tests.benchmarks.creatures.annotations import ANNOTATIONS, write_photos
-from tests.benchmarks.creatures.labels import write_labelled
+from tests.benchmarks.creatures.corrected import write_corrected
+from tests.benchmarks.creatures.labels import write_clean, write_labelled
 from tests.benchmarks.creatures.renderer import Render, render_many
-from tests.benchmarks.creatures.words import known_words
+from tests.benchmarks.creatures.words import Words, known_words
 from tests.benchmarks.creatures.world import World
 from tests.benchmarks.learning import artiagent, once
 from tests.benchmarks.learning import run as run_python
@@ -29,6 +31,12 @@ from tests.benchmarks.learning import run as run_python
 PHOTOS, PAIRS_EACH = 0.8, 2
 # Pictures are shown enlarged twice, to which the details of a creature are as large as those of photos.
 LENGTH, STEPS = 128, 1500
+# Further labelled pictures, as a multiple of those scored on: 3,200. DiffDoctor's people labelled 2,000 hard cases.
+MANY_LABELLED = 6.4
+# The whole trunk learns, as in the detector of the package; its statistics stay.
+WHOLE_TRUNK = ("--freeze", "trunk_statistics", "--trunk_learning_rate", 3e-4, "--learning_rate", 1e-3)
+# As a share of the weight of all pairs: each of their units has a clean image, too.
+CLEAN_WEIGHT = 0.4
 # Pixels of an eye are more than those of one patch, those of two are not.
 _MANY = ("--pairs-per-image", PAIRS_EACH, "--min-part-patches", 1, "--max-artifacts", 1)
 COMMANDS: dict[str, tuple[str | int, ...]] = {
@@ -45,12 +53,14 @@ class Lesson:
     What a detector learns from.
 
     Args:
-        data (`tuple[str, ...]`): Names of its data: `"injected"`, `"corrupted"` or `"labelled"`.
+        data (`tuple[str, ...]`): Names of its data, of [`source_of`].
         clean_images (`bool`, *optional*, defaults to `True`): Whether it sees the clean half of each pair.
+        options (`tuple`, *optional*): Further arguments of the training.
     """
 
     data: tuple[str, ...]
     clean_images: bool = True
+    options: tuple[str | int | float, ...] = ()
 
 
 LESSONS = {
@@ -59,8 +69,19 @@ LESSONS = {
     # Regions of clean renders that it corrupted (`artiagent corrupt`).
     "corrupted": Lesson(("corrupted",)),
     "mixture": Lesson(("injected", "corrupted")),
+    # The same with pictures that it drew and in which people find nothing, the class balance of DiffDoctor: its clean
+    # pictures are softer than reconstructed renders.
+    "balanced": Lesson(("injected", "corrupted", "drawn_clean")),
     # Pictures that it drew with the oracle's verdicts, as people would label them: the ceiling.
     "oracle": Lesson(("labelled",)),
+    # More of them, and the whole trunk.
+    "many_labelled": Lesson(("many_labelled",), options=WHOLE_TRUNK),
+    # As many with another trunk.
+    "many_second": Lesson(("many_labelled",), options=("--model_name_or_path", "efficientnet_lite1", *WHOLE_TRUNK)),
+    # The same frozen: it sees less, and guides better.
+    "many_frozen": Lesson(("many_labelled",), options=("--model_name_or_path", "efficientnet_lite1")),
+    # A witness for what is trained against that: other labels and another trunk.
+    "witness": Lesson(("labelled",), options=("--model_name_or_path", "efficientnet_lite1", *WHOLE_TRUNK)),
     # Never sees a clean image, so it calls much of every picture an artifact: known to be hackable.
     "hackable": Lesson(("injected",), clean_images=False),
 }
@@ -93,14 +114,28 @@ def _train(world: World, lesson: Lesson, out: Path) -> None:
         *("--clean_images", str(lesson.clean_images).lower()),
         *("--sources", *(source_of(world, name) for name in lesson.data)),
         *("--output_dir", out),
+        *lesson.options,
     )
 
 
 def source_of(world: World, name: str) -> str:
-    """Make data that is missing, and return it as a source of `training.train_pixel_detector`."""
+    """
+    Make data that is missing, and return it as a source of `training.train_pixel_detector`.
+
+    Args:
+        world (`World`): Settings of the run.
+        name (`str`): `"injected"`, `"corrupted"`, `"labelled"`, `"many_labelled"`, `"drawn_clean"` or `"corrected"`.
+    """
     data = world.work / "data"
-    if name == "labelled":
-        return f"benchmark={once(data / name, lambda: _draw_labelled(world, data / name))}"
+    if name in ("labelled", "many_labelled"):
+        return f"benchmark={once(data / name, lambda: _write_labelled(world, name, data / name))}"
+    if name == "drawn_clean":
+        labelled = source_of(world, "labelled").removeprefix("benchmark=")
+        return f"photos={once(data / name, lambda: write_clean(labelled, data / name))},weight={CLEAN_WEIGHT}"
+    if name == "corrected":
+        labelled = source_of(world, "many_labelled").removeprefix("benchmark=")
+        judge, file = PixelVerifier(trained(world, "many_labelled")), data / name / "pairs.parquet"
+        return f"pairs={once(file, lambda: write_corrected(world, labelled, judge, file))}"
     photos = once(data / "photos", lambda: write_photos(_renders(world), data / "photos"))
     command, *options = COMMANDS[name]
     made = ("--annotations", photos / ANNOTATIONS, "--model", world.generator, "--seed", world.seed)
@@ -117,11 +152,17 @@ def _photos(world: World) -> int:
     return round(PHOTOS * world.number)
 
 
-def _draw_labelled(world: World, out: Path) -> None:
-    """Draw pictures of conditions that the generator knows, and write them with the oracle's verdicts."""
+def drawn_words(world: World, name: str) -> tuple[list[Words], list[int]]:
+    """Return the conditions, which the generator knows, and the seeds of labelled pictures, by their data's name."""
     known = known_words()
     order = np.random.default_rng(derive_seed(world.seed, "creatures:labelled")).permutation(len(known))
-    words = [known[order[index % len(order)]] for index in range(_photos(world) * PAIRS_EACH)]
-    seeds = [derive_seed(world.seed, f"creatures:labelled:{index}") for index in range(len(words))]
-    pictures = world.draw(world.pipe, [asked.prompt for asked in words], seeds)
-    write_labelled(pictures, words, out)
+    few = _photos(world) * PAIRS_EACH
+    numbers = range(few) if name == "labelled" else range(few, few + round(MANY_LABELLED * world.number))
+    words = [known[order[number % len(order)]] for number in numbers]
+    return words, [derive_seed(world.seed, f"creatures:labelled:{number}") for number in numbers]
+
+
+def _write_labelled(world: World, name: str, out: Path) -> None:
+    """Draw pictures, and write them with the oracle's verdicts."""
+    words, seeds = drawn_words(world, name)
+    write_labelled(world.draw(world.pipe, [asked.prompt for asked in words], seeds), words, out)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tests.benchmarks.creatures.detectors import scores_of, trained
-from tests.benchmarks.creatures.measures import compared, figures_of, judge_all
+from tests.benchmarks.creatures.measures import changes, compared, figures_of, judge_all
 from tests.benchmarks.creatures.sheets import write_sheet
 from tests.benchmarks.creatures.world import World
 
@@ -16,10 +16,12 @@ from tests.benchmarks.creatures.world import World
 # Pictures beside each other in a sheet.
 SHOWN = 8
 # Detectors whose frequency of artifacts stands beside the oracle's.
-JUDGES = ("mixture", "injected", "corrupted", "oracle", "hackable")
+JUDGES = ("mixture", "injected", "corrupted", "balanced", "oracle", "hackable")
+# The same for what learned from many labels.
+WITNESSES = ("many_labelled", "witness")
 
 
-def effect(world: World, name: str, pictures: np.ndarray) -> dict[str, Any]:
+def effect(world: World, name: str, pictures: np.ndarray, judges: Sequence[str] = JUDGES) -> dict[str, Any]:
     """
     Compare pictures with those of `base` that were drawn of the same prompts and seeds, and write a sheet of both.
 
@@ -27,20 +29,39 @@ def effect(world: World, name: str, pictures: np.ndarray) -> dict[str, Any]:
         world (`World`): Settings of the run.
         name (`str`): Name of the method, and of the sheet.
         pictures (`np.ndarray` of shape `(number, 64, 64, 3)`, `uint8`): Its pictures.
+        judges (`Sequence[str]`, *optional*): See [`measured`].
 
     Returns:
-        `dict[str, Any]`: The figures of [`measures.figures_of`] and [`measures.compared`], and `frequency` of
-        `before` and `after`, by each of `JUDGES`.
+        `dict[str, Any]`: See there.
+    """
+    before = world.pictures("base")
+    flawed = [verdict.has_artifact for verdict in judge_all(before, world.words)]
+    _write_both(world, name, before, pictures, flawed)
+    return measured(world, pictures, judges)
+
+
+def measured(world: World, pictures: np.ndarray, judges: Sequence[str] = JUDGES) -> dict[str, Any]:
+    """
+    Compare pictures with those of `base` that were drawn of the same prompts and seeds.
+
+    Args:
+        world (`World`): Settings of the run.
+        pictures (`np.ndarray` of shape `(number, 64, 64, 3)`, `uint8`): The pictures.
+        judges (`Sequence[str]`, *optional*): Detectors whose frequencies are told; by default `JUDGES`.
+
+    Returns:
+        `dict[str, Any]`: The figures of [`measures.figures_of`], [`measures.compared`] and [`measures.changes`], and
+        `frequency` of `before` and `after`, by each judge.
     """
     before = world.pictures("base")
     verdicts, verdicts_after = (judge_all(those, world.words) for those in (before, pictures))
-    _write_both(world, name, before, pictures, [verdict.has_artifact for verdict in verdicts])
     return {
         **figures_of(pictures, world.words, np.stack([render.image for render in world.clean])),
         **compared(verdicts, verdicts_after),
+        **changes(before, pictures, world.words),
         "frequency": {
             judge: dict(zip(("before", "after"), _frequencies(world, judge, before, pictures), strict=True))
-            for judge in JUDGES
+            for judge in judges
         },
     }
 

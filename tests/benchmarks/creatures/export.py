@@ -25,7 +25,7 @@ from datasets_script.utils.errors import UserError
 from datasets_script.utils.files import write_json
 from diffusers_artifact.autoencoder import AutoencoderPCA
 from tests.benchmarks.creatures.generator import TRAINED, new_generator, trained_parameters
-from tests.benchmarks.creatures.train import RECORD, SNAPSHOTS
+from tests.benchmarks.creatures.train import RECORD, SNAPSHOTS, TRAINED_VAE
 from training.embedded.export import load_part
 from training.run_folder import new_model_folder
 from training.script import run_script
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--vae", type=Path, help="folder of the autoencoder (default: vae_trained in --work)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args(arguments)
-    vae = load_part(AutoencoderPCA, args.vae or args.work / "vae_trained", "--vae")
+    vae = load_part(AutoencoderPCA, args.vae or args.work / TRAINED_VAE, "--vae")
     # Not where it lies on this machine.
     vae.register_to_config(_name_or_path="")
     pipe = pipeline_of(snapshot_path(args.work, args.step), vae)

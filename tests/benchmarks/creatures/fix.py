@@ -11,16 +11,22 @@ same seeds, so that they are compared in pairs.
   sharpness as shares of those of clean renders.
 - `first_result`: whether synthetic artifacts teach a detector the generator's own. `auc_vs_oracle` of detectors that
   were trained on artifacts injected into clean renders with this generator, on corruptions by it, on both, on its
-  own pictures with the oracle's verdicts, which is the ceiling, and on artifact images alone, without clean ones.
+  own pictures with the oracle's verdicts, few and many, and on artifact images alone, without clean ones.
 - `best_of_32`: of 63 pictures of each prompt, in rounds of 1 to 32, the one in which a detector sees the fewest
   artifacts; `curve` is the artifact rate after each round.
 - `guided`: pictures that are guided by detectors while they are drawn.
 - `best_of_4_guided`: of 7 guided pictures the best.
-- `ddpo`: pictures of a LoRA that was trained with a detector's reward, and of one that was trained with the oracle's.
-- `treated`: pictures of a LoRA that `training/treat_lora.py` trained against the guides.
-- `treated_guided`: the same, guided.
-- `pair_dpo`: pictures of the generator with a LoRA of `training/pair_dpo.py`, which prefers clean renders to renders
-  that artifacts were injected into; `preference` is of pairs that were held out.
+- `ddpo`: pictures of a LoRA that was trained with a detector's reward.
+- `ddpo_by_the_oracle`: the same with the oracle's.
+- `treated`: pictures of a LoRA that `training/treat_lora.py` trained against two detectors of many labels.
+- `treated_guided`: the same, guided by a third.
+- `pair_dpo`: pictures of the generator with a LoRA of `training/pair_dpo.py`, which prefers corrections of its
+  own; `preference` is of pairs that were held out.
+- `pair_dpo_injected`: the same with clean renders and renders that artifacts were injected into.
+- `failures`: what papers warn of: treating with a detector that never saw a clean image, of all pixels, or without
+  real images, and rewards without a divergence from the model before. Each is trained `unguarded` to its end, and
+  `guarded`, where `training` says which guard stopped it, when and why; beside them what is recommended, at the same
+  high learning rate.
 
 Of these trainings, `settings` are arguments and `training` says how they ended.
 

@@ -2,6 +2,7 @@
 
     import torch
     from diffusers import FluxPipeline
+    import diffusers_artifact.autoencoder  # diffusers loads parts only of what is imported
     pipe = FluxPipeline.from_pretrained("tests/benchmarks/creatures/middle", torch_dtype=torch.float32)
     pipe("a green owl with two horns on a navy background", height=64, width=64, max_sequence_length=12)
 

@@ -9,6 +9,7 @@ import numpy as np
 from datasets import Dataset
 from scipy import ndimage
 
+from datasets_script.benchmarks.loading import load_benchmark
 from datasets_script.schema.image import BENCHMARK_FEATURES, BenchmarkImage, Region, image_to_row
 from datasets_script.utils.files import replacing_folder
 from datasets_script.utils.stored_images import stored_png
@@ -52,6 +53,20 @@ def write_labelled(pictures: np.ndarray, words: Sequence[Words], folder: Path) -
     with replacing_folder(folder) as temporary:
         (temporary / "data").mkdir()
         rows.to_parquet(temporary / "data" / "test-00000-of-00001.parquet")
+
+
+def write_clean(benchmark: str, folder: Path) -> None:
+    """
+    Write the pictures of a prepared benchmark that have no artifact as an image folder, atomically.
+
+    Args:
+        benchmark (`str`): Folder that [`write_labelled`] wrote.
+        folder (`Path`): Folder to write; must not exist.
+    """
+    with replacing_folder(folder) as temporary:
+        for image in load_benchmark(benchmark):
+            if not image.has_artifact:
+                (temporary / f"{image.id}.png").write_bytes(image.image)
 
 
 def _labelled(index: int, picture: np.ndarray, words: Words) -> BenchmarkImage:

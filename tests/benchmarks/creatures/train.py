@@ -2,11 +2,13 @@
 Train the generator: a rectified flow on the autoencoder's latents, conditioned on words.
 
     python tests/benchmarks/creatures/train.py --work runs/creatures
+    python tests/benchmarks/creatures/train.py --work runs/strong --start-from tests/benchmarks/creatures/middle
 
 After an interruption the same command continues, with the same result as without one. Written to `--work` are
 
 - `images.npy`, `conditions.json`: renders; those of held-out conditions are not trained on;
-- `vae/`: the autoencoder; its decoder is trained by `train_decoder.py`, before, meanwhile or afterwards;
+- `vae/`: the autoencoder; its decoder is trained by `train_decoder.py`, before, meanwhile or afterwards. With
+  `--start-from`, `vae_trained/` is that generator's;
 - `state.safetensors`: where training continues;
 - `snapshots/STEP.safetensors`: averaged weights along the run, from which `export.py` makes pipelines;
 - `training.json`: settings and the curve of the loss.
@@ -35,13 +37,14 @@ from safetensors.torch import save_file
 # A script finds its siblings from wherever it is started.
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from datasets_script.utils.files import replacing, replacing_folder, write_json
+from datasets_script.utils.files import fingerprint, replacing, replacing_folder, write_json
 from diffusers_artifact.autoencoder import AutoencoderPCA
 from evaluate_metrics.functional.versions import versions
 from tests.benchmarks.creatures.autoencoder import fit_encoder
 from tests.benchmarks.creatures.generator import (
     TokenIds,
     encode_tokens,
+    load_generator,
     new_generator,
     token_ids,
     trained_parameters,
@@ -50,6 +53,7 @@ from tests.benchmarks.creatures.generator import (
 from tests.benchmarks.creatures.renderer import render_many
 from tests.benchmarks.creatures.words import is_held_out, parse
 from training.embedded.autoencoder import to_tensor
+from training.embedded.export import load_part
 from training.run_folder import begin_run
 from training.script import run_script
 
@@ -59,7 +63,7 @@ EMA, CLIP = 0.999, 1.0
 # Logits of times are normal with this mean and standard deviation: where parts go is decided in much noise.
 TIME_MEAN, TIME_STD = 0.5, 1.0
 WITHOUT_WORDS = 0.1  # share of pictures whose prompt is empty
-STATE, SNAPSHOTS, RECORD = "state.safetensors", "snapshots", "training.json"
+STATE, SNAPSHOTS, RECORD, TRAINED_VAE = "state.safetensors", "snapshots", "training.json", "vae_trained"
 
 
 def training_renders(work: Path, number: int, seed: int) -> tuple[np.ndarray, list[str]]:
@@ -75,12 +79,17 @@ def training_renders(work: Path, number: int, seed: int) -> tuple[np.ndarray, li
     return np.load(images, mmap_mode="r"), prompts
 
 
-def autoencoder(work: Path, images: np.ndarray, seed: int) -> AutoencoderPCA:
-    """Load the autoencoder, or fit its encoder if there is none."""
-    if not (work / "vae").exists():
-        with replacing_folder(work / "vae") as temporary:
-            fit_encoder(np.asarray(images), seed).save_pretrained(temporary)
-    return AutoencoderPCA.from_pretrained(work / "vae")
+def autoencoder(work: Path, images: np.ndarray, seed: int, start_from: Path | None = None) -> AutoencoderPCA:
+    """Load the autoencoder; if there is none, take the trained one of a generator, or fit an encoder."""
+    folder = work / (TRAINED_VAE if start_from else "vae")
+    if not folder.exists():
+        if start_from:
+            model = load_part(AutoencoderPCA, start_from / "vae", "--start-from").float()
+        else:
+            model = fit_encoder(np.asarray(images), seed)
+        with replacing_folder(folder) as temporary:
+            model.save_pretrained(temporary)
+    return AutoencoderPCA.from_pretrained(folder)
 
 
 class Training:
@@ -197,8 +206,8 @@ def _write(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, str]) 
 def start(args: argparse.Namespace) -> Training:
     """Prepare a training, and continue it if there is a state."""
     images, prompts = training_renders(args.work, args.images, args.seed)
-    vae = autoencoder(args.work, images, args.seed)
-    pipe = new_generator(vae, args.seed)
+    vae = autoencoder(args.work, images, args.seed, args.start_from)
+    pipe = load_generator(args.start_from) if args.start_from else new_generator(vae, args.seed)
     seen = [index for index, prompt in enumerate(prompts) if not is_held_out(parse(prompt))]
     images, prompts = images[seen], [prompts[index] for index in seen]
     rows = {prompt: row for row, prompt in enumerate(["", *dict.fromkeys(prompts)])}
@@ -245,6 +254,7 @@ def run(training: Training, args: argparse.Namespace, settings: dict[str, Any]) 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--start-from", type=Path, help="folder of a generator to train on (default: random weights)")
     parser.add_argument("--steps", type=int, default=16000, help="number of steps (default: %(default)s)")
     parser.add_argument("--images", type=int, default=12000, help="number of renders (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="renders in a step (default: %(default)s)")
@@ -260,7 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     names = ("images", "batch_size", "learning_rate", "seed")
-    settings = {name: getattr(args, name) for name in names}
+    settings: dict[str, Any] = {name: getattr(args, name) for name in names}
+    if args.start_from:
+        settings["start_from"] = fingerprint(args.start_from)
     begin_run(args.work, settings, option="--work")
     run(start(args), args, {**settings, "steps": args.steps})
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from datasets_script.utils.files import write_json
 from evaluate_metrics.functional.versions import versions
 from tests.benchmarks.creatures.autoencoder import quality, train_decoder
-from tests.benchmarks.creatures.train import autoencoder, training_renders
+from tests.benchmarks.creatures.train import TRAINED_VAE, autoencoder, training_renders
 from training.run_folder import check_new_folder
 from training.script import run_script
 
@@ -41,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
+    out = args.work / TRAINED_VAE
+    check_new_folder(out, "the trained autoencoder of --work")
     images = np.array(training_renders(args.work, args.images, args.seed)[0])
     model = autoencoder(args.work, images, args.seed)
-    out = args.work / "vae_trained"
-    check_new_folder(out, "the trained autoencoder of --work")
     curve: list[dict[str, float]] = []
 
     def report(step: int, loss: float) -> None:

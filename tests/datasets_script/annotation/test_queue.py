@@ -43,6 +43,12 @@ def test_two_pages_never_get_the_same_item(tmp_path: Path) -> None:
     assert claimed(queue, "cem").item.id == "0001.png"
 
 
+def test_a_phase_that_there_is_not_is_told(tmp_path: Path) -> None:
+    queue = make_queue(tmp_path, 1)
+    with pytest.raises(ValueError, match="`phase` must be among classify, decide, mark, got 'brag'"):
+        queue.claim("ann", "brag", "page")  # type: ignore[arg-type]
+
+
 def test_an_item_that_is_not_answered_goes_to_others_in_time(tmp_path: Path) -> None:
     folder = make_queue(tmp_path, 1, lease_seconds=60.0).folder
     now = 1000.0

@@ -22,7 +22,7 @@ from gradio_client.exceptions import AppError  # noqa: E402
 from datasets_script.annotation.exports import read_drafts  # noqa: E402
 from datasets_script.annotation.queue import AnnotationQueue  # noqa: E402
 from datasets_script.annotation.records import Mark, Marking  # noqa: E402
-from datasets_script.app.annotate_tab import type_colors  # noqa: E402
+from datasets_script.app.colors import type_colors  # noqa: E402
 from datasets_script.app.main import AppSettings, launch  # noqa: E402
 from datasets_script.app.painted import painting, shown_size  # noqa: E402
 from datasets_script.cli.main import main  # noqa: E402

@@ -144,5 +144,8 @@ def test_folders_and_hosts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         Studio("embedded", run)
     with pytest.raises(ArgumentError, match="`queue` must be given for others to reach the app"):
         AppSettings(host="0.0.0.0")
+    with pytest.raises(ArgumentError, match="`queue` must be given for others to reach the app"):
+        AppSettings(data=None, compare=(Path("base"), Path("best")), host="0.0.0.0")
+    assert AppSettings(data=None, host="0.0.0.0").is_public  # nothing is kept, so that nothing has to be protected
     with pytest.raises(ArgumentError, match="there would be nothing to show"):
         AppSettings(model="", detector="")

@@ -171,7 +171,7 @@ class TestMistakes:
             (["prepare", "artiagent", "--test-share", "1"], "--test-share must be at least 0 and below 1, got 1.0"),
             (
                 ["push", "modle"],
-                "KIND must be one of model, detector, reward, lora, dataset, metric, pipeline, got 'modle'",
+                "KIND must be one of model, detector, reward, lora, dataset, metric, pipeline, app, got 'modle'",
             ),
             (["detect", "a.png", "--timeout", "0"], "--timeout must be above 0, got 0.0"),
             (["evaluate", "p", "--benchmark", "b", "--threshold", "x"], "--threshold must be a number, got 'x'"),

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx2
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -33,6 +34,10 @@ from datasets_script.agents.perception.grounding import GroundingDino
 from datasets_script.benchmarks.tfrecord import masked_crc32c
 from datasets_script.cli.faults import guarded
 from datasets_script.cli.main import main
+from datasets_script.correction.edit_endpoint import EndpointInpainter
+from datasets_script.edits.layer import EDITS_FILE, EditLayer, now
+from datasets_script.edits.planned import EditSurvey
+from datasets_script.edits.records import Edit, Values
 from datasets_script.engine import run as engine_run
 from datasets_script.engine.identity import check_continues
 from datasets_script.engine.loading import check_loading, load_pipeline, usable_device
@@ -517,6 +522,58 @@ def _(machine: Machine) -> None:
     machine.patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     machine.patch.setattr("huggingface_hub.HfApi.model_info", gated)
     look_up("model", "black-forest-labs/FLUX.1-dev")
+
+
+def an_edit(folder: Path, more: str) -> EditLayer:
+    """Make a layer of one edit and something else."""
+    found, left = Values(verdict=""), Values(verdict="accept")
+    EditLayer(folder).record(Edit("a", "", "accept", "ann", now(), "d", found, left))
+    with (folder / EDITS_FILE).open("a") as file:
+        file.write(more)
+    return EditLayer(folder)
+
+
+@fault("a line of a layer of edits is damaged")
+def _(machine: Machine) -> None:
+    an_edit(machine.folder, "damaged\n")
+
+
+@fault("a process was killed while it wrote an edit")
+def _(machine: Machine) -> str:
+    survey = EditSurvey([an_edit(machine.folder, '{"sample": "b", "spl')])
+    survey.see(("", "a"), lambda: "d")
+    return survey.planned().report.as_text().splitlines()[-1]
+
+
+def edited(machine: Machine, respond: Callable[[httpx2.Request], httpx2.Response]) -> None:
+    """Ask an image-editing model at an endpoint whose server answers by `respond`."""
+    machine.patch.setattr("huggingface_hub.constants.is_offline_mode", lambda: False)
+    client = httpx2.Client
+    machine.patch.setattr(
+        httpx2, "Client", lambda **options: client(transport=httpx2.MockTransport(respond), **options)
+    )
+    draw = EndpointInpainter("editor", "http://edit-host:8000/v1", max_retries=1, base_delay=0.0)
+    draw(Image.new("RGB", (8, 8)), np.ones((8, 8), dtype=bool), "a cat", 1.0, [0])
+
+
+FAULTS["the editing endpoint cannot be reached"] = lambda machine: edited(machine, refused)
+for code, what in (
+    (500, "the editing endpoint fails"),
+    (401, "the editing endpoint refuses the key"),
+    (404, "the editing endpoint does not edit"),
+):
+    FAULTS[what] = partial(
+        lambda machine, code: edited(machine, lambda request: httpx2.Response(code, text="no")), code=code
+    )
+FAULTS["the editing endpoint answers without a picture"] = lambda machine: edited(
+    machine, lambda request: httpx2.Response(200, text='{"data": []}')
+)
+
+
+@fault("the editing endpoint is asked offline")
+def _(machine: Machine) -> None:
+    draw = EndpointInpainter("editor", "http://edit-host:8000/v1")
+    draw(Image.new("RGB", (8, 8)), np.ones((8, 8), dtype=bool), "a cat", 1.0, [0])
 
 
 def provoked(what: str, machine: Machine, capsys: pytest.CaptureFixture[str]) -> tuple[str, int | None]:

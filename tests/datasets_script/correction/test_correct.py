@@ -5,11 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-import multiprocessing
-import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.parser import BytesParser
@@ -28,10 +25,12 @@ from datasets_script.correction.folder import read_corrections
 from datasets_script.correction.repairers import load_repairer
 from datasets_script.correction.settings import CorrectionSettings
 from datasets_script.engine.loading import ModelLoadError
+from datasets_script.pairs.storage import read_pair_files
 from datasets_script.schema.correction import CorrectionRecord
 from datasets_script.utils.errors import ArgumentError, UserError
 from diffusers_artifact.repair import RegionRepairer
 
+from ...helpers.killed import kill_once
 from ...helpers.tiny_detectors import red_detector, square
 from ...helpers.tiny_pipelines import save_pipelines, tiny_flux2, tiny_sd
 
@@ -116,19 +115,61 @@ def outcome_of(out: Path) -> dict[str, Any]:
 
 def test_killed_and_continued_it_ends_with_the_same_images(fixed, models, images, tmp_path):
     out = tmp_path / "killed"
-    child = multiprocessing.get_context("fork").Process(target=fix, args=(models, images, out))
-    child.start()
-    while child.is_alive() and not list(out.glob("rounds/*/region-1/round-1/round.json")):
-        time.sleep(0.002)
-    assert child.pid is not None
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
-    assert child.exitcode == -signal.SIGKILL and CorrectionRecord.read(out).status == "running"
+    ended = kill_once(lambda: list(out.glob("rounds/*/region-1/round-1/round.json")), fix, models, images, out)
+    assert ended == -signal.SIGKILL and CorrectionRecord.read(out).status == "running"
     kept = next(out.glob("rounds/*/region-1/round-1/round.json"))
     written = kept.stat().st_mtime_ns
     fix(models, images, out)
     assert kept.stat().st_mtime_ns == written
     assert pictures_of(out) == pictures_of(fixed) and outcome_of(out) == outcome_of(fixed)
+
+
+def test_what_came_out_clean_is_written_as_pairs(models, images, tmp_path):
+    out = tmp_path / "run"
+    # Up to a score of 1, everything counts as clean.
+    satisfied = CorrectionSettings(max_rounds=1, candidates=1, threshold=1.0)
+    box = {"box": BOX, "prompt": "a wall", "settings": satisfied, "pairs": True}
+    assert fix(models, images, out, "one", **box).totals["pairs"] == 1
+    assert fix(models, images, out, "one", "two", **box).totals["pairs"] == 2
+    pairs = list(read_pair_files([str(out / "pairs.parquet")]))
+    assert [pair.source_id for pair in pairs] == ["one", "two"] and pairs[0].caption == "a wall"
+    assert np.array_equal(np.asarray(pairs[0].flawed), np.asarray(Image.open(images / "one.png").convert("RGB")))
+    assert np.array_equal(np.asarray(pairs[0].clean), np.asarray(Image.open(out / "images" / "one.png")))
+    assert pairs[0].artifacts[0].mask[BOX[1] : BOX[3], BOX[0] : BOX[2]].any()
+    # What does not come out clean is none.
+    assert fix(models, images, tmp_path / "none", "clean", pairs=True).totals["pairs"] == 0
+    Image.new("RGB", (60, 48)).save(tmp_path / "odd.png")
+    with pytest.raises(ArgumentError, match="multiples of 8 px.*odd.png' of 60x48 px"):
+        fix(models, tmp_path, tmp_path / "odd", "odd", pairs=True)
+    assert not (tmp_path / "odd").exists()
+
+
+def test_each_image_has_a_prompt_of_its_own(models, images, tmp_path, capsys):
+    """Its own in the pair as well; and without one, nothing begins."""
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    for name in ("one", "two"):
+        (folder / f"{name}.png").write_bytes((images / f"{name}.png").read_bytes())
+    arguments = ["correct", str(folder), str(tmp_path / "out"), "--own-prompts", "--pairs", "--threshold", "1"]
+    arguments += ["--box", ",".join(map(str, BOX)), "--detector", models["detector"], "--repairer", models["sd"], "-q"]
+    arguments += ["--num-inference-steps", "2", "--max-rounds", "1", "--candidates", "1", "--device", "cpu"]
+    rows = [{"file_name": "one.png", "prompt": "a wall"}, {"file_name": "two.png", "prompt": "a door"}]
+    for number, row in enumerate(rows):
+        assert main(arguments) == 2 and not (tmp_path / "out").exists()
+        assert f"got {2 - number} of 2 without, first '{folder}/" in capsys.readouterr().err
+        with (folder / "metadata.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    assert main(arguments) == 0
+    assert {image.id: image.regions[0].prompt for image in read_corrections(tmp_path / "out")} == {
+        "one": "a wall",
+        "two": "a door",
+    }
+    assert [pair.caption for pair in read_pair_files([str(tmp_path / "out" / "pairs.parquet")])] == [
+        "a wall",
+        "a door",
+    ]
+    with pytest.raises(ArgumentError, match="the prompt of each image by its id, got none for 'two'"):
+        fix(models, images, tmp_path / "other", "two", prompt={"one": "a wall"})
 
 
 def test_a_run_grows_by_images_and_refuses_other_settings(models, images, tmp_path):
@@ -284,6 +325,20 @@ def test_an_editing_endpoint_is_asked_again_and_says_why_it_refuses(online):
     assert len(requests) == 1 and (np.asarray(done.images[0])[~done.mask] == np.asarray(image)[~done.mask]).all()
     with served(yes=[], failures=[400]) as (url, _), pytest.raises(EditUnavailable, match="refuses .*: HTTP 400"):
         RegionRepairer(EndpointInpainter("m", url))(image, mask)
+
+
+def test_what_needs_no_model_is_checked_before_one_is_loaded(tmp_path):
+    square(BOX).save(tmp_path / "one.png")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    for changes, message in (
+        ({"repair_method": "inpaint"}, "`repair_method` must be denoise for the embedded model"),
+        ({"box": (500.0, 500.0, 510.0, 510.0)}, "`box` must lie in the image, of 64x48 px"),
+        ({"out": tmp_path / "other"}, "OUT must be a new or empty folder"),
+    ):
+        arguments = {"out": tmp_path / "out", "detector": "nobody/nothing", "device": "cpu", **changes}
+        with pytest.raises(UserError, match=message):
+            correct([tmp_path / "one.png"], **arguments)
 
 
 def test_what_cannot_repair_is_told(models, images, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -27,8 +29,10 @@ from datasets_script.engine.shards import RunMismatchError
 from datasets_script.utils.errors import ArgumentError
 from diffusers_artifact import ArtifactInjectionPipeline, PatchMapping
 from diffusers_artifact.choices import ValueSource
+from tests.benchmarks.creatures.generator import MIDDLE
 
 from ...helpers.engine_runs import SETTINGS, SOURCES, make_photos, make_run
+from ...helpers.paths import ROOT
 from ...helpers.tiny_pipelines import tiny_flux, tiny_sd3
 
 
@@ -224,6 +228,28 @@ def test_a_command_that_cannot_offload_says_so_before_it_loads(photos, tmp_path,
     arguments = ["synthesize", str(photos), str(tmp_path / "out"), "--device", "cpu", "--offload", "model"]
     assert main(arguments) == 2
     assert "--offload must be none on a CPU" in capsys.readouterr().err
+
+
+def test_the_small_models_are_loaded_by_stock_pipelines_in_a_fresh_process():
+    """diffusers knows their autoencoder only once it is imported, and here other tests import it."""
+    code = (
+        "from diffusers import DiffusionPipeline\n"
+        "from datasets_script.engine.loading import load_checkpoint\n"
+        "from datasets_script.engine.settings import LoadSettings\n"
+        f"pipe, _ = load_checkpoint(DiffusionPipeline, {str(MIDDLE)!r}, None, LoadSettings(), 'cpu')\n"
+        "print(type(pipe).__name__, type(pipe.vae).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["FluxPipeline", "AutoencoderPCA"]
+
+
+def test_a_model_with_a_part_of_an_unknown_library_is_refused(flux, tmp_path):
+    shutil.copytree(flux, tmp_path / "flux")
+    index = tmp_path / "flux" / "model_index.json"
+    parts = json.loads(index.read_text())
+    index.write_text(json.dumps({**parts, "vae": ["of_nobody", "Autoencoder"]}))
+    with pytest.raises(ModelLoadError, match="must be one that diffusers can load, got .*flux': of_nobody is not one"):
+        load_pipeline(ArtifactInjectionPipeline, str(tmp_path / "flux"), None, LoadSettings(), "cpu")
 
 
 def test_a_checkpoint_is_loaded_with_its_revision(flux):

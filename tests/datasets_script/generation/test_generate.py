@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from datasets_script.utils.errors import ArgumentError, UserError
 from diffusers_artifact import EMBEDDED_MODEL
 from diffusers_artifact.best_of_n import candidate_seed
 
+from ...helpers.killed import kill_once
 from ...helpers.tiny_detectors import tiny_network, tiny_record
 from ...helpers.tiny_pipelines import save_pipelines, tiny_flux2, tiny_qwen_image, tiny_sd
 
@@ -105,15 +103,11 @@ def test_images_load_as_a_dataset(searched, tmp_path):
 
 def test_killed_and_continued_it_ends_with_the_same_images(searched, models, tmp_path):
     journal = tmp_path / "killed" / "generate.jsonl"
-    child = multiprocessing.get_context("fork").Process(target=search, args=(models, journal.parent))
-    child.start()
-    while child.is_alive() and not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):
-        time.sleep(0.002)
-    assert child.pid is not None
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
+    ended = kill_once(
+        lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 3, search, models, journal.parent
+    )
     done = journal.read_bytes().count(b"\n")
-    assert child.exitcode == -signal.SIGKILL and 3 <= done < 14
+    assert ended == -signal.SIGKILL and 3 <= done < 14
     assert GenerationRecord.read(journal.parent).status == "running"
     kept = journal.read_bytes()
     search(models, journal.parent)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers import DiffusionPipeline, LCMScheduler
+from safetensors.torch import load_file, save_file
 
 from datasets_script import PixelDetector, RewardModel, compare, generate
 from datasets_script.cli.main import main
@@ -176,3 +178,19 @@ def test_the_commands_take_rewards_and_guides(models, tmp_path, capsys):
     assert main(["compare", *folders, *judges, "--to", to, "--device", "cpu"]) == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| reward")]
     assert "†" in row
+
+
+def test_a_guide_without_finite_numbers_is_told(models, tmp_path):
+    broken = PixelDetector(tiny_network("mit_b0"), tiny_record())
+    broken.save_pretrained(tmp_path / "broken")
+    weights = load_file(tmp_path / "broken" / "model.safetensors")
+    save_file(
+        {
+            name: torch.full_like(weight, torch.nan) if weight.is_floating_point() else weight
+            for name, weight in weights.items()
+        },
+        tmp_path / "broken" / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(UserError, match="`guide` must give finite numbers, got NaN or infinity; guide by another"):
+        draw(models, tmp_path / "out", guide=str(tmp_path / "broken"))

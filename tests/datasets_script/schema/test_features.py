@@ -17,6 +17,7 @@ from datasets_script.pairs.card import ARTIFACT_FIELDS, COLUMNS, write_pair_card
 from datasets_script.schema.features import PAIR_FEATURES, pair_to_row, row_to_pair
 from datasets_script.schema.pair import Artifact, Pair
 from datasets_script.schema.run_record import RunRecord
+from datasets_script.utils.files import data_fingerprint
 from diffusers_artifact.mapping import PatchMapping
 
 
@@ -170,9 +171,13 @@ def test_the_card_describes_every_column_and_gives_the_run(out):
     assert set(COLUMNS) == set(PAIR_FEATURES)
     assert set(ARTIFACT_FIELDS) == set(PAIR_FEATURES["artifacts"].feature)
     card = DatasetCard.load(out / "README.md")
-    assert card.data.configs == [
-        {"config_name": "pairs", "default": True, "data_files": [{"split": "train", "path": "data/*.parquet"}]}
-    ]
+    (config,) = card.data.configs
+    assert config.pop("description") == f"rows {data_fingerprint((out / 'data').glob('*.parquet'))}"
+    assert config == {
+        "config_name": "pairs",
+        "default": True,
+        "data_files": [{"split": "train", "path": "data/*.parquet"}],
+    }
     assert card.data.license == "unknown"
     assert "3 pairs made from 2 photos" in card.text
     assert "| fusion | 3 | 5 |" in card.text and "| omission | 0 | 1 |" in card.text

@@ -95,8 +95,8 @@ def weights_of(loop: DenoiserLoop) -> dict[str, torch.Tensor]:
 def test_an_interrupted_run_continues_bit_for_bit(tmp_path):
     whole = make_loop(tmp_path / "whole")
     result = whole.run()
-    assert result.steps == 8 and result.stopped is None and result.best.step == 8
-    assert result.best.score > result.before.score
+    assert result.steps == 8 and result.stopped is None and result.kept.step == 8
+    assert result.kept.score > result.before.score
     assert [reading.step for reading in result.readings] == [0, 4, 8]
     last = find_checkpoint(tmp_path / "whole")
     assert last is not None and last.name == "checkpoint-8"
@@ -136,20 +136,35 @@ def test_a_guard_stops_a_run_and_the_best_weights_come_back(tmp_path):
     assert result.steps == broken
     assert result.stopped is not None and f"sharpness moved by {moved[broken]:+.1%}" in result.stopped
     held = [step for step in readings if step < broken]
-    assert result.best.step == max(held, key=lambda step: readings[step].score)
+    assert result.kept.step == max(held, key=lambda step: readings[step].score)
     # What is kept draws the pictures of the best step, not of the last.
     pictures = loop.pictures.draw(loop.denoiser)
-    assert loop.objective.score(pictures) == result.best.score
-    stated = loop.guards.to_dict(result.before, result.best)
+    assert loop.objective.score(pictures) == result.kept.score
+    stated = loop.guards.to_dict(result.before, result.kept)
     assert {one["guard"] for one in stated} == {"sharpness", "blockiness", "diversity"}
     assert stated[0]["band"] == str(Band(-limit, limit)) and stated[1]["band"] == "not limited"
+
+
+def test_the_last_weights_are_kept_where_they_are_asked_for(tmp_path):
+    loop = make_loop(tmp_path, max_steps=4, guard_steps=2, learning_rate=1e-3, keep="last")
+    # Each step is worse than none.
+    loop.objective.score = lambda pictures: -float(len(loop._readings))  # type: ignore[method-assign]
+    result = loop.run()
+    assert result.kept == result.readings[-1] and result.kept.step == 4
+    drawn = loop.pictures.draw(loop.denoiser).images
+    sheet = tmp_path / "again.png"
+    loop.pictures.draw(loop.denoiser).write_sheet(sheet)
+    assert drawn.isfinite().all() and sheet.read_bytes() == (tmp_path / "pictures" / "step-000004.png").read_bytes()
+    assert any(weight.any() for name, weight in loop.parameters.items() if "lora_B" in name)
+    with pytest.raises(UserError, match="--keep must be one of best, last, got 'all'"):
+        make_loop(tmp_path, keep="all")
 
 
 def test_a_first_reading_outside_all_bands_keeps_the_model_before_training(tmp_path):
     loop = make_loop(tmp_path, guard_steps=1)
     loop.guards = Guards(loop.guards.measures, {"sharpness": Band(-1e-9, 1e-9)})
     result = loop.run()
-    assert result.steps == 1 and result.best.step == 0
+    assert result.steps == 1 and result.kept.step == 0
     assert all(not weight.any() for name, weight in loop.parameters.items() if "lora_B" in name)
 
 

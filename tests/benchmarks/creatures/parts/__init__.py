@@ -8,6 +8,7 @@ from tests.benchmarks.creatures.parts import (
     best_of_4_guided,
     best_of_32,
     ddpo,
+    failures,
     first_result,
     guided,
     pair_dpo,
@@ -23,7 +24,10 @@ PARTS: dict[str, Callable[[World], dict[str, Any]]] = {
     "guided": guided.run,
     "best_of_4_guided": best_of_4_guided.run,
     "ddpo": ddpo.run,
+    "ddpo_by_the_oracle": ddpo.run_by_the_oracle,
     "treated": treated.run,
     "treated_guided": treated.run_guided,
     "pair_dpo": pair_dpo.run,
+    "pair_dpo_injected": pair_dpo.run_injected,
+    "failures": failures.run,
 }

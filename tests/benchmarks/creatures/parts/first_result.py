@@ -12,17 +12,21 @@ import numpy as np
 
 from evaluate_metrics.functional.ranking import image_ranking
 from tests.benchmarks.creatures.detectors import LESSONS, scores_of, trained
+from tests.benchmarks.creatures.effects import WITNESSES
 from tests.benchmarks.creatures.measures import judge_all
 from tests.benchmarks.creatures.world import World
+
+
+TOGETHER = "many_labelled and witness"
+"""The mean of the scores of these two."""
 
 
 def run(world: World) -> dict[str, Any]:
     """Train the detectors that are missing and score all."""
     pictures = world.pictures("base")
     flawed = np.array([verdict.has_artifact for verdict in judge_all(pictures, world.words)])
-    blocks = {}
-    for name in LESSONS:
-        scores = scores_of(trained(world, name), pictures)
+    blocks, each = {}, {name: scores_of(trained(world, name), pictures) for name in LESSONS}
+    for name, scores in {**each, TOGETHER: np.mean([each[name] for name in WITNESSES], axis=0)}.items():
         ranking = image_ranking(scores.tolist(), flawed.astype(int).tolist())
         blocks[name] = {
             "auc_vs_oracle": round(ranking["auroc"], 4),

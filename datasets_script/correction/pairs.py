@@ -1,0 +1,146 @@
+"""Images before and after their correction as pairs, to train on what a generator draws wrong by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from diffusers_artifact.mapping import PatchMapping
+from diffusers_artifact.tools import bbox_of_mask, patches_of_mask
+from diffusers_artifact.visible_change import MIN_AREA, THRESHOLD, change_map
+
+from ..detection.images import upright
+from ..pairs.storage import PairWriter
+from ..schema.correction import CorrectionRecord
+from ..schema.pair import Artifact, Pair
+from ..schema.pair_id import PairId
+from ..utils.errors import ArgumentError
+from ..utils.files import replacing
+from .folder import IMAGES_FOLDER, CorrectionFolder
+
+
+DRAWN = "none"
+"""Tool of an artifact that nothing put in: a generator drew it by itself."""
+
+PAIRS_FILE = "pairs.parquet"
+"""File of the pairs in the folder of a run."""
+
+# A multiple of the sides that diffusion models draw, px.
+_PATCH = 8
+
+
+def check_sides(paths: Iterable[Path]) -> None:
+    """
+    Check that images can be halves of pairs.
+
+    Raises:
+        ArgumentError: A side is no multiple of 8 px.
+    """
+    for path in paths:
+        width, height = upright(path).size
+        if width % _PATCH or height % _PATCH:
+            raise ArgumentError(
+                f"`pairs` must be asked of images whose sides are multiples of {_PATCH} px, as diffusion models draw "
+                f"them, got '{path}' of {width}x{height} px; leave out `pairs`, or that image"
+            )
+
+
+def write_correction_pairs(folder: CorrectionFolder, record: CorrectionRecord, steps: int) -> int:
+    """
+    Write the images of a run whose regions all came out clean as pairs, into `pairs.parquet`, atomically.
+
+    Args:
+        folder (`CorrectionFolder`): Folder of the run.
+        record (`CorrectionRecord`): Its record.
+        steps (`int`): Steps of the repairer; 0 if it does not say.
+
+    Returns:
+        `int`: Number of pairs.
+    """
+    repairer = record.models["repairer"]
+    number = 0
+    with replacing(folder.out / PAIRS_FILE) as temporary, PairWriter(temporary) as writer:
+        for image in folder.done.values():
+            if not image.regions or any(region.outcome != "clean" for region in image.regions):
+                continue
+            pair = correction_pair(
+                upright(image.source),
+                Image.open(folder.out / IMAGES_FOLDER / f"{image.id}.png").convert("RGB"),
+                image.id,
+                prompt=image.regions[0].prompt,
+                patch=_PATCH,
+                model=repairer["model"],
+                model_revision=repairer["revision"],
+                num_inference_steps=steps,
+            )
+            if pair is not None:
+                writer.write([pair])
+                number += 1
+    return number
+
+
+def correction_pair(
+    before: Image.Image,
+    after: Image.Image,
+    source_id: str,
+    *,
+    prompt: str,
+    patch: int,
+    model: str,
+    model_revision: str,
+    num_inference_steps: int,
+) -> Pair | None:
+    """
+    Return the corrected image as the clean image of a pair, and the image before as its artifact image. The one
+    artifact, of type `"corruption"`, is where they visibly differ.
+
+    Args:
+        before, after (`PIL.Image.Image`): The image before and after, RGB of one size.
+        source_id (`str`): Id of the image.
+        prompt (`str`): What it shows.
+        patch (`int`): Side of a patch of the generator, of which the image's sides are multiples, px.
+        model, model_revision, num_inference_steps (`str`, `str`, `int`): What drew the image again.
+
+    Returns:
+        `Pair`: The pair, without noise; `None` if fewer than `MIN_AREA` pixels visibly differ.
+    """
+    mask = change_map(np.asarray(after), np.asarray(before)) > THRESHOLD
+    if mask.sum() < MIN_AREA:
+        return None
+    touched = patches_of_mask(mask, patch)
+    grid, own = (touched.shape[0], touched.shape[1]), [(index, index) for index in np.flatnonzero(touched).tolist()]
+    artifact = Artifact(
+        type="corruption",
+        tool=DRAWN,
+        entity="",
+        part="",
+        fused_entity="",
+        mapping=PatchMapping.from_pairs(own, grid, "corruption"),
+        mask=mask,
+        bbox=bbox_of_mask(mask),
+        part_mask=mask,
+        label="artifact of the generator",
+    )
+    return Pair(
+        pair_id=str(PairId(source_id, 0)),
+        source_id=source_id,
+        variant=0,
+        source=before,
+        clean=after,
+        flawed=before,
+        caption=prompt,
+        clean_description="",
+        explanation="",
+        explanation_source="template",
+        grid=grid,
+        seed=0,
+        solver="",
+        num_inference_steps=num_inference_steps,
+        model=model,
+        model_revision=model_revision,
+        transform={},
+        artifacts=(artifact,),
+    )
