@@ -27,7 +27,7 @@ from ..vlm.base import VLM
 from ..vlm.spec import VLMSpec
 from .agent import Correction, CorrectionAgent
 from .edit_endpoint import EndpointInpainter
-from .folder import CorrectionFolder, check_continues
+from .folder import CorrectionFolder, begun_with, check_continues, check_images
 from .judges import Judge, load_judge
 from .pairs import check_sides, write_correction_pairs
 from .regions import Region, given_region, read_mask
@@ -102,7 +102,7 @@ def correct(
 
     Raises:
         ArgumentError, UserError: A value is out of range, or a model cannot be loaded.
-        RunMismatchError: `out` holds a run with other settings.
+        RunMismatchError: `out` holds a run with other settings, or that began an image with another file or prompt.
         RunBusyError: Another process writes to `out`.
     """
     if box is not None and mask is not None:
@@ -120,13 +120,14 @@ def correct(
     if pairs:
         check_sides(sources.values())
     prompts = _prompts(prompt, sources)
-    # What each image was told stands with its regions.
+    # What each image was told stands with its rounds.
     told = prompt if prompt is None or isinstance(prompt, str) else "of each image"
     given: dict[str, Any] = {"box": None if box is None else list(box), "mask": None, "prompt": told}
     if mask is not None and marked is not None:
         given["mask"] = [Path(mask).name, int(marked.sum()), *marked.shape]
     known: dict[str, Any] = {"settings": asdict(settings), "given": given, "versions": recorded_versions(_PACKAGES)}
     check_continues(out, known)
+    check_images(out, sources, prompts)
     found = load_judge(detector, device, vlm)
     judge = found if verifier is None else load_judge(verifier, device, vlm, "verifier")
     repair = (
@@ -170,7 +171,9 @@ def correct(
         with bar:
             for name, path in left.items():
                 region = _given(path, box, marked)
-                _correct_one(agent, folder, name, path, region, prompts.get(name))
+                image, told = upright(path), prompts.get(name)
+                correction = agent(image, region, told, name, folder.store(name, begun_with(path, told)))
+                folder.add(_record(name, path, correction), image, correction)
                 bar.set_postfix(changed=sum(image.changed for image in folder.done.values()))
                 bar.update()
         totals = folder.totals() | _tokens(found, judge)
@@ -213,19 +216,6 @@ def _prompts(prompt: str | Mapping[str, str] | None, sources: Mapping[str, Path]
     if lacking := [name for name in sources if name not in prompt]:
         raise ArgumentError(f"`prompt` must hold the prompt of each image by its id, got none for {lacking[0]!r}")
     return dict(prompt)
-
-
-def _correct_one(
-    agent: CorrectionAgent,
-    folder: CorrectionFolder,
-    name: str,
-    path: Path,
-    regions: list[Region] | None,
-    prompt: str | None,
-) -> None:
-    image = upright(path)
-    correction = agent(image, regions, prompt, name, folder.store(name))
-    folder.add(_record(name, path, correction), image, correction)
 
 
 def _record(name: str, path: Path, correction: Correction) -> CorrectedImage:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ from ..figures.corrections import correction_picture
 from ..schema.correction import CORRECTIONS_FILE, CorrectedImage, CorrectionRecord, Round, totals_of
 from ..schema.generation import read_lines, write_lines
 from ..schema.run_record import holds_run
-from ..utils.files import replacing, write_json
+from ..utils.files import data_fingerprint, replacing, write_json
 from ..utils.stored_images import stored_mask, stored_png
 from .agent import Correction, Found, Repaired
 from .regions import Region
 
 
 IMAGES_FOLDER, OVERLAYS_FOLDER, ROUNDS_FOLDER = "images", "overlays", "rounds"
+_BEGUN_FILE = "begun.json"
 
 
 def check_continues(out: Path, current: dict[str, Any]) -> CorrectionRecord | None:
@@ -62,6 +63,35 @@ def check_continues(out: Path, current: dict[str, Any]) -> CorrectionRecord | No
     return recorded
 
 
+def begun_with(path: Path, prompt: str | None) -> dict[str, Any]:
+    """Return what an image's rounds depend on: its file, and what it was told."""
+    return {"image": data_fingerprint([path]), "prompt": prompt}
+
+
+def check_images(out: Path, images: Mapping[str, Path], prompts: Mapping[str, str]) -> None:
+    """
+    Check that images which a run has begun with are what they were.
+
+    Args:
+        out (`Path`): Folder of the run, or one that is not there yet.
+        images (`Mapping` of `Path` by id): Image files.
+        prompts (`Mapping` of `str` by id): What images are told.
+
+    Raises:
+        RunMismatchError: One is another file, or has another prompt.
+    """
+    for name, path in images.items():
+        begun = out / ROUNDS_FOLDER / name / _BEGUN_FILE
+        if not (begun.is_file() and path.is_file()):
+            continue
+        then, now = json.loads(begun.read_text(encoding="utf-8")), begun_with(path, prompts.get(name))
+        if changed := sorted(differences(then, now)):
+            raise RunMismatchError(
+                f"'{out}' holds a run that began '{name}' with another {' and another '.join(changed)}; give the same "
+                "to continue that run, or choose another output folder. The run is as it was"
+            )
+
+
 class CorrectionFolder:
     """
     The folder of a run, open for writing.
@@ -83,9 +113,11 @@ class CorrectionFolder:
             if len(kept) < len(lines) or whole != content:
                 write_lines(path, kept)
 
-    def store(self, name: str) -> FolderStore:
-        """Return the keeper of an image's rounds."""
-        return FolderStore(self.out / ROUNDS_FOLDER / name)
+    def store(self, name: str, begun: dict[str, Any]) -> FolderStore:
+        """Return the keeper of an image's rounds, and record what they depend on; see [`begun_with`]."""
+        folder = self.out / ROUNDS_FOLDER / name
+        write_json(folder / _BEGUN_FILE, begun)
+        return FolderStore(folder)
 
     def add(self, image: CorrectedImage, before: Image.Image, correction: Correction) -> None:
         """Write a corrected image and its overlay, and then its line."""

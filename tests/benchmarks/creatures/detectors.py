@@ -19,7 +19,7 @@ from datasets_script.utils.seeds import derive_seed
 from tests.benchmarks.creatures.annotations import ANNOTATIONS, write_photos
 from tests.benchmarks.creatures.corrected import write_corrected
 from tests.benchmarks.creatures.labels import write_clean, write_labelled
-from tests.benchmarks.creatures.renderer import Render, render_many
+from tests.benchmarks.creatures.renderer import render_many
 from tests.benchmarks.creatures.words import Words, known_words
 from tests.benchmarks.creatures.world import World
 from tests.benchmarks.learning import artiagent, once
@@ -38,12 +38,34 @@ WHOLE_TRUNK = ("--freeze", "trunk_statistics", "--trunk_learning_rate", 3e-4, "-
 # As a share of the weight of all pairs: each of their units has a clean image, too.
 CLEAN_WEIGHT = 0.4
 # Pixels of an eye are more than those of one patch, those of two are not.
-_MANY = ("--pairs-per-image", PAIRS_EACH, "--min-part-patches", 1, "--max-artifacts", 1)
-COMMANDS: dict[str, tuple[str | int, ...]] = {
+_SMALL_PARTS = ("--min-part-patches", 1, "--max-artifacts", 1)
+# In less noise, the generator draws every part again as it was.
+_CORRUPT = ("corrupt", "--regions", "annotations", "--sigma", "0.9,0.97", "--num-inference-steps", 12)
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """
+    Artifacts that are put into clean renders with the generator.
+
+    Args:
+        command (`tuple`): Of `artiagent`, with its options.
+        photos (`str`, *optional*): Name of the renders.
+        share (`float`, *optional*): Their number, as a share of the pictures that detectors are scored on.
+        pairs_each (`int`, *optional*): Pairs to make of each.
+    """
+
+    command: tuple[str | int, ...]
+    photos: str = "photos"
+    share: float = PHOTOS
+    pairs_each: int = PAIRS_EACH
+
+
+SYNTHESES = {
     # Of the presets, the one with which most artifacts are visible in so small a model. The noise is for `pair_dpo`.
-    "injected": ("synthesize", "--preset", "transfer_noise", "--store-noise"),
-    # In less noise, it draws every part again as it was.
-    "corrupted": ("corrupt", "--regions", "annotations", "--sigma", "0.9,0.97", "--num-inference-steps", 12),
+    "injected": Synthesis(("synthesize", "--preset", "transfer_noise", "--store-noise")),
+    "corrupted": Synthesis(_CORRUPT),
+    "many_corrupted": Synthesis(_CORRUPT, "many_photos", 3.2, 4),
 }
 
 
@@ -69,6 +91,8 @@ LESSONS = {
     # Regions of clean renders that it corrupted (`artiagent corrupt`).
     "corrupted": Lesson(("corrupted",)),
     "mixture": Lesson(("injected", "corrupted")),
+    # The same and ten times as many corruptions, and the whole trunk.
+    "many_synthetic": Lesson(("injected", "many_corrupted"), options=WHOLE_TRUNK),
     # The same with pictures that it drew and in which people find nothing, the class balance of DiffDoctor: its clean
     # pictures are softer than reconstructed renders.
     "balanced": Lesson(("injected", "corrupted", "drawn_clean")),
@@ -136,27 +160,27 @@ def source_of(world: World, name: str) -> str:
         labelled = source_of(world, "many_labelled").removeprefix("benchmark=")
         judge, file = PixelVerifier(trained(world, "many_labelled")), data / name / "pairs.parquet"
         return f"pairs={once(file, lambda: write_corrected(world, labelled, judge, file))}"
-    photos = once(data / "photos", lambda: write_photos(_renders(world), data / "photos"))
-    command, *options = COMMANDS[name]
-    made = ("--annotations", photos / ANNOTATIONS, "--model", world.generator, "--seed", world.seed)
+    made = SYNTHESES[name]
     # A run is complete once it has its card.
-    once(data / name / "README.md", lambda: artiagent(command, photos, data / name, *options, *_MANY, *made))
+    once(data / name / "README.md", lambda: _synthesize(world, made, data / name))
     return f"pairs={data / name}"
 
 
-def _renders(world: World) -> list[Render]:
-    return render_many(_photos(world), world.seed, "photos")
-
-
-def _photos(world: World) -> int:
-    return round(PHOTOS * world.number)
+def _synthesize(world: World, made: Synthesis, out: Path) -> None:
+    photos, number = out.with_name(made.photos), round(made.share * world.number)
+    once(photos, lambda: write_photos(render_many(number, world.seed, made.photos), photos))
+    command, *options = made.command
+    artiagent(
+        *(command, photos, out, "--annotations", photos / ANNOTATIONS, "--model", world.generator),
+        *("--seed", world.seed, "--pairs-per-image", made.pairs_each, *options, *_SMALL_PARTS),
+    )
 
 
 def drawn_words(world: World, name: str) -> tuple[list[Words], list[int]]:
     """Return the conditions, which the generator knows, and the seeds of labelled pictures, by their data's name."""
     known = known_words()
     order = np.random.default_rng(derive_seed(world.seed, "creatures:labelled")).permutation(len(known))
-    few = _photos(world) * PAIRS_EACH
+    few = round(PHOTOS * world.number) * PAIRS_EACH
     numbers = range(few) if name == "labelled" else range(few, few + round(MANY_LABELLED * world.number))
     words = [known[order[number % len(order)]] for number in numbers]
     return words, [derive_seed(world.seed, f"creatures:labelled:{number}") for number in numbers]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from datasets_script.correction.repairers import load_repairer
 from datasets_script.correction.settings import CorrectionSettings
 from datasets_script.engine.loading import ModelLoadError
 from datasets_script.pairs.storage import read_pair_files
-from datasets_script.schema.correction import CorrectionRecord
+from datasets_script.schema.correction import CORRECTIONS_FILE, CorrectionRecord
 from datasets_script.utils.errors import ArgumentError, UserError
 from diffusers_artifact.repair import RegionRepairer
 
@@ -181,6 +182,26 @@ def test_a_run_grows_by_images_and_refuses_other_settings(models, images, tmp_pa
     assert all(image.regions[0].given for image in read_corrections(out))
     with pytest.raises(UserError, match="holds a run with another given.box"):
         fix(models, images, out, "one", box=(0, 0, 9, 9))
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_an_image_or_a_prompt_that_changed_meanwhile_is_not_mixed_with_what_was_done(
+    models, images, tmp_path, is_done
+):
+    out, folder = tmp_path / "run", tmp_path / "images"
+    shutil.copytree(images, folder)
+    options: dict[str, Any] = {"box": BOX, "settings": CorrectionSettings(max_rounds=1, candidates=1)}
+    fix(models, folder, out, "one", prompt={"one": "a wall"}, **options)
+    if not is_done:  # killed after its last round
+        (out / CORRECTIONS_FILE).unlink()
+    (folder / "one.png").touch()
+    with pytest.raises(UserError, match="a run that began 'one' with another prompt; give the same"):
+        fix(models, folder, out, "one", prompt={"one": "a door"}, **options)
+    shutil.copy(images / "two.png", folder / "one.png")
+    with pytest.raises(UserError, match="a run that began 'one' with another image and another prompt"):
+        fix(models, folder, out, "one", prompt={"one": "a door"}, **options)
+    shutil.copy(images / "one.png", folder / "one.png")
+    assert fix(models, folder, out, "one", prompt={"one": "a wall"}, **options).totals["images"] == 1
 
 
 def test_a_mask_is_repaired_by_the_command(models, images, tmp_path, capsys):
