@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -315,11 +315,14 @@ def _drafts_of_label_studio(tasks: list[dict[str, Any]]) -> dict[str, Marking]:
                 mask = decode_brush(one["value"]["rle"], (one["original_width"], one["original_height"]))
                 if not mask.any():  # all of it was erased
                     continue
-                brush = Mark.of_mask(one["value"]["brushlabels"][0], mask, captions.get(one["id"], ""))
-                if one.get("parentID") in marks:
-                    marks[one["parentID"]] = replace(marks[one["parentID"]], counts=brush.counts)
-                else:
-                    marks[one["id"]] = brush
+                kind, parent = one["value"]["brushlabels"][0], marks.get(one.get("parentID"))
+                if parent is None or parent.type != kind:  # a region of its own
+                    marks[one["id"]] = Mark.of_mask(kind, mask, captions.get(one["id"], ""))
+                    continue
+                painted = parent.mask(mask.shape[::-1])  # by another brush of the same region
+                whole = mask if painted is None else mask | painted
+                caption = parent.caption or captions.get(one["id"], "")
+                marks[one["parentID"]] = Mark.of_mask(kind, whole, caption)
         if marks:
             drafts[task["data"]["image"].rpartition("/")[2]] = Marking(tuple(marks.values()), explanation)
     return drafts

@@ -89,10 +89,11 @@ def add_browse_tab(folder: Path, has_names: bool) -> None:
             memory = given.get("memory") or {}
             typed = typed or given.get("name") or ("" if has_names else login_name())
             choice = _remembered(memory.get("filters") or {})
-            desk.open()
+            given = {"do": "open", "key": memory.get("key"), "turn": given.get("turn")}
+        shown = view(desk.act(given, choice, who(typed, request)), choice)
+        if given["do"] == "open":
             updates = [typed, *_filters(gr, desk, choice)]
-            given = {"do": "show", "key": memory.get("key"), "turn": given.get("turn")}
-        return [*view(desk.act(given, choice, who(typed, request)), choice), *updates]
+        return [*shown, *updates]
 
     def filter_again(request: Any, seen: dict[str, Any] | None, typed: str | None, *chosen: Any) -> list[Any]:
         choice = _choice(*chosen)
@@ -108,12 +109,12 @@ def add_browse_tab(folder: Path, has_names: bool) -> None:
         value = desk.act({**seen, "do": "mask", "painted": mask}, _choice(*chosen), who(typed, request))
         if not value["error"]:
             return view(value, _choice(*chosen))
-        # What was painted stays.
-        state, told, shown, _ = view(value | {"region": seen["region"]}, _choice(*chosen))
-        return [state, told | {"mode": "mask"}, gr.update(visible=True), gr.skip()]
+        # What was painted stays, and is of the sample as it was seen then: it is never saved over what came since.
+        _, told, _, _ = view(value | {"region": seen["region"]}, _choice(*chosen))
+        return [gr.skip(), told | {"mode": "mask"}, gr.update(visible=True), gr.skip()]
 
     def leave_mask(request: Any, seen: dict[str, Any] | None, typed: str | None, *chosen: Any) -> list[Any]:
-        value = desk.act({**(seen or {}), "do": "show"}, _choice(*chosen), who(typed, request))
+        value = desk.act({**(seen or {}), "do": "stay"}, _choice(*chosen), who(typed, request))
         return view(value | {"region": (seen or {}).get("region")}, _choice(*chosen))
 
     def reshape(seen: dict[str, Any] | None, painted: dict[str, Any] | None, how: str) -> Any:

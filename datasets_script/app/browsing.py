@@ -69,6 +69,11 @@ class Entry:
     scores: Mapping[str, tuple[float, ...]]
 
     @property
+    def of_pairs(self) -> bool:
+        """Return whether it is a pair, not an image of a benchmark."""
+        return not self.key[0]
+
+    @property
     def agreement(self) -> str:
         """Return what the judges of curation say together, one of `AGREEMENTS`; empty without judges."""
         answers = [answer for name in _JUDGES for answer in self.scores.get(name, ())]
@@ -247,9 +252,11 @@ class Library:
     def __init__(self, folder: Path) -> None:
         self.folder, self.layer = folder, EditLayer(folder)
         self.entries: list[Entry] = []
+        self.guard = RLock()
         self._place: dict[Key, int] = {}
-        self._read: dict[str, tuple[tuple[int, int], list[Entry]]] = {}
-        self._guard = RLock()
+        self._read: dict[str, tuple[tuple[int, int] | None, list[Entry]]] = {}
+        # Of samples that were edited.
+        self._digests: dict[Key, str] = {}
 
     def refresh(self) -> None:
         """
@@ -258,26 +265,27 @@ class Library:
         Raises:
             UserError: The folder holds neither pairs nor images of a benchmark.
         """
-        with self._guard:
+        with self.guard:
             self.layer.refresh()
-            files = data_files(self.folder)
-            stamps = {path: (Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in files}
+            stamps = {path: _stamp(path) for path in data_files(self.folder)}
             if stamps == {path: stamp for path, (stamp, _) in self._read.items()} and self.entries:
                 return
-            known = self._read
+            known = {path: read for path, read in self._read.items() if stamps.get(path) == read[0]}
             self._read = {
-                path: known[path] if path in known and known[path][0] == stamp else (stamp, list(_index(path)))
-                for path, stamp in stamps.items()
+                path: known[path] if path in known else (stamp, list(_index(path))) for path, stamp in stamps.items()
             }
+            same = {entry.key for _, entries in known.values() for entry in entries}
+            self._digests = {key: digest for key, digest in self._digests.items() if key in same}
             self.entries = [entry for _, entries in self._read.values() for entry in entries]
             self._place = {entry.key: number for number, entry in enumerate(self.entries)}
 
     @property
     def types(self) -> tuple[str, ...]:
         """Return types of regions, those that a region can be given: of pairs all, of a benchmark those it has."""
-        if self.entries and self._kind(self.entries[0]) == "pairs":
+        if self.entries and self.entries[0].of_pairs:
             return tuple(ARTIFACT_TYPES)
-        kinds = (kind for entry in self.entries for kind in _types_with(entry, self.layer.of(entry.key)))
+        held = self.held()
+        kinds = (kind for entry in self.entries for kind in _types_with(entry, held.get(entry.key, SampleEdits())))
         return tuple(kind for kind, _ in Counter(filter(None, kinds)).most_common()) or (_NO_CLASS,)
 
     @property
@@ -298,8 +306,24 @@ class Library:
 
     def chosen(self, choice: Choice) -> list[int]:
         """Return the places of the samples that are chosen, ascending."""
-        edits = self.layer.of
-        return [number for number, entry in enumerate(self.entries) if choice.fits(entry, edits(entry.key))]
+        held = self.held()
+        return [
+            number
+            for number, entry in enumerate(self.entries)
+            if choice.fits(entry, held.get(entry.key, SampleEdits()))
+        ]
+
+    def held(self) -> dict[Key, SampleEdits]:
+        """
+        Return the edits that hold: those that were made on the images and regions that are there.
+
+        Raises:
+            UserError: A file of the data cannot be read.
+        """
+        with self.guard:
+            edited = {key: edits for key, edits in self.layer.samples.items() if edits.standing and key in self._place}
+            self._find_digests([self.entries[self._place[key]] for key in edited if key not in self._digests])
+            return {key: edits for key, edits in edited.items() if self._digests[key] == edits.data}
 
     def place(self, key: Key) -> int | None:
         """Return the place of a sample; `None` if it is not there."""
@@ -312,13 +336,13 @@ class Library:
         Raises:
             UserError: It is not there.
         """
-        if key not in self._place:
-            raise UserError(f"'{key[1]}' is not in '{self.folder}'; choose another sample")
-        entry = self.entries[self._place[key]]
-        of_pairs = self._kind(entry) == "pairs"
-        row = _read_row(entry, PAIR_FEATURES if of_pairs else BENCHMARK_FEATURES)
-        sample = Sample(key, row, SampleEdits(), False, of_pairs)
-        edits = self.layer.of(key)
+        with self.guard:
+            entry = self._entry(key)
+            if _stamp(entry.file) != self._read[entry.file][0]:
+                self.refresh()
+                entry = self._entry(key)
+            ((_, sample),) = _read_samples([entry])
+            edits = self.layer.of(key)
         if not edits.standing:
             return sample
         holds = edits.data == sample.digest
@@ -442,8 +466,14 @@ class Library:
             raise ConflictError(f"'{name}' was changed by {by} meanwhile; look at it again")
         self.layer.record(Edit(name, split, action, who, now(), sample.digest, before, after))
 
-    def _kind(self, entry: Entry) -> str:
-        return "images" if entry.key[0] else "pairs"
+    def _entry(self, key: Key) -> Entry:
+        if key not in self._place:
+            raise UserError(f"'{key[1]}' is not in '{self.folder}'; choose another sample")
+        return self.entries[self._place[key]]
+
+    def _find_digests(self, entries: list[Entry]) -> None:
+        for key, sample in _read_samples(entries):
+            self._digests[key] = sample.digest
 
 
 def data_files(folder: Path) -> list[str]:
@@ -481,7 +511,11 @@ def _index(path: str) -> Iterator[Entry]:
                     name = row["pair_id" if of_pairs else "id"]
                     yield Entry((split, name), path, group, number, *described)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"'{path}' is not a complete Parquet file: {error}; restore a copy of it") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str, error: Exception) -> UserError:
+    return UserError(f"'{path}' is not a complete Parquet file: {error}; restore a copy of it")
 
 
 _PAIR_COLUMNS = {("pair_id", "pair_id"), *(("artifacts", name) for name in ("type", "part", "scores"))}
@@ -517,15 +551,46 @@ def _of_image(row: Mapping[str, Any]) -> Described:
     return tuple(region["class"] for region in row["regions"] or ()), (), numbers
 
 
-def _read_row(entry: Entry, features: Features) -> dict[str, Any]:
-    with pq.ParquetFile(entry.file, memory_map=True) as file:
-        names = [name for name in file.schema_arrow.names if columns_of([name])[0] not in _UNSEEN]
-        batches = file.iter_batches(1, row_groups=[entry.group], columns=names)
-        (row,) = next(islice(batches, entry.row, None)).to_pylist()
-        if names_images(file.schema_arrow):
-            seen = Features({name: feature for name, feature in features.items() if name not in _UNSEEN})
-            row = restored_row(row, seen, Path(entry.file).parent)
-    return current_row(row) if "pair_id" in row else row
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Return what tells whether a file has changed; `None` if it is gone."""
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _read_samples(entries: Iterable[Entry]) -> Iterator[tuple[Key, Sample]]:
+    """
+    Yield samples as they are without edits, a row group at a time.
+
+    Raises:
+        UserError: A file cannot be read, or has changed.
+    """
+    groups: dict[tuple[str, int], dict[int, Entry]] = {}
+    for entry in entries:
+        groups.setdefault((entry.file, entry.group), {})[entry.row] = entry
+    for (path, group), wanted in groups.items():
+        try:
+            with pq.ParquetFile(path, memory_map=True) as file:
+                names = [name for name in file.schema_arrow.names if columns_of([name])[0] not in _UNSEEN]
+                batches = islice(file.iter_batches(1, row_groups=[group], columns=names), max(wanted) + 1)
+                rows = {number: batch.to_pylist()[0] for number, batch in enumerate(batches) if number in wanted}
+                named = names_images(file.schema_arrow)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _damaged(path, error) from error
+        for number, entry in wanted.items():
+            row = rows.get(number, {})
+            if row.get("pair_id" if entry.of_pairs else "id") != entry.key[1]:
+                raise UserError(f"'{path}' was changed while it was read; load the page again")
+            if named:
+                features = PAIR_FEATURES if entry.of_pairs else BENCHMARK_FEATURES
+                seen = Features({name: feature for name, feature in features.items() if name not in _UNSEEN})
+                row = restored_row(row, seen, Path(path).parent)
+            yield (
+                entry.key,
+                Sample(entry.key, current_row(row) if entry.of_pairs else row, SampleEdits(), False, entry.of_pairs),
+            )
 
 
 def _types_with(entry: Entry, edits: SampleEdits) -> Iterable[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -32,6 +31,9 @@ WORDS = {
 """What is said of a sample after an edit, by action."""
 
 NOTHING = "No sample fits the filter."
+_NO_SAMPLE = {"sample": None, "where": "", "memory": None}
+# Commands after which the same sample is shown, even if it does not fit the filter any more.
+_STAYING = ("stay", "undo", "relabel", "box", "mask", "add", "remove")
 
 
 @dataclass(frozen=True)
@@ -74,19 +76,15 @@ class Desk:
                 self._library = opened
             return self._library
 
-    def open(self) -> None:
-        """Index what is new. That there is nothing is said by [`act`]."""
-        with suppress(UserError):
-            self.library.refresh()
-
     def act(self, given: Mapping[str, Any], choice: Choice, who: str) -> dict[str, Any]:
         """
         Obey a command.
 
         Args:
-            given (`Mapping`): `do`, which is `show`, `next`, `previous`, `first`, `last`, `undo` or an action of an
-                edit; `key` and `stamp` of the sample that was seen; `region`, `type`, `box` or `painted` (an array)
-                of the edit; and `turn`, which comes back.
+            given (`Mapping`): `do`, which is `open` (index what is new, and show), `show` (this sample, or the next
+                that is chosen), `stay` (this sample in any case), `next`, `previous`, `first`, `last`, `undo` or an
+                action of an edit; `key` and `stamp` of the sample that was seen; `region`, `type`, `box` or
+                `painted` (an array) of the edit; and `turn`, which comes back.
             choice (`Choice`): Samples that are gone through.
             who (`str`): Name of the person.
 
@@ -97,32 +95,39 @@ class Desk:
         try:
             library = self.library
         except UserError as error:
-            return value | {"message": str(error), "error": True, "sample": None, "where": "", "memory": None}
+            return value | {**_NO_SAMPLE, "message": str(error), "error": True}
         do, key, message = given["do"], _key(given), ""
-        try:
-            if do == "undo":
-                message, key = self._undo(who)
-            elif do in WORDS and do != "mask" or given.get("painted") is not None:
-                assert key is not None
-                message, value["region"] = self._edit(library, key, given, who)
-            elif do == "mask":
-                value |= {"mode": "mask", "region": given["region"]}
-        except UserError as error:
-            message, value["error"] = f"{error}.", True
-            do = "show"
-        chosen = library.chosen(choice)
-        key, at_end = _next(library, chosen, key, do)
-        if at_end and not value["error"]:
-            message = f"{message} That was the {at_end} one." if message else f"This is the {at_end} one."
-        return value | self._shown(library, chosen, key, message)
+        # What other threads index or edit is seen before or after, never in between.
+        with library.guard:
+            try:
+                if do == "open":
+                    library.refresh()
+                elif do == "undo":
+                    message, key = self._undo(who)
+                elif do in WORDS and do != "mask" or given.get("painted") is not None:
+                    assert key is not None
+                    message, value["region"] = self._edit(library, key, given, who)
+                elif do == "mask":
+                    value |= {"mode": "mask", "region": given["region"]}
+            except UserError as error:
+                message, value["error"] = f"{error}.", True
+                do = "stay"
+            try:
+                chosen = library.chosen(choice)
+                key, at_end = _next(library, chosen, key, do)
+                if at_end and not value["error"]:
+                    message = f"{message} That was the {at_end} one." if message else f"This is the {at_end} one."
+                return value | self._shown(library, chosen, key, message)
+            except UserError as error:
+                return value | {**_NO_SAMPLE, "message": f"{message} {error}.".strip(), "error": True}
 
     def choices(self) -> Choices:
         """Return what samples can be chosen by."""
         try:
             library = self.library
-        except UserError:
+            return Choices(library.types, library.parts, library.scores, library.has_judges)
+        except UserError:  # which `act` tells
             return Choices()
-        return Choices(library.types, library.parts, library.scores, library.has_judges)
 
     def sample(self, key: Key) -> Sample:
         """Read a sample with its pictures and edits."""
@@ -130,7 +135,7 @@ class Desk:
 
     def _shown(self, library: Library, chosen: list[int], key: Key | None, message: str) -> dict[str, Any]:
         if key is None:
-            return {"sample": None, "message": message or NOTHING, "where": "", "memory": None}
+            return {**_NO_SAMPLE, "message": message or NOTHING}
         if library.layer.torn:
             message = f"{message} The last line of {library.layer.path.name} is torn and left out.".strip()
         place = library.place(key)
@@ -186,14 +191,14 @@ def _key(given: Mapping[str, Any]) -> Key | None:
 
 def _next(library: Library, chosen: list[int], key: Key | None, do: str) -> tuple[Key | None, str]:
     """Return the sample to show after a command, and whether that stayed at an end: `"first"`, `"last"` or empty."""
+    place = library.place(key) if key is not None else None
+    if place is not None and do in _STAYING:
+        return key, ""
     if not chosen:
         return None, ""
-    place = library.place(key) if key is not None else None
     at_end, target = "", chosen[0]
     if do == "last":
         target = chosen[-1]
-    elif place is not None and do in ("undo", "relabel", "box", "mask", "add", "remove"):
-        target = place
     elif place is not None and do != "first":
         if do == "previous":
             before = [number for number in chosen if number < place]
@@ -206,7 +211,7 @@ def _next(library: Library, chosen: list[int], key: Key | None, do: str) -> tupl
 
 
 def _counted(library: Library) -> str:
-    samples = [edits for edits in library.layer.samples.values() if edits.standing]
+    samples = library.held().values()
     counts = {
         "accepted": sum(edits.verdict == "accept" for edits in samples),
         "rejected": sum(edits.verdict == "reject" for edits in samples),

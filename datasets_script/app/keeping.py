@@ -24,7 +24,7 @@ from ..schema.run_record import RUN_FILE, RunRecord
 from ..utils.errors import UserError
 from ..utils.files import replacing, write_json, write_text
 from .bench import Workbench
-from .studio import BACKEND, check_backend
+from .studio import BACKEND, check_kept
 from .wishes import Made
 
 
@@ -109,7 +109,7 @@ class KeptPairs:
         """Read the list of photos, without one that a killed process listed but did not finish."""
         if not (self.folder / SOURCES_FILE).exists():
             return []
-        lines = (self.folder / SOURCES_FILE).read_text(encoding="utf-8").splitlines()
+        lines = (self.folder / SOURCES_FILE).read_text(encoding="utf-8").rstrip("\n").split("\n")
         return [line for line in map(json.loads, lines) if marker(self.folder, line["shard"]).exists()]
 
     def _identity(self, names: list[str]) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class KeptPairs:
         return json.loads(json.dumps(identity))
 
     def _check(self, recorded: RunRecord) -> None:
-        check_backend(self.folder, recorded)
+        check_kept(self.folder, recorded)
         now = self._identity([])
         for name in ("model_revision", "versions"):
             if now[name] != getattr(recorded, name):

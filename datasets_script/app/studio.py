@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from ..pairs.folders import PREPARED_FILE
 from ..schema.run_record import RUN_FILE, RunRecord
 from ..utils.errors import UserError
 
@@ -37,7 +38,7 @@ class Studio:
             [`~datasets_script.correction.repairers.load_repairer`].
 
     Raises:
-        UserError: The folder holds a run that was not made in the app.
+        UserError: The folder holds data other than pairs that were kept in the app.
     """
 
     model: str
@@ -55,7 +56,7 @@ class Studio:
 
     def __post_init__(self) -> None:
         if self.data is not None and (self.data / RUN_FILE).exists():
-            check_backend(self.data, RunRecord.read(self.data))
+            check_kept(self.data, RunRecord.read(self.data))
 
     def begin(self) -> Future[tuple[Workbench, KeptPairs | None]]:
         """Begin to load, unless that was done; return what will hold the result."""
@@ -135,24 +136,34 @@ class Studio:
 def keeps_pairs(folder: Path) -> bool:
     """Return whether pairs can be kept in a folder: it holds kept pairs, or no data yet."""
     if (folder / RUN_FILE).exists():
-        return RunRecord.read(folder).perception.get("backend") == BACKEND
+        return not _other_than_kept(folder, RunRecord.read(folder))
     return not any(folder.glob("data/*")) and not any(folder.glob("*.parquet"))
 
 
-def check_backend(folder: Path, recorded: RunRecord) -> None:
+def check_kept(folder: Path, recorded: RunRecord) -> None:
     """
-    Refuse the folder of a run that was not made in the app.
+    Refuse a folder whose pairs were not kept in the app, or were prepared, or merged with people's edits, since.
 
     Args:
-        folder (`Path`): The folder, for the message.
+        folder (`Path`): The folder.
         recorded (`RunRecord`): Its record.
 
     Raises:
-        UserError: Its regions were not marked by a person.
+        UserError: It is one.
     """
+    if other := _other_than_kept(folder, recorded):
+        raise UserError(
+            f"'{folder}' must hold pairs that were kept in the app, got {other}; choose another folder, and join both "
+            "with `artiagent merge`"
+        )
+
+
+def _other_than_kept(folder: Path, recorded: RunRecord) -> str:
+    """Return in words what a run is if pairs cannot be kept in it; empty if they can."""
     backend = recorded.perception.get("backend")
     if backend != BACKEND:
-        raise UserError(
-            f"'{folder}' must hold pairs that were kept in the app, got a run of '{backend}'; choose another folder, "
-            "and join both with `artiagent merge`"
-        )
+        return f"a run of '{backend}'"
+    if (folder / PREPARED_FILE).exists():
+        return "prepared pairs"
+    # What keeping writes anew has neither.
+    return "a merged run with people's edits" if recorded.edits or recorded.rejected else ""

@@ -42,6 +42,7 @@ How a region ends:
   better                after --max-rounds it still does, but is clearly less sure than before
   unsolved, worse       no repair was better, or one was worse: the region is the input's
   not confirmed         the verifier sees no artifact in what the detector found: nothing is drawn
+  too large, too many   it covers more than 80 % of the image, or is beyond --max-regions: nothing is drawn
 
 --detector and --verifier are pixel detectors or vision-language models: a folder, a Hub id, a model's name at
 --vlm-endpoint, or 'embedded'. A detector that verifies its own repairs is satisfied before people are, so name another
@@ -191,7 +192,7 @@ def run(args: argparse.Namespace) -> int:
         show_progress=not args.quiet,
     )
     totals = record.totals
-    shown = ("clean", "better", "unsolved", "worse", "not confirmed", "too large")
+    shown = ("clean", "better", "unsolved", "worse", "not confirmed", "too large", "too many")
     ends = ", ".join(f"{totals[name]} {name}" for name in shown if totals.get(name))
     print(f"{totals['images']} images, {totals['with_artifacts']} with regions, {totals['changed']} changed")
     print(

@@ -223,7 +223,9 @@ class CorrectionAgent:
         done = []
         for index, region in enumerate(found.regions):
             treated, current, failed = self._treat(current, region, index, prompt, name, store)
-            asked = sum(len(one.verdicts) for one in treated.rounds) + (treated.outcome != "too large")
+            asked = sum(len(one.verdicts) for one in treated.rounds) + (
+                treated.outcome not in ("too large", "too many")
+            )
             questions += asked + int(bool(treated.prompt) and prompt is None)
             failures += failed
             done.append(treated)
@@ -237,10 +239,10 @@ class CorrectionAgent:
 
     def _find(self, image: Image.Image, regions: Sequence[Region] | None) -> Found:
         if regions is not None:
-            return Found(list(regions)[: self.settings.max_regions])
+            return Found(list(regions))
         assert self.detector is not None  # checked at the door
         detection = self.detector(image)
-        found = regions_of(detection, image, self.settings.max_regions, self.segmenter)
+        found = regions_of(detection, image, self.segmenter)
         failures = detection.failures
         if detection.has_artifact and not found:
             failures = (*failures, "the detector sees artifacts and names no region")
@@ -257,6 +259,8 @@ class CorrectionAgent:
             told = (region.box, region.label, region.score, region.given, prompt, before)
             return CorrectedRegion(*told, tuple(rounds), outcome)
 
+        if index >= self.settings.max_regions:
+            return ended("too many", Verdict(None)), image, []
         if region.mask.mean() > _LARGEST_SHARE:
             return ended("too large", Verdict(None)), image, []
         before = self._before(image, region, index, store)

@@ -29,7 +29,7 @@ from .agent import Correction, CorrectionAgent
 from .edit_endpoint import EndpointInpainter
 from .folder import CorrectionFolder, begun_with, check_continues, check_images
 from .judges import Judge, load_judge
-from .pairs import check_sides, write_correction_pairs
+from .pairs import check_before, write_correction_pairs
 from .regions import Region, given_region, read_mask
 from .repairers import ModelRepairer, RepairMethod, check_method, load_repairer
 from .settings import CorrectionSettings
@@ -117,8 +117,6 @@ def correct(
     marked = None if mask is None else read_mask(Path(mask))
     for path in sources.values():
         _given(path, box, marked)
-    if pairs:
-        check_sides(sources.values())
     prompts = _prompts(prompt, sources)
     # What each image was told stands with its rounds.
     told = prompt if prompt is None or isinstance(prompt, str) else "of each image"
@@ -128,6 +126,8 @@ def correct(
     known: dict[str, Any] = {"settings": asdict(settings), "given": given, "versions": recorded_versions(_PACKAGES)}
     check_continues(out, known)
     check_images(out, sources, prompts)
+    if pairs:
+        check_before(out, sources)
     found = load_judge(detector, device, vlm)
     judge = found if verifier is None else load_judge(verifier, device, vlm, "verifier")
     repair = (

@@ -7,6 +7,7 @@ loses the round in hand at most.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from ..figures.corrections import correction_picture
 from ..schema.correction import CORRECTIONS_FILE, CorrectedImage, CorrectionRecord, Round, totals_of
 from ..schema.generation import read_lines, write_lines
 from ..schema.run_record import holds_run
-from ..utils.files import data_fingerprint, replacing, write_json
+from ..utils.files import replacing, write_json
 from ..utils.stored_images import stored_mask, stored_png
 from .agent import Correction, Found, Repaired
 from .regions import Region
@@ -65,17 +66,18 @@ def check_continues(out: Path, current: dict[str, Any]) -> CorrectionRecord | No
 
 def begun_with(path: Path, prompt: str | None) -> dict[str, Any]:
     """Return what an image's rounds depend on: its file, and what it was told."""
-    return {"image": data_fingerprint([path]), "prompt": prompt}
+    with path.open("rb") as file:
+        return {"image": f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}", "prompt": prompt}
 
 
-def check_images(out: Path, images: Mapping[str, Path], prompts: Mapping[str, str]) -> None:
+def check_images(out: Path, images: Mapping[str, Path], prompts: Mapping[str, str] | None) -> None:
     """
     Check that images which a run has begun with are what they were.
 
     Args:
         out (`Path`): Folder of the run, or one that is not there yet.
         images (`Mapping` of `Path` by id): Image files.
-        prompts (`Mapping` of `str` by id): What images are told.
+        prompts (`Mapping` of `str` by id, *optional*): What images are told; `None` to compare the files alone.
 
     Raises:
         RunMismatchError: One is another file, or has another prompt.
@@ -84,7 +86,8 @@ def check_images(out: Path, images: Mapping[str, Path], prompts: Mapping[str, st
         begun = out / ROUNDS_FOLDER / name / _BEGUN_FILE
         if not (begun.is_file() and path.is_file()):
             continue
-        then, now = json.loads(begun.read_text(encoding="utf-8")), begun_with(path, prompts.get(name))
+        then = json.loads(begun.read_text(encoding="utf-8"))
+        now = begun_with(path, then["prompt"] if prompts is None else prompts.get(name))
         if changed := sorted(differences(then, now)):
             raise RunMismatchError(
                 f"'{out}' holds a run that began '{name}' with another {' and another '.join(changed)}; give the same "

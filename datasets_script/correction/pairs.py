@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,12 @@ from diffusers_artifact.visible_change import MIN_AREA, THRESHOLD, change_map
 
 from ..detection.images import upright
 from ..pairs.storage import PairWriter
-from ..schema.correction import CorrectionRecord
+from ..schema.correction import CORRECTIONS_FILE, CorrectionRecord
 from ..schema.pair import Artifact, Pair
 from ..schema.pair_id import PairId
-from ..utils.errors import ArgumentError
+from ..utils.errors import ArgumentError, UserError
 from ..utils.files import replacing
-from .folder import IMAGES_FOLDER, CorrectionFolder
+from .folder import IMAGES_FOLDER, CorrectionFolder, check_images, read_corrections
 
 
 DRAWN = "none"
@@ -32,14 +32,29 @@ PAIRS_FILE = "pairs.parquet"
 _PATCH = 8
 
 
-def check_sides(paths: Iterable[Path]) -> None:
+def check_before(out: Path, images: Mapping[str, Path]) -> None:
     """
-    Check that images can be halves of pairs.
+    Check that images, and those of earlier calls that are done, can be halves of pairs.
+
+    Args:
+        out (`Path`): Folder of the run, or one that is not there yet.
+        images (`Mapping` of `Path` by id): Image files of this call.
 
     Raises:
         ArgumentError: A side is no multiple of 8 px.
+        UserError: An image of an earlier call is not there any more.
+        RunMismatchError: It is another file.
     """
-    for path in paths:
+    done = read_corrections(out) if (out / CORRECTIONS_FILE).is_file() else []
+    earlier = {image.id: Path(image.source) for image in done if image.id not in images}
+    for name, path in earlier.items():
+        if not path.is_file():
+            raise UserError(
+                f"`pairs` must find the images of earlier calls where they were, got no file '{path}' for '{name}'; "
+                "put it back, or leave out `pairs`"
+            )
+    check_images(out, earlier, None)
+    for path in (*images.values(), *earlier.values()):
         width, height = upright(path).size
         if width % _PATCH or height % _PATCH:
             raise ArgumentError(

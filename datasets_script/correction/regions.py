@@ -43,16 +43,13 @@ class Region:
     given: bool = False
 
 
-def regions_of(
-    detection: Detection, image: Image.Image, most: int, segmenter: BoxSegmenter | None = None
-) -> list[Region]:
+def regions_of(detection: Detection, image: Image.Image, segmenter: BoxSegmenter | None = None) -> list[Region]:
     """
     Return the regions of a detection, the surest first.
 
     Args:
         detection ([`Detection`]): Answer of a detector.
         image (`PIL.Image.Image`): The image.
-        most (`int`): How many at most.
         segmenter (`BoxSegmenter`, *optional*): Finds the thing in a box that comes without a mask, so that less than
             the box is drawn again.
     """
@@ -60,7 +57,7 @@ def regions_of(
     # Detectors that give no score name the surest first.
     found.sort(key=lambda region: -1.0 if region.score is None else -region.score)
     regions = []
-    for region in found[:most]:
+    for region in found:
         mask = region.mask if region.mask is not None else _segmented(region.box, image, segmenter)
         regions.append(Region(region.box, mask, region.label, region.score))
     return regions

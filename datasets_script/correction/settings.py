@@ -15,8 +15,8 @@ class CorrectionSettings:
     Args:
         max_rounds (`int`, *optional*, defaults to 4): Rounds of a region at most; 0 only looks.
         candidates (`int`, *optional*, defaults to 4): Repairs of each round, from different seeds.
-        max_regions (`int`, *optional*, defaults to 3): Regions of an image at most, those that the detector is surest
-            of.
+        max_regions (`int`, *optional*, defaults to 3): Regions of an image to repair at most, those that the detector
+            is surest of. Others are recorded, and stay as they are.
         strength, last_strength (`float`, *optional*): Strength of the first and of the last round, in (0, 1]; between
             them it grows evenly. By default those of the repairer.
         margin (`float`, *optional*, defaults to 0.03): Share of the region's longer side, or 6 px if that is more, by

@@ -70,11 +70,14 @@ class EditLayer:
                 self._samples, self._edits, self._read_to, self._lines = {}, [], 0, 0
             file.seek(self._read_to)
             whole, newline, rest = file.read().rpartition(b"\n")
+            lines = whole.split(b"\n") if newline else []
+            # All of them before any is taken, so that a line that is no edit is told again at the next reading.
+            edits = [self._parsed(line, number) for number, line in enumerate(lines, self._lines + 1)]
             self.torn = bool(rest)
             self._read_to += len(whole) + len(newline)
-            for line in whole.split(b"\n") if newline else ():
-                self._lines += 1
-                self._take(self._parsed(line))
+            self._lines += len(lines)
+            for edit in edits:
+                self._take(edit)
 
     def record(self, edit: Edit) -> SampleEdits:
         """
@@ -151,12 +154,12 @@ class EditLayer:
         self._edits.append(edit)
         self._samples[edit.key] = self.of(edit.key).then(edit)
 
-    def _parsed(self, line: bytes) -> Edit:
+    def _parsed(self, line: bytes, number: int) -> Edit:
         try:
             return Edit.from_dict(json.loads(line))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"line {self._lines} of '{self.path}' must be an edit, and is not: {error!r}. The data and the other "
+                f"line {number} of '{self.path}' must be an edit, and is not: {error!r}. The data and the other "
                 "edits are as they were; restore a copy of the file, or take the line out"
             ) from error
 

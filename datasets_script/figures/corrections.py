@@ -59,6 +59,7 @@ def _described(region: CorrectedRegion) -> str:
         "worse": "the repair was worse: as before",
         "not confirmed": "the verifier sees no artifact: as before",
         "too large": "too large to repair: as before",
+        "too many": "beyond the most regions: as before",
     }
     rounds = len(region.rounds)
     parts = [words[region.outcome]]

@@ -11,6 +11,7 @@ from ..edits.digests import pair_digest
 from ..edits.layer import EDITS_FILE
 from ..edits.planned import EditSurvey, PlannedEdits, find_layer
 from ..edits.records import Key, SampleEdits
+from ..utils.errors import UserError
 from .storage import read_rows
 
 
@@ -29,8 +30,12 @@ def plan_edits(files: Sequence[str], folder: Path | None = None) -> PlannedEdits
         folder (`Path`, *optional*): Folder of a layer to take instead.
 
     Raises:
-        UserError: A line of a layer is no edit.
+        UserError: A line of a layer is no edit, or `folder` has no layer.
     """
+    if folder and not (folder / EDITS_FILE).is_file():
+        raise UserError(
+            f"`edits` must be a folder with {EDITS_FILE}, got '{folder}'; edit it in `artiagent app --data`"
+        )
     folders = [folder] if folder else list(dict.fromkeys(map(data_folder, files)))
     layers = [layer for layer in map(find_layer, folders) if layer is not None]
     survey = EditSurvey(layers)

@@ -60,7 +60,7 @@ def merge_runs(sources: Sequence[Path], out: Path, edits: bool = True) -> RunRec
     if len(sources) < 2 and not planned.samples:
         raise UserError(
             f"`sources` must be at least two folders of runs, got {len(sources)}; one is enough if people edited it, "
-            "which nobody did"
+            "and there are no edits to apply"
         )
     runs = [RunRecord.read(source) for source in sources]
     record = _merged(runs, planned)
@@ -169,7 +169,8 @@ class _Counted:
             kept.add(pair_id)
             accepted[_kind(change.after)] += 1
             self._accepted[_kind(change.after)] += 1
-            self._made.update({kind: -1, _kind(change.after): 1})
+            self._made[kind] -= 1
+            self._made[_kind(change.after)] += 1
         self._pairs += len(all_of - kept)
         self.rejections += rejections
         return marker | {

@@ -17,12 +17,12 @@ CORRECTIONS_FILE = "corrections.jsonl"
 
 _COMMAND = "correct"
 
-Outcome = Literal["clean", "better", "unsolved", "worse", "not confirmed", "too large"]
+Outcome = Literal["clean", "better", "unsolved", "worse", "not confirmed", "too large", "too many"]
 """
 How a region ended. `"clean"`: the verifier saw no artifact any more. `"better"`: it still did, but was clearly less
 sure. Of the others, the region is the input's: `"unsolved"`: no repair was better; `"worse"`: a repair was worse, by
 the verifier or by the reward; `"not confirmed"`: the verifier saw no artifact to begin with; `"too large"`: nothing
-around it would be left to draw it from.
+around it would be left to draw it from; `"too many"`: others came first, up to `max_regions`.
 """
 KEPT: tuple[Outcome, ...] = ("clean", "better")
 

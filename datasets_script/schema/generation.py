@@ -155,8 +155,10 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         UserError: It cannot be read.
     """
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
+        # Not `splitlines`: texts may hold other line breaks, such as U+2028.
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            if line:
+                yield json.loads(line)
     except (OSError, ValueError) as error:
         raise UserError(f"'{path}' must be JSON lines of a run: {error}; restore a copy of the file") from error
 

@@ -32,8 +32,10 @@ def image_texts(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         texts = {row["file_name"]: next(filter(None, map(row.get, _COLUMNS)), "") for row in rows}
+        if other := next((text for text in texts.values() if not isinstance(text, str)), None):
+            raise TypeError(f"a text that is {other!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"'{path}' must hold a JSON object with `file_name`, and `prompt` or `text`, in each line, got {error!r}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -134,7 +135,7 @@ def _model(option: str, value: str | None, may_be_none: bool) -> str:
 
 
 def _path(path: str | None) -> str:
-    return "None" if path is None else f'Path("{path}")'
+    return "None" if path is None else f"Path({json.dumps(path)})"
 
 
 def installed_app(path: str | None) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from datasets_script.annotation.exports import EXPORTS, export_queue, read_drafts
+from datasets_script.annotation.brush import encode_brush
+from datasets_script.annotation.exports import EXPORTS, LABEL_STUDIO_FILE, export_queue, read_drafts
 from datasets_script.annotation.progress import progress
 from datasets_script.annotation.queue import AnnotationQueue
 from datasets_script.annotation.records import Mark, Marking
@@ -58,6 +60,25 @@ def test_an_export_is_read_back(queue: AnnotationQueue, format: str, tmp_path: P
     assert other.item("0000.png").draft == drafts["0000.png"]
     with pytest.raises(UserError, match="`out` must be missing or empty"):
         export_queue(queue, tmp_path / "out", format)
+
+
+def test_brushes_of_label_studio_add_up_and_those_of_another_label_are_regions(
+    queue: AnnotationQueue, tmp_path: Path
+) -> None:
+    export_queue(queue, tmp_path / "out", "label_studio")
+    file = tmp_path / "out" / LABEL_STUDIO_FILE
+    tasks = json.loads(file.read_text())
+    results = next(task for task in tasks if task["data"]["image"].endswith("0000.png"))["annotations"][0]["result"]
+    (brush,) = [one for one in results if one["type"] == "brushlabels"]
+    further = np.zeros(SIZE[::-1], bool)
+    further[15:18, 1:4] = True
+    for kind in ("omission", "distortion"):
+        value = brush["value"] | {"rle": encode_brush(further), "brushlabels": [kind]}
+        results.append({**brush, "id": f"by hand {kind}", "value": value})
+    file.write_text(json.dumps(tasks))
+    fusion, omission, distortion = read_drafts(file)["0000.png"].marks
+    assert fusion == MARKING.marks[0] and omission == Mark.of_mask("omission", PAINTED | further)
+    assert distortion == Mark.of_mask("distortion", further)
 
 
 def test_the_reader_of_artibench_reads_the_export(queue: AnnotationQueue, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -23,11 +25,14 @@ from datasets_script.app.browsing import AGREEMENTS, Choice, Library, split_of_f
 from datasets_script.app.desk import Desk, begun_mask  # noqa: E402
 from datasets_script.app.main import KEPT, AppSettings, launch  # noqa: E402
 from datasets_script.app.painted import painting, shown_size  # noqa: E402
-from datasets_script.edits.layer import ConflictError, EditLayer  # noqa: E402
+from datasets_script.app.studio import BACKEND, Studio  # noqa: E402
+from datasets_script.edits.layer import EDITS_FILE, ConflictError, EditLayer  # noqa: E402
 from datasets_script.edits.shapes import filled  # noqa: E402
+from datasets_script.pairs.folders import PREPARED_FILE  # noqa: E402
 from datasets_script.pairs.prepare import prepare_pairs_folder  # noqa: E402
 from datasets_script.schema.image import BenchmarkImage, Region  # noqa: E402
 from datasets_script.utils.errors import ArgumentError, UserError  # noqa: E402
+from datasets_script.utils.files import write_json  # noqa: E402
 from diffusers_artifact.tools import bbox_of_mask  # noqa: E402
 
 from ...helpers.benchmark_sources import picture  # noqa: E402
@@ -180,8 +185,38 @@ def test_edits_of_other_data_are_void(run: Path) -> None:
     library = opened(run)
     sample = library.sample(("", "photo0.png:0"))
     assert sample.void and not sample.edits.verdict
+    assert not names(library, Choice(decision="rejected")) and len(names(library, Choice(decision="undecided"))) == 5
+    assert Desk(run).act({"do": "open"}, EVERYTHING, "ann")["where"] == "1 of 5"
     library.judge(sample, "accept", "ann")
     assert library.sample(("", "photo0.png:0")).edits.verdict == "accept"
+    assert names(library, Choice(decision="accepted")) == ["photo0.png:0"]
+
+
+def test_data_that_changed_while_it_was_open_is_read_anew(run: Path) -> None:
+    """Neither another sample's pictures nor another file's edits are shown under an id."""
+    desk, key = Desk(run), ("", "photo0.png:0")
+    shown = desk.act({"do": "show"}, EVERYTHING, "ann")
+    desk.act({"do": "accept", "key": list(key), "stamp": ""}, EVERYTHING, "ann")
+    assert shown["sample"]["key"] == list(key) and desk.library.held()[key].verdict == "accept"
+    path = Path(desk.library.entries[0].file)
+    pq.write_table(pq.read_table(path).take([1, 0]), path)
+    assert desk.sample(key).row["pair_id"] == key[1] and desk.sample(key).edits.verdict == "accept"
+    replaced = [replace(a_pair(number), clean=a_pair(9).clean) for number in range(3)]
+    shutil.copy(next((write_run(run.parent / "other", replaced) / "data").glob("*.parquet")), path)
+    assert desk.sample(key).void and key not in desk.library.held()
+    path.write_bytes(b"junk")
+    broken = desk.act({"do": "open", "key": list(key)}, EVERYTHING, "ann")
+    assert broken["error"] and "is not a complete Parquet file" in broken["message"]
+
+
+def test_a_damaged_layer_is_told_at_each_command(run: Path) -> None:
+    desk = Desk(run)
+    desk.act({"do": "accept", "key": ["", "photo0.png:0"], "stamp": ""}, EVERYTHING, "ann")
+    with (run / EDITS_FILE).open("a") as file:
+        file.write("nonsense\n")
+    for do in ("open", "reject", "open"):
+        value = desk.act({"do": do, "key": ["", "photo1.png:0"], "stamp": ""}, EVERYTHING, "ann")
+        assert value["error"] and "line 2 of" in value["message"] and value["sample"]["key"] == ["", "photo1.png:0"]
 
 
 def test_commands_go_through_what_is_chosen(run: Path) -> None:
@@ -209,6 +244,10 @@ def test_commands_go_through_what_is_chosen(run: Path) -> None:
     opened(run).judge(opened(run).sample(("", "photo4.png:0")), "reject", "ben")
     assert say("accept")["message"] == "'photo4.png:0' was changed by ben meanwhile; look at it again."
     assert value["sample"]["verdict"] == "reject", "what is shown is what there is now"
+    # After an error, and after an edit, the sample stays although it is not chosen any more.
+    undecided = Choice(decision="undecided")
+    assert say("accept", undecided, who="")["sample"]["key"] == ["", "photo4.png:0"] and value["error"]
+    assert say("stay", undecided)["where"].startswith("not among the 2")
     assert say("show", Choice(find="nothing is called so"))["sample"] is None
     assert Desk(run / "nowhere").act({"do": "show"}, EVERYTHING, "ann")["error"]
 
@@ -266,11 +305,32 @@ def test_the_tab_edits_by_commands_and_keeps_masks_exactly(client: Client, run: 
     empty: dict[str, Any] = {"background": None, "layers": [], "composite": None}
     shown = client.predict(empty, "ann", *filters, api_name="/save_mask")[0]
     assert shown["error"] and shown["mode"] == "mask", "what was painted stays when it cannot be saved"
+    sample = opened(run).sample(("", "photo2.png:0"))
+    opened(run).paint(sample, 0, filled((3.0, 90.0, 30.0, 130.0), (WIDTH, HEIGHT)), "ben")
+    for _ in range(2):
+        shown = client.predict(painted, "ann", *filters, api_name="/save_mask")[0]
+        assert "was changed by ben meanwhile" in shown["message"], "nothing is saved over what was not seen"
+    EditLayer(run).undo("ben")
     shown = client.predict("ann", *filters, api_name="/leave_mask")[0]
     assert not shown["mode"] and len(EditLayer(run).of(("", "photo2.png:0")).standing) == 1
 
 
 def test_browsing_needs_no_model_and_keeping_goes_elsewhere(run: Path, tmp_path: Path) -> None:
     assert AppSettings(run).kept == KEPT and AppSettings(tmp_path / "new").kept == tmp_path / "new"
+    # Kept pairs go on with kept pairs, and neither with those that were prepared nor with those merged with edits.
+    stored = json.loads((run / "run.json").read_text()) | {"perception": {"backend": BACKEND}}
+    write_json(run / "run.json", stored)
+    assert AppSettings(run).kept == run
+    write_json(run / "run.json", stored | {"edits": {"edits": 1}})
+    assert AppSettings(run).kept == KEPT
+    with pytest.raises(
+        UserError, match="kept in the app, got a merged run with people's edits; choose another folder"
+    ):
+        Studio("embedded", run)
+    write_json(run / "run.json", stored)
+    write_json(run / PREPARED_FILE, {})
+    assert AppSettings(run).kept == KEPT
+    with pytest.raises(UserError, match="kept in the app, got prepared pairs; choose another folder"):
+        Studio("embedded", run)
     with pytest.raises(ArgumentError, match="there would be nothing to show"):
         AppSettings(tmp_path / "new", model="", detector="")

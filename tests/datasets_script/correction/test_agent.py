@@ -178,7 +178,8 @@ def test_the_surest_region_comes_first_and_repairs_add_up():
     assert [region.label for region in done.regions] == ["blot", "spot"]
     pixels = np.asarray(done.image)
     assert pixels[44, 44, 0] == 10 and pixels[16, 16, 0] == 30
-    assert len(correct(Brightness(), None, ONE, OTHER, max_regions=1).regions) == 1
+    bounded = correct(Brightness(), Painter([10, 20]), ONE, OTHER, max_regions=1)
+    assert [(region.label, region.outcome) for region in bounded.regions] == [("blot", "clean"), ("spot", "too many")]
 
 
 def test_a_given_region_needs_no_confirmation():
@@ -224,7 +225,7 @@ def test_a_segmenter_narrows_boxes_without_a_mask():
             return [[mask for _ in some] for some in boxes]
 
     detection = Detection((64, 64), True, (ONE, OTHER), None, {})
-    blot, spot = regions_of(detection, BRIGHT, 3, Segmenter())  # type: ignore[arg-type]
+    blot, spot = regions_of(detection, BRIGHT, Segmenter())  # type: ignore[arg-type]
     assert spot.mask.sum() == 4 * 16  # within the box
     assert blot.mask.sum() == 16 * 16  # nothing found there: the whole box
 

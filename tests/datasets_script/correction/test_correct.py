@@ -145,6 +145,23 @@ def test_what_came_out_clean_is_written_as_pairs(models, images, tmp_path):
     assert not (tmp_path / "odd").exists()
 
 
+def test_images_of_earlier_calls_are_checked_before_they_are_written_as_pairs(models, images, tmp_path):
+    folder, out = tmp_path / "images", tmp_path / "run"
+    shutil.copytree(images, folder)
+    Image.new("RGB", (60, 48)).save(folder / "odd.png")
+    only_look = {"settings": CorrectionSettings(max_rounds=0)}
+    fix(models, folder, out, "one", "odd", **only_look)
+    with pytest.raises(ArgumentError, match="multiples of 8 px.*odd.png' of 60x48 px"):
+        fix(models, folder, out, "two", pairs=True, **only_look)
+    (folder / "odd.png").rename(folder / "elsewhere.png")
+    with pytest.raises(UserError, match="got no file '.*odd.png' for 'odd'; put it back, or leave out `pairs`"):
+        fix(models, folder, out, "two", pairs=True, **only_look)
+    square(BOX, 3).resize((64, 48)).save(folder / "odd.png")
+    with pytest.raises(UserError, match="a run that began 'odd' with another image"):
+        fix(models, folder, out, "two", pairs=True, **only_look)
+    assert {image.id for image in read_corrections(out)} == {"one", "odd"}
+
+
 def test_each_image_has_a_prompt_of_its_own(models, images, tmp_path, capsys):
     """Its own in the pair as well; and without one, nothing begins."""
     folder = tmp_path / "drawn"

@@ -216,23 +216,28 @@ def test_the_builder_applies_edits_and_tells_its_caches_apart(tmp_path: Path) ->
     assert len(pairs()) == 4
     Editor(run).judge(("", "photo0.png:0"), "reject")
     assert len(pairs()) == 3 and len(pairs(edits=False)) == 4
+    with pytest.raises(UserError, match=r"`edits` must be a folder with edits.jsonl, got '.*typo'"):
+        pairs(edits=str(tmp_path / "typo"))
 
 
 def test_merge_applies_edits_and_counts_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, out = make_run(tmp_path / "run"), tmp_path / "corrected"
+    run, out = make_run(tmp_path / "run", 6, 3), tmp_path / "corrected"
     before = RunRecord.read(run)
     editor = Editor(run)
     editor.judge(("", "photo0.png:0"), "reject")
     first = editor.rows["", "photo1.png:0"]["artifacts"]
     editor.relabel(("", "photo1.png:0"), 0, first[0]["type"], "corruption")
     editor.edit(("", "photo1.png:0"), "remove", Values(region=1, present=True), Values(region=1, present=False))
+    # Leaves every artifact as it is, and counts as they were.
+    editor.judge(("", "photo2.png:0"), "accept")
     assert main(["merge", str(run), str(out)]) == 0
     told = capsys.readouterr().out
-    assert "3 edits applied: 1 rejected and left out, 1 changed" in told and "3 pairs of 1 runs in" in told
+    assert "4 edits applied: 1 accepted, 1 rejected and left out, 1 changed" in told
+    assert "5 pairs of 1 runs in" in told
     record, totals, rows = RunRecord.read(out), read_totals(out), list(read_rows(find_shards(str(out))))
     artifacts = [artifact for row in rows for artifact in row["artifacts"]]
     gone = len(editor.rows["", "photo0.png:0"]["artifacts"]) + 1
-    assert record.pairs == totals.pairs == len(rows) == 3
+    assert record.pairs == totals.pairs == len(rows) == 5
     assert sum(record.accepted.values()) == sum(totals.accepted.values()) == len(artifacts)
     for kind in {artifact["type"] for artifact in artifacts}:
         count = sum(artifact["type"] == kind for artifact in artifacts)
@@ -243,7 +248,7 @@ def test_merge_applies_edits_and_counts_what_is_left(tmp_path: Path, capsys: pyt
     assert {one["reason"] for one in rejected} == {"a person rejected the pair", "a person took the region out"}
     assert record.edits["rejected"] == ["photo0.png:0"] and not (out / EDITS_FILE).exists()
     # The shard without edits keeps its bytes.
-    assert Path(find_shards(str(out))[1]).read_bytes() == Path(find_shards(str(run))[1]).read_bytes()
+    assert Path(find_shards(str(out))[-1]).read_bytes() == Path(find_shards(str(run))[-1]).read_bytes()
     assert main(["merge", str(out), str(tmp_path / "again")]) == 2
     assert "one is enough if people edited it" in capsys.readouterr().err
 

@@ -72,6 +72,22 @@ def test_a_line_that_is_no_edit_is_told_with_its_number(line: str, tmp_path: Pat
         EditLayer(tmp_path)
 
 
+def test_a_line_that_is_no_edit_is_told_at_each_reading_until_it_is_gone(tmp_path: Path) -> None:
+    layer = EditLayer(tmp_path)
+    layer.record(verdict("a"))
+    other = EditLayer(tmp_path / "other")
+    other.record(verdict("b"))
+    good = layer.path.read_bytes()
+    layer.path.write_bytes(good + b"nonsense\n" + other.path.read_bytes())
+    for _ in range(2):
+        with pytest.raises(UserError, match="line 2 of"):
+            layer.refresh()
+        assert list(layer.samples) == [("", "a")]
+    layer.path.write_bytes(good + other.path.read_bytes())
+    layer.refresh()
+    assert list(layer.samples) == [("", "a"), ("", "b")]
+
+
 def test_undo_is_a_further_line_and_takes_back_ones_own_last_edit(tmp_path: Path) -> None:
     layer = EditLayer(tmp_path)
     with pytest.raises(UserError, match="there must be an edit of ann to undo"):

@@ -20,6 +20,8 @@ NUMBERED = [Prompt("00000", "a red fox"), Prompt("00001", "two hands, a cup")]
         ("rows.jsonl", '{"prompt": "a red fox", "seed": 1}\n\n{"prompt": "two hands, a cup"}\n', NUMBERED),
         ("rows.csv", 'prompt\na red fox\n"two hands, a cup"\n', NUMBERED),
         ("ids.csv", "id,prompt\nfox_1,a red fox\n", [Prompt("fox_1", "a red fox")]),
+        ("breaks.jsonl", '{"prompt": "a fox\u2028a cup"}\r\n', [Prompt("00000", "a fox\u2028a cup")]),
+        ("breaks.csv", 'prompt\r\n"a fox\u2028a cup"\r\n', [Prompt("00000", "a fox\u2028a cup")]),
         ("ids.jsonl", '{"id": 7, "prompt": "ein Fuchs 🦊"}', [Prompt("7", "ein Fuchs 🦊")]),
         ("breaks.csv", 'id,prompt\n1,"a fox\nand a cup"\n', [Prompt("1", "a fox\nand a cup")]),
     ],
