@@ -69,7 +69,7 @@ class TreatingArguments:
         detector (`list[str]`): Pixel detectors whose maps are lowered: folders, ids on the Hub, or `embedded`. Of
             several, the losses are averaged.
         pixels (`str`, *optional*, defaults to `"threshold"`): Whose confidence is lowered: that of pixels above
-            `confidence`; of `all`; or that of each image's `maximum` (DiffDoctor, table 5).
+            `confidence`; of `all`; or that of each image's `maximum` (DiffDoctor, table 2).
         confidence (`float`, *optional*, defaults to 0.1): Confidence in [0, 1) above which a pixel counts.
         gradient_steps (`str`, *optional*, defaults to `"25%"`): Steps at the end that gradients go through: a share, a
             number, or `random`, which draws a number for each batch.

@@ -62,7 +62,7 @@ KIND = Kind(
     help="a trained pixel detector, with training.json",
     path_help="folder of the detector; reports of `artiagent evaluate` in its evaluation/*.json and overlays in its "
     "examples/*.png go into the card",
-    examples=("detector runs/pixel me/pixel-detector --license apache-2.0 --private",),
+    examples=("detector runs/pixel_detector me/pixel-detector --license apache-2.0 --private",),
     allowed=(
         "model.safetensors",
         "model-*.safetensors",
