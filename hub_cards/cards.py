@@ -471,7 +471,7 @@ def _lora_usage(repo_id: str, record: TrainingRecord) -> str:
     return (
         "import torch\n"
         "from diffusers import DiffusionPipeline\n\n"
-        f'pipe = DiffusionPipeline.from_pretrained("{base}", torch_dtype=torch.bfloat16).to("cuda")\n'
+        f'pipe = DiffusionPipeline.from_pretrained("{base}", dtype=torch.bfloat16).to("cuda")\n'
         f'pipe.load_lora_weights("{repo_id}")\n'
         f'image = pipe("a portrait"{options}).images[0]'
     )

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline, PipelineQuantizationConfig
 from diffusers.utils import logging as diffusers_logging
+from packaging.version import Version
 from safetensors import SafetensorError
 
 # diffusers makes parts only of modules that are imported already, and this is a part of the small models.
@@ -26,6 +28,8 @@ from .settings import LoadSettings, Offload
 
 PipelineType = TypeVar("PipelineType", bound=DiffusionPipeline)
 
+# Pipelines of versions before 0.40 ignore `dtype`, and would be loaded in float32; later ones deprecate the other.
+_DTYPE_OPTION = "dtype" if Version(diffusers.__version__) >= Version("0.40.0.dev0") else "torch_dtype"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -148,7 +152,7 @@ def load_checkpoint(
     """
     embedded = model == EMBEDDED
     folder = EMBEDDED_MODEL if embedded else Path(model)
-    options: dict[str, Any] = {"dtype": _DTYPES[loading.dtype or "float32"]}
+    options: dict[str, Any] = {_DTYPE_OPTION: _DTYPES[loading.dtype or "float32"]}
     quantization = _quantization_config(loading)
     try:
         if not embedded:

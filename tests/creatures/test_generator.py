@@ -119,7 +119,7 @@ def test_velocity_is_that_of_the_stock_pipeline(pipe):
 def test_our_pipeline_injects_with_it(folder):
     from diffusers_artifact import ArtifactInjectionPipeline, map_region
 
-    ours = ArtifactInjectionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    ours = ArtifactInjectionPipeline.from_pretrained(folder, dtype=torch.float32)
     ours.set_progress_bar_config(disable=True)
     photo = render_many(1, 0, "test injection")[0]
     mapping = map_region(photo.picture, box=(16, 24, 32, 40), tool="add", patch_size=ours.patch_size)

@@ -3,7 +3,7 @@
     import torch
     from diffusers import FluxPipeline
     import diffusers_artifact.autoencoder  # diffusers loads parts only of what is imported
-    pipe = FluxPipeline.from_pretrained("tests/benchmarks/creatures/middle", torch_dtype=torch.float32)
+    pipe = FluxPipeline.from_pretrained("tests/benchmarks/creatures/middle", dtype=torch.float32)
     pipe("a green owl with two horns on a navy background", height=64, width=64, max_sequence_length=12)
 
 Its texts have one token a word. `max_sequence_length` must be `MAX_TOKENS`, the length that it was trained with.
@@ -246,7 +246,7 @@ def load_generator(folder: Path) -> FluxPipeline:
     """
     if not (folder / "model_index.json").is_file():
         raise UserError(f"the generator must be a folder that export.py wrote, got '{folder}'")
-    pipe = FluxPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipe = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
