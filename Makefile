@@ -15,7 +15,7 @@ TEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder
 PEOPLE_MODELS := mediapipe==0.10.21
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser test-faults test-latest quality style clean python
+.PHONY: help demo test test-browser test-faults test-latest test-oldest quality style clean python
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ test-latest: python  ## all tests, with the newest versions setup.cfg allows (in
 	.venv-latest/bin/python -m pip install --quiet --no-deps $(PEOPLE_MODELS)
 	.venv-latest/bin/python -m pytest $(TEST_OPTIONS)
 
+test-oldest: python  ## all tests, with the oldest versions setup.cfg allows (in .venv-oldest)
+	$(PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[dev]'
+	.venv-oldest/bin/python -m pip install --quiet --no-deps $(PEOPLE_MODELS)
+	.venv-oldest/bin/python -m pytest $(TEST_OPTIONS)
+
 quality: .venv/.installed  ## checks style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -49,7 +55,7 @@ style: .venv/.installed  ## fixes what style can be fixed
 	.venv/bin/ruff format .
 
 clean:  ## removes the virtual environments and all caches, keeps runs/
-	rm -rf .venv .venv-latest .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-latest .venv-oldest .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last, so an interrupted installation is taken up again.

@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from .helpers.paths import ROOT
 from .test_layout import PACKAGES
@@ -55,8 +56,8 @@ def external_requirements() -> list[Requirement]:
 
 
 @cache
-def constraints() -> dict[str, SpecifierSet]:
-    listed = requirements((ROOT / "constraints.txt").read_text())
+def constraints(name: str = "constraints.txt") -> dict[str, SpecifierSet]:
+    listed = requirements((ROOT / name).read_text())
     return {canonicalize_name(requirement.name): requirement.specifier for requirement in listed}
 
 
@@ -160,8 +161,18 @@ def test_every_dependency_has_a_lower_bound_that_its_tested_version_meets() -> N
         assert tested.version in requirement.specifier, f"{requirement} against {tested}"
 
 
-def test_constraints_pin_public_versions() -> None:
-    for name, specifiers in constraints().items():
+def test_the_oldest_versions_are_the_lower_bounds_and_all_of_the_core() -> None:
+    bounds = {canonicalize_name(requirement.name): requirement.specifier for requirement in external_requirements()}
+    oldest = constraints("constraints-oldest.txt")
+    for name, specifiers in oldest.items():
+        (pinned,), (bound,) = specifiers, bounds[name]
+        assert Version(pinned.version) == Version(bound.version), f"{name}: {pinned} against {bound}"
+    assert {canonicalize_name(requirement.name) for requirement in core_requirements()} <= set(oldest)
+
+
+@pytest.mark.parametrize("file", ["constraints.txt", "constraints-oldest.txt"])
+def test_constraints_pin_public_versions(file: str) -> None:
+    for name, specifiers in constraints(file).items():
         (specifier,) = specifiers
         assert specifier.operator == "==", name
         # A local version such as +cpu exists on one index only.
