@@ -69,7 +69,8 @@ class DenoisingInpainter:
         family: TransformerFamily = pipeline.family
         is_blind = all(pipeline.components.get(name) is None for name in family.text_components)
         self.source: RepairSource = source or ("surroundings" if is_blind else "region")
-        self.num_inference_steps = num_inference_steps or (NUM_INFERENCE_STEPS if is_blind else 28)
+        default = NUM_INFERENCE_STEPS if is_blind else 28
+        self.num_inference_steps = default if num_inference_steps is None else num_inference_steps
         self.guidance_scale = family.default_guidance_scale if guidance_scale is None else guidance_scale
         self.pipeline, self.solver, self.compute = pipeline, solver, compute
         self.allow_distilled = allow_distilled

@@ -122,7 +122,7 @@ class StockInpainter:
         side, multiple, cell, evaluations: See [`DenoisingInpainter`]; an evaluation is a picture's.
 
     Raises:
-        ValueError: The pipeline's class is not known to inpaint.
+        ValueError: The pipeline's class is not known to inpaint, or there are no steps.
     """
 
     takes_prompts = True
@@ -141,7 +141,10 @@ class StockInpainter:
                 f"{type(pipeline).__name__}"
             )
         self.recipe, self.pipeline = recipe, as_inpainting(pipeline, recipe)
-        self.num_inference_steps = num_inference_steps or (_FEW_STEPS if few_steps else recipe.steps)
+        default = _FEW_STEPS if few_steps else recipe.steps
+        self.num_inference_steps = default if num_inference_steps is None else num_inference_steps
+        if self.num_inference_steps < 1:
+            raise ValueError(f"`num_inference_steps` must be at least 1, got {num_inference_steps}")
         self.guidance_scale = (1.0 if few_steps else recipe.guidance[1]) if guidance_scale is None else guidance_scale
         self.cell = int(getattr(self.pipeline, "vae_scale_factor", 8)) * (2 if self._unet is None else 1)
         self.multiple = max(16, self.cell)
@@ -166,8 +169,8 @@ class StockInpainter:
         if recipe.takes_image:
             options["image"] = image
         if recipe.takes_strength and "strength" in inspect.signature(self.pipeline.__call__).parameters:
-            # At least one step must be run.
-            options["strength"] = max(strength, 1.0 / self.num_inference_steps)
+            # At least one step must be run, also where the product is rounded down.
+            options["strength"] = min(1.0, max(strength, (1 + 1e-6) / self.num_inference_steps))
         if recipe.control:
             options[recipe.control] = Image.composite(Image.new("RGB", image.size, (128, 128, 128)), image, shape)
         if "max_area" in inspect.signature(self.pipeline.__call__).parameters:

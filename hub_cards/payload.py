@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -59,6 +59,8 @@ class Kind:
         path_help (`str`): Help text of PATH.
         examples (`tuple[str, ...]`): Commands for the help, without `artiagent push`.
         allowed (`tuple[str, ...]`): Patterns of all files that a repository may hold. `*` does not match `/`.
+        marks (`tuple[tuple[str, ...], ...]`): Files that tell a repository of this kind from others: every payload
+            holds at least one of each tuple. `{name}` stands for the name of the repository.
         build (`Callable[..., Payload]`): Builds the payload from the folder, the repository's id, and the values of
             `options` by name.
         find_folder (`Callable[[str | None], Path]`, *optional*): Returns the folder that PATH stands for.
@@ -73,6 +75,7 @@ class Kind:
     path_help: str
     examples: tuple[str, ...]
     allowed: tuple[str, ...]
+    marks: tuple[tuple[str, ...], ...]
     build: Callable[..., Payload]
     find_folder: Callable[[str | None], Path] = given_folder
     needs_path: bool = True
@@ -162,8 +165,32 @@ class Payload:
 
 def is_allowed(kind: Kind, path: str) -> bool:
     """Return whether a repository of a kind may hold a file, not counting its card."""
-    patterns = (*kind.allowed, *_LICENSES)
-    return any(fnmatchcase(path, pattern) and path.count("/") == pattern.count("/") for pattern in patterns)
+    return _matches(path, kind.allowed) or is_license(path)
+
+
+def is_license(path: str) -> bool:
+    """Return whether a file holds a licence or a notice, which a repository of any kind may hold."""
+    return _matches(path, _LICENSES)
+
+
+def missing_mark(kind: Kind, repo_id: str, paths: Collection[str]) -> str | None:
+    """
+    Find what a repository lacks to be one of a kind.
+
+    Args:
+        kind (`Kind`): The kind.
+        repo_id (`str`): Id of the repository, `owner/name`.
+        paths (`Collection[str]`): Files that it holds.
+
+    Returns:
+        `str` or `None`: The files of [`Kind.marks`] of which it holds none, in words, or `None` if it is of the kind.
+    """
+    name = repo_id.rpartition("/")[2]
+    for alternatives in kind.marks:
+        files = [file.format(name=name) for file in alternatives]
+        if not set(files).intersection(paths):
+            return " or ".join(files)
+    return None
 
 
 def divide(kind: Kind, folder: Path) -> tuple[list[SentFile], list[str]]:
@@ -201,6 +228,10 @@ def replaced(files: Sequence[SentFile], make: Callable[[SentFile], bytes | None]
     for file in files:
         content = make(file)
         yield file if content is None else SentFile(file.path, content)
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(path, pattern) and path.count("/") == pattern.count("/") for pattern in patterns)
 
 
 def _top(name: str) -> str:

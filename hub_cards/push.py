@@ -18,7 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from datasets_script.utils.errors import UserError
 
-from .payload import CARD, Payload, is_allowed
+from .payload import CARD, Payload, is_allowed, is_license, missing_mark
 
 
 _NOT_OURS = (".gitattributes", CARD)
@@ -37,7 +37,7 @@ class Target:
         commit (`str`): Latest commit.
         is_new (`bool`): Whether the push created the repository.
         deleted (`tuple[str, ...]`): Files to delete, since the payload no longer has them, such as shards of a larger
-            earlier dataset.
+            earlier dataset. Licences and notices stay, since people add them on the Hub.
     """
 
     commit: str
@@ -152,16 +152,18 @@ def _find_or_create(api: HfApi, payload: Payload, private: bool) -> Target:
     there = api.list_repo_files(repo_id, repo_type=repo_type, revision=info.sha)
     _check_same_kind(payload, there)
     sent = {file.path for file in payload.files}
-    gone = [path for path in there if path not in sent and is_allowed(payload.kind, path)]
-    return Target(str(info.sha), False, tuple(sorted(gone)))
+    allowed = [path for path in there if is_allowed(payload.kind, path) and not is_license(path)]
+    return Target(str(info.sha), False, tuple(sorted(set(allowed) - sent)))
 
 
 def _check_same_kind(payload: Payload, there: Sequence[str]) -> None:
-    others = [path for path in there if path not in _NOT_OURS]
-    if others and not any(is_allowed(payload.kind, path) for path in others):
+    # Other kinds have files of the same names, such as config.json, so that a file that is allowed proves nothing.
+    others = [path for path in there if path not in _NOT_OURS and not is_license(path)]
+    missing = missing_mark(payload.kind, payload.repo_id, there)
+    if others and missing:
         raise UserError(
             f"REPO must be new, empty or of kind {payload.kind.name}, got {payload.repo_id}, which holds something "
-            f"else, such as {others[0]}; use another name"
+            f"else, such as {others[0]}, and no {missing}; use another name"
         )
 
 

@@ -162,7 +162,9 @@ def test_every_dependency_has_a_lower_bound_that_its_tested_version_meets() -> N
 
 
 def test_the_oldest_versions_are_the_lower_bounds_and_all_of_the_core() -> None:
-    bounds = {canonicalize_name(requirement.name): requirement.specifier for requirement in external_requirements()}
+    bounds: dict[str, SpecifierSet] = {
+        canonicalize_name(requirement.name): requirement.specifier for requirement in external_requirements()
+    }
     oldest = constraints("constraints-oldest.txt")
     for name, specifiers in oldest.items():
         (pinned,), (bound,) = specifiers, bounds[name]

@@ -57,10 +57,11 @@ from training.denoiser.arguments import DenoiserArguments, GuardArguments
 from training.denoiser.loop import LoopArguments
 from training.denoiser.policy import scheduler_of_policy
 from training.denoiser.policy_objective import PolicyArguments, PolicyObjective
-from training.denoiser.preparation import check_judges, prepare
+from training.denoiser.preparation import LOADED, check_judges, prepare
 from training.denoiser.rewards.base import OfImages, RewardSpec
 from training.denoiser.rewards.registry import REWARDS, WeightedSum, load_rewards, parse_rewards
 from training.denoiser.run import outcome, train
+from training.run_folder import check_run
 from training.script import run_script
 
 
@@ -82,6 +83,7 @@ class RewardArguments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     model_args, specs, policy_args, guard_args, loop_args, recipe = parse(arguments)
+    check_run(Path(loop_args.output_dir), recipe, later=LOADED)
     prepared = prepare(model_args, guard_args, loop_args, scheduler_of_policy)
     rewards = load_rewards(specs, str(prepared.accelerator.device))
     objective = PolicyObjective(prepared.denoiser, prepared.train, rewards, policy_args)

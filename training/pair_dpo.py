@@ -52,7 +52,7 @@ from training.denoiser.preference_data import LatentPairs, PairSet, fingerprint,
 from training.denoiser.preference_objective import HeldOut, PairPreference
 from training.denoiser.preparation import prepare
 from training.denoiser.run import finish, outcome
-from training.run_folder import begin_run
+from training.run_folder import begin_run, check_run
 from training.script import run_script
 
 
@@ -152,12 +152,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with accelerator.main_process_first():  # the others read what it puts into the cache
         train, test = load_pairs(args.pairs.pairs, args.pairs.test_share, seed, args.pairs.test_limit)
     # Of other data, a checkpoint would continue with another order.
-    checkpoint = begin_run(folder, {**args.recipe, "data": fingerprint(train)}, accelerator.is_main_process)
+    identity = {**args.recipe, "data": fingerprint(train)}
+    check_run(folder, identity, later=["base"])
     prompts = Prompts(args.model, train, test)
 
     # Model
     drawn = prompts.drawn(args.guards.held_out)
     prepared = prepare(args.model, args.guards, args.loop, items=(prompts.items(), drawn))
+    identity |= {"base": prepared.identity({})["base"]}
+    checkpoint = begin_run(folder, identity, accelerator.is_main_process)
     own_noise = settings.noise == "own"
     conditions = prepared.train.conditions
     pairs, held_out_pairs = (

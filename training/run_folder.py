@@ -1,15 +1,17 @@
 """
 The folder of a training run, shared by all trainers: which recipe it belongs to and where training continues.
 
-A trainer calls [`begin_run`] before it loads anything, continues from the returned checkpoint, and ends with
-[`~datasets_script.schema.training_record.TrainingRecord.write`]. A script that cannot be resumed writes its model into
+A trainer calls [`begin_run`] before it trains, continues from the returned checkpoint, and ends with
+[`~datasets_script.schema.training_record.TrainingRecord.write`]. One that knows a part of what it records only once
+things are loaded calls [`check_run`] before it loads them. A script that cannot be resumed writes its model into
 [`new_model_folder`].
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ RECIPE_FILE = "recipe.json"
 # Arguments that do not change what is learned: a run may be continued with other values of them.
 _INCIDENTAL = ("report_to", "run_name", "dataloader_num_workers", "disable_tqdm")
 _INCIDENTAL_PREFIXES = ("hub_", "logging_", "save_", "log_")
+
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 
 def begin_run(
@@ -45,30 +49,56 @@ def begin_run(
     Raises:
         UserError: The folder belongs to another recipe, or holds checkpoints of another program.
     """
-    path, learned = folder / RECIPE_FILE, {n: v for n, v in recipe.items() if not _is_incidental(n)}
+    check_run(folder, recipe, option=option)
+    if writes:
+        write_json(folder / RECIPE_FILE, _learned(recipe))
+    return find_checkpoint(folder)
+
+
+def check_run(
+    folder: Path, recipe: Mapping[str, Any], later: Collection[str] = (), option: str = "--output_dir"
+) -> None:
+    """
+    Check that a folder is new or belongs to a recipe, as [`begin_run`] does, which is called later with all of it.
+
+    Args:
+        folder (`Path`): Folder of the run.
+        recipe (`Mapping`): What is known of the arguments of [`begin_run`].
+        later (`Collection[str]`, *optional*): Names of those that are not known yet.
+        option (`str`, *optional*, defaults to `"--output_dir"`): Name of the argument in error messages.
+
+    Raises:
+        UserError: The folder belongs to another recipe, or holds checkpoints of another program.
+    """
+    path, learned = folder / RECIPE_FILE, _learned(recipe)
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        if changed := sorted(n for n in before.keys() | learned.keys() if before.get(n) != learned.get(n)):
+        names = (before.keys() | learned.keys()) - set(later)
+        if changed := sorted(n for n in names if before.get(n) != learned.get(n)):
             name = changed[0]
             raise UserError(
                 f"{option} must be the folder of a run with {name} = {learned.get(name)}, got '{folder}' with "
                 f"{name} = {before.get(name)}; choose another folder"
             )
-    elif any(folder.glob("checkpoint-*")):
+    elif checkpoints(folder):
         raise UserError(
             f"{option} must be a new folder or one of this script, got '{folder}', which holds checkpoints of another "
             "program; choose another folder"
         )
-    if writes:
-        write_json(path, learned)
-    return find_checkpoint(folder)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run, complete or not, in the order of their steps."""
+    # A kill while one is written leaves `checkpoint-40.incomplete`, which is none.
+    found = [path for path in folder.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name)]
+    return sorted(found, key=step_of)
 
 
 def find_checkpoint(folder: Path) -> Path | None:
     """Return the last complete checkpoint of a run, or `None`."""
     # The trainer writes this file last, so a checkpoint that has it is complete.
-    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(whole, key=step_of, default=None)
+    whole = [path for path in checkpoints(folder) if (path / "trainer_state.json").exists()]
+    return whole[-1] if whole else None
 
 
 def step_of(checkpoint: Path) -> int:
@@ -106,6 +136,10 @@ def new_model_folder(folder: Path, option: str) -> Iterator[Path]:
     check_new_folder(folder, option)
     with replacing_folder(folder) as temporary:
         yield temporary
+
+
+def _learned(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in recipe.items() if not _is_incidental(name)}
 
 
 def _is_incidental(name: str) -> bool:

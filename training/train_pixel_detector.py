@@ -88,7 +88,8 @@ class PixelDetectorArguments:
         length, side, multiple: Size of the input, see
             [`~datasets_script.detection.pixel.preprocessing.Preprocessing`].
         freeze (`list[str]`, *optional*): `trunk`, or `trunk_statistics`.
-        trunk_learning_rate (`float`, *optional*): Learning rate of the trunk. Defaults to `learning_rate`.
+        trunk_learning_rate (`float`, *optional*): Learning rate of the trunk, unless it is frozen. Defaults to
+            `learning_rate`.
         augmented_share (`float`, *optional*, defaults to 0.5): Share of the batches that are augmented.
         shrink_share (`float`, *optional*, defaults to 0.5): Share of the clean pseudo-labelled images that are shrunk
             and padded.
@@ -281,6 +282,11 @@ def parse(
 def check(script_args: PixelDetectorArguments) -> None:
     if unknown := sorted(set(script_args.freeze).difference(PARTS)):
         raise UserError(f"--freeze must be among {', '.join(PARTS)}, got '{unknown[0]}'")
+    if script_args.trunk_learning_rate is not None and "trunk" in script_args.freeze:
+        raise UserError(
+            "--trunk_learning_rate must be unset for a frozen trunk, which does not learn, got "
+            f"{script_args.trunk_learning_rate}; leave it out, or set --freeze to trunk_statistics"
+        )
     if not 0 < script_args.crop <= 1:
         raise UserError(f"--crop must be above 0 and at most 1, got {script_args.crop}")
     for name in ("augmented_share", "shrink_share"):

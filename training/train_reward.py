@@ -36,14 +36,18 @@ import torch
 from transformers import TrainingArguments, set_seed
 from trl import TrlParser
 
+from datasets_script.detection.pixel.locating import find_folder
+from datasets_script.detection.pixel.trunks import TRUNKS
 from datasets_script.detection.reward.heads import AGGREGATIONS, HEADS
 from datasets_script.detection.reward.model import RewardModel, check_fit
 from datasets_script.detection.reward.preprocessing import RewardPreprocessing
 from datasets_script.detection.reward.record import RewardRecord
-from datasets_script.detection.reward.trunks import REWARD_TRUNKS
+from datasets_script.detection.reward.trunks import REWARD_TRUNKS, VISION_TRUNKS
 from datasets_script.schema.training_record import TrainingMethod, TrainingRecord
 from datasets_script.utils.errors import UserError
-from datasets_script.utils.files import write_json
+from datasets_script.utils.files import resolve_revision, write_json
+from datasets_script.utils.hub_access import why_not_loaded
+from datasets_script.utils.hub_ids import is_hub_id
 from evaluate_metrics.functional.versions import versions
 from training.arguments import given_arguments, parse_arguments, with_recipe_paths
 from training.mixture_script import announce, settle
@@ -89,7 +93,8 @@ class RewardArguments:
         length, side, multiple (*optional*): Size of the input, see
             [`~datasets_script.detection.pixel.preprocessing.Preprocessing`]. Default to the trunk's.
         freeze (`list[str]`, *optional*, defaults to `["trunk"]`): `trunk`, `trunk_statistics`, or `nothing`.
-        trunk_learning_rate (`float`, *optional*): Learning rate of the trunk. Defaults to `learning_rate`.
+        trunk_learning_rate (`float`, *optional*): Learning rate of the trunk, unless it is frozen. Defaults to
+            `learning_rate`.
         cross_scene (`int`, *optional*, defaults to 2): Number of pairs of a clean and an artifact image of different
             photos in each batch on a device.
         l2 (`float`, *optional*, defaults to 1e-4): Factor of the squared norm of the head, which is added to the loss.
@@ -157,8 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     mixture = Mixture(
         [read_source(spec, training_args.seed) for spec in specs], script_args.test_share, training_args.seed
     )
-    # Of other data, a checkpoint would continue with another order.
-    checkpoint = begin_run(output_dir, {**recipe, "data": mixture.fingerprint}, training_args.should_save)
+    # Of other data, a checkpoint would continue with another order; and it may not hold the frozen trunk.
+    identity = {"data": mixture.fingerprint, "base": base_revision(script_args)}
+    checkpoint = begin_run(output_dir, {**recipe, **identity}, training_args.should_save)
     set_seed(training_args.seed)
     train, test = training_pairs(mixture, script_args, training_args), held_out(mixture, script_args.test_limit)
     if training_args.eval_strategy != "no" and test is None:
@@ -250,6 +256,11 @@ def parse(
 def check(script_args: RewardArguments, training_args: TrainingArguments) -> None:
     if unknown := sorted(set(script_args.freeze).difference(PARTS, ["nothing"])):
         raise UserError(f"--freeze must be among {', '.join(PARTS)}, nothing, got '{unknown[0]}'")
+    if script_args.trunk_learning_rate is not None and "trunk" in script_args.freeze:
+        raise UserError(
+            "--trunk_learning_rate must be unset for a frozen trunk, which does not learn, got "
+            f"{script_args.trunk_learning_rate}; leave it out, or set --freeze to trunk_statistics or nothing"
+        )
     if not 0 <= script_args.augmented_share <= 1:
         raise UserError(f"--augmented_share must lie between 0 and 1, got {script_args.augmented_share}")
     for name in ("cross_scene", "l2"):
@@ -260,6 +271,28 @@ def check(script_args: RewardArguments, training_args: TrainingArguments) -> Non
             "--per_device_train_batch_size must be at least 2 for pairs across photos, which are made of a batch, got "
             f"{training_args.per_device_train_batch_size}; or set --cross_scene to 0"
         )
+
+
+def base_revision(script_args: RewardArguments) -> str | None:
+    """
+    Find what [`load_reward_base`] will load, without loading it: the commit on the Hub, the fingerprint of the folder,
+    or the version of the package with the weights, `None` if that is not installed.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    name = script_args.model_name_or_path
+    trunk = VISION_TRUNKS.get(name) or TRUNKS.get(name)
+    try:
+        weights = trunk.weights if trunk else find_folder(name)
+        if trunk and not is_hub_id(weights):
+            return versions(weights).get(weights)
+        return resolve_revision(weights, script_args.model_revision or "main")[1]
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--model_name_or_path must be one of {', '.join(REWARD_TRUNKS)}, or a folder or an id on the Hub of a "
+            f"reward model, a vision transformer or a pixel detector, got '{name}': {why_not_loaded(error)}"
+        ) from error
 
 
 def head_of(script_args: RewardArguments) -> dict[str, Any]:

@@ -49,9 +49,10 @@ from training.denoiser.arguments import DenoiserArguments, GuardArguments
 from training.denoiser.data import Items
 from training.denoiser.loop import LoopArguments, Objective, Update
 from training.denoiser.pictures import Pictures
-from training.denoiser.preparation import load_opponents, prepare
+from training.denoiser.preparation import LOADED, load_opponents, prepare
 from training.denoiser.rollout import Denoiser
 from training.denoiser.run import outcome, train
+from training.run_folder import check_run
 from training.script import run_script
 
 
@@ -223,6 +224,7 @@ def gradient_steps(given: str, denoiser: Denoiser, generator: torch.Generator) -
 
 def main(arguments: Sequence[str] | None = None) -> None:
     model_args, script_args, guard_args, loop_args, recipe = parse(arguments)
+    check_run(Path(loop_args.output_dir), recipe, later=LOADED)
     prepared = prepare(model_args, guard_args, loop_args, trains_on_real=script_args.gamma > 0)
     gradient_steps(script_args.gradient_steps, prepared.denoiser, torch.Generator())
     opponents = load_opponents(script_args.detector, prepared.judges, str(prepared.accelerator.device))

@@ -15,6 +15,7 @@ from training.pixel.base import trunk_of
 class TrunkTrainer(Trainer):
     """
     Trainer of a network with a trunk, which may have a learning rate of its own, and with other batches in evaluation.
+    A class that inherits from it computes a loss that is a mean over a batch.
 
     Args:
         eval_collator (`Callable`): Function that makes a batch of held-out units.
@@ -32,6 +33,9 @@ class TrunkTrainer(Trainer):
         self.eval_collator = eval_collator
         self.trunk_learning_rate = trunk_learning_rate
         super().__init__(**kwargs)
+        # A loss is a mean over a batch: the trainer then divides it by the number of accumulated batches, and does not
+        # multiply it by that of processes.
+        self.model_accepts_loss_kwargs = False
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Return the batches of held-out units."""

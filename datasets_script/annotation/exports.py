@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +34,7 @@ LABEL_STUDIO_FILE = "tasks.json"
 class _Annotated:
     item: Item
     path: Path
+    copy: str  # file name in the export
     marking: Marking
     annotator: str
 
@@ -103,11 +106,30 @@ def _finished(queue: AnnotationQueue) -> Iterator[_Annotated]:
     for answer in sorted(queue.answers("mark"), key=lambda one: one.at):
         assert isinstance(answer.content, Marking)  # of this phase
         first.setdefault(answer.item, (answer.content, answer.annotator))
-    for item in queue.items():
+    items = queue.items()
+    copies = _copies(items)
+    for item in items:
         if item.verdict == "no":
-            yield _Annotated(item, queue.folder / item.file, Marking(), "")
+            yield _Annotated(item, queue.folder / item.file, copies[item.id], Marking(), "")
         elif item.verdict == "yes" and item.id in first:
-            yield _Annotated(item, queue.folder / item.file, *first[item.id])
+            yield _Annotated(item, queue.folder / item.file, copies[item.id], *first[item.id])
+
+
+def _copies(items: Sequence[Item]) -> dict[str, str]:
+    """
+    Return the file names of copies by id: the id, with the suffix of what the queue stores. Formats that browsers do
+    not show are stored as PNG, and readers trust a suffix.
+    """
+    suffixes = {item.id: Path(item.file).suffix for item in items}
+    copies = {name: name for name, suffix in suffixes.items() if Path(name).suffix.lower() == suffix}
+    taken = set(suffixes)
+    for name, suffix in suffixes.items():
+        if name not in copies:
+            endings = chain([suffix], (f"-{number}{suffix}" for number in count(2)))
+            stem = Path(name).stem
+            copies[name] = next(stem + ending for ending in endings if stem + ending not in taken)
+            taken.add(copies[name])
+    return copies
 
 
 def _write_artibench(queue: AnnotationQueue, finished: list[_Annotated], folder: Path) -> None:
@@ -138,7 +160,7 @@ def _artibench_row(one: _Annotated) -> dict[str, Any]:
     width, height = one.item.size
     return {
         "id": one.item.id,
-        "image": {"bytes": one.path.read_bytes(), "path": one.item.id},
+        "image": {"bytes": one.path.read_bytes(), "path": one.copy},
         "has_artifacts": bool(one.marking.marks),
         "explanation": one.marking.explanation,
         "bboxes": [
@@ -167,9 +189,12 @@ def _drafts_of_artibench(path: Path) -> dict[str, Marking]:
 
 
 def _scaled(box: list[float], width: int, height: int) -> tuple[float, float, float, float]:
-    # Thousandths of a pixel are kept, so that a box in whole pixels comes back as it went.
-    x_min, y_min, x_max, y_max = (round(part * side, 3) for part, side in zip(box, (width, height) * 2, strict=True))
-    return x_min, y_min, x_max, y_max
+    return _thousandths(*(part * side for part, side in zip(box, (width, height) * 2, strict=True)))
+
+
+def _thousandths(x_min: float, y_min: float, x_max: float, y_max: float) -> tuple[float, float, float, float]:
+    # Thousandths of a pixel are kept, so that a box in whole pixels comes back as it went, and within its image.
+    return round(x_min, 3), round(y_min, 3), round(x_max, 3), round(y_max, 3)
 
 
 def _write_coco(queue: AnnotationQueue, finished: list[_Annotated], folder: Path) -> None:
@@ -177,12 +202,13 @@ def _write_coco(queue: AnnotationQueue, finished: list[_Annotated], folder: Path
     categories = {kind: number for number, kind in enumerate(queue.settings.types, start=1)}
     images, annotations = [], list[dict[str, Any]]()
     for number, one in enumerate(finished, start=1):
-        shutil.copyfile(one.path, folder / "images" / one.item.id)
+        shutil.copyfile(one.path, folder / "images" / one.copy)
         width, height = one.item.size
         images.append(
             {
                 "id": number,
-                "file_name": one.item.id,
+                "file_name": one.copy,
+                "queue_item": one.item.id,  # the name in the queue, which may have another suffix
                 "width": width,
                 "height": height,
                 "has_artifacts": bool(one.marking.marks),
@@ -223,14 +249,17 @@ def _drafts_of_coco(content: dict[str, Any]) -> dict[str, Marking]:
     marks: dict[int, list[Mark]] = {}
     for one in content["annotations"]:
         left, top, width, height = one["bbox"]
+        box = _thousandths(left, top, left + width, top + height)
         segmentation = one.get("segmentation")
         counts = segmentation.get("counts", "") if isinstance(segmentation, dict) else ""
         if not isinstance(counts, str):
             raise ValueError(f"annotation {one['id']} has counts that are not compressed; encode them as a string")
-        mark = Mark(names[one["category_id"]], (left, top, left + width, top + height), one.get("caption", ""), counts)
+        mark = Mark(names[one["category_id"]], box, one.get("caption", ""), counts)
         marks.setdefault(one["image_id"], []).append(mark)
     return {
-        Path(images[image]["file_name"]).name: Marking(tuple(of_image), images[image].get("explanation", ""))
+        images[image].get("queue_item") or Path(images[image]["file_name"]).name: Marking(
+            tuple(of_image), images[image].get("explanation", "")
+        )
         for image, of_image in marks.items()
     }
 
@@ -239,7 +268,7 @@ def _write_label_studio(queue: AnnotationQueue, finished: list[_Annotated], fold
     (folder / "images").mkdir()
     tasks = []
     for one in finished:
-        shutil.copyfile(one.path, folder / "images" / one.item.id)
+        shutil.copyfile(one.path, folder / "images" / one.copy)
         results = [
             {
                 "from_name": "has_artifacts",
@@ -253,10 +282,14 @@ def _write_label_studio(queue: AnnotationQueue, finished: list[_Annotated], fold
         if one.marking.explanation:
             text = {"text": [one.marking.explanation]}
             results.append({"from_name": "explanation", "to_name": "image", "type": "textarea", "value": text})
-        data = {"image": f"/data/local-files/?d=images/{one.item.id}", "prompt": one.item.prompt}
+        data = {
+            "image": f"/data/local-files/?d=images/{one.copy}",
+            "prompt": one.item.prompt,
+            "queue_item": one.item.id,
+        }
         tasks.append({"data": data, "annotations": [{"result": results, "annotator": one.annotator}]})
     (folder / LABEL_STUDIO_FILE).write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
-    labels = "".join(f'<Label value="{kind}"/>' for kind in queue.settings.types)
+    labels = "".join(f"<Label value={quoteattr(kind)}/>" for kind in queue.settings.types)
     (folder / "label_config.xml").write_text(
         '<View><Image name="image" value="$image"/><Text name="prompt" value="$prompt"/>'
         '<Choices name="has_artifacts" toName="image"><Choice value="yes"/><Choice value="no"/></Choices>'
@@ -324,7 +357,8 @@ def _drafts_of_label_studio(tasks: list[dict[str, Any]]) -> dict[str, Marking]:
                 caption = parent.caption or captions.get(one["id"], "")
                 marks[one["parentID"]] = Mark.of_mask(kind, whole, caption)
         if marks:
-            drafts[task["data"]["image"].rpartition("/")[2]] = Marking(tuple(marks.values()), explanation)
+            name = task["data"].get("queue_item") or task["data"]["image"].rpartition("/")[2]
+            drafts[name] = Marking(tuple(marks.values()), explanation)
     return drafts
 
 

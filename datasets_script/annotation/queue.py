@@ -67,15 +67,25 @@ CREATE TABLE people (name TEXT PRIMARY KEY, role TEXT NOT NULL, token_sha256 TEX
 CREATE INDEX verdicts ON items (verdict, number);
 """
 
+# Made when a queue is opened, because queues of earlier packages lack it. `turn` counts up.
+_SKIPPED = """
+CREATE TABLE IF NOT EXISTS skipped (
+    turn INTEGER PRIMARY KEY AUTOINCREMENT, phase TEXT NOT NULL, item INTEGER NOT NULL REFERENCES items(number),
+    annotator TEXT NOT NULL, UNIQUE (phase, item, annotator))
+"""
+
 _ITEM = "number, id, file, width, height, prompt, draft, verdict"
-# Each phase hands out the first item that enough people have neither answered nor hold, and that this one has not.
+# Each phase hands out the first item that enough people have neither answered nor hold, and that this one has not;
+# what this one has given back comes last, the longest ago first.
 _NEXT = f"""
 SELECT {_ITEM} FROM items WHERE {{of_phase}}
 AND (SELECT count(*) FROM answers a WHERE a.phase = :phase AND a.item = number)
   + (SELECT count(*) FROM leases l WHERE l.phase = :phase AND l.item = number) < :overlap
 AND NOT EXISTS (SELECT 1 FROM answers a WHERE a.phase = :phase AND a.item = number AND a.annotator = :annotator)
 AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.phase = :phase AND l.item = number AND l.annotator = :annotator)
-ORDER BY number LIMIT 1
+ORDER BY coalesce(
+    (SELECT turn FROM skipped s WHERE s.phase = :phase AND s.item = number AND s.annotator = :annotator), 0), number
+LIMIT 1
 """
 _OF_PHASE: Mapping[Phase, str] = {"classify": "1", "decide": f"verdict = '{OPEN}'", "mark": "verdict = 'yes'"}
 
@@ -115,6 +125,10 @@ class LostClaimError(UserError):
     """Error for an answer to an item that is no longer held; the item was handed on, and its page must be reloaded."""
 
 
+class DraftError(UserError):
+    """Error for a draft that does not fit its image or the queue. The message names the image."""
+
+
 class AnnotationQueue:
     """
     Queue in a folder. Any number of objects, threads and processes may use one folder at a time.
@@ -136,9 +150,12 @@ class AnnotationQueue:
             raise UserError(f"'{folder}' must hold an annotation queue, found no {QUEUE_FILE}; add images to make one")
         with self._reading() as connection:
             stored = dict(connection.execute("SELECT name, value FROM settings"))
-        version = json.loads(stored.pop("version"))
-        if version > VERSION:
-            raise UserError(f"'{folder}' holds a queue of version {version}, this package reads {VERSION}; update it")
+            version = json.loads(stored.pop("version"))
+            if version > VERSION:
+                raise UserError(
+                    f"'{folder}' holds a queue of version {version}, this package reads {VERSION}; update it"
+                )
+            connection.execute(_SKIPPED)
         values = {name: json.loads(value) for name, value in stored.items()}
         self.settings = QueueSettings(**values | {"types": tuple(values["types"])})
 
@@ -179,15 +196,23 @@ class AnnotationQueue:
         turned by their metadata, or in a format that browsers do not show, are stored upright as PNG, because boxes
         are those of the upright image.
 
+        Drafts are taken all or none; those of images that are not in the queue, or marked already, are left out.
+
         Args:
             images (`Sequence[Path]`): The files, in order.
-            prompts (`Mapping[str, str]`, *optional*): Prompt by file name.
+            prompts (`Mapping[str, str]`, *optional*): Prompt by path as in `images`, or else by file name.
             drafts (`Mapping[str, Marking]`, *optional*): Regions to begin the second phase with, by file name; also of
                 images that the queue holds already, unless they are marked.
 
         Returns:
-            `tuple[int, dict[str, str]]`: Number of images added, and for each one left out the reason.
+            `tuple[int, dict[str, str]]`: Number of images added, and for each image and each draft left out the
+            reason, by file name.
+
+        Raises:
+            DraftError: A draft has a type that the queue lacks, leaves its image, or has a mask that is not of it. The
+                images were added.
         """
+        prompts = prompts or {}
         added, left_out = 0, dict[str, str]()
         for path in images:
             try:
@@ -214,16 +239,35 @@ class AnnotationQueue:
                             image.save(temporary, format="PNG")
                 connection.execute(
                     "INSERT INTO items (id, file, sha256, width, height, prompt) VALUES (?, ?, ?, ?, ?, ?)",
-                    (path.name, file, digest, *size, (prompts or {}).get(path.name, "")),
+                    (path.name, file, digest, *size, prompts.get(str(path), prompts.get(path.name, ""))),
                 )
             added += 1
-        with self._transaction() as connection:
-            connection.executemany(
-                "UPDATE items SET draft = ? WHERE id = ? AND NOT EXISTS "
-                "(SELECT 1 FROM answers WHERE phase = 'mark' AND item = number)",
-                [(json.dumps(draft.as_dict()), name) for name, draft in (drafts or {}).items()],
-            )
+        for name, reason in self._begin_with(drafts or {}).items():
+            left_out[name] = f"{left_out[name]}; {reason}" if name in left_out else reason
         return added, left_out
+
+    def _begin_with(self, drafts: Mapping[str, Marking]) -> dict[str, str]:
+        """Store drafts; return the reason for each one left out."""
+        left_out = {}
+        with self._transaction() as connection:
+            for name, draft in drafts.items():
+                row = connection.execute(
+                    "SELECT number, width, height, "
+                    "EXISTS (SELECT 1 FROM answers WHERE phase = 'mark' AND item = number) AS marked "
+                    "FROM items WHERE id = ?",
+                    (name,),
+                ).fetchone()
+                if row is None:
+                    left_out[name] = "its draft is left out, because the queue holds no image of this name"
+                    continue
+                if row["marked"]:
+                    left_out[name] = "its draft is left out, because the image is marked already"
+                    continue
+                _check_draft(name, draft, (row["width"], row["height"]), self.settings.types)
+                connection.execute(
+                    "UPDATE items SET draft = ? WHERE number = ?", (json.dumps(draft.as_dict()), row["number"])
+                )
+        return left_out
 
     def claim(self, annotator: str, phase: Phase, holder: str) -> Claim | None:
         """
@@ -335,12 +379,22 @@ class AnnotationQueue:
             self._settle(connection, row["number"])
 
     def release(self, claim: Claim) -> None:
-        """Give an item back unanswered, so that it is handed out again."""
+        """
+        Give an item back unanswered, so that others get it. The same person gets it again only when nothing else is
+        left for them in this phase. What is no longer held stays where it is.
+        """
         with self._transaction() as connection:
-            connection.execute(
-                "DELETE FROM leases WHERE phase = ? AND annotator = ? AND holder = ?",
-                (claim.phase, claim.annotator, claim.holder),
-            )
+            lease = connection.execute(
+                "SELECT item FROM leases JOIN items ON item = number "
+                "WHERE phase = ? AND id = ? AND annotator = ? AND holder = ?",
+                (claim.phase, claim.item.id, claim.annotator, claim.holder),
+            ).fetchone()
+            if lease is None:
+                return
+            of_lease = (claim.phase, lease["item"], claim.annotator)
+            connection.execute("DELETE FROM leases WHERE phase = ? AND item = ? AND annotator = ?", of_lease)
+            # Replacing gives it a new turn, behind what was given back before.
+            connection.execute("INSERT OR REPLACE INTO skipped (phase, item, annotator) VALUES (?, ?, ?)", of_lease)
 
     def item(self, item: str) -> Item:
         """
@@ -510,6 +564,21 @@ def _is_plain(path: Path) -> bool:
     """Return whether an image is in a format that everything reads, and not turned by its metadata."""
     with Image.open(path) as image:
         return image.format in ("JPEG", "PNG", "WEBP") and image.getexif().get(_ORIENTATION, 1) == 1
+
+
+def _check_draft(name: str, draft: Marking, size: tuple[int, int], types: tuple[str, ...]) -> None:
+    try:
+        if draft.marks:
+            draft.check(size, types)
+        for number, mark in enumerate(draft.marks, start=1):
+            try:
+                mark.mask(size)
+            except ValueError as error:
+                raise UserError(
+                    f"region {number} must have a mask of {size[0]} × {size[1]} pixels, got another: {error}"
+                ) from error
+    except UserError as error:
+        raise DraftError(f"in the draft of '{name}', {error}; mend it or take it out") from error
 
 
 def _check_name(name: str) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageColor
 
+from evaluate_metrics.functional.agreement import box_iou
 from evaluate_metrics.functional.instances import connected_components
 
 from ..annotation.exports import EXPORTS, export_queue
 from ..annotation.progress import progress
 from ..annotation.queue import ADMIN, GUIDELINE, AnnotationQueue, LostClaimError
 from ..annotation.records import VERDICTS, Claim, Mark, Marking, Phase
+from ..schema.boxes import Box
 from ..utils.errors import UserError
 from ..utils.photos import open_source
 from .colors import type_colors
@@ -161,6 +165,8 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
                 gr.update(visible=False),
             ]
         image, marks = open_source(queue.folder / claim.item.file, min_side=1), claim.phase == "mark"
+        drawn = _drawn(str(queue.folder / claim.item.file), claim.item.draft, types, colors) if marks else None
+        painted = _painted(image, claim.item.draft, types, colors) if marks else None
         return [
             claim,
             f"{message} {_headline(claim)}".strip(),
@@ -168,9 +174,9 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
             gr.update(visible=not marks),
             gr.update(visible=claim.phase == "classify"),
             gr.update(visible=marks),
-            _drawn(str(queue.folder / claim.item.file), claim.item.draft, types, colors) if marks else None,
-            _painted(image, claim.item.draft, types, colors) if marks else None,
-            _rows(claim.item.draft.marks) if marks and claim.item.draft else [],
+            drawn,
+            painted,
+            _rows(_begun(claim, drawn, painted, types, colors)) if marks else [],
             claim.item.draft.explanation if marks and claim.item.draft else "",
             gr.update(visible=True),
         ]
@@ -199,15 +205,24 @@ def add_annotate_tab(queue: AnnotationQueue, app: Any, has_names: bool) -> None:
     def submit_marks(
         claim: Claim | None, drawn: dict[str, Any] | None, painting: dict[str, Any] | None, rows: Any, text: str | None
     ) -> list[Any]:
-        marks = read_marks(claim, drawn, painting, types, colors) if claim else ()
-        return answer(claim, Marking(_captioned(marks, rows), (text or "").strip()))
+        marks, lost = _captioned(read_marks(claim, drawn, painting, types, colors) if claim else (), rows)
+        if claim and lost:
+            raise gr.Error(
+                f"The regions have changed since they were listed; captions without a region: {_quoted(lost)}. Press "
+                "“List the regions” again, check the captions, then submit.",
+                print_exception=False,
+            )
+        return answer(claim, Marking(marks, (text or "").strip()))
 
     def list_marks(
         claim: Claim | None, drawn: dict[str, Any] | None, painting: dict[str, Any] | None, rows: Any
     ) -> list[list[str]]:
         if claim is None:
             return []
-        return _rows(_captioned(read_marks(claim, drawn, painting, types, colors), rows))
+        marks, lost = _captioned(read_marks(claim, drawn, painting, types, colors), rows, moved=True)
+        if lost:
+            gr.Warning(f"Taken off the list, because the region is gone: {_quoted(lost)}", duration=None)
+        return _rows(marks)
 
     def give_back(claim: Claim | None) -> list[Any]:
         if claim is not None:
@@ -260,13 +275,15 @@ def read_marks(
         types, colors (`Sequence[str]`): Types, and the colour of each.
 
     Returns:
-        `tuple[Mark, ...]`: Boxes in the order in which they were drawn, then painted regions by type, from the top.
+        `tuple[Mark, ...]`: Boxes in the order in which they were drawn, then painted regions by type, from the top. A
+        box without a type has an empty one.
     """
     (width, height), marks = claim.item.size, list[Mark]()
     for box in (drawn or {}).get("boxes") or []:
         x_min, x_max = sorted(min(max(float(box[side]), 0.0), float(width)) for side in ("xmin", "xmax"))
         y_min, y_max = sorted(min(max(float(box[side]), 0.0), float(height)) for side in ("ymin", "ymax"))
-        marks.append(Mark(box.get("label") or types[0], (x_min, y_min, x_max, y_max)))
+        # Without a type if none was chosen: what it is must not be guessed, and submitting tells it.
+        marks.append(Mark(box.get("label") or "", (x_min, y_min, x_max, y_max)))
     for kind, mask in zip(types, painted_masks(painting, claim.item.size, colors), strict=True):
         areas = connected_components(mask)
         for number in range(1, int(areas.max()) + 1):
@@ -276,10 +293,65 @@ def read_marks(
     return tuple(marks)
 
 
-def _captioned(marks: Sequence[Mark], rows: Any) -> tuple[Mark, ...]:
-    """Return the marks with the captions of the table, whose rows are those of the marks when it was listed."""
-    captions = {str(row[0]): str(row[_CAPTION] or "") for row in rows or [] if row and row[0]}
-    return tuple(Mark(mark.type, mark.box, captions.get(_named(mark), ""), mark.counts) for mark in marks)
+def _captioned(marks: Sequence[Mark], rows: Any, moved: bool = False) -> tuple[tuple[Mark, ...], list[str]]:
+    """
+    Return the marks with the captions of the table, whose rows are those of the marks when it was listed, and the
+    captions of no mark. With `moved`, a mark may also be what a row's region was moved to: one that overlaps it.
+    """
+    listed = [tuple(str(cell or "") for cell in row[: _CAPTION + 1]) for row in rows or [] if row]
+    fits = [
+        (_fit(name, kind, mark), row, number)
+        for row, (name, kind, _) in enumerate(listed)
+        for number, mark in enumerate(marks)
+    ]
+    given: dict[int, str] = {}
+    taken = set[int]()
+    for fit, row, number in sorted(fits, key=lambda one: (-one[0], *one[1:])):
+        if fit > (0 if moved else 1) and row not in taken and number not in given:
+            given[number] = listed[row][_CAPTION]
+            taken.add(row)
+    lost = [row[_CAPTION] for number, row in enumerate(listed) if number not in taken and row[_CAPTION].strip()]
+    return tuple(replace(mark, caption=given.get(number, "")) for number, mark in enumerate(marks)), lost
+
+
+def _fit(name: str, kind: str, mark: Mark) -> float:
+    """Return how well a row and a mark fit: 3 and 2 if it is that region, at most 1 if they overlap, else 0."""
+    if name == _named(mark):
+        return 3.0 if kind == mark.type else 2.0
+    numbers = [float(number) for number in re.findall(r"\d+", name)]
+    if len(numbers) != 4 or name.partition(" ")[0] != _named(mark).partition(" ")[0]:
+        return 0.0
+    return box_iou((numbers[0], numbers[1], numbers[2], numbers[3]), mark.box)
+
+
+def _begun(
+    claim: Claim,
+    drawn: dict[str, Any] | None,
+    painting: dict[str, Any] | None,
+    types: Sequence[str],
+    colors: Sequence[str],
+) -> list[Mark]:
+    """Return the regions of a draft as they are read when they are submitted untouched, with their captions."""
+    draft = claim.item.draft.marks if claim.item.draft else ()
+    boxes, painted = iter([mark for mark in draft if not mark.counts]), [mark for mark in draft if mark.counts]
+    begun = []
+    for mark in read_marks(claim, drawn, painting, types, colors):
+        if not mark.counts:
+            begun.append(replace(mark, caption=next(boxes).caption))
+            continue
+        # One mask may be several areas, and areas of two masks may have grown together.
+        area = np.asarray(mark.mask(claim.item.size))
+        shared = [
+            (int((area & np.asarray(one.mask(claim.item.size))).sum()), one.caption)
+            for one in painted
+            if one.type == mark.type
+        ]
+        begun.append(replace(mark, caption=max(shared, key=lambda one: one[0], default=(0, ""))[1]))
+    return begun
+
+
+def _quoted(captions: Sequence[str]) -> str:
+    return ", ".join(f"“{caption.strip()}”" for caption in captions)
 
 
 def _rows(marks: Sequence[Mark]) -> list[list[str]]:
@@ -287,8 +359,13 @@ def _rows(marks: Sequence[Mark]) -> list[list[str]]:
 
 
 def _named(mark: Mark) -> str:
-    kind = "painted" if mark.counts else "box"
-    return f"{kind} {', '.join(f'{number:g}' for number in mark.box)}"
+    return f"{'painted' if mark.counts else 'box'} {', '.join(map(str, _whole(mark.box)))}"
+
+
+def _whole(box: Box) -> tuple[int, int, int, int]:
+    """Round a box to whole pixels, as the annotator of boxes does with what it gives back."""
+    x_min, y_min, x_max, y_max = map(round, box)
+    return x_min, y_min, x_max, y_max
 
 
 def _headline(claim: Claim) -> str:
@@ -303,7 +380,7 @@ def _drawn(path: str, draft: Marking | None, types: Sequence[str], colors: Seque
         "image": path,  # as it is: an array would be compressed with losses
         "boxes": [
             {
-                **dict(zip(("xmin", "ymin", "xmax", "ymax"), map(round, mark.box), strict=True)),
+                **dict(zip(("xmin", "ymin", "xmax", "ymax"), _whole(mark.box), strict=True)),
                 "label": mark.type,
                 # As the component writes colours itself; it cannot read back what it was given otherwise.
                 "color": "rgb({}, {}, {})".format(*ImageColor.getrgb(color_of.get(mark.type, colors[0]))),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.errors import UserError
+from ..utils.errors import ArgumentError, UserError
 from .parser import Parser, positive_int
 
 
@@ -158,14 +158,21 @@ def run(args: argparse.Namespace) -> int:
 def prepare_queue(args: argparse.Namespace) -> None:
     """Make or open the queue that the options name, fill it, and let people in."""
     from ..annotation.filling import open_queue
+    from ..annotation.queue import ADMIN
 
+    annotators, admins = _names(args.annotators), _names(args.admins)
+    if both := [name for name in dict.fromkeys(annotators) if name in admins]:
+        raise ArgumentError(
+            f"`annotators` and `admins` must not share names, got {', '.join(both)} in both; leave admins "
+            "out of the first, they annotate too"
+        )
     queue, added, left_out = open_queue(args.queue, args.images, args.drafts, queue_settings(args))
-    if args.images is not None:
+    if args.images is not None or left_out:
         print(f"{added} images added to '{args.queue}', {len(left_out)} left out")
         for name, reason in left_out.items():
             print(f"  {name}: {reason}")
-    let_in(queue, _names(args.annotators), "annotator")
-    let_in(queue, _names(args.admins), "admin")
+    let_in(queue, annotators, "annotator")
+    let_in(queue, admins, ADMIN)
 
 
 def queue_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -177,10 +184,12 @@ def queue_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def let_in(queue: AnnotationQueue, names: Sequence[str], role: str) -> None:
-    """Let in those who are not, and show their tokens."""
+    """Let in those who are not, and show their tokens. Admins stay admins."""
+    from ..annotation.queue import ADMIN
+
     known = queue.people()
-    for name in names:
-        if known.get(name) != role:
+    for name in dict.fromkeys(names):  # a second token would end the first
+        if known.get(name) not in (role, ADMIN):
             print(f"token of {role} {name}: {queue.add_person(name, role)}")
 
 

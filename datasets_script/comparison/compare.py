@@ -59,6 +59,11 @@ def compare(
         check_perceptual_metric(chosen.diversity)
     given = [read_given_scores(name, places, compared) for name in chosen.scores]
     measures = load_measures(chosen, compared, device)
+    names = [column.name for measure in measures for column in measure.columns] + list(chosen.scores)
+    if same := next((name for name in chosen.scores if names.count(name) > 1), None):
+        raise ArgumentError(
+            f"`scores` must have names of their own, got '{same}', which is measured or given too; rename its files"
+        )
     columns = [*measured(measures, compared, chosen.batch_size), *given]
     bootstrap = Bootstrap(chosen.n_resamples, seed=chosen.seed)
     scores = [score_column(column, compared.groups, bootstrap) for column in columns]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,8 @@ def match_folders(paths: Sequence[Path]) -> Compared:
     """
     if len(paths) < 2:
         raise ArgumentError(f"`folders` must be at least two, got {len(paths)}")
+    if same := next((path for path, other in combinations(paths, 2) if path.resolve() == other.resolve()), None):
+        raise ArgumentError(f"`folders` must be different ones, got '{same}' twice; leave one out")
     folders = [_generated(path) if is_generated(path) else _plain(path) for path in paths]
     first = folders[0]
     for other in folders[1:]:

@@ -5,11 +5,12 @@ Scores that another program has written, such as ImageReward and HPSv3, whose pa
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from ..schema.generation import read_lines
 from ..utils.errors import ArgumentError
 from .folders import Compared
 from .measures import Column, MeasuredColumn
@@ -33,10 +34,27 @@ def read_given_scores(name: str, folders: Sequence[Path], compared: Compared) ->
     return MeasuredColumn(Column(name, name, "higher"), values, [False] * len(folders))
 
 
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ArgumentError(f"`scores` must name files that can be read, got '{path}': {error.strerror}") from error
+    for number, text in enumerate(lines, 1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+        except ValueError as error:
+            raise ArgumentError(f"`scores`, '{path}', line {number}: must be a JSON object: {error}") from error
+        if not isinstance(line, dict) or not isinstance(line.get("id"), str):
+            raise ArgumentError(f"`scores`, '{path}', line {number}: must be a JSON object with a text \"id\"")
+        yield line
+
+
 def _read(path: Path, images: Sequence[str]) -> list[float]:
     if not path.is_file():
         raise ArgumentError(f"`scores` must name a file in each folder, found no '{path}'; write it there first")
-    scores = {line.get("id"): line.get("score") for line in read_lines(path)}
+    scores = {line["id"]: line.get("score") for line in _lines(path)}
     found = []
     for image in images:
         score = scores.get(image)

@@ -95,8 +95,7 @@ def comparison_page(
 def _table(names: Sequence[str], scores: Sequence[ColumnScores]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in score_heading(names))
     body = "".join(f"<tr>{_cells(of)}</tr>" for of in scores)
-    marked = any(change.chosen for of in scores for change in of.changes)
-    note = f'<p class="faint">{CHOSEN_NOTE}</p>' if marked else ""
+    note = f'<p class="faint">{CHOSEN_NOTE}</p>' if any(of.is_marked for of in scores) else ""
     return f'<div class="scores"><table><tr>{head}</tr>{body}</table></div>{note}'
 
 
@@ -105,7 +104,7 @@ def _cells(scores: ColumnScores) -> str:
     kinds = [""] * 3
     for change in scores.changes:
         worse = scores.column.worsening(change.difference)
-        is_told = change.is_certain and scores.column.better != "neither"
+        is_told = change.is_certain and scores.column.better != "neither" and not (change.chosen or scores.chosen)
         kinds += ["", ("worse" if worse > 0 else "better") if is_told else "", ""]
     cells = zip([*kinds, ""], score_cells(scores), strict=True)
     return "".join(

@@ -54,6 +54,7 @@ class ColumnScores:
     Attributes:
         column (`Column`): The column.
         mean (`float`), interval (`tuple[float, float]`): Mean of the first folder.
+        chosen (`bool`): Whether the first folder's images were chosen or guided by this very measure.
         changes (`tuple[Change, ...]`): The other folders.
         n, groups (`int`): Number of images, or of prompts for diversity, and of groups that the bootstrap draws.
     """
@@ -61,9 +62,15 @@ class ColumnScores:
     column: Column
     mean: float
     interval: Interval
+    chosen: bool
     changes: tuple[Change, ...]
     n: int
     groups: int
+
+    @property
+    def is_marked(self) -> bool:
+        """Return whether it does not judge some of the folders, since it chose or guided their images."""
+        return self.chosen or any(change.chosen for change in self.changes)
 
     def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the scores by folder, JSON-serialisable; NaN is null."""
@@ -79,7 +86,13 @@ class ColumnScores:
             }
             for name, change in zip(names[1:], self.changes, strict=True)
         }
-        first = {names[0]: {"mean": _number(self.mean), "interval": _bounds(self.interval)}}
+        first = {
+            names[0]: {
+                "mean": _number(self.mean),
+                "interval": _bounds(self.interval),
+                "chosen_or_guided_by_it": self.chosen,
+            }
+        }
         about = {"better": self.column.better, "n": self.n, "groups": self.groups}
         return {"column": self.column.name, **about, "folders": {**first, **others}}
 
@@ -133,7 +146,7 @@ def score_column(of: MeasuredColumn, groups: Sequence[Hashable], bootstrap: Boot
     )
     about = results[0]
     return ColumnScores(
-        of.column, about["first"], _pair(about["first_interval"]), changes, about["n"], about["groups"]
+        of.column, about["first"], _pair(about["first_interval"]), of.chosen[0], changes, about["n"], about["groups"]
     )
 
 
@@ -156,9 +169,10 @@ def score_heading(names: Sequence[str]) -> list[str]:
 
 def score_cells(scores: ColumnScores) -> list[str]:
     """Return the cells of a column's row; see [`comparison_table`]."""
-    cells = [scores.column.words, scores.column.better, _with_interval(scores.mean, scores.interval)]
+    own = "†" if scores.chosen else ""
+    cells = [scores.column.words, scores.column.better, _with_interval(scores.mean, scores.interval) + own]
     for change in scores.changes:
-        mark = "†" if change.chosen else ""
+        mark = "†" if change.chosen or scores.chosen else ""
         cells += [
             _with_interval(change.mean, change.interval),
             _with_interval(change.difference, change.difference_interval, "+") + mark,
@@ -168,8 +182,8 @@ def score_cells(scores: ColumnScores) -> list[str]:
 
 
 CHOSEN_NOTE = (
-    "† This model chose or guided the images of that folder, so its score improves by construction and does not judge "
-    "them."
+    "† This model chose or guided the images of that folder, or of the one it is compared with, so its score improves "
+    "there by construction and does not judge them."
 )
 
 

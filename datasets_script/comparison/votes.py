@@ -24,6 +24,7 @@ from .folders import Compared, ComparedImage
 
 Choice = Literal["left", "right", "equal"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
+_FIELDS = ("voter", "image", "first", "second", "chosen")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Preference:
     Attributes:
         first, second (`str`): Names of the folders.
         share (`float`): Share of votes for the second, where an equal counts half; NaN without votes.
-        interval (`tuple[float, float]`): 95 % bootstrap interval over prompts, with all votes on their images.
+        interval (`tuple[float, float]`): 95 % bootstrap interval over prompts, with all votes on their images; NaN of
+            a single prompt.
         votes, equal (`int`): Number of votes, and of those that found both equal.
         voters (`int`): Number of people.
     """
@@ -74,9 +76,10 @@ class Preference:
         low, high = self.interval
         people = f"{self.voters} {'person' if self.voters == 1 else 'people'}"
         sure = "" if low <= 0.5 <= high else ", which is not chance"
+        told = "one prompt, so no interval" if math.isnan(low) else f"95 % interval {low:.0%} to {high:.0%}{sure}"
         return (
             f"**{self.second}** is preferred to {self.first} in {self.share:.0%} of {self.votes} votes of {people} "
-            f"(95 % interval {low:.0%} to {high:.0%}{sure}); {self.equal} equal."
+            f"({told}); {self.equal} equal."
         )
 
 
@@ -116,10 +119,10 @@ class Voting:
         if not voter.strip():
             raise ArgumentError(f"`voter` must be a name, got {voter!r}; type yours")
         names = self.compared.names
-        done = {(vote["image"], vote["first"], vote["second"]) for vote in self._votes() if vote["voter"] == voter}
+        done = {(vote["image"], _pair(vote)) for vote in self._votes() if vote["voter"] == voter}
         for ballot in self._ballots(voter):
             name, first, second = ballot.key
-            if (name, names[first], names[second]) not in done:
+            if (name, frozenset((names[first], names[second]))) not in done:
                 return ballot
         return None
 
@@ -149,8 +152,8 @@ class Voting:
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.file.with_name(f"{self.file.name}.lock")):
-            same = ("voter", "image", "first", "second")
-            if any(all(other[part] == vote[part] for part in same) for other in self._votes()):
+            done = ((other["voter"], other["image"], _pair(other)) for other in self._votes())
+            if (voter, name, _pair(vote)) in done:
                 raise UserError(f"'{voter}' has voted on '{name}' already, on another page; go on with the next one")
             torn = self.file.exists() and not self.file.read_bytes().endswith(b"\n") and self.file.stat().st_size > 0
             with self.file.open("a", encoding="utf-8") as file:
@@ -165,11 +168,14 @@ class Voting:
         """
         bootstrap = bootstrap or Bootstrap()
         group_of = {image.name: image.group for image in self.compared.images}
-        between: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        between: dict[frozenset[str], list[dict[str, Any]]] = defaultdict(list)
         for vote in self._votes():
             if vote["image"] in group_of:
-                between[vote["first"], vote["second"]].append(vote)
-        return [_preference(pair, between[pair], group_of, bootstrap) for pair in combinations(self.compared.names, 2)]
+                between[_pair(vote)].append(vote)
+        return [
+            _preference(pair, between[frozenset(pair)], group_of, bootstrap)
+            for pair in combinations(self.compared.names, 2)
+        ]
 
     def _ballots(self, voter: str) -> Iterator[Ballot]:
         pairs = list(combinations(range(len(self.compared.names)), 2))
@@ -184,12 +190,20 @@ class Voting:
         if not self.file.exists():
             return []
         votes = []
-        for line in self.file.read_text(encoding="utf-8").split("\n"):
+        for number, line in enumerate(self.file.read_bytes().split(b"\n"), 1):
             try:
-                votes.append(json.loads(line))
+                vote = json.loads(line)
             except ValueError:  # the empty last line, or one that a killed process has torn
                 continue
+            if not isinstance(vote, dict) or not all(isinstance(vote.get(name), str) for name in _FIELDS):
+                raise UserError(f"line {number} of '{self.file}' must be a vote, and is not; choose another file")
+            votes.append(vote)
         return votes
+
+
+def _pair(vote: dict[str, Any]) -> frozenset[str]:
+    """Return the folders of a vote, which may be named in another order now."""
+    return frozenset((vote["first"], vote["second"]))
 
 
 def _preference(
@@ -209,6 +223,8 @@ def _preference(
         [ratio(weights @ for_second, weights @ total) for weights in resamplings(len(groups), bootstrap)]
     )
     low, high = honest_at_the_ends(share, interval_of(values, bootstrap), len(groups), bootstrap)
+    if len(groups) == 1:  # of which nothing is known
+        low = high = math.nan
     return Preference(
         first,
         second,

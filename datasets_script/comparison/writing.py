@@ -65,7 +65,7 @@ def write_comparison(
 
 def comparison_text(comparison: Comparison) -> str:
     """Write a comparison as Markdown."""
-    notes = [CHOSEN_NOTE] if any(change.chosen for of in comparison.scores for change in of.changes) else []
+    notes = [CHOSEN_NOTE] if any(of.is_marked for of in comparison.scores) else []
     title = f"# {', '.join(comparison.names[1:])} against {comparison.names[0]}"
     return "\n\n".join([title, comparison.table(), *notes, *comparison.notes]) + "\n"
 

@@ -178,7 +178,7 @@ def correct(
                 bar.update()
         totals = folder.totals() | _tokens(found, judge)
         if pairs:
-            totals["pairs"] = write_correction_pairs(folder, record, num_inference_steps or 0)
+            totals["pairs"] = write_correction_pairs(folder, record)
         done = replace(record, status="complete", totals=totals)
         done.write(out)
         return done

@@ -63,14 +63,13 @@ def check_before(out: Path, images: Mapping[str, Path]) -> None:
             )
 
 
-def write_correction_pairs(folder: CorrectionFolder, record: CorrectionRecord, steps: int) -> int:
+def write_correction_pairs(folder: CorrectionFolder, record: CorrectionRecord) -> int:
     """
     Write the images of a run whose regions all came out clean as pairs, into `pairs.parquet`, atomically.
 
     Args:
         folder (`CorrectionFolder`): Folder of the run.
         record (`CorrectionRecord`): Its record.
-        steps (`int`): Steps of the repairer; 0 if it does not say.
 
     Returns:
         `int`: Number of pairs.
@@ -89,7 +88,7 @@ def write_correction_pairs(folder: CorrectionFolder, record: CorrectionRecord, s
                 patch=_PATCH,
                 model=repairer["model"],
                 model_revision=repairer["revision"],
-                num_inference_steps=steps,
+                num_inference_steps=repairer.get("num_inference_steps", 0),  # an endpoint does not say
             )
             if pair is not None:
                 writer.write([pair])

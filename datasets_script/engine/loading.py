@@ -152,7 +152,8 @@ def load_checkpoint(
     """
     embedded = model == EMBEDDED
     folder = EMBEDDED_MODEL if embedded else Path(model)
-    options: dict[str, Any] = {_DTYPE_OPTION: _DTYPES[loading.dtype or "float32"]}
+    # Never pickled weights, which the fingerprint does not cover either.
+    options: dict[str, Any] = {_DTYPE_OPTION: _DTYPES[loading.dtype or "float32"], "use_safetensors": True}
     quantization = _quantization_config(loading)
     try:
         if not embedded:
@@ -187,8 +188,11 @@ def _from_pretrained(
 ) -> PipelineType:
     try:
         return pipeline_class.from_pretrained(folder, **options)
-    except ValueError as error:
-        raise ModelLoadError(f"`model` must be one that diffusers can load, got {model!r}: {error}") from error
+    except (ValueError, AttributeError, ImportError) as error:  # an unknown part, or an unknown class of the whole
+        raise ModelLoadError(
+            f"`model` must be one that diffusers can load, got {model!r}: {error}; a newer one than "
+            f"{diffusers.__version__} may know it"
+        ) from error
 
 
 def offload_weights(pipeline: DiffusionPipeline, offload: Offload, device: str) -> None:

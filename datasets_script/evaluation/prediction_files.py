@@ -113,13 +113,14 @@ def begin_predictions(path: Path, header: Mapping[str, Any]) -> set[str]:
     if not path.exists():
         write_text(path, _line({_HEADER: header}))
         return set()
-    _drop_incomplete_line(path)
-    first, *records = [record for _, record in _read_lines(path)] or [{}]
-    recorded = first.get(_HEADER)
+    recorded = _recorded_header(path)
     if recorded is None:
         raise UserError(
-            f"--out must be a new file or one written by `artiagent predict`, got '{path}'; choose another file"
+            f"--out must be a new file or one written by `artiagent predict`, got '{path}'; choose another file. This "
+            "one is as it was"
         )
+    _drop_incomplete_line(path)
+    first, *records = [record for _, record in _read_lines(path)]
     settings = json.loads(json.dumps(header))
     changed = [name for name in {**recorded, **settings} if recorded.get(name) != settings.get(name)]
     if changed:
@@ -172,6 +173,18 @@ def _in_words(value: Any) -> str:
 def _line(record: Mapping[str, Any]) -> str:
     # ASCII only: models may write lone surrogates, which UTF-8 cannot encode.
     return json.dumps(record) + "\n"
+
+
+def _recorded_header(path: Path) -> dict[str, Any] | None:
+    """Return the header of a file that [`begin_predictions`] made; `None` if the file is another one."""
+    with path.open("rb") as file:
+        line = file.readline()
+    try:
+        first = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    recorded = first.get(_HEADER) if isinstance(first, dict) and line.endswith(b"\n") else None
+    return recorded if isinstance(recorded, dict) else None
 
 
 def _drop_incomplete_line(path: Path) -> None:

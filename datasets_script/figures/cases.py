@@ -272,7 +272,8 @@ def _bar_with_interval(axes: Axes, place: int, value: float, interval: Sequence[
 
 
 def _mean_with_interval(values: Sequence[float]) -> tuple[float, list[float]]:
-    result = score_with_intervals(np.column_stack([values, np.ones(len(values))]), _mean_of_sums)
+    sums, count = np.column_stack([values, np.ones(len(values))]), {"mean": len(values)}
+    result = score_with_intervals(sums, _mean_of_sums, totals=count)
     return result["mean"], result["mean_interval"]
 
 

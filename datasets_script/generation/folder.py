@@ -113,10 +113,11 @@ class GenerationFolder:
         self._read()
 
     def begin(self, record: GenerationRecord) -> None:
-        """Write prompts and record, so that the run can be continued."""
+        """Write record and prompts, so that the run can be continued."""
+        # First, as a folder with anything else is refused.
+        record.write(self.out)
         write_prompts(self.out, self.prompts)
         (self.out / CANDIDATES_FILE).touch()
-        record.write(self.out)
 
     def remaining(self) -> list[Draw]:
         """List the candidates that are still to be drawn, in order."""

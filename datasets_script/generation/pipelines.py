@@ -71,6 +71,13 @@ def call_options(pipeline: Any, settings: GenerationSettings) -> dict[str, Any]:
             # Without one, the pipeline leaves guidance out. An empty one has no tokens.
             options["negative_prompt"] = " "
     given = {name: value for name, value in options.items() if value is not None}
+    own = inspect.signature(pipeline.__call__).parameters.get("true_cfg_scale")
+    is_off = own is not None and isinstance(own.default, int | float) and own.default <= 1
+    if settings.negative_prompt is not None and is_off and "true_cfg_scale" not in given:
+        raise ArgumentError(
+            f"`negative_prompt` must be left out for {type(pipeline).__name__}, which draws without one unless its "
+            f"`true_cfg_scale` is above 1, got {settings.negative_prompt!r}"
+        )
     try:
         check_text_to_image(pipeline, given)
     except ValueError as error:

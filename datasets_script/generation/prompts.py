@@ -75,7 +75,7 @@ def _read(path: Path) -> list[Prompt]:
         return _of_rows(_json_rows(text, path), path)
     if path.suffix == ".csv":
         return _of_rows(_csv_rows(text, path), path)
-    lines = (line.strip() for line in text.splitlines())
+    lines = (line.strip() for line in text.split("\n"))
     return [Prompt(_numbered(number), line) for number, line in enumerate(filter(None, lines))]
 
 
@@ -118,6 +118,8 @@ def _check(prompts: Sequence[Prompt]) -> None:
         raise ArgumentError("`prompts` must hold at least one prompt, got none")
     seen: set[str] = set()
     for prompt in prompts:
+        if not isinstance(prompt.text, str):
+            raise ArgumentError(f"`prompts` must be texts, got {prompt.text!r} with the id '{prompt.id}'")
         if not prompt.text:
             raise ArgumentError(f"`prompts` must be texts, got an empty one with the id '{prompt.id}'")
         if not _ID.fullmatch(prompt.id):

@@ -183,7 +183,11 @@ def _means(
 ) -> dict[str, Any]:
     with_count = np.array([[*row, 1.0] for row in statistics])
     return score_with_intervals(
-        with_count, lambda sums: {name: sums[:, column] / sums[:, -1] for column, name in enumerate(names)}, bootstrap
+        with_count,
+        lambda sums: {name: sums[:, column] / sums[:, -1] for column, name in enumerate(names)},
+        bootstrap,
+        # The other scores are errors, not shares of images.
+        {"artifact_frequency": len(statistics)},
     )
 
 

@@ -107,8 +107,9 @@ def box_detection(
     result: dict[str, Any] = score(np.ones(images))
     result |= _intervals(score, list(result), images, bootstrap)
     if bootstrap.n_resamples:
-        name, rate = "parse_failure_rate_interval", result["parse_failure_rate"]
-        result[name] = honest_at_the_ends(rate, result[name], images, bootstrap)
+        for name, total in {**_totals(matches, names), "parse_failure_rate": images}.items():
+            interval = result[f"{name}_interval"]
+            result[f"{name}_interval"] = honest_at_the_ends(result[name], interval, total, bootstrap)
     by_class = {name: result.pop(_key(name)) for name in names}
     intervals = {name: result.pop(f"{_key(name)}_interval", None) for name in names}
     if reference_labels is not None:
@@ -255,6 +256,17 @@ def _scores(matches: Sequence[Sequence[_Matches]], weights: np.ndarray, names: S
         **{f"ar{limit}": _mean(ar[:, 0, index]) for index, limit in enumerate(_LIMITS)},
         **{f"ar_{size}": _mean(ar[:, index, -1]) for index, size in enumerate(_SIZES) if index},
         **{_key(name): _mean(ap[index, 0]) for index, name in enumerate(names)},
+    }
+
+
+def _totals(matches: Sequence[Sequence[_Matches]], names: Sequence[str]) -> dict[str, int]:
+    """Count the images that each of [`_scores`] is about: those with a true box, of its size or class."""
+    wanted = np.array([[of_size.wanted for of_size in of_class] for of_class in matches]) > 0
+    of_sizes = wanted.any(axis=0).sum(axis=-1).tolist()
+    return {
+        **dict.fromkeys(("ap", "ap50", "ap75", *(f"ar{limit}" for limit in _LIMITS)), of_sizes[0]),
+        **{f"{kind}_{size}": of_sizes[index] for kind in ("ap", "ar") for index, size in enumerate(_SIZES) if index},
+        **{_key(name): int(wanted[index, 0].sum()) for index, name in enumerate(names)},
     }
 
 

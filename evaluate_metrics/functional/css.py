@@ -105,6 +105,8 @@ def css(
         np.column_stack([cosines, empty]),
         lambda sums: {"css": sums[:, 0] / len(texts), "empty_rate": sums[:, 1] / len(texts)},
         bootstrap,
+        # A similarity lies in [-1, 1] and is no share of samples.
+        {"empty_rate": len(texts)},
     )
     return {
         **result,

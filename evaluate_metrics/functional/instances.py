@@ -155,7 +155,7 @@ def connected_components(mask: np.ndarray) -> np.ndarray:
 
     Returns:
         `np.ndarray` of shape `(height, width)`, `int64`: Number of each pixel's area, from 1 in the order of their
-        first rows; 0 is the background.
+        first rows, from the left in one row; 0 is the background.
 
     Example:
 
@@ -186,7 +186,9 @@ def connected_components(mask: np.ndarray) -> np.ndarray:
             label = len(parents)
             parents.append(label)
             for other in touching:
-                parents[root(other)] = root(label)
+                # The smallest label of an area is that of its first run, so that roots keep the order of first rows.
+                first_root, last_root = sorted((root(other), root(label)))
+                parents[last_root] = first_root
             labels[row, start:end] = label
             runs.append((start, end, label))
         above = runs

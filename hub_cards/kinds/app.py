@@ -168,6 +168,8 @@ KIND = Kind(
         f"{_DETECTOR}/README.md",
         "artiagent-*.dist-info/METADATA",
     ),
+    # Any Space has app.py.
+    marks=(("datasets_script/__init__.py",),),
     build=app_payload,
     find_folder=installed_app,
     needs_path=False,

@@ -220,6 +220,7 @@ KIND = Kind(
         "*/*.parquet",
         *(f"{folder}/*/*/*.png" for folder in IMAGE_FOLDERS),
     ),
+    marks=((RUN_FILE, "prepared.json"),),
     build=dataset_payload,
     options=(LICENSE,),
 )

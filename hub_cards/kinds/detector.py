@@ -73,6 +73,7 @@ KIND = Kind(
         "evaluation/*.json",
         "examples/*.png",
     ),
+    marks=((PIXEL_FILE,),),
     build=detector_payload,
     options=(LICENSE,),
 )

@@ -55,6 +55,8 @@ KIND = Kind(
     path_help="folder of the LoRA; its pictures before and after training go into the card",
     examples=("lora runs/treat_flux_schnell me/flux-treated --license apache-2.0 --private",),
     allowed=(f"{_STEM}.safetensors", TRAINING_FILE, "pictures/before.png", "pictures/after.png"),
+    # LoRAs of other programs have weights of this name too, but no record.
+    marks=((TRAINING_FILE,), (f"{_STEM}.safetensors",)),
     build=lora_payload,
     options=(LICENSE,),
 )

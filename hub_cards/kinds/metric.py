@@ -129,6 +129,7 @@ KIND = Kind(
     path_help="name or folder of the metric",
     examples=('metric miou me/miou                                 then: evaluate.load("me/miou")',),
     allowed=("*.py", "requirements.txt"),
+    marks=(("{name}.py",),),
     build=metric_payload,
     find_folder=metric_folder,
     space_sdk="gradio",

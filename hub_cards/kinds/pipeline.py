@@ -84,6 +84,7 @@ KIND = Kind(
     path_help="folder of the pipeline (default: the installed one)",
     examples=('pipeline me/artifact-injection                      then: custom_pipeline="me/artifact-injection"',),
     allowed=("*.py", "modular_config.json"),
+    marks=((_PIPELINE,),),
     build=pipeline_payload,
     find_folder=pipeline_folder,
     needs_path=False,

@@ -62,6 +62,7 @@ KIND = Kind(
     path_help="folder of the reward model; its reward_report.json goes into the card",
     examples=("reward runs/reward_model me/artifact-reward --license apache-2.0 --private",),
     allowed=("model.safetensors", _CONFIGURATION, _RECORD, TRAINING_FILE, REPORT_FILE),
+    marks=((_RECORD,),),
     build=reward_payload,
     options=(LICENSE,),
 )

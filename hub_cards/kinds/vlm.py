@@ -107,6 +107,8 @@ KIND = Kind(
         "training.json",
         "evaluation/*.json",
     ),
+    # The record tells it from models of others, the processor from detectors and reward models.
+    marks=((TRAINING_FILE,), _PROCESSORS),
     build=model_payload,
     options=(LICENSE,),
 )

@@ -87,6 +87,15 @@ def test_the_frequency_counts_maxima_above_the_threshold():
     assert artifact_map(predictions, predictions)["artifact_frequency"] == 0.5
 
 
+@pytest.mark.parametrize(("peak", "bounds"), [(1.0, [0.4385, 1.0]), (0.0, [0.0, 0.5615])])
+def test_a_frequency_of_none_or_all_is_uncertain_with_few_images(peak, bounds):
+    predictions = [np.array([[0.0, peak]])] * 3
+    for result in (artifact_frequency(predictions), artifact_map(predictions, predictions)):
+        assert result["artifact_frequency"] == peak
+        # Wilson's interval of none or all of 3: 1.96² / (3 + 1.96²) = 0.5615.
+        assert result["artifact_frequency_interval"] == pytest.approx(bounds, abs=5e-4)
+
+
 def test_a_faint_map_of_eight_bits_is_not_taken_for_a_mask():
     """The output of a detector on a clean image, saved as PNG, may have 1 of 255 as its greatest value."""
     faint, mask = np.array([[0, 1]], dtype=np.uint8), np.array([[0.0, 1.0]])

@@ -320,6 +320,17 @@ def test_components_equal_scipys(seed):
         assert ours.max() == total and pairs.shape[1] == len(np.unique(ours)) == len(np.unique(theirs))
 
 
+def test_components_are_numbered_by_their_first_rows_then_from_the_left():
+    mask = np.zeros((12, 16), dtype=bool)
+    mask[0, 1] = mask[0, 5] = mask[4:9, 12] = True
+    mask[2:, 1] = mask[11, 1:9] = mask[2:, 8] = True  # two arms that meet below all others
+    expected = np.zeros(mask.shape, dtype=np.int64)
+    expected[0, 1], expected[0, 5] = 1, 2
+    expected[2:, 1] = expected[11, 1:9] = expected[2:, 8] = 3
+    expected[4:9, 12] = 4
+    assert np.array_equal(instances_module.connected_components(mask), expected)
+
+
 def test_instances_are_those_of_a_class_and_an_image():
     sizes, regions = [(40, 40)] * 2, [[square(0, 0, 8), square(20, 20, 8)], []]
     labels = [["hand", "face"], []]
@@ -352,3 +363,21 @@ def test_wrong_settings_of_the_instances_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             box_detection([[]], [[]], **options)
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_all_or_nothing_of_few_images_is_uncertain(found):
+    boxes = [[(0, 0, 40, 40)]] * 4
+    answers = boxes if found else [[]] * 4
+    labels = [["hand"]] * 4
+    result = box_detection(
+        answers,
+        boxes,
+        prediction_labels=labels if found else [[]] * 4,
+        reference_labels=labels,
+        bootstrap=Bootstrap(50),
+    )
+    wide = [0.5101, 1.0] if found else [0.0, 0.4899]
+    for interval in (result["ap_interval"], result["ar100_interval"], result["ap_by_class_interval"]["hand"]):
+        assert interval == pytest.approx(wide, abs=1e-4)
+    assert np.isnan(result["ap_small"])

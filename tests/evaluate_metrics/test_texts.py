@@ -213,6 +213,16 @@ def test_css_does_not_depend_on_batches_or_order(encoder):
     assert low < first["css"] < high
 
 
+@pytest.mark.parametrize("answer", ["a hand", None])
+def test_css_and_rouge_agree_how_uncertain_a_rate_of_none_or_all_is(encoder, answer):
+    answers, references = [answer] * 4, ["a hand"] * 4
+    result, expected = css(answers, references, encoder), rouge(answers, references)
+    low, high = result["empty_rate_interval"]
+    assert [low, high] == expected["empty_rate_interval"]
+    # Wilson's interval of none or all of 4: 1.96² / (4 + 1.96²) = 0.490.
+    assert high - low == pytest.approx(0.490, abs=5e-4)
+
+
 @given(st.lists(st.lists(st.floats(0.1, 9), min_size=3, max_size=3), min_size=1, max_size=4))
 def test_cosine_is_of_rows(rows):
     first = np.array(rows)

@@ -16,6 +16,7 @@ from huggingface_hub import SpaceCard
 
 from datasets_script.utils.errors import UserError
 from hub_cards.kinds.app import SDK_VERSION, app_payload, installed_app
+from hub_cards.payload import missing_mark
 
 from ..helpers.local_hub import LocalHub
 from ..helpers.paths import ROOT
@@ -84,6 +85,7 @@ def test_its_card_is_one_of_a_space(hub: LocalHub) -> None:
 def test_the_card_tells_who_gets_in_and_whose_models_are_used() -> None:
     given = {"data": "/data/kept", "queue": "/data/queue", "model": "none", "detector": "me/detector"}
     payload = app_payload(installed_app(None), "me/annotate", **given)
+    assert missing_mark(payload.kind, payload.repo_id, [file.path for file in payload.files]) is None
     card = SpaceCard(payload.card)
     assert card.data.to_dict()["models"] == ["me/detector"]
     assert "**Annotate**" in card.text and "**Make**" not in card.text and "it keeps nothing" not in card.text

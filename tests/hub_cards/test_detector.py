@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 
 from datasets_script.utils.errors import UserError
 from hub_cards.kinds.detector import detector_payload
+from hub_cards.payload import missing_mark
 
 from ..helpers.tiny_detectors import red_detector, square
 from .test_push import evaluation_report, training_record
@@ -40,6 +41,7 @@ def copy(trained, tmp_path) -> Path:
 
 def test_a_detector_is_its_weights_and_records(trained):
     payload = detector_payload(trained, "tester/red", "apache-2.0")
+    assert missing_mark(payload.kind, payload.repo_id, [file.path for file in payload.files]) is None
     assert [file.path for file in payload.files] == [
         "README.md",
         "config.json",

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from hub_cards.kinds import KINDS, find_kind
-from hub_cards.payload import is_allowed
+from hub_cards.payload import is_allowed, missing_mark
 
 from ..helpers.paths import ROOT
 
@@ -30,6 +30,17 @@ def test_a_pattern_stays_in_its_folder():
     model, dataset = find_kind("model"), find_kind("dataset")
     assert is_allowed(model, "model.safetensors") and not is_allowed(model, "checkpoint-1/model.safetensors")
     assert is_allowed(dataset, "data/pairs-00000.parquet") and is_allowed(dataset, "LICENSE.txt")
+
+
+def test_a_kind_is_told_by_files_that_it_may_hold():
+    for kind in KINDS:
+        assert kind.marks and all(is_allowed(kind, file) for files in kind.marks for file in files)
+        assert missing_mark(kind, "tester/miou", []) is not None
+    metric, model = find_kind("metric"), find_kind("model")
+    assert missing_mark(metric, "tester/miou", ["css.py"]) == "miou.py"
+    assert missing_mark(metric, "tester/miou", ["miou.py"]) is None
+    assert missing_mark(model, "a/b", ["training.json"]) == "processor_config.json or preprocessor_config.json"
+    assert missing_mark(model, "a/b", ["training.json", "preprocessor_config.json"]) is None
 
 
 def test_the_list_of_kinds_loads_nothing_heavy():

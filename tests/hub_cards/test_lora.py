@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from datasets_script.utils.errors import UserError
 from hub_cards.cards import _DRAWN
 from hub_cards.kinds.lora import _STEM, lora_payload
+from hub_cards.payload import missing_mark
 from training.denoiser.arguments import DenoiserArguments
 
 from .test_push import training_record
@@ -67,6 +68,7 @@ def test_a_lora_is_its_weights_its_record_and_two_pictures(folder):
 
     assert LORA_FILE == f"{_STEM}.safetensors"
     payload = lora_payload(folder, "tester/lora", "apache-2.0")
+    assert missing_mark(payload.kind, payload.repo_id, [file.path for file in payload.files]) is None
     assert [file.path for file in payload.files] == [
         *("README.md", "pictures/after.png", "pictures/before.png", LORA_FILE, "training.json")
     ]

@@ -18,11 +18,13 @@ from datasets_script.pairs.card import write_pair_card
 from datasets_script.pairs.prepare import prepare_pairs_folder
 from datasets_script.schema.run_record import RunRecord
 from datasets_script.utils.errors import UserError
+from evaluate_metrics import METRICS
+from hub_cards.kinds import find_kind
 from hub_cards.kinds.dataset import dataset_payload
 from hub_cards.kinds.metric import metric_payload
 from hub_cards.kinds.pipeline import installed_pipeline, pipeline_payload
 from hub_cards.kinds.vlm import model_payload
-from hub_cards.payload import Payload
+from hub_cards.payload import Payload, SentFile, missing_mark
 from hub_cards.push import prepare_target, push
 
 from ..helpers.local_hub import READ_TOKEN, TOKEN, Fault, LocalHub
@@ -628,6 +630,85 @@ def test_repositories_that_exist(hub, artiagent, model):
     assert artiagent("metric", "css", "tester/css")[0] == 0
     status, _, err = artiagent("metric", "css", "tester/css", "--private")
     assert status == 2 and "--private must be used with a new or private repository, got tester/css" in err
+
+
+# Files of repositories that kinds have in common, and those that tell them apart.
+WEIGHTS = ("config.json", "model.safetensors")
+HELD = {
+    "model": (*WEIGHTS, "processor_config.json", "tokenizer.json", "training.json"),
+    "detector": (*WEIGHTS, "pixel_detector.json", "training.json"),
+    "reward": (*WEIGHTS, "reward_model.json", "training.json"),
+    "lora": ("pytorch_lora_weights.safetensors", "training.json"),
+    "dataset": ("data/pairs-00000.parquet", "run.json"),
+    "metric": ("app.py", "functional_regions.py", "requirements.txt", "taken.py"),
+    "pipeline": ("denoising_loop.py", "pipeline.py"),
+    "app": ("app.py", "datasets_script/__init__.py", "datasets_script/app/main.py", "requirements.txt"),
+}
+# Repositories that were not pushed from here, with files of the names of ours.
+OTHERS = {
+    "model": (*WEIGHTS, "processor_config.json", "tokenizer.json"),
+    "detector": (*WEIGHTS, "preprocessor_config.json"),
+    "reward": WEIGHTS,
+    "lora": ("pytorch_lora_weights.safetensors",),
+    "dataset": ("data/train-00000-of-00001.parquet",),
+    "metric": ("app.py", "requirements.txt"),
+    "pipeline": ("modeling.py",),
+    "app": ("app.py", "requirements.txt"),
+}
+
+
+def holding(hub: LocalHub, kind: str, *paths: str) -> Payload:
+    """Make a repository with files on the Hub, and a small payload of a kind for it."""
+    chosen = find_kind(kind)
+    hub.create_repository(chosen.repo_type, "tester/taken")
+    if paths:
+        hub.commit(chosen.repo_type, "tester/taken", dict.fromkeys((".gitattributes", *paths), b"theirs"), [])
+    files = tuple(SentFile(path, b"ours") for path in ("README.md", *HELD[kind]))
+    return Payload(chosen, "tester/taken", files, ())
+
+
+def test_what_another_kind_holds_is_not_replaced(hub):
+    types = {kind: find_kind(kind).repo_type for kind in HELD}
+    taken = [(kind, HELD[other]) for kind in HELD for other in HELD if other != kind and types[other] == types[kind]]
+    for kind, there in [*taken, *OTHERS.items()]:
+        payload = holding(hub, kind, "README.md", "LICENSE", *there)
+        with pytest.raises(UserError) as refused:
+            prepare_target(HfApi(token=TOKEN), payload, private=False)
+        missing = missing_mark(payload.kind, payload.repo_id, there)
+        assert missing and str(refused.value) == (
+            f"REPO must be new, empty or of kind {kind}, got tester/taken, which holds something else, such as "
+            f"{sorted(there)[0]}, and no {missing}; use another name"
+        )
+
+
+def test_an_earlier_push_of_its_kind_or_an_empty_repository_takes_a_push(hub):
+    for kind, held in HELD.items():
+        for there in ((), ("README.md",), ("LICENSE", "README.md"), held, (*held, "README.md", "logo.svg")):
+            target = prepare_target(HfApi(token=TOKEN), holding(hub, kind, *there), private=False)
+            assert (target.is_new, target.deleted) == (False, ())
+
+
+def test_every_payload_can_be_pushed_again(model, run_folder, tmp_path):
+    prepare_pairs_folder(run_folder, tmp_path / "prepared", ["pairs"])
+    for payload in (
+        model_payload(model, "tester/detector", "mit"),
+        dataset_payload(run_folder, "tester/pairs", "mit"),
+        dataset_payload(tmp_path / "prepared", "tester/pairs", "mit"),
+        *(metric_payload(ROOT / "evaluate_metrics" / name, f"tester/{name}") for name in METRICS),
+        pipeline_payload(installed_pipeline(), "tester/injection"),
+    ):
+        assert missing_mark(payload.kind, payload.repo_id, content(payload)) is None
+
+
+def test_a_licence_that_was_added_on_the_hub_stays(hub):
+    there = (*HELD["reward"], "LICENSE.md", "NOTICE", "reward_report.json")
+    payload, api = holding(hub, "reward", "README.md", *there), HfApi(token=TOKEN)
+    target = prepare_target(api, payload, private=False)
+    assert target.deleted == ("reward_report.json",)
+    push(api, payload, target, "Push")
+    files = hub.files("model", "tester/taken")
+    assert files["LICENSE.md"] == files["NOTICE"] == b"theirs" and files["model.safetensors"] == b"ours"
+    assert "reward_report.json" not in files
 
 
 def test_a_commit_of_somebody_else_meanwhile_is_not_overwritten(hub):

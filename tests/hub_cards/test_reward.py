@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 
 from datasets_script.utils.errors import UserError
 from hub_cards.kinds.reward import _RECORD, reward_payload
+from hub_cards.payload import missing_mark
 
 from ..helpers.tiny_rewards import tiny_reward
 from .test_push import training_record
@@ -55,6 +56,7 @@ def test_a_reward_model_is_its_weights_and_records(trained):
 
     assert _RECORD == REWARD_FILE
     payload = reward_payload(trained, "tester/reward", "apache-2.0")
+    assert missing_mark(payload.kind, payload.repo_id, [file.path for file in payload.files]) is None
     assert [file.path for file in payload.files] == [
         *("README.md", "config.json", "model.safetensors", "reward_model.json", "reward_report.json", "training.json")
     ]

@@ -113,7 +113,10 @@ def test_a_run_that_is_resumed_is_one_that_was_not(world, tmp_path, capsys):
     without = pipeline("a cat", generator=torch.Generator().manual_seed(0), **call).images
     assert record.data["kept_step"] == 0 or not np.array_equal(with_lora, without)
 
-    with pytest.raises(UserError, match="must be the folder of a run with data = "):
+    # Before anything is loaded.
+    with pytest.raises(UserError, match="must be the folder of a run with model_name_or_path = missing"):
+        train(world, tmp_path / "resumed", "--model_name_or_path", str(world / "missing"))
+    with pytest.raises(UserError, match="must be the folder of a run with held_out = 1, got '.*' with held_out = 2"):
         train(world, tmp_path / "resumed", "--prompt_limit", "3", "--held_out", "1")
 
 

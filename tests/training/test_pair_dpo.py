@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from datasets_script.schema.training_record import TrainingRecord
 from datasets_script.utils.errors import UserError
@@ -139,6 +139,12 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(models, run, tmp
     assert TrainingRecord.read(tmp_path / "killed").resumed_from_step == 2
     with pytest.raises(UserError, match="--output_dir must be the folder of a run with margin"):
         train(tmp_path / "whole", "--margin", "0.5")
+    # The same name, and other weights.
+    other = shutil.copytree(models["flux"], tmp_path / "other" / Path(models["flux"]).name)
+    file = other / "transformer" / "diffusion_pytorch_model.safetensors"
+    save_file({name: 1.5 * value for name, value in load_file(file).items()}, file, {"format": "pt"})
+    with pytest.raises(UserError, match="--output_dir must be the folder of a run with base = "):
+        train(tmp_path / "killed", "--model_name_or_path", str(other))
 
 
 def test_a_model_that_predicts_noise_learns_with_random_noise(models, run, tmp_path):

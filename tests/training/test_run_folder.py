@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datasets_script.utils.errors import UserError
-from training.run_folder import begin_run, find_checkpoint, new_model_folder
+from training.run_folder import begin_run, check_run, checkpoints, find_checkpoint, new_model_folder
 
 
 RECIPE = {"learning_rate": 1e-3, "logging_steps": 10}
@@ -34,6 +34,29 @@ def test_a_run_continues_from_its_last_whole_checkpoint(tmp_path):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
     (tmp_path / "checkpoint-11").mkdir()
     assert begin_run(tmp_path, RECIPE) == find_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_none(tmp_path):
+    begin_run(tmp_path, RECIPE)
+    for name in ("checkpoint-9", "checkpoint-20", "checkpoint-40.incomplete", "checkpoint-best"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-100").mkdir()
+    assert begin_run(tmp_path, RECIPE) == tmp_path / "checkpoint-20"
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-20", "checkpoint-100"]
+    (tmp_path / "new" / "checkpoint-40.incomplete").mkdir(parents=True)
+    assert begin_run(tmp_path / "new", RECIPE) is None
+
+
+def test_a_folder_is_checked_by_the_part_of_a_recipe_that_is_known(tmp_path):
+    check_run(tmp_path, RECIPE, later=["data"])
+    assert not list(tmp_path.iterdir())
+    begin_run(tmp_path, {**RECIPE, "data": "photos"})
+    check_run(tmp_path, {**RECIPE, "logging_steps": 20}, later=["data"])
+    with pytest.raises(UserError, match="must be the folder of a run with learning_rate = 0.1, got"):
+        check_run(tmp_path, {"learning_rate": 0.1}, later=["data"])
+    with pytest.raises(UserError, match="must be the folder of a run with data = None, got '.*' with data = photos"):
+        check_run(tmp_path, RECIPE)
 
 
 def test_checkpoints_of_another_program_are_not_continued(tmp_path):

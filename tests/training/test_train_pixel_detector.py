@@ -188,6 +188,10 @@ def test_what_papers_publish_is_in_their_recipes():
         (("--test_share", "1"), "--test_share must be at least 0 and below 1, got 1.0"),
         (("--augmented_share", "2"), "--augmented_share must lie between 0 and 1, got 2.0"),
         (("--crop", "0"), "--crop must be above 0 and at most 1, got 0.0"),
+        (
+            ("--freeze", "trunk", "--trunk_learning_rate", "1e-4"),
+            "--trunk_learning_rate must be unset for a frozen trunk, which does not learn, got 0.0001; leave it out",
+        ),
         (("--teacher_decay", "1"), "--teacher_decay must lie between 0 and 1, both excluded, got 1.0"),
         (("--per_device_train_batch_size", "1"), "--per_device_train_batch_size must be at least 2 for UperNet"),
         (("--eval_strategy", "steps"), "--sources must hold units out for --eval_strategy, got none"),

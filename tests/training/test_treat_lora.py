@@ -11,7 +11,7 @@ import torch
 import yaml
 from diffusers import FluxPipeline, StableDiffusionXLPipeline
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from datasets_script.schema.training_record import TrainingRecord
 from datasets_script.utils.errors import UserError
@@ -115,12 +115,24 @@ def test_a_run_that_was_cut_off_ends_with_the_same_lora(folder, whole):
     assert (out / "log.jsonl").read_text() == (whole / "log.jsonl").read_text()
     with pytest.raises(UserError, match="must be the folder of a run with gamma = 0.5"):
         main(options(folder, out, "--gamma", "0.5"))
+    # Before anything is loaded.
+    with pytest.raises(UserError, match="must be the folder of a run with model_name_or_path = missing"):
+        main(options(folder, out, "--model_name_or_path", str(folder / "missing")))
+    other = shutil.copytree(folder / "sdxl", folder / "other" / "sdxl")
+    change_weights(other / "unet" / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(UserError, match="must be the folder of a run with base = "):
+        main(options(folder, out, "--model_name_or_path", str(other)))
     shutil.copy(folder / "photos" / "1.png", folder / "photos" / "9.png")
     try:
         with pytest.raises(UserError, match="must be the folder of a run with data = "):
             main(options(folder, out))
     finally:
         (folder / "photos" / "9.png").unlink()
+
+
+def change_weights(file) -> None:
+    weights = load_file(file)
+    save_file({name: 1.5 * value for name, value in weights.items()}, file, {"format": "pt"})
 
 
 def test_a_guard_stops_a_run(folder, whole):
@@ -197,8 +209,8 @@ def test_gradient_steps():
     ("changes", "message"),
     [
         (["--guard_detector", "RED"], "--guard_detector must be another than those of --detector, got 'red'"),
-        (["--held_out", "5"], "--held_out must be smaller than the 5 there are"),
-        (["--guard_images", "6"], "--guard_images must be smaller than the 6 there are"),
+        (["--held_out", "5"], "--held_out must be smaller than the 5 different ones there are"),
+        (["--guard_images", "6"], "--guard_images must be smaller than the 6 different ones there are"),
         (["--real_images", "none"], "--real_images must name a folder for --gamma above 0"),
         (["--size", "64"], "--size must be width and height in pixels"),
         (["--start_sigma", "0.5"], "--start_photos and --start_sigma must be given together"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from datasets_script.utils.image_texts import METADATA, image_texts
 from datasets_script.utils.photos import SourceError, fit, list_sources, open_source
 from datasets_script.utils.seeds import derive_seed
 from training.denoiser.rollout import Conditions, Denoiser
+
+
+# What `artiagent generate` and `artiagent demo` write beside images.
+_BESIDE_IMAGES = (METADATA, "annotations.json")
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def image_items(folder: str, argument: str, limit: int | None, seed: int) -> lis
         UserError: It is no folder, or holds no images; or its metadata cannot be read, or has no texts.
     """
     root = Path(folder)
-    if not root.is_dir() or not (names := [name for name in list_sources(root) if name != METADATA]):
+    if not root.is_dir() or not (names := [name for name in list_sources(root) if name not in _BESIDE_IMAGES]):
         raise UserError(f"--{argument} must be a folder with images, got '{folder}'")
     texts = image_texts(root)
     if not texts and (root / METADATA).is_file():
@@ -108,7 +113,8 @@ def image_items(folder: str, argument: str, limit: int | None, seed: int) -> lis
 
 def split(items: Sequence[Item], held_out: int, seed: int, argument: str) -> tuple[list[Item], list[Item]]:
     """
-    Hold some items out.
+    Hold some items out. Items with equal images, or without images with equal prompts, are on one side: of those held
+    out each is there once, and what repeats it is on neither side.
 
     Args:
         items (`Sequence[Item]`): The items.
@@ -122,12 +128,39 @@ def split(items: Sequence[Item], held_out: int, seed: int, argument: str) -> tup
     Raises:
         UserError: None would be left.
     """
-    if len(items) <= held_out:
-        raise UserError(f"--{argument} must be smaller than the {len(items)} there are, got {held_out}")
-    order = np.random.default_rng(derive_seed(seed, f"held out:{argument}")).permutation(len(items))
-    chosen = set(order[:held_out].tolist())
-    training = [item for index, item in enumerate(items) if index not in chosen]
-    return training, [items[index] for index in sorted(chosen)]
+    contents = [_content(item) for item in items]
+    distinct = list(dict.fromkeys(contents))
+    if len(distinct) <= held_out:
+        raise UserError(
+            f"--{argument} must be smaller than the {len(distinct)} different ones there are, got {held_out}"
+        )
+    order = np.random.default_rng(derive_seed(seed, f"held out:{argument}")).permutation(len(distinct))
+    chosen = {distinct[index] for index in order[:held_out]}
+    training = [item for item, content in zip(items, contents, strict=True) if content not in chosen]
+    first = dict(zip(reversed(contents), reversed(items), strict=True))
+    return training, [first[content] for content in distinct if content in chosen]
+
+
+def without(items: Sequence[Item], taken: Sequence[Item], argument: str) -> list[Item]:
+    """
+    Leave out items whose image is also that of another item, in whatever folder. Items without images all stay.
+
+    Args:
+        items (`Sequence[Item]`): Items to train on.
+        taken (`Sequence[Item]`): Those held out, or that guard.
+        argument (`str`): Name of the argument that gives `items`, for messages.
+
+    Raises:
+        UserError: None is left.
+    """
+    contents = {_content(item) for item in taken if item.path is not None}
+    left = [item for item in items if item.path is None or _content(item) not in contents]
+    if items and not left:
+        raise UserError(
+            f"--{argument} must have images besides those held out and those that guard, got none; give more, or "
+            "lower --held_out or --guard_images"
+        )
+    return left
 
 
 def encode_texts(denoiser: Denoiser, items: Sequence[Item], device: torch.device) -> Conditions:
@@ -191,3 +224,15 @@ def read_image(path: Path, size: tuple[int, int]) -> torch.Tensor:
 def as_tensor(image: Image.Image) -> torch.Tensor:
     """Return an RGB image as a float32 tensor of shape `(1, 3, height, width)` in [0, 1]."""
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
+
+
+def _content(item: Item) -> str:
+    """Return what items are told apart by: a hash of the image's file, or the prompt of one without an image."""
+    if item.path is None:
+        return item.prompt
+    # What is no file, or cannot be read, is told when it is encoded.
+    with suppress(OSError):
+        if item.path.is_file():
+            with item.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+    return str(item.path)

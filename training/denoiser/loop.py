@@ -27,7 +27,7 @@ from datasets_script.utils.seeds import derive_seed
 from training.denoiser.guards import Guards, Reading
 from training.denoiser.pictures import Pictures, PictureSet
 from training.denoiser.rollout import Denoiser
-from training.run_folder import step_of
+from training.run_folder import checkpoints
 
 
 KEPT = ("best", "last")
@@ -98,8 +98,12 @@ class LoopArguments:
         for name in ("learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
-        if not 0 <= self.ema_decay < 1:
-            raise UserError(f"--ema_decay must lie in [0, 1), got {self.ema_decay}")
+        for name in ("warmup_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"--{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("adam_beta1", "adam_beta2", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--{name} must lie in [0, 1), got {getattr(self, name)}")
         if self.keep not in KEPT:
             raise UserError(f"--keep must be one of {', '.join(KEPT)}, got '{self.keep}'")
 
@@ -375,8 +379,7 @@ class DenoiserLoop:
                 {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS_FILE
             )
             write_json(folder / STATE_FILE, state)
-        kept = sorted(self.folder.glob("checkpoint-*"), key=step_of)
-        for old in kept[: -self.settings.save_total_limit]:
+        for old in checkpoints(self.folder)[: -self.settings.save_total_limit]:
             # Without this file it is no checkpoint, should the removal be interrupted.
             for name in (STATE_FILE, WEIGHTS_FILE):
                 (old / name).unlink(missing_ok=True)

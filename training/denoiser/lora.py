@@ -7,10 +7,13 @@ and give other images; it is saved with it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -96,13 +99,16 @@ def add_lora(denoiser: Denoiser, settings: LoraSettings, seed: int) -> dict[str,
     return trained_parameters(denoiser)
 
 
-def load_base_lora(denoiser: Denoiser, source: str) -> None:
+def load_base_lora(denoiser: Denoiser, source: str) -> str:
     """
     Load a LoRA, such as one of DreamBooth, that stays as it is beneath the one that is trained. Call it first.
 
     Args:
         denoiser (`Denoiser`): The denoiser.
         source (`str`): Folder, or id on the Hub, of a LoRA that the stock pipeline loads.
+
+    Returns:
+        `str`: Hash of what it adds to the model and its text encoders.
 
     Raises:
         ArgumentError: It cannot be loaded.
@@ -115,9 +121,12 @@ def load_base_lora(denoiser: Denoiser, source: str) -> None:
         ) from error
     if BASE not in getattr(denoiser.model, "peft_config", {}):
         raise ArgumentError(f"`base_lora` must have weights for the {denoiser.component}, got '{source}' without")
-    for part in denoiser.pipeline.components.values():
+    digest = hashlib.sha256()
+    for name, part in denoiser.pipeline.components.items():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False)
+            _update_with_base_lora(digest, name, part)
+    return f"sha256:{digest.hexdigest()[:16]}"
 
 
 def trained_parameters(denoiser: Denoiser) -> dict[str, torch.nn.Parameter]:
@@ -168,3 +177,17 @@ def save_lora(denoiser: Denoiser, folder: Path) -> None:
     with TemporaryDirectory(dir=folder, prefix=".lora.") as temporary:
         type(denoiser.pipeline).save_lora_weights(temporary, **options)
         os.replace(Path(temporary) / LORA_FILE, folder / LORA_FILE)
+
+
+def _update_with_base_lora(digest: hashlib._Hash, component: str, part: torch.nn.Module) -> None:
+    """Hash the weights of a LoRA of [`load_base_lora`] and how strong they are. Ids on the Hub say neither."""
+    config = getattr(part, "peft_config", {}).get(BASE)
+    if config is None:
+        return
+    strength = config.r, config.lora_alpha, config.rank_pattern, config.alpha_pattern
+    digest.update(json.dumps([component, *strength], sort_keys=True).encode())
+    for name, weight in sorted(part.named_parameters(), key=itemgetter(0)):
+        if f".{BASE}." in name:
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+            # numpy knows no bfloat16.
+            digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)

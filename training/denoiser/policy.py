@@ -90,15 +90,17 @@ class DDIMPolicy:
 
     Args:
         scheduler (`DDIMScheduler`): Scheduler whose timesteps are set; see [`scheduler_of_policy`].
-        eta (`float`, *optional*, defaults to 1.0): Share of the noise of DDPM's steps, above 0.
+        eta (`float`, *optional*, defaults to 1.0): Share of the noise of DDPM's steps, in (0, 1].
 
     Raises:
-        ValueError: `eta` is not above 0, or the scheduler has no timesteps.
+        ValueError: `eta` is out of range, or the scheduler has no timesteps.
     """
 
     def __init__(self, scheduler: DDIMScheduler, eta: float = 1.0) -> None:
-        if not 0 < eta < math.inf:
-            raise ValueError(f"`eta` must be above 0, as a step without noise has no probability, got {eta}")
+        # A step without noise has no probability. Above 1, its noise may have more variance than the next latents have
+        # in all, and their mean is no number.
+        if not 0 < eta <= 1:
+            raise ValueError(f"`eta` must lie in (0, 1], a share of the noise of DDPM's steps, got {eta}")
         if scheduler.num_inference_steps is None:
             raise ValueError("`scheduler` must have timesteps, got none; call `set_timesteps` first")
         self.scheduler, self.eta = scheduler, eta

@@ -77,7 +77,7 @@ class PolicyArguments:
         default=None, metadata={"help": "Number of them that are drawn for each step of training. Default: all."}
     )
     noise_level: float = field(default=0.7, metadata={"help": "Noise of the steps of a rectified flow."})
-    eta: float = field(default=1.0, metadata={"help": "Noise of the steps of a diffusion model; 1 is DDPM's."})
+    eta: float = field(default=1.0, metadata={"help": "Noise of the steps of a diffusion model, up to 1, DDPM's."})
     same_noise: bool = field(default=False, metadata={"help": "Begin all images of a prompt with the same noise."})
     baseline: str = field(
         default="group",
@@ -96,9 +96,11 @@ class PolicyArguments:
     def __post_init__(self) -> None:
         for name in ("prompts_per_step", "group_size", "batch_size", "updates", "passes", "noisy_count"):
             check_at_least(name, getattr(self, name))
-        for name in ("noise_level", "eta", "advantage_clip", "clip_range"):
+        for name in ("noise_level", "advantage_clip", "clip_range"):
             if not getattr(self, name) > 0:
                 raise ArgumentError(f"`{name}` must be above 0, got {getattr(self, name)}")
+        if not 0 < self.eta <= 1:
+            raise ArgumentError(f"`eta` must lie in (0, 1], a share of the noise of DDPM's steps, got {self.eta}")
         if not self.kl_weight >= 0:
             raise ArgumentError(f"`kl_weight` must be at least 0, got {self.kl_weight}")
         if self.baseline != "prompt" and self.group_size < 2:

@@ -24,7 +24,16 @@ from datasets_script.utils.seeds import derive_seed
 from diffusers_artifact import ArtifactInjectionPipeline
 from diffusers_artifact.presets import EMBEDDED
 from training.denoiser.arguments import DenoiserArguments, GuardArguments
-from training.denoiser.data import Item, Items, encode_pictures, encode_texts, image_items, prompt_items, split
+from training.denoiser.data import (
+    Item,
+    Items,
+    encode_pictures,
+    encode_texts,
+    image_items,
+    prompt_items,
+    split,
+    without,
+)
 from training.denoiser.guards import (
     Guards,
     Measure,
@@ -37,6 +46,10 @@ from training.denoiser.loop import DenoiserLoop, LoopArguments, Objective
 from training.denoiser.lora import add_lora, load_base_lora
 from training.denoiser.pictures import PictureSet
 from training.denoiser.rollout import Denoiser
+
+
+LOADED = ("base", "data")
+"""What of a run's identity is known once everything is loaded; see [`Preparation.identity`]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +67,7 @@ class Preparation:
         pictures (`PictureSet`): What is drawn to judge the training.
         guards (`Guards`): What must not get worse.
         judges (`Mapping[str, PixelDetector]`): Detectors that are never trained against, by label.
-        facts (`Mapping[str, Any]`): What the record says of the data.
+        facts (`Mapping[str, Any]`): What the record says of the data, and of a LoRA beneath the one that is trained.
     """
 
     accelerator: Accelerator
@@ -68,15 +81,19 @@ class Preparation:
     judges: Mapping[str, PixelDetector]
     facts: Mapping[str, Any]
 
-    def identity(self, more: Mapping[str, Any]) -> str:
+    def identity(self, more: Mapping[str, Any]) -> dict[str, str]:
         """
-        Return a text that changes with what is trained on and what guards. Of other data, a checkpoint would continue
-        with another order.
+        Return texts, by the names of [`LOADED`], that change with the model, and with what is trained on and what
+        guards. On another model, or of other data, a checkpoint would continue another run.
 
         Args:
             more (`Mapping[str, Any]`): What the script adds to `facts`.
         """
-        return json.dumps({**self.facts, **more}, sort_keys=True)
+        model = {**self.base.to_dict(), "base_lora": self.facts["base_lora"]}
+        return {
+            "base": json.dumps(model, sort_keys=True),
+            "data": json.dumps({**self.facts, **more}, sort_keys=True),
+        }
 
     def loop(self, objective: Objective, loop_args: LoopArguments) -> DenoiserLoop:
         """Return the loop that trains on an objective."""
@@ -128,10 +145,11 @@ def prepare(
     accelerator = Accelerator(cpu=loop_args.use_cpu)
     device, seed = accelerator.device, loop_args.seed
     # What is cheap to find wrong comes first.
-    train, held_out = items or _items(model_args, guard_args, seed)
-    real, guarding = _real_items(guard_args, seed)
-    if not trains_on_real:
-        real = []
+    chosen, left_out = _chosen(model_args, guard_args, seed, items, trains_on_real)
+    if left_out:
+        accelerator.print(
+            f"{left_out:,} prompts or images are left out, as they are equal to held-out or guarding ones"
+        )
     pipeline, base = load_pipeline(model_args, device)
     denoiser = Denoiser(
         pipeline,
@@ -139,16 +157,15 @@ def prepare(
         None if scheduler is None else scheduler(pipeline.scheduler),
         vae_dtype=getattr(torch, model_args.vae_dtype),
     )
-    if model_args.base_lora is not None:
-        load_base_lora(denoiser, model_args.base_lora)
-    texts = _encoded_texts(denoiser, [train, held_out, real, guarding], device)
+    base_lora = None if model_args.base_lora is None else load_base_lora(denoiser, model_args.base_lora)
+    texts = _encoded_texts(denoiser, chosen, device)
     pipeline.to(device)
     parameters = add_lora(denoiser, model_args.lora(), seed)
     if model_args.gradient_checkpointing:
         denoiser.enable_checkpointing()
     groups = [
         Items(tuple(some), conditions, encode_pictures(denoiser, some)) if some else None
-        for some, conditions in zip((train, held_out, real, guarding), texts, strict=True)
+        for some, conditions in zip(chosen, texts, strict=True)
     ]
     trained, drawn, real_items, guards_items = groups
     assert trained is not None and drawn is not None, "there is at least one of each"
@@ -166,6 +183,7 @@ def prepare(
         "real_images": None if real_items is None else real_items.record(),
         "guard_images": None if guards_items is None else guards_items.record(),
         "guard_detectors": {label: judge.identity() for label, judge in judges.items()},
+        "base_lora": base_lora,
     }
     guards = Guards(measures, guard_args.bands())
     return Preparation(accelerator, denoiser, parameters, base, trained, real_items, pictures, guards, judges, facts)
@@ -235,20 +253,37 @@ def check_judges(judges: Mapping[str, PixelDetector], opponents: Mapping[str, Pi
             )
 
 
-def _items(model_args: DenoiserArguments, guard_args: GuardArguments, seed: int) -> tuple[list[Item], list[Item]]:
+def _chosen(
+    model_args: DenoiserArguments,
+    guard_args: GuardArguments,
+    seed: int,
+    items: tuple[list[Item], list[Item]] | None,
+    trains_on_real: bool,
+) -> tuple[list[list[Item]], int]:
+    """
+    Return what to train on, what is held out, real images to train on, and those that guard; and how many were left
+    out, because they equal one that is held out or guards.
+    """
+    given = _items(model_args, seed) if items is None else [*items[0], *items[1]]
+    train, held_out = items or split(given, guard_args.held_out, seed, "held_out")
+    real: list[Item] = []
+    guarding: list[Item] = []
+    if guard_args.has_real_images:
+        photos = image_items(guard_args.real_images, "real_images", guard_args.real_limit, seed)
+        real, guarding = split(photos, guard_args.guard_images, seed, "guard_images")
+        given += photos if trains_on_real else guarding
+    # Start photos and real images may be of one folder, or of folders with the same files.
+    train = without(train, guarding, "start_photos")
+    real = without(real, held_out, "real_images") if trains_on_real else []
+    chosen = [train, held_out, real, guarding]
+    return chosen, len(given) - sum(map(len, chosen))
+
+
+def _items(model_args: DenoiserArguments, seed: int) -> list[Item]:
     if model_args.start_photos is not None:
-        items = image_items(model_args.start_photos, "start_photos", model_args.prompt_limit, seed)
-    else:
-        assert model_args.prompts is not None, "checked"
-        items = prompt_items(model_args.prompts, model_args.prompt_limit)
-    return split(items, guard_args.held_out, seed, "held_out")
-
-
-def _real_items(guard_args: GuardArguments, seed: int) -> tuple[list[Item], list[Item]]:
-    if not guard_args.has_real_images:
-        return [], []
-    items = image_items(guard_args.real_images, "real_images", guard_args.real_limit, seed)
-    return split(items, guard_args.guard_images, seed, "guard_images")
+        return image_items(model_args.start_photos, "start_photos", model_args.prompt_limit, seed)
+    assert model_args.prompts is not None, "checked"
+    return prompt_items(model_args.prompts, model_args.prompt_limit)
 
 
 def _encoded_texts(denoiser: Denoiser, groups: Sequence[list[Item]], device: torch.device) -> list[Any]:

@@ -48,7 +48,7 @@ def train(
         prepared (`Preparation`): What is trained with.
         objective (`Objective`): What is learned.
         loop_args (`LoopArguments`): Arguments of the loop.
-        script, recipe, data, opponents: See [`finish`]. A run of other data is not continued.
+        script, recipe, data, opponents: See [`finish`]. A run of other data or of another model is not continued.
         images, made_of, trained_by: What is printed before; see
             [`~training.denoiser.preparation.Preparation.announce`].
 
@@ -56,10 +56,10 @@ def train(
         `Trained`, or `None` in processes other than the main one.
 
     Raises:
-        UserError: The folder holds a run with other arguments or data.
+        UserError: The folder holds a run with other arguments or data, or of another model.
     """
     is_main = prepared.accelerator.is_main_process
-    checkpoint = begin_run(Path(loop_args.output_dir), {**recipe, "data": prepared.identity(data)}, is_main)
+    checkpoint = begin_run(Path(loop_args.output_dir), {**recipe, **prepared.identity(data)}, is_main)
     loop = prepared.loop(objective, loop_args)
     prepared.announce(loop_args, images, made_of, trained_by)
     begun = time.monotonic()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from itertools import chain
@@ -138,14 +139,20 @@ class Collator:
             units (`Sequence`): Items of [`TrainingUnits`].
 
         Returns:
-            `dict`: `pixel_values` of shape `(images, 3, height, width)` and `labels` of shape `(images, height,
-            width)`, with [`OUTSIDE`] where there is no image.
+            `dict`: `images` of shape `(units,)`, the number of images of each unit; `pixel_values` of shape `(images,
+            3, height, width)` and `labels` of shape `(images, height, width)`, with [`OUTSIDE`] where there is no
+            image.
         """
         made = [self._one(image, label) for unit in units for image, label in unit]
         height, width = (max(label.shape[axis] for _, label in made) for axis in (0, 1))
         values = [_enlarged(pixels, height, width, self.preprocessing.padding) for pixels, _ in made]
         labels = [_enlarged(label, height, width, OUTSIDE) for _, label in made]
-        return {"pixel_values": torch.stack(values), "labels": torch.stack(labels)}
+        # First what tells the trainer the number of units.
+        return {
+            "images": torch.tensor([len(unit) for unit in units]),
+            "pixel_values": torch.stack(values),
+            "labels": torch.stack(labels),
+        }
 
     def _one(self, image: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         pixels, geometry = self.preprocessing(image[None].float() / 255)
@@ -217,11 +224,22 @@ class Mixture:
 
     @property
     def fingerprint(self) -> str:
-        """Return a hash of the ids of all units, by which a training is continued with the same data only."""
+        """
+        Return a hash of the ids of all units, of the files that they were read from, and of how often hard categories
+        are drawn, by which a training is continued with the same data only.
+        """
         digest = sha256()
-        for source in self.sources:
-            digest.update("\n".join([source.spec.role, *source.units["id"][:], ""]).encode())
+        for source, record in zip(self.sources, self._records, strict=True):
+            parts = [source.spec.role, *source.units["id"][:], record["fingerprint"], ""]
+            digest.update("\n".join(parts).encode())
+        if self.hard_cases:
+            digest.update(json.dumps(asdict(self.hard_cases), sort_keys=True).encode())
         return f"sha256:{digest.hexdigest()[:16]}"
+
+    @cached_property
+    def _records(self) -> list[dict[str, Any]]:
+        # Computed once, as each reads all files of its source.
+        return [source.record() for source in self.sources]
 
     def parts(self, role: str) -> list[Part]:
         """Return the parts of one role, `"train"` or `"test"`, in the order of the sources."""
@@ -307,7 +325,7 @@ class Mixture:
             del shown[CLEAN]
         return {
             "source": ", ".join(dict.fromkeys(source.files.name for source in self.sources)),
-            "sources": [source.record() for source in self.sources],
+            "sources": self._records,
             "licenses": sorted({name for source in self.sources for name in source.files.stated_licenses()}),
             "runs": [origin for source in self.sources for origin in source.files.run_origins()],
             **({"pairs": pairs} if any(pairs.values()) else {}),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +32,7 @@ from datasets_script.utils.stored_images import stored_png
 from evaluate_metrics.functional.versions import versions
 from training.pixel.hard_cases import CONFIDENCES
 from training.pixel.sources.units import PSEUDO
+from training.source_files import hash_files
 
 
 PSEUDO_FILE = "pseudo_labels.json"
@@ -100,7 +102,8 @@ class PseudoLabels:
         settings (`PseudoLabelSettings`): Thresholds and sizes.
 
     Raises:
-        UserError: There are no images, or `out` is of another run.
+        UserError: There are no images, or `out` is of another run: with another detector, other settings, or images
+            that have changed since.
     """
 
     def __init__(self, images: Path, out: Path, detector: PixelDetector, settings: PseudoLabelSettings) -> None:
@@ -112,7 +115,7 @@ class PseudoLabels:
         identity = {
             "detector": detector.identity(),
             "settings": asdict(settings),
-            "images": {"count": len(names), "sha256": sha256("\n".join(names).encode()).hexdigest()},
+            "images": {"count": len(names), "sha256": _hash_images(images, names)},
             "versions": versions("torch", "transformers", "timm"),
         }
         # As it will be read again, with lists for tuples.
@@ -207,6 +210,19 @@ class PseudoLabels:
 
     def _list_path(self, number: int) -> Path:
         return self.out / "shards" / f"{number:05d}.jsonl"
+
+
+def _hash_images(folder: Path, names: Sequence[str]) -> str:
+    """Return the SHA-256 of the names and contents of images. What cannot be read counts with its name alone."""
+    digest = sha256()
+    for name in names:
+        digest.update(f"{name}\n".encode())
+        path = folder / name
+        with suppress(OSError):  # reported when the image is opened
+            # Reading a pipe would not end.
+            if path.is_file():
+                digest.update(hash_files([str(path)]).encode())
+    return digest.hexdigest()
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

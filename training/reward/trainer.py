@@ -31,8 +31,6 @@ class RewardTrainer(TrunkTrainer):
     def __init__(self, model: RewardNetwork | RewardHead, l2: float, **kwargs: Any) -> None:
         self.l2, self.head = l2, model.head if isinstance(model, RewardNetwork) else model
         super().__init__(model=model, compute_metrics=pair_scores, **kwargs)
-        # The loss is a mean over a batch, so that the trainer divides it by the number of accumulated batches.
-        self.loss_is_scaled_for_ga = False
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

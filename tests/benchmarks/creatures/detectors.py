@@ -91,8 +91,10 @@ LESSONS = {
     # Regions of clean renders that it corrupted (`artiagent corrupt`).
     "corrupted": Lesson(("corrupted",)),
     "mixture": Lesson(("injected", "corrupted")),
-    # The same and ten times as many corruptions, and the whole trunk.
-    "many_synthetic": Lesson(("injected", "many_corrupted"), options=WHOLE_TRUNK),
+    # More of what teaches more; with the whole trunk; with the clean pictures of `balanced`.
+    "many_corrupted": Lesson(("many_corrupted",)),
+    "many_corrupted_whole": Lesson(("many_corrupted",), options=WHOLE_TRUNK),
+    "many_balanced": Lesson(("many_corrupted", "drawn_clean")),
     # The same with pictures that it drew and in which people find nothing, the class balance of DiffDoctor: its clean
     # pictures are softer than reconstructed renders.
     "balanced": Lesson(("injected", "corrupted", "drawn_clean")),
@@ -148,7 +150,7 @@ def source_of(world: World, name: str) -> str:
 
     Args:
         world (`World`): Settings of the run.
-        name (`str`): `"injected"`, `"corrupted"`, `"labelled"`, `"many_labelled"`, `"drawn_clean"` or `"corrected"`.
+        name (`str`): One of `SYNTHESES`, or `"labelled"`, `"many_labelled"`, `"drawn_clean"` or `"corrected"`.
     """
     data = world.work / "data"
     if name in ("labelled", "many_labelled"):

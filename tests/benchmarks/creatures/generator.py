@@ -246,7 +246,7 @@ def load_generator(folder: Path) -> FluxPipeline:
     """
     if not (folder / "model_index.json").is_file():
         raise UserError(f"the generator must be a folder that export.py wrote, got '{folder}'")
-    pipe = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipe = FluxPipeline.from_pretrained(folder).to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

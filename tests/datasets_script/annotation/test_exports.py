@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from datasets_script.annotation.brush import encode_brush
-from datasets_script.annotation.exports import EXPORTS, LABEL_STUDIO_FILE, export_queue, read_drafts
+from datasets_script.annotation.exports import (
+    ARTIBENCH_FILE,
+    COCO_FILE,
+    EXPORTS,
+    LABEL_STUDIO_FILE,
+    export_queue,
+    read_drafts,
+)
+from datasets_script.annotation.filling import open_queue
 from datasets_script.annotation.progress import progress
 from datasets_script.annotation.queue import AnnotationQueue
 from datasets_script.annotation.records import Mark, Marking
 from datasets_script.benchmarks.artibench import ArtiBench
 from datasets_script.schema.image import BenchmarkImage
 from datasets_script.utils.errors import UserError
+from datasets_script.utils.image_texts import METADATA
 
 from ...helpers.annotators import SIZE, a_marking, annotate, make_queue
 
@@ -40,6 +53,13 @@ def queue(tmp_path: Path) -> AnnotationQueue:
     return queue
 
 
+def mark_all(queue: AnnotationQueue, marking: Marking) -> None:
+    while claim := queue.claim("ann", "classify", "page"):
+        queue.answer(claim, "yes")
+    while claim := queue.claim("ann", "mark", "page"):
+        queue.answer(claim, marking)
+
+
 @pytest.mark.parametrize("format", EXPORTS)
 def test_an_export_is_read_back(queue: AnnotationQueue, format: str, tmp_path: Path) -> None:
     assert export_queue(queue, tmp_path / "out", format) == 4
@@ -60,6 +80,77 @@ def test_an_export_is_read_back(queue: AnnotationQueue, format: str, tmp_path: P
     assert other.item("0000.png").draft == drafts["0000.png"]
     with pytest.raises(UserError, match="`out` must be missing or empty"):
         export_queue(queue, tmp_path / "out", format)
+
+
+@pytest.mark.parametrize("format", EXPORTS)
+def test_copies_bear_the_suffix_of_their_format_and_drafts_the_name_in_the_queue(format: str, tmp_path: Path) -> None:
+    queue, photos = AnnotationQueue.create(tmp_path / "queue"), tmp_path / "photos"
+    photos.mkdir()
+    names = ["a.bmp", "a.png", "a.tiff", "b.JPG", "c.tiff"]
+    for number, name in enumerate(names):
+        Image.new("RGB", SIZE, (40 * number, 0, 0)).save(photos / name)
+    queue.add([photos / name for name in names])
+    mark_all(queue, a_marking())
+    export_queue(queue, tmp_path / "out", format)
+    copies = ["a-2.png", "a.png", "a-3.png", "b.JPG", "c.png"]
+    if format == "artibench":
+        rows = pq.read_table(tmp_path / "out" / ARTIBENCH_FILE).to_pylist()
+        assert [row["id"] for row in rows] == names
+        contents = {row["image"]["path"]: row["image"]["bytes"] for row in rows}
+    else:
+        contents = {path.name: path.read_bytes() for path in (tmp_path / "out" / "images").iterdir()}
+    assert set(contents) == set(copies)
+    for name, copy in zip(names, copies, strict=True):
+        with Image.open(io.BytesIO(contents[copy])) as image:
+            assert image.format == ("JPEG" if copy == "b.JPG" else "PNG")
+        assert contents[copy] == (queue.folder / queue.item(name).file).read_bytes()
+    if format == "coco":
+        images = json.loads((tmp_path / "out" / COCO_FILE).read_text())["images"]
+        assert [image["file_name"] for image in images] == copies
+    assert read_drafts(tmp_path / "out") == dict.fromkeys(names, a_marking())
+
+
+def test_types_are_escaped_in_the_configuration_of_label_studio(tmp_path: Path) -> None:
+    types = ('"odd" & <new>', "it's", "duplication")
+    queue = make_queue(tmp_path / "made", 1, types=types)
+    mark_all(queue, a_marking())
+    export_queue(queue, tmp_path / "out", "label_studio")
+    view = ElementTree.parse(tmp_path / "out" / "label_config.xml").getroot()
+    for labels in ("RectangleLabels", "BrushLabels"):
+        assert tuple(label.get("value") for label in view.findall(f"{labels}/Label")) == types
+
+
+def test_prompts_of_subfolders_and_of_equal_names_are_read(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for number, name in enumerate(("a.png", "one/a.png", "one/b.png", "two/c.png")):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", SIZE, (number, 0, 0)).save(photos / name)
+    prompts = {"a.png": "a", "one/a.png": "another a", "one/b.png": "b", "two/c.png": "c"}
+    lines = [json.dumps({"file_name": name, "prompt": prompt}) for name, prompt in prompts.items()]
+    (photos / METADATA).write_text("\n".join(lines))
+    (photos / "two" / METADATA).write_text(json.dumps({"file_name": "c.png", "prompt": "nearer"}))
+    queue, added, left_out = open_queue(tmp_path / "queue", photos)
+    assert added == 3 and set(left_out) == {"a.png"}
+    assert {item.id: item.prompt for item in queue.items()} == {"a.png": "a", "b.png": "b", "c.png": "nearer"}
+
+
+def test_drafts_that_do_not_fit_are_told_with_their_file(queue: AnnotationQueue, tmp_path: Path) -> None:
+    export_queue(queue, tmp_path / "out", "coco")
+    photos = tmp_path / "made" / "photos"
+    with pytest.raises(
+        UserError, match=r"out' must hold drafts that fit .* '0000.png', region 1 must be of type hole"
+    ):
+        open_queue(tmp_path / "holes", photos, tmp_path / "out", {"types": ("hole",)})
+    (photos / "0002.png").unlink()
+    other, added, left_out = open_queue(tmp_path / "other", photos, tmp_path / "out")
+    assert added == 4 and set(left_out) == {"0002.png"} and other.item("0000.png").draft == MARKING
+    file = tmp_path / "out" / COCO_FILE
+    content = json.loads(file.read_text())
+    content["annotations"] = [content["annotations"][0] | {"bbox": [1.0, 2.0, 31.00002, 22.0]}]
+    file.write_text(json.dumps(content))
+    other, _, left_out = open_queue(tmp_path / "other", drafts=file)
+    draft = other.item("0000.png").draft
+    assert not left_out and draft is not None and draft.marks[0].box == (1, 2, 32, 24), "rounding does not matter"
 
 
 def test_brushes_of_label_studio_add_up_and_those_of_another_label_are_regions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -129,11 +130,85 @@ def test_images_are_added_once_and_what_is_none_is_told(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     (photos / "copy.png").write_bytes((photos / "0001.png").read_bytes())
     (photos / "text.txt").write_text("no image")
-    Image.new("RGB", (9, 9)).save(photos / "new.png")
+    Image.new("RGB", (19, 19)).save(photos / "new.png")
     added, left_out = queue.add(sorted(photos.iterdir()), {"new.png": "a hand"}, {"new.png": a_marking()})
     assert added == 1 and queue.item("new.png").prompt == "a hand" and queue.item("new.png").draft == a_marking()
     assert set(left_out) == {"0000.png", "0001.png", "copy.png", "text.txt"}
     assert "same content, '0001.png'" in left_out["copy.png"]
+
+
+def test_what_a_person_gave_back_comes_last_for_them(tmp_path: Path) -> None:
+    queue = make_queue(tmp_path, 3)
+    queue.release(claimed(queue, "ann"))
+    queue = AnnotationQueue(queue.folder)  # what is killed and begun again knows it
+    second = claimed(queue, "ann")
+    assert second.item.id == "0001.png"
+    assert claimed(queue, "ben").item.id == "0000.png", "others get it first"
+    queue.release(claimed(queue, "ben"))
+    assert claimed(queue, "ben").item.id == "0002.png"
+    queue.answer(second, "no")
+    back = claimed(queue, "ann")
+    assert back.item.id == "0000.png", "nothing else is left"
+    queue.release(second)
+    assert claimed(queue, "ann").item.id == "0000.png", "an old page gives nothing else back"
+    queue.release(claimed(queue, "ben"))
+    queue.release(back)
+    order = []
+    for _ in range(3):
+        claim = claimed(queue, "ann")
+        order.append(claim.item.id)
+        queue.release(claim)
+    assert order == ["0002.png", "0000.png", "0002.png"], "what was given back longest ago is the next"
+
+
+def test_what_was_given_back_in_a_phase_is_first_in_another(tmp_path: Path) -> None:
+    queue = make_queue(tmp_path, 2)
+    queue.release(claimed(queue, "ann"))
+    for _ in range(2):
+        queue.answer(claimed(queue, "ann"), "yes")
+    assert claimed(queue, "ann", "mark").item.id == "0000.png"
+
+
+def test_a_queue_of_an_earlier_package_takes_items_back(tmp_path: Path) -> None:
+    folder = make_queue(tmp_path, 2).folder
+    connection = sqlite3.connect(folder / "queue.sqlite")
+    connection.execute("DROP TABLE skipped")
+    connection.close()
+    queue = AnnotationQueue(folder)
+    queue.release(claimed(queue, "ann"))
+    assert claimed(queue, "ann").item.id == "0001.png"
+
+
+def test_drafts_without_an_image_and_of_marked_ones_are_told(tmp_path: Path) -> None:
+    queue = make_queue(tmp_path, 2)
+    queue.answer(claimed(queue, "ann"), "yes")
+    queue.answer(claimed(queue, "ann", "mark"), a_marking())
+    copy = tmp_path / "copy.png"
+    copy.write_bytes((tmp_path / "photos" / "0001.png").read_bytes())
+    drafts = dict.fromkeys(("0000.png", "0001.png", "copy.png", "other.png"), a_marking(5.0))
+    added, left_out = queue.add([copy], drafts=drafts)
+    assert added == 0 and set(left_out) == {"0000.png", "copy.png", "other.png"}
+    assert "marked already" in left_out["0000.png"] and "no image of this name" in left_out["other.png"]
+    assert "same content, '0001.png'; its draft is left out" in left_out["copy.png"]
+    assert queue.item("0000.png").draft is None and queue.item("0001.png").draft == a_marking(5.0)
+
+
+@pytest.mark.parametrize(
+    ("mark", "message"),
+    [
+        (Mark("hole", (0, 0, 4, 4)), "region 1 must be of type duplication.*got 'hole'"),
+        (Mark("fusion", (0, 0, 33, 4)), "region 1 must lie in the image of 32 × 24 pixels"),
+        (
+            Mark("fusion", (0, 0, 4, 4), "", Mark.of_mask("", np.ones((60, 60), bool)).counts),
+            "region 1 must have a mask of 32 × 24 pixels",
+        ),
+    ],
+)
+def test_drafts_that_do_not_fit_are_refused(tmp_path: Path, mark: Mark, message: str) -> None:
+    queue = make_queue(tmp_path, 2)
+    with pytest.raises(UserError, match=f"in the draft of '0001.png', {message}"):
+        queue.add([], drafts={"0000.png": a_marking(), "0001.png": Marking((mark,))})
+    assert queue.item("0000.png").draft is None, "all or none"
 
 
 def test_tokens_let_people_in(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -25,8 +26,10 @@ from datasets_script.annotation.records import Mark, Marking  # noqa: E402
 from datasets_script.app.colors import type_colors  # noqa: E402
 from datasets_script.app.main import AppSettings, launch  # noqa: E402
 from datasets_script.app.painted import painting, shown_size  # noqa: E402
+from datasets_script.cli.app import add_arguments, prepare_queue  # noqa: E402
 from datasets_script.cli.main import main  # noqa: E402
-from datasets_script.utils.errors import UserError  # noqa: E402
+from datasets_script.cli.parser import Parser  # noqa: E402
+from datasets_script.utils.errors import ArgumentError, UserError  # noqa: E402
 from diffusers_artifact.mapping import ARTIFACT_TYPES  # noqa: E402
 
 from ...helpers.annotators import SIZE, a_marking, make_queue  # noqa: E402
@@ -131,6 +134,50 @@ def test_drafts_are_what_marking_begins_with(client: Client, queue: AnnotationQu
     assert queue.answers("mark")[0].content == draft
 
 
+def test_captions_stay_with_their_regions(client: Client, queue: AnnotationQueue) -> None:
+    areas = np.zeros(SIZE[::-1], bool)
+    areas[17:20, 3:9] = areas[17:20, 12:20] = True
+    box = (10.25, 5.5, 20.75, 15.5)
+    marks = (Mark("fusion", box, "grown"), Mark("omission", box, "gone"), Mark.of_mask("fusion", areas, "two areas"))
+    queue.add([], drafts={"0000.png": Marking(marks), "0001.png": Marking(marks[:1])})
+    start(client, "classify")
+    for _ in range(2):
+        client.predict(api_name="/answer_yes")
+
+    def begin() -> tuple[Any, Any, Any]:
+        boxes, editor, table = start(client, "mark")[2:5]
+        layers = [handle_file(path) for path in editor["layers"]]
+        drawn = {**boxes, "image": handle_file(boxes["image"])}
+        return drawn, {"background": None, "layers": layers, "composite": None}, table
+
+    client.predict(*begin(), "", api_name="/submit")  # untouched
+    content = queue.answers("mark")[0].content
+    assert isinstance(content, Marking)
+    assert [(mark.type, mark.box, mark.caption) for mark in content.marks] == [
+        ("fusion", (10, 6, 21, 16), "grown"),
+        ("omission", (10, 6, 21, 16), "gone"),
+        ("fusion", (3, 17, 9, 20), "two areas"),
+        ("fusion", (12, 17, 20, 20), "two areas"),
+    ]
+
+    drawn, painted, table = begin()
+    drawn["boxes"][0]["xmin"] -= 2  # moved after it was captioned
+    with pytest.raises(AppError, match="captions without a region: “grown”. Press “List the regions” again"):
+        client.predict(drawn, painted, table, "", api_name="/submit")
+    table = client.predict(drawn, painted, table, api_name="/list_regions")
+    assert table["data"] == [["box 8, 6, 21, 16", "fusion", "grown"]]
+    drawn["boxes"] = [{"xmin": 0, "ymin": 0, "xmax": 5, "ymax": 5, "label": "", "color": "rgb(1, 2, 3)"}]
+    with pytest.raises(AppError, match="captions without a region: “grown”"):
+        client.predict(drawn, painted, table, "", api_name="/submit")
+    table = client.predict(drawn, painted, table, api_name="/list_regions")
+    assert table["data"] == [["box 0, 0, 5, 5", "", ""]], "another place, and no type is guessed"
+    with pytest.raises(AppError, match="region 1 must be of type duplication.*got ''; choose one"):
+        client.predict(drawn, painted, table, "", api_name="/submit")
+    drawn["boxes"][0]["label"], table["data"][0][2] = "omission", "a hole"
+    client.predict(drawn, painted, table, "", api_name="/submit")
+    assert queue.answers("mark")[1].content == Marking((Mark("omission", (0, 0, 5, 5), "a hole"),))
+
+
 def test_names_and_tokens_protect_the_app(queue: AnnotationQueue, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     with pytest.raises(UserError, match="must have annotators for others to reach the app"):
@@ -151,6 +198,32 @@ def test_names_and_tokens_protect_the_app(queue: AnnotationQueue, tmp_path: Path
                 phase()
     finally:
         app.close()
+
+
+def test_roles_stay_and_a_name_has_one(
+    queue: AnnotationQueue, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prepare(*arguments: str) -> str:
+        parser = Parser()
+        add_arguments(parser)
+        prepare_queue(parser.parse_args(["--queue", str(queue.folder), *arguments]))
+        return capsys.readouterr().out
+
+    with pytest.raises(ArgumentError, match="`annotators` and `admins` must not share names, got ada in both"):
+        prepare("--annotators", "ann,ada", "--admins", "ada", "--images", "nowhere")
+    assert not queue.people()
+    shown = prepare("--annotators", "ann,ann", "--admins", "ada")
+    tokens = dict(line.removeprefix("token of ").split(": ") for line in shown.splitlines())
+    assert list(tokens) == ["annotator ann", "admin ada"]
+    assert not prepare("--annotators", "ada, ann"), "nobody gets another token"
+    assert queue.people() == {"ada": "admin", "ann": "annotator"}
+    assert queue.admits("ada", tokens["admin ada"]) and queue.admits("ann", tokens["annotator ann"])
+
+    drafts = tmp_path / "drafts.json"
+    category, image = {"id": 1, "name": "fusion"}, {"id": 1, "file_name": "elsewhere.png"}
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}
+    drafts.write_text(json.dumps({"categories": [category], "images": [image], "annotations": [annotation]}))
+    assert "elsewhere.png: its draft is left out" in prepare("--drafts", str(drafts))
 
 
 def test_colours_of_types_differ() -> None:

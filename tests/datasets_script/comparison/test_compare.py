@@ -143,6 +143,13 @@ def test_who_chose_the_images_does_not_judge_them(tmp_path, detector):
     assert [of.changes[0].chosen for of in comparison.scores] == [True, True, True, False]
     assert "† This model chose or guided the images" in (tmp_path / "out" / TABLE).read_text()
     assert "† This model chose or guided the images" in (tmp_path / "out" / PAGE).read_text()
+    # Nor if they are those that the others are compared with.
+    turned = run(folders[::-1], tmp_path / "turned", detector)
+    assert [of.chosen for of in turned.scores] == [True, True, True, False]
+    page = (tmp_path / "turned" / PAGE).read_text()
+    assert "† This model chose or guided the images" in page and '<td class="worse">' not in page
+    first = json.loads((tmp_path / "turned" / NUMBERS).read_text())["scores"][0]["folders"]["best"]
+    assert first["chosen_or_guided_by_it"] is True
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +192,18 @@ def test_scores_of_other_programs_are_read(tmp_path, detector):
         run(folders, tmp_path / "out", detector, scores=("imagereward",))
     with pytest.raises(UserError, match="found no .*hpsv3.jsonl"):
         run(folders, tmp_path / "out", detector, scores=("hpsv3",))
+    for text, message in (
+        ("[1, 2]", 'must be a JSON object with a text "id"'),
+        ('{"id": "00', "must be a JSON object: "),
+    ):
+        (folders[0] / "imagereward.jsonl").write_text(f"\n{text}\n")
+        with pytest.raises(UserError, match=f"`scores`, '.*imagereward.jsonl', line 2: {message}"):
+            run(folders, tmp_path / "out", detector, scores=("imagereward",))
+    for folder in folders:
+        written = [json.dumps({"id": f"{n:02d}", "score": 1}) for n in range(NUMBER)]
+        (folder / "sharpness.jsonl").write_text("\n".join(written))
+    with pytest.raises(UserError, match="`scores` must have names of their own, got 'sharpness'"):
+        run(folders, tmp_path / "out", detector, scores=("sharpness",))
 
 
 def test_folders_that_do_not_belong_together_are_refused(tmp_path, detector):
@@ -205,9 +224,11 @@ def test_folders_that_do_not_belong_together_are_refused(tmp_path, detector):
     ):
         with pytest.raises(UserError, match=message):
             run(folders, tmp_path / "out", detector)
-    plain = save(tmp_path / "plain", squares(range(2)))
+    plain, other = (save(tmp_path / name, squares(range(2))) for name in ("plain", "other"))
     with pytest.raises(UserError, match="`clip` needs the prompts of the images"):
-        run([plain, plain], tmp_path / "out", detector, clip="some/clip")
+        run([plain, other], tmp_path / "out", detector, clip="some/clip")
+    with pytest.raises(UserError, match="must be different ones, got '.*plain' twice"):
+        run([plain, tmp_path / "other" / ".." / "plain"], tmp_path / "out", detector)
     assert not (tmp_path / "out").exists()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,14 +77,31 @@ def test_a_file_is_continued_and_a_torn_line_costs_one_vote(compared: Compared, 
     again = Voting(compared, file)
     assert again.next("ann") != first and len(vote_on_everything(again, "ann", "base")) == COUNT - 1
     assert again.preferences()[0].votes == COUNT
-    line = json.loads(file.read_text().splitlines()[0])
+    # Torn within a letter, and with the folders in another order.
+    file.write_bytes(file.read_bytes() + '{"voter": "é'.encode()[:-1])
+    turned = Voting(replace(compared, names=compared.names[::-1]), file)
+    assert turned.next("ann") is None and turned.preferences()[0].votes == COUNT
+    assert turned.preferences()[0].share == pytest.approx(1 - again.preferences()[0].share)
+    line = json.loads(file.read_text(errors="replace").splitlines()[0])
     assert line["voter"] == "ann" and line["chosen"] == "" and line["left"] in ("base", "best") and line["at"]
+
+
+def test_of_a_single_prompt_no_interval_is_told(compared: Compared, tmp_path: Path) -> None:
+    of_one = replace(compared, images=tuple(replace(image, group="0") for image in compared.images))
+    voting = Voting(of_one, tmp_path / "votes.jsonl")
+    vote_on_everything(voting, "ann", "best")
+    (outcome,) = voting.preferences()
+    assert outcome.share == 1 and math.isnan(outcome.interval[0])
+    assert "(one prompt, so no interval)" in outcome.as_text() and "chance" not in outcome.as_text()
 
 
 def test_votes_between_other_folders_and_wrong_arguments_are_refused(compared: Compared, tmp_path: Path) -> None:
     file = tmp_path / "votes.jsonl"
     file.write_text('{"voter": "a", "image": "00", "first": "base", "second": "other", "chosen": ""}\n')
     with pytest.raises(UserError, match="must hold votes between base, best, got some on other"):
+        Voting(compared, file)
+    file.write_text('{"id": "00", "score": 1}\n')
+    with pytest.raises(UserError, match="line 1 of '.*votes.jsonl' must be a vote"):
         Voting(compared, file)
     voting = Voting(compared, tmp_path / "new.jsonl")
     ballot = voting.next("ann")

@@ -134,6 +134,7 @@ def test_what_came_out_clean_is_written_as_pairs(models, images, tmp_path):
     assert fix(models, images, out, "one", "two", **box).totals["pairs"] == 2
     pairs = list(read_pair_files([str(out / "pairs.parquet")]))
     assert [pair.source_id for pair in pairs] == ["one", "two"] and pairs[0].caption == "a wall"
+    assert {pair.num_inference_steps for pair in pairs} == {2}
     assert np.array_equal(np.asarray(pairs[0].flawed), np.asarray(Image.open(images / "one.png").convert("RGB")))
     assert np.array_equal(np.asarray(pairs[0].clean), np.asarray(Image.open(out / "images" / "one.png")))
     assert pairs[0].artifacts[0].mask[BOX[1] : BOX[3], BOX[0] : BOX[2]].any()

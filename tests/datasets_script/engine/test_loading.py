@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file
 
 from datasets_script.cli.main import build_parser, main
 from datasets_script.engine.injector import InjectionJob, Injector
 from datasets_script.engine.loading import (
     ModelLoadError,
     check_loading,
+    load_checkpoint,
     load_pipeline,
     offload_weights,
     resolved,
@@ -248,7 +251,19 @@ def test_a_model_with_a_part_of_an_unknown_library_is_refused(flux, tmp_path):
     index = tmp_path / "flux" / "model_index.json"
     parts = json.loads(index.read_text())
     index.write_text(json.dumps({**parts, "vae": ["of_nobody", "Autoencoder"]}))
-    with pytest.raises(ModelLoadError, match="must be one that diffusers can load, got .*flux': of_nobody is not one"):
+    with pytest.raises(ModelLoadError, match="must be one that diffusers can load, got .*flux': .*of_nobody"):
+        load_pipeline(ArtifactInjectionPipeline, str(tmp_path / "flux"), None, LoadSettings(), "cpu")
+    index.write_text(json.dumps({**parts, "_class_name": "PipelineOfTomorrow"}))
+    with pytest.raises(ModelLoadError, match="PipelineOfTomorrow; a newer one than .* may know it"):
+        load_checkpoint(DiffusionPipeline, str(tmp_path / "flux"), None, LoadSettings(), "cpu")
+
+
+def test_weights_that_are_pickled_are_not_loaded(flux, tmp_path):
+    shutil.copytree(flux, tmp_path / "flux")
+    weights = tmp_path / "flux" / "transformer" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(ModelLoadError, match="no file named diffusion_pytorch_model.safetensors"):
         load_pipeline(ArtifactInjectionPipeline, str(tmp_path / "flux"), None, LoadSettings(), "cpu")
 
 

@@ -154,3 +154,14 @@ def test_a_run_with_other_settings_or_a_file_of_someone_else_is_refused(tmp_path
     write(tmp_path / "q.jsonl", {"id": "a", "answer": "No"})
     with pytest.raises(UserError, match="--out must be a new file or one written by `artiagent predict`"):
         begin_predictions(tmp_path / "q.jsonl", HEADER)
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"id": "a"}\n{"id": "b"}', b"one line", b"\x89PNG\r\n\x1a\n\0\0", b"", b"[1]\n3"]
+)
+def test_a_file_of_somebody_else_stays_as_it_was(tmp_path, content):
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="--out must be a new file or one written by `artiagent predict`"):
+        begin_predictions(path, HEADER)
+    assert path.read_bytes() == content

@@ -23,7 +23,7 @@ from diffusers_artifact.best_of_n import candidate_seed
 
 from ...helpers.killed import kill_once
 from ...helpers.tiny_detectors import tiny_network, tiny_record
-from ...helpers.tiny_pipelines import save_pipelines, tiny_flux2, tiny_qwen_image, tiny_sd
+from ...helpers.tiny_pipelines import save_pipelines, tiny_flux, tiny_flux2, tiny_qwen_image, tiny_sd
 
 
 PROMPTS = ["a red fox", "two hands holding a cup"]
@@ -221,6 +221,10 @@ def test_guidance_goes_where_the_pipeline_takes_it():
     settings = GenerationSettings(model="m", guidance=4.0)
     assert call_options(tiny_sd(), settings) == {"guidance_scale": 4.0}
     assert call_options(tiny_qwen_image(), settings) == {"true_cfg_scale": 4.0, "negative_prompt": " "}
+    with pytest.raises(
+        ArgumentError, match="`negative_prompt` must be left out for FluxPipeline, which draws without"
+    ):
+        call_options(tiny_flux(), GenerationSettings(model="m", negative_prompt="blurred"))
     with pytest.raises(ArgumentError, match="`negative_prompt` must be an argument of Flux2Pipeline"):
         call_options(tiny_flux2(), GenerationSettings(model="m", negative_prompt="blurred"))
 

@@ -121,6 +121,19 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path):
             assert first.read_bytes() == second.read_bytes()
 
 
+def test_what_a_kill_left_of_a_checkpoint_is_no_obstacle(tmp_path):
+    """A kill after its files were written, and before it was moved into place."""
+    with pytest.raises(KeyboardInterrupt):
+        make_loop(tmp_path, fails_at=5, max_steps=6).run()
+    (tmp_path / "checkpoint-4").rename(tmp_path / "checkpoint-4.incomplete")
+    (tmp_path / "checkpoint-40.incomplete").mkdir()
+    checkpoint = find_checkpoint(tmp_path)
+    assert checkpoint is not None and checkpoint.name == "checkpoint-2"
+    make_loop(tmp_path, max_steps=6).run(checkpoint)
+    found = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert found == ["checkpoint-4", "checkpoint-40.incomplete", "checkpoint-6"]
+
+
 def test_a_guard_stops_a_run_and_the_best_weights_come_back(tmp_path):
     free = make_loop(tmp_path / "free", max_steps=12, guard_steps=2)
     readings = {reading.step: reading for reading in free.run().readings}
@@ -183,6 +196,11 @@ def test_arguments_are_checked(tmp_path):
         ({"max_steps": 0}, "`max_steps` must be at least 1"),
         ({"learning_rate": 0.0}, "--learning_rate must be above 0"),
         ({"ema_decay": 1.0}, r"--ema_decay must lie in \[0, 1\)"),
+        ({"adam_beta1": 1.0}, r"--adam_beta1 must lie in \[0, 1\), got 1.0"),
+        ({"adam_beta2": -0.1}, r"--adam_beta2 must lie in \[0, 1\), got -0.1"),
+        ({"weight_decay": -0.01}, "--weight_decay must be at least 0, got -0.01"),
+        ({"weight_decay": float("nan")}, "--weight_decay must be at least 0, got nan"),
+        ({"warmup_steps": -1}, "--warmup_steps must be at least 0, got -1"),
     )
     for changes, message in mistakes:
         with pytest.raises(UserError, match=message):

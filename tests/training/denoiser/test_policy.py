@@ -79,6 +79,8 @@ def test_noisy_steps_of_ddim_are_those_of_the_stock_scheduler(prediction_type):
 def test_every_step_of_ddim_can_be_noisy(spacing, last):
     policy = DDIMPolicy(ddim(50, spacing))
     assert policy.std(49) == pytest.approx(last, abs=2e-4)
+    latents = torch.randn(1, 4, 4, 4)
+    assert all(policy.transition(latents, latents, step, noisy=True).mean.isfinite().all() for step in range(50))
     assert NoisySteps.of(policy).steps == tuple(range(50))
 
 
@@ -148,7 +150,8 @@ def test_some_of_the_steps_are_drawn_by_a_seed():
         (lambda: FlowPolicy([1.0, 0.5], 0.0), "`noise_level` must be above 0"),
         (lambda: FlowPolicy([0.5, 0.5]), "`sigmas` must be two or more that fall"),
         (lambda: FlowPolicy([1.2, 0.5]), "within 1 … 0"),
-        (lambda: DDIMPolicy(ddim(), 0.0), "`eta` must be above 0"),
+        (lambda: DDIMPolicy(ddim(), 0.0), r"`eta` must lie in \(0, 1\], .*, got 0.0"),
+        (lambda: DDIMPolicy(ddim(), 1.5), r"`eta` must lie in \(0, 1\], .*, got 1.5"),
         (lambda: DDIMPolicy(scheduler_of_policy(PNDMScheduler(**NOISE_SCHEDULE))), "call `set_timesteps` first"),
         (lambda: NoisySteps(()), "`steps` must be one or more"),
         (lambda: NoisySteps((1, 2), 3), "`count` must lie between 1 and 2"),

@@ -1,14 +1,20 @@
-"""The order of a training: shares by weight, passes without repetition, and what the seed fixes."""
+"""The order of a training: shares by weight, passes without repetition, what the seed fixes; and what it continues."""
 
 from __future__ import annotations
+
+import shutil
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from training.pixel.data import Mixture
 from training.pixel.hard_cases import HardCases, category_means
 from training.pixel.mixture import draw_order, interleave, plan
+from training.pixel.sources import registry
+from training.pixel.sources.registry import parse_sources, read_source
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=4), st.integers(1, 120))
@@ -33,6 +39,37 @@ def test_a_plan_draws_each_source_by_its_weight():
     assert np.bincount(drawn[:, 0]).tolist() == [30, 10]
     assert np.bincount(drawn[drawn[:, 0] == 0, 1]).tolist() == [6] * 5
     assert np.array_equal(drawn, plan([5, 3], [3.0, 1.0], 40, seed=0))
+
+
+def test_a_fingerprint_tells_changed_files_and_other_hard_cases(tmp_path):
+    def fingerprint(folder, hard_cases=None):
+        sources = [read_source(spec, 0) for spec in parse_sources([f"photos={folder}"])]
+        return Mixture(sources, hard_cases=hard_cases).fingerprint
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (96, 64), "gray").save(photos / "wall.png")
+    before = fingerprint(photos)
+    assert fingerprint(shutil.copytree(photos, tmp_path / "moved")) == before
+    hard = [fingerprint(photos, HardCases({"cat": mean})) for mean in (0.5, 0.6)]
+    assert len({before, *hard}) == 3
+    Image.new("RGB", (96, 64), "red").save(photos / "wall.png")
+    assert fingerprint(photos) != before
+
+
+def test_files_are_read_once_for_fingerprint_and_record(tmp_path, monkeypatch):
+    Image.new("RGB", (96, 64), "gray").save(tmp_path / "wall.png")
+    (source,) = (read_source(spec, 0) for spec in parse_sources([f"photos={tmp_path}"]))
+    read: list[str] = []
+
+    def hash_files(paths):
+        read.extend(paths)
+        return "0" * 64
+
+    monkeypatch.setattr(registry, "hash_files", hash_files)
+    mixture = Mixture([source])
+    assert mixture.record(mixture.train(1))["sources"][0]["fingerprint"] and mixture.fingerprint
+    assert read == [str(tmp_path / "wall.png")]
 
 
 def test_hard_categories_are_drawn_more_often():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from itertools import islice
 
@@ -120,6 +121,20 @@ def test_a_folder_is_of_one_run(whole, images, detector, tmp_path):
         PseudoLabels(tmp_path / "none", tmp_path / "new", load(detector), SETTINGS)
     with pytest.raises(UserError, match="--low and --high must be 0 <= low <= high <= 1, got 0.9 and 0.1"):
         PseudoLabelSettings(low=0.9, high=0.1)
+
+
+def test_an_image_that_changed_is_noticed(images, detector, tmp_path):
+    copy, out = shutil.copytree(images, tmp_path / "images"), tmp_path / "out"
+    # Reading it would not end.
+    os.mkfifo(copy / "pipe.png")
+    begun = PseudoLabels(copy, out, load(detector), SETTINGS).run()
+    assert next(begun) == "artifact"
+    begun.close()
+    PseudoLabels(copy, out, load(detector), SETTINGS)
+    # Of the last shard, which is not complete.
+    square((8, 8, 24, 24), 5).save(copy / "skies" / "2.png")
+    with pytest.raises(UserError, match="OUT must be a new folder or one of the same run, got .* with other images"):
+        PseudoLabels(copy, out, load(detector), SETTINGS)
 
 
 def test_they_are_trained_on_with_their_augmentation(whole):
