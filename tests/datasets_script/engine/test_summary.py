@@ -47,7 +47,10 @@ def test_photos_without_pairs_are_counted_by_what_was_wrong(tmp_path):
     )
 
 
-def test_the_line_of_progress_counts_retried_requests(capsys):
+def test_the_line_of_progress_counts_retried_requests(capsys, monkeypatch):
+    # As wide as the whole line, whatever another library has set.
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("LINES", "50")
     progress = ProgressLine("synthesize", 3, 0)
     event = {"event": "sample", "pairs": 1, "accepted": {"fusion": 1}, "discarded": {}}
     progress.take({"event": "shard", "restored": ["a.png"]})
