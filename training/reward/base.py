@@ -22,7 +22,10 @@ from datasets_script.detection.reward.record import find_reward_record
 from datasets_script.detection.reward.trunks import REWARD_TRUNKS, VISION_TRUNKS
 from datasets_script.schema.training_record import BaseModel
 from datasets_script.utils.errors import ArgumentError, UserError
+from datasets_script.utils.files import resolve_revision
 from datasets_script.utils.hub_access import why_not_loaded
+from datasets_script.utils.hub_ids import is_hub_id
+from evaluate_metrics.functional.versions import versions
 from training.arguments import find_base
 from training.pixel.base import load_base, trunk_of
 
@@ -84,11 +87,36 @@ def load_reward_base(name: str, revision: str | None = None, head: Mapping[str, 
         if name not in TRUNKS and _type_of(find_folder(name), revision) in _CLASSES:
             return _on_vision(name, revision, settings)
     except (ArgumentError, OSError, ValueError) as error:
-        raise UserError(
-            f"--model_name_or_path must be one of {', '.join(REWARD_TRUNKS)}, or a folder or an id on the Hub of a "
-            f"reward model, a vision transformer or a pixel detector, got '{name}': {why_not_loaded(error)}"
-        ) from error
+        raise _no_base(name, error) from error
     return _on_detector(find_folder(name), revision, settings)
+
+
+def base_revision(name: str, revision: str | None = None) -> str | None:
+    """
+    Find what [`load_reward_base`] will load, without loading it: the commit on the Hub, the fingerprint of the folder,
+    or the version of the package with the weights, `None` if that is not installed.
+
+    Args:
+        name, revision (`str`): See there.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    trunk = VISION_TRUNKS.get(name) or TRUNKS.get(name)
+    try:
+        weights = trunk.weights if trunk else find_folder(name)
+        if trunk and not is_hub_id(weights):
+            return versions(weights).get(weights)
+        return resolve_revision(weights, revision or "main")[1]
+    except (OSError, ValueError) as error:
+        raise _no_base(name, error) from error
+
+
+def _no_base(name: str, error: Exception) -> UserError:
+    return UserError(
+        f"--model_name_or_path must be one of {', '.join(REWARD_TRUNKS)}, or a folder or an id on the Hub of a reward "
+        f"model, a vision transformer or a pixel detector, got '{name}': {why_not_loaded(error)}"
+    )
 
 
 def _continued(name: str, revision: str | None, head: Mapping[str, Any] | None) -> RewardBase:
